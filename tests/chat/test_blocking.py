@@ -1,4 +1,4 @@
-"""``Conversation`` and ``AsyncConversation``: the same thing, and it remembers."""
+"""``Conversation`` and ``AsyncConversation``: the same methods, and a stored history."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @pytest.fixture
 def echo(tmp_path: Path) -> Iterator[Settings]:
-    """A model that repeats what it heard, over a file."""
+    """Settings of a model that repeats its input, over a file."""
     yield settings_for(tmp_path, ModelSettings(kind="scripted"))
     _portal.run(close_shared_engines)
 
@@ -62,7 +62,7 @@ def upstream() -> Iterator[MisbehavingUpstream]:
 
 @pytest.fixture
 def remote(tmp_path: Path, upstream: MisbehavingUpstream) -> Iterator[Settings]:
-    """The misbehaving upstream, over a file."""
+    """Settings of the misbehaving upstream, over a file."""
     yield settings_for(tmp_path, ModelSettings(kind="chat_completions", base_url=upstream.base_url))
     _portal.run(close_shared_engines)
 
@@ -71,29 +71,29 @@ def settings_for(folder: Path, model: ModelSettings) -> Settings:
     return Settings(store=f"sqlite:{folder / 'turns.db'}", model="m", models={"m": model})
 
 
-def stored(settings: Settings, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """What the service behind ``Conversation`` says."""
+def from_service(settings: Settings, ask: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """The result of a function of the service behind ``Conversation``."""
 
-    async def look() -> T:
+    async def call_service() -> T:
         return await ask((await shared_engine(settings)).service)
 
-    return _portal.run(look)
+    return _portal.run(call_service)
 
 
 def response_of(settings: Settings, response_id: str | None) -> Response:
     assert response_id is not None
-    response: Response = stored(
+    response: Response = from_service(
         settings, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
     )
     return response
 
 
 def sent(upstream: MisbehavingUpstream, number: int = -1) -> list[Any]:
-    """The contents that the upstream was shown."""
+    """The message contents that the upstream was sent."""
     return [message["content"] for message in upstream.requests[number].json["messages"]]
 
 
-# The twins.
+# The blocking and the async class.
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -101,25 +101,25 @@ def public(kind: type) -> dict[str, Any]:
     return {name: inspect.getattr_static(kind, name) for name in names}
 
 
-def test_the_twins_have_the_same_methods_and_arguments(echo: Settings) -> None:
-    ours, theirs = public(Conversation), public(AsyncConversation)
-    # What one has as a property the other may have as a plain attribute.
+def test_blocking_and_async_classes_have_the_same_signatures(echo: Settings) -> None:
+    blocking_methods, async_methods = public(Conversation), public(AsyncConversation)
+    # A property of one class may be a plain attribute of the other.
     attributes = set(vars(AsyncConversation(settings=echo)))
-    assert set(ours) - attributes == set(theirs)
-    for name, method in theirs.items():
-        twin = ours[name]
+    assert set(blocking_methods) - attributes == set(async_methods)
+    for name, method in async_methods.items():
+        blocking_method = blocking_methods[name]
         if isinstance(method, property):
-            assert isinstance(twin, property)
-            assert returned(twin.fget) == returned(method.fget)
+            assert isinstance(blocking_method, property)
+            assert returned(blocking_method.fget) == returned(method.fget)
             continue
-        assert isinstance(twin, classmethod) == isinstance(method, classmethod)
+        assert isinstance(blocking_method, classmethod) == isinstance(method, classmethod)
         mine, other = getattr(Conversation, name), getattr(AsyncConversation, name)
         assert parameters(mine) == parameters(other)
         assert returned(mine) == returned(other)
         assert [parameters(one) for one in get_overloads(mine)] == [
             parameters(one) for one in get_overloads(other)
         ]
-        assert name == "__init__" or (twin.__doc__ or "").strip()
+        assert name == "__init__" or (blocking_method.__doc__ or "").strip()
 
 
 def parameters(method: Any) -> list[inspect.Parameter]:
@@ -127,15 +127,15 @@ def parameters(method: Any) -> list[inspect.Parameter]:
 
 
 def returned(method: Any) -> str:
-    """What a method gives, without what is only there because it is async."""
+    """A method's return annotation, without its async parts."""
     kind = str(inspect.signature(method).return_annotation).replace("Async", "")
     return kind.removeprefix("Awaitable[").removesuffix("]") if "Awaitable" in kind else kind
 
 
-# Remembering.
+# History.
 
 
-def test_a_conversation_goes_on(echo: Settings) -> None:
+def test_conversation_sends_its_history(echo: Settings) -> None:
     chat = Conversation(instructions="Be brief.", settings=echo)
     assert chat.response_id is None
     assert chat.context() == [{"role": "system", "content": "Be brief."}]
@@ -159,7 +159,7 @@ def test_a_conversation_goes_on(echo: Settings) -> None:
     assert Conversation(settings=echo).context() == []
 
 
-def test_the_async_twin_does_the_same(tmp_path: Path) -> None:
+def test_async_conversation_sends_its_history(tmp_path: Path) -> None:
     async def main() -> None:
         settings = settings_for(tmp_path, ModelSettings(kind="scripted"))
         chat = AsyncConversation(instructions="Be brief.", settings=settings)
@@ -173,12 +173,12 @@ def test_the_async_twin_does_the_same(tmp_path: Path) -> None:
         assert "(I was shown 4 messages.)" in reply.text
         assert len(await later.context()) == len(await chat.context()) == 5
 
-    # Twice: each loop has an engine of its own, closed when the loop ends.
+    # Twice: each loop has its own engine, which is closed when the loop ends.
     run(main())
     run(main())
 
 
-def test_a_conversation_is_resumed_in_another_process(echo: Settings) -> None:
+def test_conversation_is_resumed_in_another_process(echo: Settings) -> None:
     chat = Conversation(instructions="Be brief.", settings=echo)
     chat.send("I am Alice.")
     script = (
@@ -206,13 +206,13 @@ def test_a_conversation_is_resumed_in_another_process(echo: Settings) -> None:
     assert "Before that you said: I am Alice." in said[-1]
 
 
-def test_resuming_what_is_not_there_is_an_error(echo: Settings) -> None:
+def test_resuming_an_unknown_response_is_an_error(echo: Settings) -> None:
     for wrong in ("resp_" + "0" * 32, "nonsense", ""):
         with pytest.raises(NotFoundError):
             Conversation.resume(wrong, settings=echo)
 
 
-def test_a_resumed_conversation_keeps_its_settings_but_may_change_its_model(
+def test_resumed_conversation_keeps_options_and_can_change_model(
     echo: Settings,
 ) -> None:
     chat = Conversation(temperature=0.25, top_p=0.5, max_output_tokens=99, settings=echo)
@@ -227,22 +227,22 @@ def test_a_resumed_conversation_keeps_its_settings_but_may_change_its_model(
         other.send("And?")
 
 
-# Wherever it is called from.
+# Threads and event loops.
 
 
 def test_conversations_in_many_threads_do_not_mix(echo: Settings) -> None:
-    def talk(name: int) -> list[str]:
+    def send_messages(name: int) -> list[str]:
         chat = Conversation(settings=echo)
         for number in range(5):
             chat.send(f"{name} says {number}")
         return [message["content"] for message in chat.context()[::2]]
 
     with ThreadPoolExecutor(6) as pool:
-        for name, said in enumerate(pool.map(talk, range(6))):
+        for name, said in enumerate(pool.map(send_messages, range(6))):
             assert said == [f"{name} says {number}" for number in range(5)]
 
 
-def test_the_blocking_twin_works_inside_a_running_loop(echo: Settings) -> None:
+def test_blocking_conversation_works_inside_a_running_loop(echo: Settings) -> None:
     async def main() -> None:
         chat = Conversation(settings=echo)
         chat.send("Hello.")
@@ -275,8 +275,8 @@ said.append(back.send("Five.").text)
 ]
 
 
-def test_a_notebook(echo: Settings) -> None:
-    """Cells run one after another in one loop, which runs on between them; some await."""
+def test_conversations_work_in_notebook_cells(echo: Settings) -> None:
+    """Cells run in sequence in one loop, which runs on between them; some await."""
     names: dict[str, Any] = {"settings": echo}
 
     async def run_cell(cell: str) -> None:
@@ -298,10 +298,10 @@ def test_a_notebook(echo: Settings) -> None:
     assert len(names["back"].context()) == 6
 
 
-# When it goes wrong.
+# Failures.
 
 
-def test_a_failed_turn_leaves_the_conversation_where_it_was(
+def test_failed_turn_does_not_move_the_conversation(
     remote: Settings, upstream: MisbehavingUpstream
 ) -> None:
     upstream.then(completion("Hi."), refuse(400), refuse(400), completion("Fine."))
@@ -320,15 +320,15 @@ def test_a_failed_turn_leaves_the_conversation_where_it_was(
     assert len(chat.context()) == 4
 
 
-def test_an_answer_that_breaks_off_is_an_error_after_what_arrived(
+def test_truncated_stream_raises_after_the_received_text(
     remote: Settings, upstream: MisbehavingUpstream
 ) -> None:
-    heard = asyncio.Event()
-    upstream.then(stream(*events(chunk(content="Half")), heard, end=CUT), hello_answer())
+    received = asyncio.Event()
+    upstream.then(stream(*events(chunk(content="Half")), received, end=CUT), hello_answer())
     chat = Conversation(settings=remote)
     deltas = chat.stream("Hello.")
     assert next(deltas) == "Half"
-    set_event(heard)
+    set_event(received)
     with pytest.raises(ModelError) as caught:
         next(deltas)
     assert chat.response_id is None
@@ -338,7 +338,7 @@ def test_an_answer_that_breaks_off_is_an_error_after_what_arrived(
     assert sent(upstream) == ["Hello."]
 
 
-def test_nothing_and_nonsense_are_refused(echo: Settings) -> None:
+def test_empty_and_invalid_input_is_refused(echo: Settings) -> None:
     chat = Conversation(settings=echo)
     nonsense: Any = 42
     for text, code in (("", "empty_input"), ("caf\udce9", "invalid_unicode"), (nonsense, None)):
@@ -347,16 +347,18 @@ def test_nothing_and_nonsense_are_refused(echo: Settings) -> None:
                 say(text)
             assert code is None or caught.value.code == code
     assert chat.response_id is None
-    assert stored(echo, lambda service: service.reader.recent_threads(DEFAULT_TENANT, 9)) == []
+    assert (
+        from_service(echo, lambda service: service.reader.recent_threads(DEFAULT_TENANT, 9)) == []
+    )
 
 
-def test_a_conversation_without_turns_cannot_be_resumed(echo: Settings) -> None:
+def test_conversation_without_turns_cannot_be_resumed(echo: Settings) -> None:
     with pytest.raises(InvalidRequestError, match="no response_id") as caught:
         Conversation.resume(Conversation(settings=echo).response_id, settings=echo)
     assert caught.value.param == "response_id"
 
 
-def test_an_answer_cut_at_its_limit_says_so(
+def test_answer_cut_at_the_token_limit_is_incomplete(
     remote: Settings, upstream: MisbehavingUpstream
 ) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "So"}}

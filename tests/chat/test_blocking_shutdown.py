@@ -1,4 +1,4 @@
-"""How blocking conversations end: closed, interrupted by Ctrl-C, or with their program."""
+"""Shutdown of blocking conversations: by close, by Ctrl-C, or at interpreter exit."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from support.misbehaving_upstream import HANG, chunk, events, stream
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness("blocking", tmp_path) as stage:
-        yield stage
+def harness(tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness("blocking", tmp_path) as harness:
+        yield harness
 
 
-def counting() -> list[Any]:
+def unfinished_answer() -> list[Any]:
     """An answer that begins and never ends."""
     return stream(*events(chunk(content="One ")), end=HANG)
 
 
-def ended(script: str, *arguments: str) -> tuple[str, str]:
-    """What a program prints, and what it complains of."""
+def run_script(script: str, *arguments: str) -> tuple[str, str]:
+    """Runs a program; returns its output and its errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *arguments],
         capture_output=True,
@@ -48,40 +48,42 @@ def press_ctrl_c() -> None:
     signal.pthread_kill(main, signal.SIGINT)
 
 
-def interrupt(work: Callable[[], object], pressing: Callable[[], None]) -> None:
-    """Do the work while someone presses Ctrl-C, which is heard."""
+def interrupt(work: Callable[[], object], press: Callable[[], None]) -> None:
+    """Runs the work while Ctrl-C is pressed; expects a KeyboardInterrupt."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    finger = threading.Thread(target=pressing)
-    finger.start()
+    presser = threading.Thread(target=press)
+    presser.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             work()
     finally:
-        finger.join()
+        presser.join()
         signal.signal(signal.SIGINT, before)
 
 
-def test_closing_a_stream_early_stops_the_answer_and_keeps_what_arrived(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(counting(), ModelAnswer("Fine."))
-    chat = stage.new()
+def test_closing_a_stream_early_cancels_the_turn_and_keeps_partial_text(
+    harness: ChatHarness,
+) -> None:
+    harness.upstream.plan_answers(unfinished_answer(), ModelAnswer("Fine."))
+    chat = harness.new()
     deltas = chat.stream("Count.")
     assert next(deltas) == "One "
     deltas.close()
-    stage.wait_for_disconnect()
-    assert stage.response(chat.response_id).status == "cancelled"
+    harness.wait_for_disconnect()
+    assert harness.response(chat.response_id).status == "cancelled"
     assert contents(chat.context()) == ["Count.", "One "]
     chat.send("And?")
-    assert contents(stage.sent_messages()) == ["Count.", "One ", "And?"]
+    assert contents(harness.sent_messages()) == ["Count.", "One ", "And?"]
 
 
-def test_closing_a_stream_that_is_over_keeps_the_turn(stage: ChatHarness) -> None:
-    """The model was faster than the reader: the turn ended before it was closed."""
-    chat = stage.new()
+def test_closing_a_stream_of_an_ended_turn_keeps_the_turn(harness: ChatHarness) -> None:
+    """The model was faster than the reader: the turn ended before the stream was closed."""
+    chat = harness.new()
     deltas = chat.stream("I am Alice.")
     assert next(deltas) == "Hel"
-    over = stage.service(end_of_newest)
+    response_id = harness.service(end_of_newest)
     deltas.close()
-    assert chat.response_id == over
+    assert chat.response_id == response_id
     assert contents(chat.context()) == ["I am Alice.", "Hello."]
 
 
@@ -94,22 +96,22 @@ async def end_of_newest(service: TurnService) -> str:
     return newest.response_id
 
 
-def test_ctrl_c_stops_an_answer_that_is_waited_for(stage: ChatHarness) -> None:
+def test_ctrl_c_during_send_cancels_the_turn(harness: ChatHarness) -> None:
     async def press() -> None:
-        await stage.upstream.request(0)
+        await harness.upstream.request(0)
         press_ctrl_c()
 
-    stage.upstream.plan_answers([HANG])
-    chat = stage.new()
+    harness.upstream.plan_answers([HANG])
+    chat = harness.new()
     interrupt(lambda: chat.send("Count."), lambda: upstream_portal.run(press))
     assert chat.response_id is None
-    stage.wait_for_disconnect()
-    (kept,) = stage.recent()
-    assert stage.response(kept.response_id).status == "cancelled"
+    harness.wait_for_disconnect()
+    (stored,) = harness.recent()
+    assert harness.response(stored.response_id).status == "cancelled"
 
 
-def test_ctrl_c_stops_an_answer_that_is_read(stage: ChatHarness) -> None:
-    """As when the stream is closed: the conversation goes on from what was heard."""
+def test_ctrl_c_during_a_stream_cancels_the_turn(harness: ChatHarness) -> None:
+    """As after close, the conversation continues from the received text."""
 
     async def press(service: TurnService) -> None:
         (newest,) = await service.reader.recent_threads(DEFAULT_TENANT, 1)
@@ -121,17 +123,17 @@ def test_ctrl_c_stops_an_answer_that_is_read(stage: ChatHarness) -> None:
             await asyncio.sleep(0)
         press_ctrl_c()
 
-    stage.upstream.plan_answers(counting())
-    chat = stage.new()
+    harness.upstream.plan_answers(unfinished_answer())
+    chat = harness.new()
     deltas = chat.stream("Count.")
     assert next(deltas) == "One "
-    interrupt(lambda: next(deltas), lambda: stage.service(press))
-    stage.wait_for_disconnect()
-    assert stage.response(chat.response_id).status == "cancelled"
+    interrupt(lambda: next(deltas), lambda: harness.service(press))
+    harness.wait_for_disconnect()
+    assert harness.response(chat.response_id).status == "cancelled"
     assert contents(chat.context()) == ["Count.", "One "]
 
 
-HELD = """
+STREAM_HELD_AT_EXIT = """
 import sys
 from antiphon import Conversation, Settings
 from antiphon.settings import ModelSettings
@@ -149,18 +151,21 @@ print(next(holder.deltas))
 """
 
 
-def test_a_program_that_ends_amid_an_answer_ends_and_keeps_what_arrived(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(counting())
-    assert ended(HELD, stage.settings.store, stage.upstream.base_url) == ("One \n", "")
-    (kept,) = stage.recent()
-    response = stage.response(kept.response_id)
+def test_program_exit_during_a_stream_stores_the_turn_as_interrupted(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(unfinished_answer())
+    assert run_script(STREAM_HELD_AT_EXIT, harness.settings.store, harness.upstream.base_url) == (
+        "One \n",
+        "",
+    )
+    (stored,) = harness.recent()
+    response = harness.response(stored.response_id)
     assert response.end is not None
     assert response.end.error is not None
     assert (response.status, response.end.error.code) == ("failed", "interrupted")
-    assert contents(stage.resume(kept.response_id).context()) == ["Count.", "One "]
+    assert contents(harness.resume(stored.response_id).context()) == ["Count.", "One "]
 
 
-LATE = """
+CALLS_AT_EXIT = """
 import atexit, sys
 from antiphon import Conversation, InvalidRequestError, Settings
 from antiphon.settings import ModelSettings
@@ -180,7 +185,7 @@ chat.send("Hi.")
 """
 
 
-def test_after_the_programs_end_nothing_begins_any_more(stage: ChatHarness) -> None:
+def test_calls_at_interpreter_exit_are_refused(harness: ChatHarness) -> None:
     line = "process_over The interpreter is ending: no turn can begin any more.\n"
-    assert ended(LATE, stage.settings.store) == (line * 3, "")
-    assert len(stage.recent()) == 1
+    assert run_script(CALLS_AT_EXIT, harness.settings.store) == (line * 3, "")
+    assert len(harness.recent()) == 1

@@ -1,4 +1,4 @@
-"""What failure leaves: the conversation where it was, and no key in what is told."""
+"""Failures in a conversation: it stays where it was, and no API key is exposed."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from support.misbehaving_upstream import CUT, HANG, answer, chunk, events, refus
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
-def test_a_failure_doubles_nothing(stage: ChatHarness) -> None:
-    chat = stage.new()
+def test_failed_turn_is_not_in_later_requests(harness: ChatHarness) -> None:
+    chat = harness.new()
     head = chat.send("Hi.").response_id
     failures: list[Any] = [
         refuse(400),
@@ -54,64 +54,64 @@ def test_a_failure_doubles_nothing(stage: ChatHarness) -> None:
     ]
     for failure in failures:
         for streamed in (False, True):
-            stage.upstream.planned_answers.clear()
-            stage.upstream.plan_answers(*[failure] * 3)
+            harness.upstream.planned_answers.clear()
+            harness.upstream.plan_answers(*[failure] * 3)
             with pytest.raises(AntiphonError) as caught:
                 list(chat.stream("And?")) if streamed else chat.send("And?")
             assert chat.response_id == head
-            assert stage.response(caught.value.response_id).status == "failed"
-    stage.upstream.planned_answers.clear()
+            assert harness.response(caught.value.response_id).status == "failed"
+    harness.upstream.planned_answers.clear()
     assert chat.send("And?").text == "Hello."
-    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "And?"]
+    assert contents(harness.sent_messages()) == ["Hi.", "Hello.", "And?"]
     assert len(chat.items()) == 4
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_may_pass_is_tried_again(stage: ChatHarness, streamed: bool) -> None:
+def test_only_transient_failures_are_retried(harness: ChatHarness, streamed: bool) -> None:
     def say(text: str) -> str:
-        chat = stage.new()
+        chat = harness.new()
         return "".join(chat.stream(text)) if streamed else str(chat.send(text).text)
 
     begun = stream(*events(chunk(role="assistant", content="")), end=CUT)
-    passings: list[Any] = [refuse(status) for status in (408, 429, 500, 502, 503)]
-    for passing in (*passings, begun, [CUT]):
-        stage.waits.clear()
-        stage.upstream.plan_answers(passing, passing)
+    transient_failures: list[Any] = [refuse(status) for status in (408, 429, 500, 502, 503)]
+    for failure in (*transient_failures, begun, [CUT]):
+        harness.waits.clear()
+        harness.upstream.plan_answers(failure, failure)
         assert say("Hi.") == "Hello."
-        first, second = stage.waits
-        # A connection that broke says nothing about the upstream.
-        assert first == 0 if passing == [CUT] else 0.25 <= first <= 0.5
+        first, second = harness.waits
+        # After a broken connection the first retry is immediate.
+        assert first == 0 if failure == [CUT] else 0.25 <= first <= 0.5
         assert 0.5 <= second <= 1
-    for lasting in (refuse(400), refuse(401), refuse(403), refuse(404), refuse(501)):
-        asked = stage.request_count
-        stage.upstream.plan_answers(lasting)
+    for failure in (refuse(400), refuse(401), refuse(403), refuse(404), refuse(501)):
+        request_count = harness.request_count
+        harness.upstream.plan_answers(failure)
         with pytest.raises(AntiphonError):
             say("Hi.")
-        assert stage.request_count == asked + 1
-    assert len(stage.recent()) == 12, "a turn is one however often it is tried"
+        assert harness.request_count == request_count + 1
+    assert len(harness.recent()) == 12, "retries belong to one turn"
 
 
-def test_an_upstream_that_is_busy_says_for_how_long(stage: ChatHarness) -> None:
+def test_retry_after_is_honored_up_to_a_limit(harness: ChatHarness) -> None:
     busy = refuse(429, headers={"Retry-After": "120"})
-    stage.upstream.plan_answers(busy)
+    harness.upstream.plan_answers(busy)
     with pytest.raises(UpstreamRateLimitError) as caught:
-        stage.new().send("Hi.")
+        harness.new().send("Hi.")
     assert caught.value.retry_after == 120
-    assert (stage.request_count, stage.waits) == (1, []), "nobody waits for two minutes"
-    # A shorter wait is waited for.
-    stage.upstream.plan_answers(refuse(429, headers={"Retry-After": "20"}), refuse(503))
-    assert stage.new().send("Hi.").text == "Hello."
-    assert stage.waits[0] == 20
-    # It is tried again, but not for ever.
-    stage.upstream.plan_answers(*[refuse(429, headers={"Retry-After": "1"})] * 3)
+    assert (harness.request_count, harness.waits) == (1, []), "a wait of two minutes is not made"
+    # A shorter wait is made.
+    harness.upstream.plan_answers(refuse(429, headers={"Retry-After": "20"}), refuse(503))
+    assert harness.new().send("Hi.").text == "Hello."
+    assert harness.waits[0] == 20
+    # The number of retries is limited.
+    harness.upstream.plan_answers(*[refuse(429, headers={"Retry-After": "1"})] * 3)
     with pytest.raises(UpstreamRateLimitError) as caught:
-        stage.new().send("Hi.")
-    assert (caught.value.retry_after, stage.request_count) == (1, 7)
+        harness.new().send("Hi.")
+    assert (caught.value.retry_after, harness.request_count) == (1, 7)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_the_deadline_is_the_whole_turns(stage: ChatHarness, streamed: bool) -> None:
-    """Whatever it is that hangs: the upstream, before or amid its answer, or who is asked."""
+def test_timeout_applies_to_the_whole_turn(harness: ChatHarness, streamed: bool) -> None:
+    """Whatever hangs: the upstream, before or during its answer, or the approval callback."""
 
     async def approve(call: FunctionCall) -> bool:
         await asyncio.Event().wait()
@@ -123,31 +123,31 @@ def test_the_deadline_is_the_whole_turns(stage: ChatHarness, streamed: bool) -> 
         return "refunded"
 
     half = stream(*events(chunk(content="Half")), end=HANG)
-    chat = stage.new(tools=[refund], approve=approve, timeout=0.1)
-    hanging_ones: list[Any] = [[HANG], half, ModelAnswer(calls=(Call("refund"),))]
-    for hanging in hanging_ones:
-        stage.upstream.planned_answers.clear()
-        stage.upstream.plan_answers(hanging)
+    chat = harness.new(tools=[refund], approve=approve, timeout=0.1)
+    hanging_answers: list[Any] = [[HANG], half, ModelAnswer(calls=(Call("refund"),))]
+    for hanging in hanging_answers:
+        harness.upstream.planned_answers.clear()
+        harness.upstream.plan_answers(hanging)
         with pytest.raises(ModelTimeoutError) as caught:
             list(chat.stream("Hi.")) if streamed else chat.send("Hi.")
         assert caught.value.code == "turn_timeout"
         assert chat.response_id is None
-        assert stage.response(caught.value.response_id).status == "failed"
+        assert harness.response(caught.value.response_id).status == "failed"
 
 
-def test_no_key_is_ever_told(
-    stage: ChatHarness, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+def test_api_key_is_in_no_error_log_or_file(
+    harness: ChatHarness, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
     body = {"error": {"message": f"Bad key {KEY} for Bearer {KEY}", "code": KEY, "type": KEY}}
-    told: list[str] = []
+    exposed_texts: list[str] = []
 
     def broken() -> str:
         """Bad."""
         raise ValueError("nothing to see")
 
-    settings = stage.make_settings(api_key=Secret(KEY))
-    chat = stage.new(settings=settings, tools=[broken])
+    settings = harness.make_settings(api_key=Secret(KEY))
+    chat = harness.new(settings=settings, tools=[broken])
     failures: list[Any] = [
         refuse(401, body),
         refuse(429, body, {"Retry-After": "99"}),
@@ -158,50 +158,50 @@ def test_no_key_is_ever_told(
     ]
     for failure in failures:
         for streamed in (False, True):
-            stage.upstream.planned_answers.clear()
-            stage.upstream.plan_answers(*[failure] * 3)
+            harness.upstream.planned_answers.clear()
+            harness.upstream.plan_answers(*[failure] * 3)
             try:
                 list(chat.stream("And?").events()) if streamed else chat.send("And?")
             except AntiphonError as error:
-                told += [str(error), repr(error), repr(vars(error))]
-                told += traceback.format_exception(error)
-    assert stage.upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    told += [repr(chat), repr(settings), repr(vars(chat)), str(settings), caplog.text]
-    told += [str(record.__dict__) for record in caplog.records]
-    told += [chat.export(), repr(chat.items()), *capfd.readouterr()]
-    assert told
-    assert [one for one in told if KEY in one] == []
-    assert KEY.encode() not in stage.stored_bytes()
+                exposed_texts += [str(error), repr(error), repr(vars(error))]
+                exposed_texts += traceback.format_exception(error)
+    assert harness.upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    exposed_texts += [repr(chat), repr(settings), repr(vars(chat)), str(settings), caplog.text]
+    exposed_texts += [str(record.__dict__) for record in caplog.records]
+    exposed_texts += [chat.export(), repr(chat.items()), *capfd.readouterr()]
+    assert exposed_texts
+    assert [one for one in exposed_texts if KEY in one] == []
+    assert KEY.encode() not in harness.stored_bytes()
 
 
-def test_a_model_that_is_not_there_is_named(stage: ChatHarness) -> None:
+def test_unknown_and_unreachable_models_are_errors(harness: ChatHarness) -> None:
     with pytest.raises(ModelNotFoundError, match="nobody"):
-        stage.new("nobody").send("Hi.")
-    chat = stage.new()
+        harness.new("nobody").send("Hi.")
+    chat = harness.new()
     chat.model = "nobody"
     with pytest.raises(ModelNotFoundError):
         chat.send("Hi.")
     chat.model = None
     assert chat.send("Hi.").model == "m"
-    away = stage.new(settings=stage.make_settings(base_url="http://127.0.0.1:9/v1"))
+    unreachable = harness.new(settings=harness.make_settings(base_url="http://127.0.0.1:9/v1"))
     with pytest.raises(ModelUnavailableError):
-        away.send("Hi.")
+        unreachable.send("Hi.")
 
 
-def test_a_task_that_is_cancelled_while_it_waits_cancels_the_turn(tmp_path: Path) -> None:
-    async def main(stage: ChatHarness) -> None:
-        stage.upstream.plan_answers([HANG])
-        chat = AsyncConversation(settings=stage.settings)
+def test_cancelling_the_sending_task_cancels_the_turn(tmp_path: Path) -> None:
+    async def main(harness: ChatHarness) -> None:
+        harness.upstream.plan_answers([HANG])
+        chat = AsyncConversation(settings=harness.settings)
         sending = asyncio.ensure_future(chat.send("Hello."))
-        await asyncio.to_thread(upstream_portal.run, lambda: stage.upstream.request(0))
+        await asyncio.to_thread(upstream_portal.run, lambda: harness.upstream.request(0))
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await asyncio.to_thread(stage.wait_for_disconnect)
+        await asyncio.to_thread(harness.wait_for_disconnect)
         assert chat.response_id is None
         assert (await chat.send("Hello.")).text == "Hello."
-        assert contents(stage.sent_messages()) == ["Hello."]
+        assert contents(harness.sent_messages()) == ["Hello."]
         await close_shared_engines()
 
-    with chat_harness("async", tmp_path) as stage:
-        stage.run(main(stage))
+    with chat_harness("async", tmp_path) as harness:
+        harness.run(main(harness))

@@ -1,4 +1,4 @@
-"""Images that go along with words: shown each time, kept once."""
+"""Images in messages: sent with each request, stored once."""
 
 from __future__ import annotations
 
@@ -19,54 +19,56 @@ from support.chat_harness import VARIANTS, ChatHarness, chat_harness, contents, 
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
-def test_pictures_are_shown_and_kept_once(stage: ChatHarness, tmp_path: Path) -> None:
+def test_images_are_sent_each_time_and_stored_once(harness: ChatHarness, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
-    chat = stage.new()
+    chat = harness.new()
     web = "https://example.com/cat.png"
     chat.send("What is it?", images=[png(), path, str(path), web], detail="low")
-    first = stage.sent_messages()
+    first = harness.sent_messages()
     assert first[0]["content"][0] == {"type": "text", "text": "What is it?"}
     data = images(first)[0]
     assert data.startswith("data:image/png;base64,")
     assert images(first) == [data, data, data, web]
     assert {part["image_url"]["detail"] for part in first[0]["content"][1:]} == {"low"}
-    drawn = Image.new("RGB", (2, 2), "blue")
-    list(chat.stream("And this?", images=[drawn, png()]))
-    assert images(stage.sent_messages())[:4] == images(first)
-    assert images(stage.sent_messages())[5] == data
-    assert stage.sent_messages()[0] == first[0]
-    assert stage.resume(chat.response_id).context() == chat.context()
-    with sqlite3.connect(stage.file) as database:
+    pillow_image = Image.new("RGB", (2, 2), "blue")
+    list(chat.stream("And this?", images=[pillow_image, png()]))
+    assert images(harness.sent_messages())[:4] == images(first)
+    assert images(harness.sent_messages())[5] == data
+    assert harness.sent_messages()[0] == first[0]
+    assert harness.resume(chat.response_id).context() == chat.context()
+    with sqlite3.connect(harness.file) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
         (blobs,) = [name for name in tables if "blob" in name and "auto" not in name][:1]
         (count,) = database.execute(f"SELECT count(*) FROM {blobs}").fetchone()
         assert count == 2
     database.close()
-    assert data.partition(",")[2].encode() not in stage.stored_bytes(), "no base64 is kept"
+    assert data.partition(",")[2].encode() not in harness.stored_bytes(), "no base64 is stored"
 
 
-def test_one_picture_needs_no_list(stage: ChatHarness, tmp_path: Path) -> None:
+def test_single_image_needs_no_list(harness: ChatHarness, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png())
-    drawn = Image.new("RGB", (2, 2), "blue")
-    alone: list[Any] = [path, str(path), png(), bytearray(png()), memoryview(png()), drawn]
+    pillow_image = Image.new("RGB", (2, 2), "blue")
+    alone: list[Any] = [path, str(path), png(), bytearray(png()), memoryview(png()), pillow_image]
     for one in alone:
-        stage.new().send("What is it?", images=one)
-        assert len(images(stage.sent_messages())) == 1
-    stage.new().send(images=[png()])
-    assert [part["type"] for part in stage.sent_messages()[0]["content"]] == ["image_url"]
-    stage.new().send("Nothing.", images=None)
-    assert contents(stage.sent_messages()) == ["Nothing."]
+        harness.new().send("What is it?", images=one)
+        assert len(images(harness.sent_messages())) == 1
+    harness.new().send(images=[png()])
+    assert [part["type"] for part in harness.sent_messages()[0]["content"]] == ["image_url"]
+    harness.new().send("Nothing.", images=None)
+    assert contents(harness.sent_messages()) == ["Nothing."]
 
 
-def test_what_is_no_picture_is_refused_and_nothing_kept(stage: ChatHarness, tmp_path: Path) -> None:
-    chat = stage.new()
+def test_invalid_image_is_refused_and_nothing_is_stored(
+    harness: ChatHarness, tmp_path: Path
+) -> None:
+    chat = harness.new()
     head = chat.send("Hi.").response_id
     large = tmp_path / "large.png"
     with large.open("wb") as file:
@@ -90,12 +92,12 @@ def test_what_is_no_picture_is_refused_and_nothing_kept(stage: ChatHarness, tmp_
     with pytest.raises(InvalidRequestError) as caught:
         chat.send("What is it?", images=[png()], detail="much")
     assert caught.value.param == "detail"
-    assert (chat.response_id, stage.request_count, len(stage.recent())) == (head, 1, 1)
+    assert (chat.response_id, harness.request_count, len(harness.recent())) == (head, 1, 1)
 
 
-def test_a_model_that_reads_text_only_is_not_sent_pictures(stage: ChatHarness) -> None:
-    chat = stage.new(settings=stage.make_settings(images=False))
+def test_images_are_refused_for_a_text_only_model(harness: ChatHarness) -> None:
+    chat = harness.new(settings=harness.make_settings(images=False))
     with pytest.raises(ImageInputUnsupportedError) as caught:
         chat.send("What is it?", images=[png()])
     assert caught.value.code == "image_input_unsupported"
-    assert (chat.response_id, stage.request_count) == (None, 0)
+    assert (chat.response_id, harness.request_count) == (None, 0)

@@ -1,4 +1,4 @@
-"""Conversations from messages arrays, and back."""
+"""Loading conversations from messages arrays, and exporting them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from support.chat_harness import VARIANTS, Call, ChatHarness, chat_harness, cont
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
-TALK: list[dict[str, Any]] = [
+MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Weather in Rome and Bari?"},
     {
@@ -35,17 +35,17 @@ TALK: list[dict[str, Any]] = [
     {"role": "user", "content": "Thanks."},
     {"role": "assistant", "content": "Welcome."},
 ]
-for _call in TALK[2]["tool_calls"]:
+for _call in MESSAGES[2]["tool_calls"]:
     del _call["index"]
 
 
-def test_what_is_exported_can_be_loaded(stage: ChatHarness) -> None:
-    chat = stage.load(TALK)
+def test_exported_conversation_can_be_loaded(harness: ChatHarness) -> None:
+    chat = harness.load(MESSAGES)
     assert chat.instructions == "Be brief."
-    assert chat.messages() == chat.context() == TALK
-    again = stage.load(json.loads(chat.export()))
-    assert again.messages() == TALK
-    assert again.export() == chat.export("json") == chat.export()
+    assert chat.messages() == chat.context() == MESSAGES
+    reloaded = harness.load(json.loads(chat.export()))
+    assert reloaded.messages() == MESSAGES
+    assert reloaded.export() == chat.export("json") == chat.export()
     page = chat.export("markdown")
     assert "Weather in Rome and Bari?" in page
     assert "sunny" in page
@@ -53,27 +53,27 @@ def test_what_is_exported_can_be_loaded(stage: ChatHarness) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         chat.export(wrong)
     assert caught.value.param == "form"
-    assert again.send("And now?").text == "Hello."
-    assert stage.sent_messages() == [*TALK, {"role": "user", "content": "And now?"}]
-    # Each turn was kept as one of its own.
-    assert again.regenerate().text == "Hello."
-    assert len(again.usage().turns) == 3
-    assert again.usage().turns[0].usage is None
-    pictured = stage.new()
-    pictured.send("What?", images=[png()])
-    assert stage.load(json.loads(pictured.export())).messages() == pictured.messages()
+    assert reloaded.send("And now?").text == "Hello."
+    assert harness.sent_messages() == [*MESSAGES, {"role": "user", "content": "And now?"}]
+    # Each turn was stored separately.
+    assert reloaded.regenerate().text == "Hello."
+    assert len(reloaded.usage().turns) == 3
+    assert reloaded.usage().turns[0].usage is None
+    with_image = harness.new()
+    with_image.send("What?", images=[png()])
+    assert harness.load(json.loads(with_image.export())).messages() == with_image.messages()
 
 
-def test_an_array_that_ends_with_a_question_is_answered(stage: ChatHarness) -> None:
-    chat = stage.load(TALK[:-1], temperature=0.5)
-    assert chat.messages() == TALK[:-1]
+def test_regenerate_answers_an_array_that_ends_with_a_user_message(harness: ChatHarness) -> None:
+    chat = harness.load(MESSAGES[:-1], temperature=0.5)
+    assert chat.messages() == MESSAGES[:-1]
     assert chat.regenerate().text == "Hello."
-    assert stage.sent_messages() == TALK[:-1]
-    assert stage.request_body()["temperature"] == 0.5
+    assert harness.sent_messages() == MESSAGES[:-1]
+    assert harness.request_body()["temperature"] == 0.5
     assert contents(chat.messages())[-1] == "Hello."
 
 
-def test_an_array_that_ends_with_calls_waits_for_decisions(stage: ChatHarness) -> None:
+def test_array_that_ends_with_calls_waits_for_decisions(harness: ChatHarness) -> None:
     ran: list[str] = []
 
     def weather(city: str) -> str:
@@ -81,45 +81,45 @@ def test_an_array_that_ends_with_calls_waits_for_decisions(stage: ChatHarness) -
         ran.append(city)
         return "sunny"
 
-    chat = stage.load(TALK[:3], tools=[weather])
+    chat = harness.load(MESSAGES[:3], tools=[weather])
     assert [call.call_id for call in chat.pending()] == ["r"]
     with pytest.raises(InvalidRequestError) as caught:
         chat.send("So?")
     assert caught.value.code == "decision_needed"
     assert chat.send(decisions={"r": True}).text == "Hello."
-    assert (stage.sent_messages(), ran) == (TALK[:4], ["Rome"])
+    assert (harness.sent_messages(), ran) == (MESSAGES[:4], ["Rome"])
 
 
-def test_calls_that_an_array_passes_over_are_told_as_interrupted(stage: ChatHarness) -> None:
-    chat = stage.load([*TALK[:3], *TALK[5:]])
+def test_unanswered_calls_in_an_array_are_sent_as_interrupted(harness: ChatHarness) -> None:
+    chat = harness.load([*MESSAGES[:3], *MESSAGES[5:]])
     assert chat.pending() == ()
     chat.send("And?")
-    assert roles(stage.sent_messages()) == "suatuau"
-    assert "interrupted" in stage.sent_messages()[3]["content"]
+    assert roles(harness.sent_messages()) == "suatuau"
+    assert "interrupted" in harness.sent_messages()[3]["content"]
 
 
-def test_an_empty_array_is_a_new_conversation(stage: ChatHarness) -> None:
-    assert stage.load([]).response_id is None
-    chat = stage.load(TALK[:1])
+def test_empty_array_is_a_new_conversation(harness: ChatHarness) -> None:
+    assert harness.load([]).response_id is None
+    chat = harness.load(MESSAGES[:1])
     assert (chat.response_id, chat.instructions) == (None, "Be brief.")
-    other = stage.load(TALK, instructions="Be long.")
+    other = harness.load(MESSAGES, instructions="Be long.")
     assert contents(other.context())[0] == "Be long."
 
 
-def test_a_bad_array_is_refused_and_nothing_kept(stage: ChatHarness) -> None:
+def test_invalid_array_is_refused_and_nothing_is_stored(harness: ChatHarness) -> None:
     wrong: list[tuple[Any, str]] = [
         ([{"role": "user"}], "messages[0].content"),
-        ([*TALK, {"role": "robot", "content": "x"}], "messages[7].role"),
+        ([*MESSAGES, {"role": "robot", "content": "x"}], "messages[7].role"),
         (
-            [*TALK, {"role": "tool", "tool_call_id": "z", "content": "x"}],
+            [*MESSAGES, {"role": "tool", "tool_call_id": "z", "content": "x"}],
             "messages[7].tool_call_id",
         ),
         ("hello", "messages"),
     ]
     for messages, param in wrong:
         with pytest.raises(InvalidRequestError) as caught:
-            stage.load(messages)
+            harness.load(messages)
         assert caught.value.param == param
     with pytest.raises(ModelNotFoundError):
-        stage.load(TALK, model="nobody")
-    assert stage.recent() == []
+        harness.load(MESSAGES, model="nobody")
+    assert harness.recent() == []

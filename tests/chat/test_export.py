@@ -1,4 +1,4 @@
-"""Conversations as JSON and as a page: what was said cannot break the page."""
+"""Export as JSON and Markdown: message text cannot break the page."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ feet
 """
 
 
-def test_a_page() -> None:
+def test_markdown_page() -> None:
     assert as_markdown(CONVERSATION, "A *chat*\n") == PAGE
     assert as_markdown(CONVERSATION) == PAGE.partition("\n\n")[2]
 
 
-def test_json_can_be_read_again() -> None:
+def test_json_round_trips() -> None:
     text = as_json(CONVERSATION)
     assert json.loads(text) == CONVERSATION
     assert import_messages(json.loads(text)) == import_messages(CONVERSATION)
@@ -102,12 +102,12 @@ def test_json_can_be_read_again() -> None:
     assert text.endswith("]\n")
 
 
-def body(words: str) -> str:
-    return as_markdown([{"role": "user", "content": words}]).removeprefix("## You\n\n")[:-1]
+def body(text: str) -> str:
+    return as_markdown([{"role": "user", "content": text}]).removeprefix("## You\n\n")[:-1]
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "plain",
         "### Third\n\n#### Fourth",
@@ -120,12 +120,12 @@ def body(words: str) -> str:
         "> ## You",
     ],
 )
-def test_words_stand_as_they_are(words: str) -> None:
-    assert body(words) == words
+def test_harmless_markdown_is_unchanged(text: str) -> None:
+    assert body(text) == text
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "# You",
         "## You",
@@ -143,17 +143,17 @@ def test_words_stand_as_they_are(words: str) -> None:
         "- a\n\n  ```\n# You\n  ```",
     ],
 )
-def test_words_that_could_break_the_page_are_quoted(words: str) -> None:
-    assert body(words) == "\n".join(f"> {line}" if line else ">" for line in words.split("\n"))
+def test_markdown_that_could_break_the_page_is_quoted(text: str) -> None:
+    assert body(text) == "\n".join(f"> {line}" if line else ">" for line in text.split("\n"))
 
 
-def test_empty_lines_around_words_go() -> None:
+def test_blank_lines_around_text_are_removed() -> None:
     assert body("\n \n  a\n\nb\r\n\r\n") == "  a\n\nb"
     for nothing in ("", " \n", None):
         assert "*(nothing)*" in as_markdown([{"role": "assistant", "content": nothing}])
 
 
-def test_calls_and_results_as_they_came() -> None:
+def test_calls_and_results_are_code_blocks() -> None:
     page = as_markdown(
         [
             {
@@ -186,7 +186,7 @@ def test_calls_and_results_as_they_came() -> None:
         ("javascript:alert(1)", "*(image: `javascript:alert(1)`)*"),
     ],
 )
-def test_images(url: str, shown: str) -> None:
+def test_images_are_links_or_descriptions(url: str, shown: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
     for role in ("user", "tool"):
         page = as_markdown([{"role": role, "content": [part]}])
@@ -201,7 +201,7 @@ def test_images(url: str, shown: str) -> None:
         ({"type": "video_url", "video_url": {}}, "*(video url)*"),
     ],
 )
-def test_parts_of_other_kinds(part: dict[str, Any], shown: str) -> None:
+def test_other_parts_are_named(part: dict[str, Any], shown: str) -> None:
     page = as_markdown([{"role": "user", "content": [part]}])
     assert page.endswith(f"\n\n{shown}\n")
 
@@ -218,17 +218,17 @@ parser = MarkdownIt("commonmark")
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join), max_size=4))
-def test_nothing_that_is_said_can_break_the_page(said: list[str]) -> None:
+def test_no_text_can_break_the_page(texts: list[str]) -> None:
     roles = ["user", "assistant", "tool"]
-    messages = [{"role": roles[n % 3], "content": one} for n, one in enumerate(said)]
+    messages = [{"role": roles[n % 3], "content": one} for n, one in enumerate(texts)]
     speakers = ["You", "Assistant", "Result"]
     tokens = parser.parse(as_markdown(messages, "Title"))
     headings = [
-        (token.tag, tokens[place + 1].content)
-        for place, token in enumerate(tokens)
+        (token.tag, tokens[position + 1].content)
+        for position, token in enumerate(tokens)
         if token.type == "heading_open" and token.level == 0 and token.tag in {"h1", "h2"}
     ]
-    assert headings == [("h1", "Title")] + [("h2", speakers[n % 3]) for n in range(len(said))]
+    assert headings == [("h1", "Title")] + [("h2", speakers[n % 3]) for n in range(len(texts))]
     depth = 0
     for token in tokens:
         depth += {"blockquote_open": 1, "blockquote_close": -1}.get(token.type, 0)
@@ -248,7 +248,7 @@ def test_names_and_titles_are_one_line_of_text(title: str, name: str) -> None:
 
 
 @given(st.lists(st.text(alphabet="`~ x\n", max_size=20), max_size=3))
-def test_a_result_is_one_block_of_code(results: list[str]) -> None:
+def test_tool_result_is_one_code_block(results: list[str]) -> None:
     page = as_markdown([{"role": "tool", "content": one} for one in results])
     fences = [token.content for token in parser.parse(page) if token.type == "fence"]
     assert fences == [one + "\n" for one in results if one.strip()]

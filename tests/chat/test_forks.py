@@ -1,4 +1,4 @@
-"""Processes that are forked: what cannot go on says so, and nothing hangs or is lost."""
+"""Forked processes: what a child cannot use raises an error, and nothing hangs or is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.chat_harness import ChatHarness, chat_harness, contents
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no process is forked there")
 
-HEAD = r"""
+PRELUDE = r"""
 import asyncio, os, sys, warnings
 from antiphon import AntiphonError, AsyncConversation, Conversation, Settings
 from antiphon.settings import ModelSettings
@@ -45,15 +45,15 @@ async def say(chat, text):
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness("blocking", tmp_path) as stage:
-        yield stage
+def harness(tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness("blocking", tmp_path) as harness:
+        yield harness
 
 
-def outcome(stage: ChatHarness, script: str) -> list[str]:
-    """What a program prints that talks over the stage's file; it must end well, and soon."""
+def run_script(harness: ChatHarness, script: str) -> list[str]:
+    """Runs a program with the harness's store; returns the lines it prints."""
     ended = subprocess.run(
-        [sys.executable, "-c", HEAD + script, stage.settings.store, stage.upstream.base_url],
+        [sys.executable, "-c", PRELUDE + script, harness.settings.store, harness.upstream.base_url],
         capture_output=True,
         text=True,
         timeout=60,
@@ -63,9 +63,9 @@ def outcome(stage: ChatHarness, script: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
-# Each is the end of a forked process in its own way: with its atexit handlers, and without.
+# Two ways to end a forked process: with its atexit handlers, and without.
 @pytest.mark.parametrize("end", ["sys.exit", "os._exit"])
-def test_a_child_cannot_go_on_with_its_parents_conversations(stage: ChatHarness, end: str) -> None:
+def test_forked_child_cannot_use_its_parents_conversations(harness: ChatHarness, end: str) -> None:
     script = f"""
 chat = Conversation(settings=settings)
 attempt("parent", lambda: chat.send("Hi.").text)
@@ -84,19 +84,25 @@ in_child(
 print("".join(half_read))
 attempt("parent", lambda: chat.send("Still there?").text)
 """
-    over = "InvalidRequestError process_over True"
-    assert outcome(stage, script) == [
+    error = "InvalidRequestError process_over True"
+    assert run_script(harness, script) == [
         "parent Hello.",
-        *(f"{name} {over}" for name in ("send", "stream", "history", "new", "read on")),
+        *(f"{name} {error}" for name in ("send", "stream", "history", "new", "read on")),
         "close None",
         "async ConfigError configuration_error True",
         "lo.",
         "parent Hello.",
     ]
-    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "Count.", "Hello.", "Still there?"]
+    assert contents(harness.sent_messages()) == [
+        "Hi.",
+        "Hello.",
+        "Count.",
+        "Hello.",
+        "Still there?",
+    ]
 
 
-def test_a_child_cannot_go_on_in_its_parents_loop(stage: ChatHarness) -> None:
+def test_forked_child_cannot_use_its_parents_event_loop(harness: ChatHarness) -> None:
     script = """
 loop = asyncio.new_event_loop()
 chat = AsyncConversation(settings=settings)
@@ -106,13 +112,15 @@ attempt("parent", lambda: loop.run_until_complete(say(chat, "Still there?")))
 loop.run_until_complete(loop.shutdown_asyncgens())
 loop.close()
 """
-    assert outcome(stage, script) == [
+    assert run_script(harness, script) == [
         *("parent Hello.", "child ConfigError configuration_error True", "parent Hello.")
     ]
-    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "Still there?"]
+    assert contents(harness.sent_messages()) == ["Hi.", "Hello.", "Still there?"]
 
 
-def test_a_child_may_begin_where_its_parent_has_not_or_has_ended(stage: ChatHarness) -> None:
+def test_forked_child_can_start_conversations_if_the_parent_has_no_engine(
+    harness: ChatHarness,
+) -> None:
     script = """
 early = Conversation(settings=settings)
 in_child(("before", lambda: early.send("One.").text))
@@ -122,10 +130,10 @@ in_child(("after", lambda: asyncio.run(say(later, "Three."))))
 in_child(("blocking", lambda: early.send("Four.").text))
 attempt("parent", lambda: early.send("Five.").text)
 """
-    assert outcome(stage, script) == [
+    assert run_script(harness, script) == [
         *("before Hello.", "parent Hello.", "after Hello.", "blocking Hello.", "parent Hello.")
     ]
-    assert [contents(stage.sent_messages(number))[-1] for number in range(stage.request_count)] == [
-        *("One.", "Two.", "Three.", "Four.", "Five.")
-    ]
-    assert len(stage.recent()) == 4, "each is kept; the third goes on from the second"
+    assert [
+        contents(harness.sent_messages(number))[-1] for number in range(harness.request_count)
+    ] == [*("One.", "Two.", "Three.", "Four.", "Five.")]
+    assert len(harness.recent()) == 4, "each is stored; the third continues the second"

@@ -1,4 +1,4 @@
-"""Pictures: from a path, a URL, bytes or Pillow to an image that a message can hold."""
+"""Loading images: from a path, a URL, bytes or Pillow to an image part."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def url_of(data: bytes, media: str = "image/png") -> str:
     return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
-def opened(image: InputImage) -> Image.Image:
+def decoded(image: InputImage) -> Image.Image:
     head, _, data = image.image_url.partition(",")
     assert head == "data:image/png;base64"
-    again = Image.open(io.BytesIO(base64.b64decode(data)))
-    again.load()
-    return again
+    reloaded = Image.open(io.BytesIO(base64.b64decode(data)))
+    reloaded.load()
+    return reloaded
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 @pytest.mark.parametrize("as_path", [Path, str])
-def test_a_file_is_sent_as_it_is_whatever_its_name_says(
+def test_image_file_is_unchanged_and_typed_by_content(
     tmp_path: Path, kind: str, as_path: type
 ) -> None:
     data = encoded(kind)
@@ -54,17 +54,17 @@ def test_a_file_is_sent_as_it_is_whatever_its_name_says(
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
-def test_bytes_are_sent_as_they_are(wrap: Any) -> None:
+def test_image_bytes_are_unchanged(wrap: Any) -> None:
     data = encoded()
     assert run(load_image(wrap(data))) == InputImage(url_of(data), "auto")
 
 
 @pytest.mark.parametrize("url", ["https://example.com/cat.png?size=1", "HTTP://example.com/x"])
-def test_the_web_is_left_to_the_provider(url: str) -> None:
+def test_web_url_is_passed_to_the_provider(url: str) -> None:
     assert run(load_image(url, "low")) == InputImage(url, "low")
 
 
-def test_a_data_url_gets_the_type_that_its_bytes_have() -> None:
+def test_data_url_media_type_comes_from_its_bytes() -> None:
     data = encoded()
     assert run(load_image(url_of(data, "image/jpeg"))).image_url == url_of(data)
 
@@ -85,72 +85,72 @@ def test_other_urls_are_refused(url: str, code: str) -> None:
     assert (caught.value.code, caught.value.param) == (code, "images")
 
 
-def refused(source: Any) -> InvalidImageError:
+def image_error(source: Any) -> InvalidImageError:
     with pytest.raises(InvalidImageError) as caught:
         run(load_image(source))
     assert caught.value.param == "images"
     return caught.value
 
 
-def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
+def test_unreadable_path_is_named_in_the_error(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("no image")
-    assert refused(tmp_path).message == f"'{tmp_path}' is a folder."
-    assert refused(tmp_path / "x").message == f"There is no file '{tmp_path / 'x'}'."
-    assert "Not a directory" in refused(file / "x").message
-    assert refused("a\0b").message == "'a\\x00b' cannot be read: no file can have that name."
-    assert refused(file).message.startswith(f"'{file}': ")
-    assert refused(file).code == "unsupported_image_type"
-    assert len(refused("x" * 100_000).message) < 400
+    assert image_error(tmp_path).message == f"'{tmp_path}' is a folder."
+    assert image_error(tmp_path / "x").message == f"There is no file '{tmp_path / 'x'}'."
+    assert "Not a directory" in image_error(file / "x").message
+    assert image_error("a\0b").message == "'a\\x00b' cannot be read: no file can have that name."
+    assert image_error(file).message.startswith(f"'{file}': ")
+    assert image_error(file).code == "unsupported_image_type"
+    assert len(image_error("x" * 100_000).message) < 400
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes in the file system are Unix's")
-def test_pipes_and_devices_are_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_devices_and_sockets_are_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert refused(pipe).message == f"'{pipe}' is not a file."
-    assert refused("/dev/zero").message == "'/dev/zero' is not a file."
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(tmp_path / "door"))
-        assert refused(tmp_path / "door").message.endswith("is not a file.")
+    assert image_error(pipe).message == f"'{pipe}' is not a file."
+    assert image_error("/dev/zero").message == "'/dev/zero' is not a file."
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "listener"))
+        assert image_error(tmp_path / "listener").message.endswith("is not a file.")
 
 
-def test_no_more_than_the_limit_is_read(tmp_path: Path) -> None:
+def test_image_over_the_size_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(encoded())
     os.truncate(path, MAX_IMAGE_BYTES)
     assert run(load_image(path)).image_url.startswith("data:image/png;base64,")
     os.truncate(path, MAX_IMAGE_BYTES + 1)
-    assert refused(path).code == "image_too_large"
-    assert str(path) in refused(path).message
-    assert refused(path.read_bytes()).code == "image_too_large"
+    assert image_error(path).code == "image_too_large"
+    assert str(path) in image_error(path).message
+    assert image_error(path.read_bytes()).code == "image_too_large"
 
 
 @pytest.mark.parametrize("source", [None, 5, ["x.png"], object()])
-def test_other_things_are_no_images(source: Any) -> None:
+def test_other_types_are_refused(source: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         run(load_image(source))
     assert (caught.value.code, caught.value.param) == ("invalid_type", "images")
     assert type(source).__name__ in caught.value.message
 
 
-def test_the_detail_is_one_of_three() -> None:
+def test_unknown_detail_is_refused() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         run(load_image(encoded(), "huge"))  # type: ignore[arg-type]
     assert caught.value.param == "detail"
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
-def test_pixels_in_pillow_stay_as_they_are(mode: str) -> None:
+def test_pillow_pixels_are_unchanged(mode: str) -> None:
     image = Image.new(mode, (3, 2))
     image.putpixel((2, 0), (1, 2, 3, 4)[: len(mode)] if mode in {"RGB", "RGBA", "LA"} else 1)
-    again = opened(run(load_image(image)))
-    assert again.mode == mode
-    assert again.tobytes() == image.tobytes()
+    reloaded = decoded(run(load_image(image)))
+    assert reloaded.mode == mode
+    assert reloaded.tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize(
-    ("mode", "becomes"),
+    ("mode", "expected_mode"),
     [
         ("CMYK", "RGB"),
         ("YCbCr", "RGB"),
@@ -165,45 +165,45 @@ def test_pixels_in_pillow_stay_as_they_are(mode: str) -> None:
         ("I;16B", "I;16"),
     ],
 )
-def test_what_a_png_cannot_hold_is_converted(mode: str, becomes: str) -> None:
+def test_modes_without_png_support_are_converted(mode: str, expected_mode: str) -> None:
     image = Image.new(mode, (3, 2))
     image.info["icc_profile"] = b"a profile for inks"
-    again = opened(run(load_image(image)))
-    assert (again.mode, again.size) == (becomes, (3, 2))
-    assert "icc_profile" not in again.info
+    reloaded = decoded(run(load_image(image)))
+    assert (reloaded.mode, reloaded.size) == (expected_mode, (3, 2))
+    assert "icc_profile" not in reloaded.info
 
 
-def test_sixteen_bits_are_kept() -> None:
+def test_sixteen_bit_values_are_kept() -> None:
     image = Image.new("I", (1, 1), 300)
-    assert opened(run(load_image(image))).getpixel((0, 0)) == 300
+    assert decoded(run(load_image(image))).getpixel((0, 0)) == 300
 
 
-def test_the_orientation_is_neither_applied_nor_lost() -> None:
+def test_exif_orientation_is_kept_and_not_applied() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     exif[0x010F] = "a camera's maker"
     photo = Image.open(io.BytesIO(encoded("JPEG", exif=exif)))
-    again = opened(run(load_image(photo)))
-    assert again.size == photo.size == (3, 2)
-    assert again.getexif()[ORIENTATION] == 6
-    assert again.getexif()[0x010F] == "a camera's maker"
-    drawn = Image.new("RGB", (3, 2))
-    drawn.getexif()[ORIENTATION] = 3
-    assert opened(run(load_image(drawn))).getexif()[ORIENTATION] == 3
+    reloaded = decoded(run(load_image(photo)))
+    assert reloaded.size == photo.size == (3, 2)
+    assert reloaded.getexif()[ORIENTATION] == 6
+    assert reloaded.getexif()[0x010F] == "a camera's maker"
+    new_image = Image.new("RGB", (3, 2))
+    new_image.getexif()[ORIENTATION] = 3
+    assert decoded(run(load_image(new_image))).getexif()[ORIENTATION] == 3
 
 
-def test_a_broken_image_in_pillow_is_no_accident() -> None:
-    whole = encoded("JPEG")
-    broken = Image.open(io.BytesIO(whole[:-4]))
-    assert "cannot be encoded" in refused(broken).message
+def test_truncated_pillow_image_is_an_image_error() -> None:
+    jpeg = encoded("JPEG")
+    broken = Image.open(io.BytesIO(jpeg[:-4]))
+    assert "cannot be encoded" in image_error(broken).message
 
 
-def test_a_png_that_becomes_too_large_is_refused() -> None:
-    noise = Image.frombytes("RGB", (2700, 2700), os.urandom(2700 * 2700 * 3))
-    assert refused(noise).code == "image_too_large"
+def test_png_over_the_size_limit_is_refused() -> None:
+    random_image = Image.frombytes("RGB", (2700, 2700), os.urandom(2700 * 2700 * 3))
+    assert image_error(random_image).code == "image_too_large"
 
 
-def test_pillow_is_not_needed() -> None:
+def test_images_load_without_pillow() -> None:
     code = (
         "import asyncio, sys\nfrom antiphon.chat.images import load_image\n"
         f"image = asyncio.run(load_image({encoded()!r}))\n"

@@ -1,4 +1,4 @@
-"""Plain messages arrays as turns: dialects, and the way there and back."""
+"""Importing messages arrays as turns: dialects, errors, and round trips."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def call(call_id: Any, name: str = "look", arguments: Any = "{}", **more: Any) -
     return {"id": call_id, "function": {"name": name, "arguments": arguments}, **more}
 
 
-def asked(*calls: Any, content: Any = None, **more: Any) -> dict[str, Any]:
+def with_calls(*calls: Any, content: Any = None, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, "tool_calls": list(calls), **more}
 
 
@@ -42,30 +42,30 @@ def user(content: Any, **more: Any) -> dict[str, Any]:
     return {"role": "user", "content": content, **more}
 
 
-def answer(content: Any, **more: Any) -> dict[str, Any]:
+def assistant(content: Any, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": content, **more}
 
 
-def result(content: Any, call_id: str | None = None) -> dict[str, Any]:
+def tool_result(content: Any, call_id: str | None = None) -> dict[str, Any]:
     return {"role": "tool", "content": content, "tool_call_id": call_id}
 
 
-def only(messages: Messages) -> ImportedTurn:
+def single_turn(messages: Messages) -> ImportedTurn:
     (turn,) = import_messages(messages).turns
     return turn
 
 
-def test_a_conversation_becomes_turns() -> None:
+def test_messages_become_turns() -> None:
     loaded = import_messages(
         [
             {"role": "system", "content": "Be brief."},
             user("Hi"),
-            answer("Hello!"),
+            assistant("Hello!"),
             user("Weather?", name="ann"),
-            asked(call("a"), call("b"), content="Let me see."),
-            result("sun", "b"),
-            result("rain", "a"),
-            answer("Both."),
+            with_calls(call("a"), call("b"), content="Let me see."),
+            tool_result("sun", "b"),
+            tool_result("rain", "a"),
+            assistant("Both."),
             {"role": "system", "content": "Be long."},
             user("More"),
         ]
@@ -90,10 +90,10 @@ def test_a_conversation_becomes_turns() -> None:
     )
 
 
-def test_nothing_and_next_to_nothing() -> None:
+def test_empty_and_single_message_arrays() -> None:
     assert import_messages([]) == ImportedConversation(None, ())
     assert import_messages([{"role": "developer", "content": "x"}]) == ImportedConversation("x", ())
-    assert import_messages([answer("Welcome.")]) == ImportedConversation(
+    assert import_messages([assistant("Welcome.")]) == ImportedConversation(
         None, (ImportedTurn((), (Message("assistant", "Welcome."),)),)
     )
 
@@ -106,7 +106,7 @@ def test_nothing_and_next_to_nothing() -> None:
         {"role": "system", "content": [{"type": "image_url", "image_url": "https://x.org/a"}]},
     ],
 )
-def test_what_instructions_cannot_hold_stays_a_message(first: dict[str, Any]) -> None:
+def test_system_message_that_cannot_be_instructions_stays_a_message(first: dict[str, Any]) -> None:
     loaded = import_messages([first, user("Hi")])
     assert loaded.instructions is None
     assert [item.role for item in loaded.turns[0].input if isinstance(item, Message)] == [
@@ -115,7 +115,7 @@ def test_what_instructions_cannot_hold_stays_a_message(first: dict[str, Any]) ->
     ]
 
 
-def test_only_the_first_message_becomes_instructions() -> None:
+def test_only_the_first_system_message_becomes_instructions() -> None:
     parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]
     loaded = import_messages(
         [{"role": "developer", "content": parts}, {"role": "system", "content": "x"}]
@@ -141,60 +141,70 @@ def test_only_the_first_message_becomes_instructions() -> None:
         ({"type": "refusal", "refusal": "no"}, Refusal("no")),
     ],
 )
-def test_parts_of_either_dialect(part: dict[str, Any], item: Part) -> None:
+def test_content_parts_of_both_apis(part: dict[str, Any], item: Part) -> None:
     text = {"type": "input_text", "text": "Look: "}
-    assert only([user([text, part])]).input == (Message("user", (InputText("Look: "), item)),)
+    assert single_turn([user([text, part])]).input == (
+        Message("user", (InputText("Look: "), item)),
+    )
     text["type"] = "output_text"
-    assert only([answer([text, part])]).output == (
+    assert single_turn([assistant([text, part])]).output == (
         Message("assistant", (OutputText("Look: "), item)),
     )
 
 
-def test_text_in_parts_is_a_text() -> None:
+def test_text_parts_are_joined() -> None:
     parts = [{"type": kind, "text": kind[0]} for kind in ("text", "input_text", "output_text")]
-    assert only([user(parts)]).input == (Message("user", "tio"),)
-    assert only([asked(call("a")), result(parts, "a")]).output[-1] == FunctionCallOutput("a", "tio")
+    assert single_turn([user(parts)]).input == (Message("user", "tio"),)
+    assert single_turn([with_calls(call("a")), tool_result(parts, "a")]).output[
+        -1
+    ] == FunctionCallOutput("a", "tio")
 
 
-def test_refusals() -> None:
-    said, refused = OutputText("Well."), Refusal("No.")
-    assert only([answer(None, refusal="No.")]).output == (Message("assistant", (refused,)),)
-    assert only([answer("Well.", refusal="No.")]).output == (Message("assistant", (said, refused)),)
-    assert only([answer([{"type": "refusal", "refusal": "No."}])]).output == (
+def test_refusals_become_refusal_parts() -> None:
+    text, refused = OutputText("Well."), Refusal("No.")
+    assert single_turn([assistant(None, refusal="No.")]).output == (
+        Message("assistant", (refused,)),
+    )
+    assert single_turn([assistant("Well.", refusal="No.")]).output == (
+        Message("assistant", (text, refused)),
+    )
+    assert single_turn([assistant([{"type": "refusal", "refusal": "No."}])]).output == (
         Message("assistant", (refused,)),
     )
 
 
-def test_what_clients_send_back() -> None:
-    kept: dict[str, Any] = {
+def test_unused_fields_of_sent_back_messages_are_ignored() -> None:
+    ignored_fields: dict[str, Any] = {
         "audio": None,
         "annotations": [],
         "function_call": None,
         "reasoning_content": "hm",
     }
-    assert only([answer("Hi", tool_calls=None, refusal=None, **kept)]).output == (
-        Message("assistant", "Hi"),
-    )
-    assert only([answer(None)]).output == (Message("assistant", ""),)
-    assert only([asked(call("a", index=0, type="function"))]).output == (
+    assert single_turn(
+        [assistant("Hi", tool_calls=None, refusal=None, **ignored_fields)]
+    ).output == (Message("assistant", "Hi"),)
+    assert single_turn([assistant(None)]).output == (Message("assistant", ""),)
+    assert single_turn([with_calls(call("a", index=0, type="function"))]).output == (
         FunctionCall("a", "look", "{}"),
     )
 
 
-def test_objects_of_the_openai_package() -> None:
-    message = ChatCompletionMessage.model_validate(asked(call("a", type="function")))
-    mapping = MappingProxyType(result("1", "a"))
+def test_openai_message_objects_are_accepted() -> None:
+    message = ChatCompletionMessage.model_validate(with_calls(call("a", type="function")))
+    mapping = MappingProxyType(tool_result("1", "a"))
     assert import_messages([message, mapping]).turns[0].output == (  # type: ignore[list-item]
         FunctionCall("a", "look", "{}"),
         FunctionCallOutput("a", "1"),
     )
 
 
-def test_outputs_without_ids_go_by_their_place() -> None:
-    output = only([asked(call("a"), call("b")), result("1"), result("2")]).output
+def test_outputs_without_ids_are_paired_by_order() -> None:
+    output = single_turn(
+        [with_calls(call("a"), call("b")), tool_result("1"), tool_result("2")]
+    ).output
     assert output[2:] == (FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2"))
-    calls = asked(call(None, arguments={"x": 1}), call(""))
-    first, second, one, two = only([calls, result("1"), result("2")]).output
+    calls = with_calls(call(None, arguments={"x": 1}), call(""))
+    first, second, one, two = single_turn([calls, tool_result("1"), tool_result("2")]).output
     assert isinstance(first, FunctionCall)
     assert isinstance(second, FunctionCall)
     assert first.arguments == '{"x":1}'
@@ -205,24 +215,26 @@ def test_outputs_without_ids_go_by_their_place() -> None:
     )
 
 
-def test_the_older_function_call() -> None:
+def test_legacy_function_call_is_imported() -> None:
     messages: Messages = [
-        answer(None, function_call={"name": "look", "arguments": "{}"}),
+        assistant(None, function_call={"name": "look", "arguments": "{}"}),
         {"role": "function", "name": "look", "content": "sun"},
-        answer("Sunny."),
+        assistant("Sunny."),
     ]
-    made, output, said = only(messages).output
-    assert isinstance(made, FunctionCall)
-    assert output == FunctionCallOutput(made.call_id, "sun")
-    assert said == Message("assistant", "Sunny.")
-    assert at_fault([messages[0], {**messages[1], "name": "other"}])[:2] == (
+    call_ids, output, text = single_turn(messages).output
+    assert isinstance(call_ids, FunctionCall)
+    assert output == FunctionCallOutput(call_ids.call_id, "sun")
+    assert text == Message("assistant", "Sunny.")
+    assert import_error([messages[0], {**messages[1], "name": "other"}])[:2] == (
         "tool_call_not_found",
         "messages[1]",
     )
 
 
-def test_a_call_without_an_output_is_kept() -> None:
-    loaded = import_messages([user("1"), asked(call("a"), call("b")), result("r", "a"), user("2")])
+def test_call_without_an_output_is_imported() -> None:
+    loaded = import_messages(
+        [user("1"), with_calls(call("a"), call("b")), tool_result("r", "a"), user("2")]
+    )
     assert loaded.turns[0].output == (
         FunctionCall("a", "look", "{}"),
         FunctionCall("b", "look", "{}"),
@@ -230,9 +242,9 @@ def test_a_call_without_an_output_is_kept() -> None:
     )
 
 
-def test_a_late_output_goes_where_its_call_is() -> None:
+def test_late_output_is_moved_to_its_call() -> None:
     loaded = import_messages(
-        [user("1"), asked(call("a")), user("2"), result("r", "a"), answer("ok")]
+        [user("1"), with_calls(call("a")), user("2"), tool_result("r", "a"), assistant("ok")]
     )
     assert loaded.turns == (
         ImportedTurn(
@@ -243,18 +255,23 @@ def test_a_late_output_goes_where_its_call_is() -> None:
     )
 
 
-def test_an_id_may_be_used_again() -> None:
-    twice: Messages = [asked(call("a")), result("1", "a"), asked(call("a")), result("2", "a")]
-    made = FunctionCall("a", "look", "{}")
-    assert only(twice).output == (
-        made,
+def test_reused_call_id_is_accepted() -> None:
+    twice: Messages = [
+        with_calls(call("a")),
+        tool_result("1", "a"),
+        with_calls(call("a")),
+        tool_result("2", "a"),
+    ]
+    call_ids = FunctionCall("a", "look", "{}")
+    assert single_turn(twice).output == (
+        call_ids,
         FunctionCallOutput("a", "1"),
-        made,
+        call_ids,
         FunctionCallOutput("a", "2"),
     )
 
 
-def at_fault(messages: Any) -> tuple[str, str | None, str]:
+def import_error(messages: Any) -> tuple[str, str | None, str]:
     with pytest.raises(InvalidRequestError) as caught:
         import_messages(messages)
     return caught.value.code, caught.value.param, caught.value.message
@@ -281,46 +298,50 @@ def at_fault(messages: Any) -> tuple[str, str | None, str]:
             "invalid_value",
             "messages[0].content[0].image_url.detail",
         ),
-        ([asked({"id": "a"})], "invalid_value", "messages[0].tool_calls[0].function"),
-        ([asked(call(5))], "invalid_type", "messages[0].tool_calls[0].id"),
+        ([with_calls({"id": "a"})], "invalid_value", "messages[0].tool_calls[0].function"),
+        ([with_calls(call(5))], "invalid_type", "messages[0].tool_calls[0].id"),
         (
-            [asked(call("a", arguments=5))],
+            [with_calls(call("a", arguments=5))],
             "invalid_type",
             "messages[0].tool_calls[0].function.arguments",
         ),
-        ([asked(call("a"), call("a"))], "tool_call_duplicate", "messages[0].tool_calls[1].id"),
-        ([result("x", "a")], "tool_call_not_found", "messages[0].tool_call_id"),
-        ([result("x")], "tool_call_not_found", "messages[0].tool_call_id"),
-        ([asked(call("a")), result("x", "b")], "tool_call_not_found", "messages[1].tool_call_id"),
+        ([with_calls(call("a"), call("a"))], "tool_call_duplicate", "messages[0].tool_calls[1].id"),
+        ([tool_result("x", "a")], "tool_call_not_found", "messages[0].tool_call_id"),
+        ([tool_result("x")], "tool_call_not_found", "messages[0].tool_call_id"),
         (
-            [asked(call("a")), result("x", "a"), result("x", "a")],
+            [with_calls(call("a")), tool_result("x", "b")],
+            "tool_call_not_found",
+            "messages[1].tool_call_id",
+        ),
+        (
+            [with_calls(call("a")), tool_result("x", "a"), tool_result("x", "a")],
             "tool_call_not_found",
             "messages[2].tool_call_id",
         ),
     ],
 )  # fmt: skip
-def test_faults_name_their_place(messages: Any, code: str, param: str) -> None:
-    found_code, found_param, message = at_fault(messages)
+def test_errors_name_the_parameter(messages: Any, code: str, param: str) -> None:
+    found_code, found_param, message = import_error(messages)
     assert (found_code, found_param) == (code, param)
     assert message.endswith(".")
     assert message.count(". ") == 0
 
 
-def shown(instructions: str | None, turns: list[list[Item]]) -> Messages:
+def rendered(instructions: str | None, turns: list[list[Item]]) -> Messages:
     messages: Messages = json.loads(
         build_messages([render_turn(items) for items in turns], instructions=instructions)
     )
     return messages
 
 
-def again(messages: Messages) -> Messages:
+def round_trip(messages: Messages) -> Messages:
     loaded = import_messages(messages)
-    return shown(loaded.instructions, [[*turn.input, *turn.output] for turn in loaded.turns])
+    return rendered(loaded.instructions, [[*turn.input, *turn.output] for turn in loaded.turns])
 
 
 words = st.text(max_size=5)
 names = st.none() | st.sampled_from(["ann", "bob"])
-speakers: st.SearchStrategy[Any] = st.sampled_from(["user", "system", "developer"])
+roles: st.SearchStrategy[Any] = st.sampled_from(["user", "system", "developer"])
 images = st.builds(InputImage, st.just("https://x.org/a"), st.sampled_from(["auto", "low", "high"]))
 
 
@@ -331,42 +352,40 @@ def contents(text: type[InputText] | type[OutputText]) -> st.SearchStrategy[Any]
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[list[Item]]:
-    """Turns such as the store holds, with calls answered at once, later, or never."""
+    """Turns as in a store, with calls answered at once, later, or never."""
     turns: list[list[Item]] = []
-    waiting: list[str] = []
+    open_ids: list[str] = []
     for turn in range(draw(st.integers(0, 4))):
         items: list[Item] = []
-        for call_id in draw(st.permutations(waiting)) if waiting else ():
+        for call_id in draw(st.permutations(open_ids)) if open_ids else ():
             if draw(st.booleans()):
                 items.append(FunctionCallOutput(call_id, draw(contents(InputText))))
         for _ in range(draw(st.integers(0, 2))):
-            role = draw(speakers)
+            role = draw(roles)
             items.append(Message(role, draw(contents(InputText)), draw(names)))
-        waiting = []
+        open_ids = []
         for step in range(draw(st.integers(0, 3))):
             for _ in range(draw(st.integers(0, 2))):
                 items.append(Message("assistant", draw(contents(OutputText)), draw(names)))
-            made = [f"call_{turn}{step}{n}" for n in range(draw(st.integers(0, 2)))]
-            items += [FunctionCall(one, "look", draw(words)) for one in made]
-            for call_id in made:
+            call_ids = [f"call_{turn}{step}{n}" for n in range(draw(st.integers(0, 2)))]
+            items += [FunctionCall(one, "look", draw(words)) for one in call_ids]
+            for call_id in call_ids:
                 if draw(st.booleans()):
                     items.append(FunctionCallOutput(call_id, draw(contents(InputText))))
                 else:
-                    waiting.append(call_id)
+                    open_ids.append(call_id)
         turns.append(items)
     return turns
 
 
 @settings(deadline=None)
 @given(st.none() | words, conversations())
-def test_what_antiphon_shows_can_be_loaded_and_is_shown_again(
-    instructions: str | None, turns: list[list[Item]]
-) -> None:
-    messages = shown(instructions, turns)
-    assert again(messages) == messages
+def test_rendered_messages_round_trip(instructions: str | None, turns: list[list[Item]]) -> None:
+    messages = rendered(instructions, turns)
+    assert round_trip(messages) == messages
 
 
-def test_an_interrupted_call_is_shown_as_one() -> None:
-    messages = again([user("1"), asked(call("a")), user("2")])
+def test_interrupted_call_round_trips() -> None:
+    messages = round_trip([user("1"), with_calls(call("a")), user("2")])
     assert messages[2] == {"role": "tool", "content": INTERRUPTED_OUTPUT, "tool_call_id": "a"}
-    assert again(messages) == messages
+    assert round_trip(messages) == messages

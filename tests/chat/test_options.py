@@ -1,4 +1,4 @@
-"""What a conversation is set up with: sampling, limits, and what of a long history is shown."""
+"""Conversation options: sampling, limits, and context policies."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from support.chat_harness import (
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
-def said(stage: ChatHarness) -> list[str]:
-    """What the user said, as the upstream was last shown it."""
-    return [one["content"] for one in stage.sent_messages() if one["role"] == "user"]
+def sent_user_texts(harness: ChatHarness) -> list[str]:
+    """The user messages of the last upstream request."""
+    return [one["content"] for one in harness.sent_messages() if one["role"] == "user"]
 
 
 # Sampling.
 
 
-def test_what_is_set_is_sent(stage: ChatHarness) -> None:
-    chat = stage.new(temperature=0, top_p=1, max_output_tokens=9, reasoning_effort="low")
+def test_sampling_options_are_sent(harness: ChatHarness) -> None:
+    chat = harness.new(temperature=0, top_p=1, max_output_tokens=9, reasoning_effort="low")
     chat.send("Hi.")
-    body = stage.request_body()
+    body = harness.request_body()
     assert (body["temperature"], body["top_p"], body["reasoning_effort"]) == (0, 1, "low")
     assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))
-    later = stage.resume(chat.response_id, temperature=None, top_p=0.5)
+    later = harness.resume(chat.response_id, temperature=None, top_p=0.5)
     later.send("And?")
-    body = stage.request_body()
-    assert "temperature" not in body, "None takes it back"
+    body = harness.request_body()
+    assert "temperature" not in body, "None removes it"
     assert (body["top_p"], body["reasoning_effort"]) == (0.5, "low")
 
 
@@ -82,21 +82,24 @@ def test_what_is_set_is_sent(stage: ChatHarness) -> None:
         ("context", 3),
     ],
 )
-def test_a_bad_value_names_its_argument(tmp_path: Path, name: str, value: Any) -> None:
-    with chat_harness("blocking", tmp_path) as stage, pytest.raises(InvalidRequestError) as caught:
-        stage.new(**{name: value})
+def test_invalid_option_is_named_in_the_error(tmp_path: Path, name: str, value: Any) -> None:
+    with (
+        chat_harness("blocking", tmp_path) as harness,
+        pytest.raises(InvalidRequestError) as caught,
+    ):
+        harness.new(**{name: value})
     assert caught.value.param == name
 
 
-def test_bad_tools_and_hooks_are_refused(tmp_path: Path) -> None:
+def test_invalid_tools_and_callbacks_are_refused(tmp_path: Path) -> None:
     wrong: list[dict[str, Any]] = [{"tools": "weather"}, {"tools": [42]}, {"approve": True}]
-    with chat_harness("blocking", tmp_path) as stage:
+    with chat_harness("blocking", tmp_path) as harness:
         for options in wrong:
             with pytest.raises(ConfigError):
-                stage.new(**options)
+                harness.new(**options)
 
 
-def test_bad_policies_are_refused_however_they_are_made() -> None:
+def test_invalid_context_policies_are_refused() -> None:
     wrong: list[tuple[Any, str]] = [
         (lambda: Window(0), "max_messages"),
         (lambda: Window(1.5), "max_messages"),  # type: ignore[arg-type]
@@ -122,72 +125,77 @@ def test_bad_policies_are_refused_however_they_are_made() -> None:
 # Context.
 
 
-def test_a_window_shows_the_newest_turns(stage: ChatHarness) -> None:
-    chat = stage.new(instructions="Be brief.", context=Window(3))
+def test_window_sends_the_newest_turns(harness: ChatHarness) -> None:
+    chat = harness.new(instructions="Be brief.", context=Window(3))
     for number in range(4):
         chat.send(f"Number {number}.")
-    assert roles(stage.sent_messages()) == "suau"
-    assert said(stage) == ["Number 2.", "Number 3."]
+    assert roles(harness.sent_messages()) == "suau"
+    assert sent_user_texts(harness) == ["Number 2.", "Number 3."]
     assert roles(chat.context()) == "sua"
     assert roles(chat.messages()) == "suauauaua"
     # A policy belongs to the conversation object, not to what is stored.
-    assert roles(stage.resume(chat.response_id).context()) == "suauauaua"
+    assert roles(harness.resume(chat.response_id).context()) == "suauauaua"
 
 
-def test_a_budget_shows_what_fits(stage: ChatHarness) -> None:
-    chat = stage.new(context=TokenBudget(60))
-    stage.upstream.plan_answers(*(ModelAnswer("Yes.", tokens=(20 * n, 4, 0)) for n in (1, 2, 3, 4)))
+def test_token_budget_sends_the_turns_that_fit(harness: ChatHarness) -> None:
+    chat = harness.new(context=TokenBudget(60))
+    harness.upstream.plan_answers(
+        *(ModelAnswer("Yes.", tokens=(20 * n, 4, 0)) for n in (1, 2, 3, 4))
+    )
     for number in range(4):
         chat.send(f"Number {number}.")
-    assert said(stage)[-1] == "Number 3."
-    assert len(said(stage)) < 4
+    assert sent_user_texts(harness)[-1] == "Number 3."
+    assert len(sent_user_texts(harness)) < 4
     with pytest.raises(ContextLengthExceededError) as caught:
         chat.send("word " * 300)
     assert caught.value.limit == 60
     head = chat.response_id
     chat.send("Short.")
     assert chat.response_id != head
-    assert said(stage)[-1] == "Short."
+    assert sent_user_texts(harness)[-1] == "Short."
 
 
-def test_a_summary_takes_the_place_of_old_turns(stage: ChatHarness) -> None:
-    chat = stage.new(instructions="Be brief.", context=Summarize(max_messages=4, keep_turns=1))
+def test_summary_replaces_old_turns_in_requests(harness: ChatHarness) -> None:
+    chat = harness.new(instructions="Be brief.", context=Summarize(max_messages=4, keep_turns=1))
     for number in range(2):
         chat.send(f"Number {number}.")
-    asked = stage.request_count
-    stage.upstream.plan_answers(ModelAnswer("They counted."), ModelAnswer("Two."))
+    requests_before = harness.request_count
+    harness.upstream.plan_answers(ModelAnswer("They counted."), ModelAnswer("Two."))
     assert chat.send("Number 2.").text == "Two."
-    assert stage.request_count == asked + 2
-    assert "They counted." in stage.sent_messages()[1]["content"]
-    assert said(stage) == ["Number 1.", "Number 2."]
+    assert harness.request_count == requests_before + 2
+    assert "They counted." in harness.sent_messages()[1]["content"]
+    assert sent_user_texts(harness) == ["Number 1.", "Number 2."]
     assert roles(chat.context()) == "ssuaua"
-    assert said_in(chat.messages()) == ["Number 0.", "Number 1.", "Number 2."]
+    assert user_texts(chat.messages()) == ["Number 0.", "Number 1.", "Number 2."]
     assert sum(isinstance(item, Compaction) for item in chat.items()) == 1
-    # The summary is a turn of its own in what was paid.
+    # The usage of the summary is listed as a separate turn.
     assert len(chat.usage().turns) == 4
-    later = stage.resume(chat.response_id)
+    later = harness.resume(chat.response_id)
     assert later.context() == chat.context()
     assert later.messages() == chat.messages()
 
 
-def said_in(messages: list[dict[str, Any]]) -> list[str]:
+def user_texts(messages: list[dict[str, Any]]) -> list[str]:
     return [one["content"] for one in messages if one["role"] == "user"]
 
 
-def test_several_policies_at_once(stage: ChatHarness) -> None:
-    chat = stage.new(
+def test_several_policies_apply_together(harness: ChatHarness) -> None:
+    chat = harness.new(
         context=[Summarize(max_messages=8, keep_turns=2), Window(4), TokenBudget(10_000)]
     )
     for number in range(9):
         chat.send(f"Number {number}.")
-        assert said(stage)[-1] in (f"Number {number}.", Summarize(max_messages=1).prompt)
-        assert len([one for one in stage.sent_messages() if one["role"] != "system"]) <= 9
-    assert len(said(stage)) <= 3
-    assert said_in(chat.messages()) == [f"Number {number}." for number in range(9)]
+        assert sent_user_texts(harness)[-1] in (
+            f"Number {number}.",
+            Summarize(max_messages=1).prompt,
+        )
+        assert len([one for one in harness.sent_messages() if one["role"] != "system"]) <= 9
+    assert len(sent_user_texts(harness)) <= 3
+    assert user_texts(chat.messages()) == [f"Number {number}." for number in range(9)]
 
 
-def test_a_summary_by_hand(stage: ChatHarness) -> None:
-    chat = stage.new(instructions="Be brief.")
+def test_summarize_method(harness: ChatHarness) -> None:
+    chat = harness.new(instructions="Be brief.")
     with pytest.raises(InvalidRequestError) as caught:
         chat.summarize()
     assert caught.value.code == "nothing_to_summarize"
@@ -197,11 +205,11 @@ def test_a_summary_by_hand(stage: ChatHarness) -> None:
         chat.summarize(keep_turns=-1)
     assert caught.value.param == "keep_turns"
     head = chat.response_id
-    stage.upstream.plan_answers(ModelAnswer("They counted to one."))
+    harness.upstream.plan_answers(ModelAnswer("They counted to one."))
     summary = chat.summarize(keep_turns=1)
     assert (summary.text, chat.response_id) == ("They counted to one.", summary.response_id)
-    assert said(stage)[:2] == ["Number 0.", "Number 1."]
-    assert "Number 2." not in said(stage)
+    assert sent_user_texts(harness)[:2] == ["Number 0.", "Number 1."]
+    assert "Number 2." not in sent_user_texts(harness)
     assert roles(chat.context()) == "ssua"
     with pytest.raises(InvalidRequestError) as caught:
         chat.regenerate()
@@ -211,50 +219,50 @@ def test_a_summary_by_hand(stage: ChatHarness) -> None:
     assert caught.value.code == "nothing_to_summarize"
     assert roles(chat.branch(head).context()) == "suauaua"
     assert chat.send("And?").text == "Hello."
-    assert said(stage) == ["Number 2.", "And?"]
+    assert sent_user_texts(harness) == ["Number 2.", "And?"]
     assert chat.regenerate().text == "Hello."
-    assert said(stage) == ["Number 2.", "And?"]
+    assert sent_user_texts(harness) == ["Number 2.", "And?"]
 
 
-def test_a_summary_that_fails_leaves_the_conversation_where_it_was(stage: ChatHarness) -> None:
-    chat = stage.new()
+def test_failed_summary_does_not_move_the_conversation(harness: ChatHarness) -> None:
+    chat = harness.new()
     head = chat.send("Hi.").response_id
-    stage.upstream.plan_answers(ModelAnswer(""))
+    harness.upstream.plan_answers(ModelAnswer(""))
     with pytest.raises(ModelError):
         chat.summarize()
     assert chat.response_id == head
 
 
-def test_a_summary_while_a_call_waits_changes_nothing_about_that(stage: ChatHarness) -> None:
+def test_summarize_keeps_pending_calls(harness: ChatHarness) -> None:
     @tool(needs_approval=True)
     def refund(order: str) -> str:
         """Give the money back."""
         return f"refunded {order}"
 
-    chat = stage.new(tools=[refund])
+    chat = harness.new(tools=[refund])
     chat.send("Hi.")
-    stage.upstream.plan_answers(ModelAnswer(calls=(Call("refund", {"order": "1"}, "r"),)))
+    harness.upstream.plan_answers(ModelAnswer(calls=(Call("refund", {"order": "1"}, "r"),)))
     chat.send("Refund 1.")
-    stage.upstream.plan_answers(ModelAnswer("They said hi."))
+    harness.upstream.plan_answers(ModelAnswer("They said hi."))
     chat.summarize()
     assert [call.call_id for call in chat.pending()] == ["r"]
     with pytest.raises(InvalidRequestError):
         chat.send("So?")
     assert chat.send(decisions={"r": True}).text == "Hello."
-    assert contents(stage.sent_messages())[-1] == "refunded 1"
+    assert contents(harness.sent_messages())[-1] == "refunded 1"
 
 
-def test_beginning_anew(stage: ChatHarness) -> None:
-    chat = stage.new(instructions="Be brief.")
+def test_reset_starts_a_new_conversation(harness: ChatHarness) -> None:
+    chat = harness.new(instructions="Be brief.")
     first = chat.send("Hi.").response_id
     chat.reset()
     assert (chat.response_id, chat.instructions) == (None, "Be brief.")
     assert roles(chat.context()) == roles(chat.messages()) == "s"
     assert (chat.items(), chat.pending(), chat.usage().turns) == ((), (), ())
     chat.send("Hi again.")
-    assert contents(stage.sent_messages()) == ["Be brief.", "Hi again."]
+    assert contents(harness.sent_messages()) == ["Be brief.", "Hi again."]
     chat.reset(keep_system=False)
     assert (chat.instructions, chat.context()) == (None, [])
     chat.send("And again.")
-    assert contents(stage.sent_messages()) == ["And again."]
-    assert contents(stage.resume(first).context()) == ["Be brief.", "Hi.", "Hello."]
+    assert contents(harness.sent_messages()) == ["And again."]
+    assert contents(harness.resume(first).context()) == ["Be brief.", "Hi.", "Hello."]

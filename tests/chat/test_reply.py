@@ -1,4 +1,4 @@
-"""Replies: what a response says last, and what it leaves open."""
+"""Replies: the final text of a response, and its open calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CALL = FunctionCall("a", "look", "{}")
 OUTPUT = FunctionCallOutput("a", "seen")
 
 
-def says(text: str) -> Message:
+def assistant(text: str) -> Message:
     return Message("assistant", text)
 
 
@@ -33,55 +33,55 @@ def response(*output: Item, status: TurnStatus = "completed") -> Response:
 
 
 @pytest.mark.parametrize(
-    ("output", "words"),
+    ("output", "text"),
     [
         ((), ""),
-        ((says("Hi."),), "Hi."),
-        ((says("Look."), CALL, OUTPUT, says("Seen.")), "Seen."),
-        ((says("Look."), CALL, OUTPUT), ""),
-        ((says("Look."), CALL), "Look."),
-        ((Reasoning(), says("A"), Reasoning(), says("B")), "AB"),
+        ((assistant("Hi."),), "Hi."),
+        ((assistant("Look."), CALL, OUTPUT, assistant("Seen.")), "Seen."),
+        ((assistant("Look."), CALL, OUTPUT), ""),
+        ((assistant("Look."), CALL), "Look."),
+        ((Reasoning(), assistant("A"), Reasoning(), assistant("B")), "AB"),
         ((Message("assistant", (OutputText("No"), Refusal("pe"))),), "Nope"),
         ((Compaction("They talked."),), "They talked."),
     ],
 )
-def test_the_text_is_what_was_said_last(output: tuple[Item, ...], words: str) -> None:
-    assert final_text(output) == words
-    assert build_reply(response(*output)).text == words
+def test_reply_text_is_the_final_message(output: tuple[Item, ...], text: str) -> None:
+    assert final_text(output) == text
+    assert build_reply(response(*output)).text == text
 
 
-def test_calls_are_open_until_their_output_comes() -> None:
+def test_call_is_open_until_its_output() -> None:
     other = FunctionCall("b", "look", "{}")
     assert open_calls((CALL, other, OUTPUT)) == (other,)
-    assert open_calls((OUTPUT, CALL)) == (CALL,), "the output is of an earlier call"
+    assert open_calls((OUTPUT, CALL)) == (CALL,), "the output belongs to an earlier call"
     again = FunctionCall("a", "look", '{"again": true}')
-    assert open_calls((CALL, OUTPUT, again)) == (again,), "ids may come again"
+    assert open_calls((CALL, OUTPUT, again)) == (again,), "ids may be reused"
 
 
-def test_only_a_completed_turn_waits_for_a_decision() -> None:
+def test_only_a_completed_turn_has_pending_calls() -> None:
     assert build_reply(response(CALL)).pending == (CALL,)
     unfinished: list[TurnStatus] = ["incomplete", "cancelled", "failed"]
     for status in unfinished:
         assert build_reply(response(CALL, status=status)).pending == ()
 
 
-def test_parsed_is_not_there_while_a_call_waits() -> None:
+def test_parsed_is_refused_while_a_call_is_pending() -> None:
     with pytest.raises(InvalidRequestError, match="look \\('a'\\)") as caught:
         _ = build_reply(response(CALL)).parsed
     assert (caught.value.code, caught.value.param) == ("decision_needed", "decisions")
-    assert build_reply(response(says("Hi."))).parsed is None
-    assert build_reply(response(says("0")), value=0).parsed == 0
+    assert build_reply(response(assistant("Hi."))).parsed is None
+    assert build_reply(response(assistant("0")), value=0).parsed == 0
 
 
-def test_a_reply_shows_its_response() -> None:
-    reply = build_reply(response(says("Hi.")))
+def test_reply_has_the_fields_of_its_response() -> None:
+    reply = build_reply(response(assistant("Hi.")))
     assert (reply.response_id, reply.model, reply.status) == ("resp_1", "m", "completed")
     assert reply.usage == Usage(3, 4)
     running = Response(id="r", created_at=0.0, header=Header("m"), input=())
     assert build_reply(running).usage is None
 
 
-def test_a_summary_is_nothing_but_summaries() -> None:
+def test_summary_response_has_only_compactions() -> None:
     assert is_summary(response(Compaction("They talked.")))
     assert not is_summary(response())
-    assert not is_summary(response(Compaction("They talked."), says("Hi.")))
+    assert not is_summary(response(Compaction("They talked."), assistant("Hi.")))

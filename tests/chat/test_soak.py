@@ -1,4 +1,4 @@
-"""A long conversation on bad days: whatever fails, it can go on, and nothing is said twice."""
+"""A long conversation with random faults: it always continues, and nothing is repeated."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from support.misbehaving_upstream import (
 pytestmark = pytest.mark.slow
 
 TURNS = 100
-WAYS = ["send", "typed", "text", "events", "objects", "closed"]
+SEND_METHODS = ["send", "typed", "text", "events", "objects", "closed"]
 #: A turn is tried again until it succeeds, but not for ever.
-TRIES = 40
+MAX_ATTEMPTS = 40
 #: Seconds for a turn whose upstream hangs.
-PATIENCE = 0.1
+HANGING_TIMEOUT = 0.1
 
 
 class Point(TypedDict):
@@ -54,7 +54,7 @@ class Point(TypedDict):
 
 
 class Shop:
-    """Three tools that fail in their own ways, and the ids of the calls they were run for."""
+    """Three tools that fail in different ways; records the ids of the calls they ran for."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
@@ -88,25 +88,25 @@ class Shop:
         return [price, stock, refund]
 
 
-class Day:
-    """Plans what the upstream answers, from good to absurd. Keys, ids and answers are unique."""
+class FaultyUpstreamPlan:
+    """Plans upstream answers, valid and invalid. Keys, ids and answers are unique."""
 
-    def __init__(self, luck: random.Random) -> None:
-        self.luck = luck
+    def __init__(self, generator: random.Random) -> None:
+        self.generator = generator
         self._number = 0
 
     def answers(self) -> list[Any]:
-        """For one turn: rounds of calls, an answer, and perhaps a fault somewhere."""
-        plan: list[Any] = [self._calls() for _ in range(self.luck.choice([0, 0, 1, 1, 2]))]
+        """The answers for one turn: rounds of calls, a final answer, and perhaps a fault."""
+        plan: list[Any] = [self._calls() for _ in range(self.generator.choice([0, 0, 1, 1, 2]))]
         plan.append(
-            ModelAnswer(self._words(), finish=self.luck.choice(["", "", "", "length", "odd"]))
+            ModelAnswer(self._words(), finish=self.generator.choice(["", "", "", "length", "odd"]))
         )
-        if self.luck.random() < 0.5:
-            fault = self.luck.choice([self._busy, self._broken, self._cut])
-            place = self.luck.randrange(len(plan) + 1)
-            # The third of three is not tried again.
-            plan[place:place] = [fault() for _ in range(self.luck.choice([1, 1, 3]))]
-        # Where a fault ended no answer but was taken for one, another may be asked for.
+        if self.generator.random() < 0.5:
+            fault = self.generator.choice([self._busy, self._broken, self._cut])
+            position = self.generator.randrange(len(plan) + 1)
+            # After three faults there is no further retry.
+            plan[position:position] = [fault() for _ in range(self.generator.choice([1, 1, 3]))]
+        # Where a faulty answer was accepted, another answer may be requested.
         return plan + [ModelAnswer(f"Answer {self._next()}.") for _ in range(6)]
 
     def _next(self) -> int:
@@ -116,19 +116,19 @@ class Day:
     def _words(self) -> str:
         number = self._next()
         good = json.dumps({"x": number, "y": 0})
-        return self.luck.choice([f"Answer {number}.", good, good, ""])
+        return self.generator.choice([f"Answer {number}.", good, good, ""])
 
     def _calls(self) -> ModelAnswer:
-        calls = [self._call() for _ in range(self.luck.choice([1, 1, 2, 3]))]
-        if self.luck.random() < 0.1:
+        calls = [self._call() for _ in range(self.generator.choice([1, 1, 2, 3]))]
+        if self.generator.random() < 0.1:
             calls.append(calls[0])
-        return ModelAnswer(self.luck.choice(["", f"Look {self._next()}."]), tuple(calls))
+        return ModelAnswer(self.generator.choice(["", f"Look {self._next()}."]), tuple(calls))
 
     def _call(self) -> Call:
         key = f"k{self._next()}"
-        name = self.luck.choice(["price", "stock", "refund"])
+        name = self.generator.choice(["price", "stock", "refund"])
         arguments: dict[str, Any] | str = {"key": key}
-        if self.luck.random() < 0.3:
+        if self.generator.random() < 0.3:
             wrong: list[tuple[str, dict[str, Any] | str]] = [
                 ("browse", {"key": key}),
                 ("", {"key": key}),
@@ -140,25 +140,25 @@ class Day:
                 (name, {"key": [key]}),
                 (name, '{"key": "\\ud83d"}'),
             ]
-            name, arguments = self.luck.choice(wrong)
+            name, arguments = self.generator.choice(wrong)
         return Call(name, arguments, f"call_{self._next()}")
 
     def _busy(self) -> Behaviour:
         return refuse(
-            self.luck.choice([408, 429, 500, 502, 503]),
-            self.luck.choice([None, {}, [], {"error": "No."}]),
-            self.luck.choice([None, {"Retry-After": "1"}, {"Retry-After": "soon"}]),
+            self.generator.choice([408, 429, 500, 502, 503]),
+            self.generator.choice([None, {}, [], {"error": "No."}]),
+            self.generator.choice([None, {"Retry-After": "1"}, {"Retry-After": "soon"}]),
         )
 
     def _cut(self) -> Any:
         begun = events(chunk(role="assistant", content=""), chunk(content=f"Half {self._next()}"))
         call = Call("price", {"key": f"k{self._next()}"}, f"call_{self._next()}").wire(0)
-        begun += self.luck.choice([[], events(chunk(tool_calls=[call]))])
+        begun += self.generator.choice([[], events(chunk(tool_calls=[call]))])
         return self._by_mode(stream(*begun, end=CUT), [CUT])
 
     def _broken(self) -> Any:
         nameless = {"index": -1, "id": f"call_{self._next()}", "function": {"name": ""}}
-        odd: Any = self.luck.choice(
+        invalid_chunk: Any = self.generator.choice(
             [
                 b"{nonsense",
                 b"\xff\xfe",
@@ -174,15 +174,19 @@ class Day:
                 DONE,
             ]
         )
-        body = odd if isinstance(odd, bytes) else json.dumps(odd).encode()
+        body = (
+            invalid_chunk
+            if isinstance(invalid_chunk, bytes)
+            else json.dumps(invalid_chunk).encode()
+        )
         half = events(chunk(content=f"Half {self._next()}"))
-        end = self.luck.choice([[], events(DONE), events(chunk("stop"), DONE)])
-        begun = self.luck.choice([[], half])
+        end = self.generator.choice([[], events(DONE), events(chunk("stop"), DONE)])
+        begun = self.generator.choice([[], half])
         return self._by_mode(stream(*begun, *events(body), *end), answer(body))
 
     def hanging(self) -> Any:
         half = stream(*events(chunk(content=f"Half {self._next()}")), end=HANG)
-        return self._by_mode(self.luck.choice([[HANG], half]), [HANG])
+        return self._by_mode(self.generator.choice([[HANG], half]), [HANG])
 
     @staticmethod
     def _by_mode(streamed: Behaviour, whole: Behaviour) -> Callable[[Request], Behaviour]:
@@ -190,111 +194,113 @@ class Day:
 
 
 class Soak:
-    """The conversation, and what must be true of it."""
+    """Runs the conversation, and checks its invariants."""
 
-    def __init__(self, stage: ChatHarness, seed: int) -> None:
-        self.stage = stage
-        self.luck = random.Random(seed)
-        self.day = Day(self.luck)
+    def __init__(self, harness: ChatHarness, seed: int) -> None:
+        self.harness = harness
+        self.generator = random.Random(seed)
+        self.upstream_plan = FaultyUpstreamPlan(self.generator)
         self.shop = Shop()
         self.tools = self.shop.tools()
-        #: The same file by another engine, which remembers nothing of the turns of the first.
-        self.elsewhere = stage.make_settings(context=1_000_000)
-        self.chat = stage.new(tools=self.tools, instructions="Be brief.")
-        self.said: list[str] = []
+        #: The same file with another engine, which has cached no turns.
+        self.other_settings = harness.make_settings(context=1_000_000)
+        self.chat = harness.new(tools=self.tools, instructions="Be brief.")
+        self.user_texts: list[str] = []
         self.outcomes: Counter[str] = Counter()
-        #: Calls that were agreed to in a turn that failed: they are decided again.
-        self.decided: set[str] = set()
+        #: Calls that were approved in a failed turn: they are decided again.
+        self.retried_ids: set[str] = set()
 
     def turn(self, number: int) -> None:
-        """Say something until the conversation has gone on."""
-        for _ in range(TRIES):
+        """Sends a message until a turn succeeds."""
+        for _ in range(MAX_ATTEMPTS):
             if self.attempt(f"Turn {number}."):
                 return
         pytest.fail(f"turn {number} never succeeded: {self.outcomes}")
 
     def attempt(self, text: str) -> bool:
-        """Say it in one of the ways there are, and see whether the conversation has gone on."""
-        chat, plan = self.chat, self.day.answers()
-        if self.luck.random() < 0.08:
-            plan.insert(self.luck.choice([0, 0, 1]), self.day.hanging())
-            chat = self.resumed(timeout=PATIENCE)
-        way = self.luck.choice(WAYS)
+        """Sends a message by a random method; returns whether the turn succeeded."""
+        chat, plan = self.chat, self.upstream_plan.answers()
+        if self.generator.random() < 0.08:
+            plan.insert(self.generator.choice([0, 0, 1]), self.upstream_plan.hanging())
+            chat = self.resumed(timeout=HANGING_TIMEOUT)
+        method = self.generator.choice(SEND_METHODS)
         head, decisions = chat.response_id, self.decisions(chat)
-        self.stage.upstream.planned_answers.clear()
-        self.stage.upstream.plan_answers(*plan)
+        self.harness.upstream.planned_answers.clear()
+        self.harness.upstream.plan_answers(*plan)
         failed: AntiphonError | None = None
         try:
-            self.say(chat, way, text, decisions)
+            self.say(chat, method, text, decisions)
         except AntiphonError as error:
             failed = error
-        self.outcomes[failed.code if failed else way] += 1
+        self.outcomes[failed.code if failed else method] += 1
         if failed is not None:
             assert isinstance(failed, ModelError)
-            assert self.stage.response(failed.response_id).end is not None
+            assert self.harness.response(failed.response_id).end is not None
         if chat.response_id == head:
-            # One that failed before it was closed has nobody to tell.
-            assert failed is not None or way == "closed"
-            self.decided.update(decisions)
+            # A turn that failed before its stream was closed raises nothing.
+            assert failed is not None or method == "closed"
+            self.retried_ids.update(decisions)
             return False
         assert failed is None
-        self.said.append(text)
+        self.user_texts.append(text)
         self.chat = chat
         return True
 
     def decisions(self, chat: Any) -> dict[str, bool | str]:
         answers: list[bool | str] = [True, True, False, "too late"]
-        return {call.call_id: self.luck.choice(answers) for call in chat.pending()}
+        return {call.call_id: self.generator.choice(answers) for call in chat.pending()}
 
-    def say(self, chat: Any, way: str, text: str, decisions: dict[str, bool | str]) -> None:
+    def say(self, chat: Any, method: str, text: str, decisions: dict[str, bool | str]) -> None:
         options: dict[str, Any] = {"decisions": decisions}
-        if way in ("typed", "objects"):
+        if method in ("typed", "objects"):
             options["returns"] = Point
-        if way in ("send", "typed"):
+        if method in ("send", "typed"):
             chat.send(text, **options)
             return
         with chat.stream(text, **options) as talk:
-            reader = {"text": lambda: talk, "objects": talk.objects}.get(way, talk.events)()
-            enough = self.luck.randrange(1, 12) if way == "closed" else None
-            for _ in itertools.islice(reader, enough):
+            reader = {"text": lambda: talk, "objects": talk.objects}.get(method, talk.events)()
+            limit = self.generator.randrange(1, 12) if method == "closed" else None
+            for _ in itertools.islice(reader, limit):
                 pass
 
     def resumed(self, **options: Any) -> Any:
-        """As another program would find it."""
+        """The conversation as another program resumes it."""
         head = self.chat.response_id
         if head is None:
-            return self.stage.new(tools=self.tools, instructions="Be brief.", **options)
-        return self.stage.resume(head, tools=self.tools, **options)
+            return self.harness.new(tools=self.tools, instructions="Be brief.", **options)
+        return self.harness.resume(head, tools=self.tools, **options)
 
     def check(self) -> None:
-        chat, other = self.chat, self.resumed(settings=self.elsewhere)
+        chat, other = self.chat, self.resumed(settings=self.other_settings)
         history, items, pending = chat.messages(), chat.items(), chat.pending()
         assert (other.messages(), other.items(), other.pending()) == (history, items, pending)
         assert history == chat.context() == other.context()
-        said = [one["content"] for one in history if one["role"] == "user"]
-        assert [text for text in said if text.startswith("Turn ")] == self.said
+        user_texts = [one["content"] for one in history if one["role"] == "user"]
+        assert [text for text in user_texts if text.startswith("Turn ")] == self.user_texts
         if not pending:
             assert pairing_errors(history) == []
-        once([one["content"] for one in history if one["role"] == "assistant" and one["content"]])
-        once([call["id"] for one in history for call in one.get("tool_calls", ())])
-        once([call_id for call_id in self.shop.ran if call_id not in self.decided])
-        if self.luck.random() < 0.2:
+        check_unique(
+            [one["content"] for one in history if one["role"] == "assistant" and one["content"]]
+        )
+        check_unique([call["id"] for one in history for call in one.get("tool_calls", ())])
+        check_unique([call_id for call_id in self.shop.ran if call_id not in self.retried_ids])
+        if self.generator.random() < 0.2:
             self.chat = other
 
 
-def once(things: list[str]) -> None:
-    print([x for x, n in Counter(things).items() if n > 1]) if len(set(things)) < len(things) else 0
-    assert [thing for thing, times in Counter(things).items() if times > 1] == []
+def check_unique(values: list[str]) -> None:
+    print([x for x, n in Counter(values).items() if n > 1]) if len(set(values)) < len(values) else 0
+    assert [value for value, times in Counter(values).items() if times > 1] == []
 
 
 @pytest.mark.parametrize("twin", VARIANTS)
-def test_a_long_conversation_on_bad_days(twin: str, tmp_path: Path) -> None:
-    with chat_harness(twin, tmp_path) as stage:
-        soak = Soak(stage, seed=VARIANTS.index(twin))
+def test_long_conversation_survives_random_faults(twin: str, tmp_path: Path) -> None:
+    with chat_harness(twin, tmp_path) as harness:
+        soak = Soak(harness, seed=VARIANTS.index(twin))
         for number in range(TURNS):
             soak.turn(number)
             soak.check()
-        # It was a bad day: each way was taken, and not each led on.
-        assert set(WAYS) < set(soak.outcomes)
+        # Each method was used, and not each attempt succeeded.
+        assert set(SEND_METHODS) < set(soak.outcomes)
         assert sum(soak.outcomes.values()) > TURNS
         assert soak.shop.ran

@@ -1,4 +1,4 @@
-"""Answers that are read while they are written: text, events, growing objects, and the end."""
+"""Streamed replies: text, events, partial objects, and closing."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from support.misbehaving_upstream import events as sse
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
 @tool
@@ -58,40 +58,40 @@ ROME = '{"name": "Rome", "people": 3}'
 
 
 def hanging(*chunks: dict[str, Any]) -> list[Any]:
-    """A stream of these chunks that then says nothing more."""
+    """A stream of these chunks that then hangs."""
     return stream(*sse(*chunks), end=HANG)
 
 
 # Reading.
 
 
-def test_the_text_of_several_messages_is_in_paragraphs(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(
+def test_several_messages_stream_as_paragraphs(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(
         ModelAnswer("Let me look.", (Call("weather", {"city": "Rome"}, "w"),)),
         ModelAnswer("And again.", (Call("weather", {"city": "Bari"}, "v"),)),
         ModelAnswer("Sunny."),
     )
-    chat = stage.new(tools=[weather])
-    talk = chat.stream("Weather?")
-    parts = list(talk)
+    chat = harness.new(tools=[weather])
+    stream_reply = chat.stream("Weather?")
+    parts = list(stream_reply)
     assert "".join(parts) == "Let me look.\n\nAnd again.\n\nSunny."
-    assert len(parts) == 8, "each message comes in two pieces"
-    assert talk.reply.text == "Sunny."
-    assert chat.response_id == talk.reply.response_id
+    assert len(parts) == 8, "each message comes in two parts"
+    assert stream_reply.reply.text == "Sunny."
+    assert chat.response_id == stream_reply.reply.response_id
 
 
-def test_events_come_in_their_order(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(
+def test_events_are_in_order(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(
         ModelAnswer("Look.", (Call("weather", {"city": "Rome"}, "w"),)), ModelAnswer("Sunny.")
     )
-    talk = stage.new(tools=[weather]).stream("Weather?")
-    heard = list(talk.events())
-    assert isinstance(heard[0], events.Created)
-    assert isinstance(heard[-1], events.Ended)
-    assert heard[-1].response.id == heard[0].response.id == talk.reply.response_id
+    stream_reply = harness.new(tools=[weather]).stream("Weather?")
+    received = list(stream_reply.events())
+    assert isinstance(received[0], events.Created)
+    assert isinstance(received[-1], events.Ended)
+    assert received[-1].response.id == received[0].response.id == stream_reply.reply.response_id
     call = FunctionCall("w", "weather", '{"city": "Rome"}')
     output = FunctionCallOutput("w", "sunny in Rome")
-    assert heard[1:-1] == [
+    assert received[1:-1] == [
         events.ItemAdded(0, Message("assistant", "")),
         events.TextDelta(0, "Lo"),
         events.TextDelta(0, "ok."),
@@ -109,143 +109,145 @@ def test_events_come_in_their_order(stage: ChatHarness) -> None:
     ]
 
 
-def test_a_stream_ends_where_a_call_waits_and_another_goes_on(stage: ChatHarness) -> None:
+def test_stream_ends_at_a_pending_call_and_the_next_continues(harness: ChatHarness) -> None:
     @tool(needs_approval=True)
     def refund(order: str) -> str:
         """Give the money back."""
         return f"refunded {order}"
 
-    chat = stage.new(tools=[refund])
-    stage.upstream.plan_answers(ModelAnswer("A moment.", (Call("refund", {"order": "1"}, "r"),)))
-    talk = chat.stream("Refund 1.")
-    assert "".join(talk) == "A moment."
-    assert [call.call_id for call in talk.reply.pending] == ["r"]
-    heard = list(chat.stream(decisions={"r": True}).events())
+    chat = harness.new(tools=[refund])
+    harness.upstream.plan_answers(ModelAnswer("A moment.", (Call("refund", {"order": "1"}, "r"),)))
+    stream_reply = chat.stream("Refund 1.")
+    assert "".join(stream_reply) == "A moment."
+    assert [call.call_id for call in stream_reply.reply.pending] == ["r"]
+    received = list(chat.stream(decisions={"r": True}).events())
     output = FunctionCallOutput("r", "refunded 1")
-    assert heard[1:3] == [events.ItemAdded(0, output), events.ItemDone(0, output)]
-    assert roles(stage.sent_messages()) == "uat"
+    assert received[1:3] == [events.ItemAdded(0, output), events.ItemDone(0, output)]
+    assert roles(harness.sent_messages()) == "uat"
     assert chat.pending() == ()
 
 
-def test_a_refusal_is_read_like_text(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(ModelAnswer(refusal="I will not."))
-    talk = stage.new().stream("Hack it.")
-    assert "".join(talk) == "I will not."
-    assert talk.reply.text == "I will not."
+def test_refusal_streams_as_text(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(ModelAnswer(refusal="I will not."))
+    stream_reply = harness.new().stream("Hack it.")
+    assert "".join(stream_reply) == "I will not."
+    assert stream_reply.reply.text == "I will not."
 
 
 # Objects.
 
 
-def test_objects_grow(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(ModelAnswer(ROME))
-    talk = stage.new().stream("A city?", returns=City)
-    grown = list(talk.objects())
-    assert grown[-1] == {"name": "Rome", "people": 3}
-    assert len(grown) > 1
-    for before, after in itertools.pairwise(grown):
+def test_partial_objects_grow(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(ModelAnswer(ROME))
+    stream_reply = harness.new().stream("A city?", returns=City)
+    partials = list(stream_reply.objects())
+    assert partials[-1] == {"name": "Rome", "people": 3}
+    assert len(partials) > 1
+    for before, after in itertools.pairwise(partials):
         assert before != after
         assert before.keys() <= after.keys()
         assert after["name"].startswith(before.get("name", ""))
-    assert talk.reply.parsed == City(name="Rome", people=3)
+    assert stream_reply.reply.parsed == City(name="Rome", people=3)
 
 
-def test_objects_need_a_type(stage: ChatHarness) -> None:
-    talk = stage.new().stream("A city?")
+def test_objects_need_a_return_type(harness: ChatHarness) -> None:
+    stream_reply = harness.new().stream("A city?")
     with pytest.raises(InvalidRequestError, match="returns="):
-        list(talk.objects())
+        list(stream_reply.objects())
 
 
-def test_an_answer_that_is_mended_is_read_in_two_paragraphs(stage: ChatHarness) -> None:
-    for way in ("text", "objects"):
-        stage.upstream.plan_answers(ModelAnswer('{"name": "Rome"}'), ModelAnswer(ROME))
-        chat = stage.new()
-        talk = chat.stream("A city?", returns=City)
-        if way == "text":
-            assert "".join(talk) == '{"name": "Rome"}\n\n' + ROME
+def test_repaired_answer_streams_as_a_second_paragraph(harness: ChatHarness) -> None:
+    for method in ("text", "objects"):
+        harness.upstream.plan_answers(ModelAnswer('{"name": "Rome"}'), ModelAnswer(ROME))
+        chat = harness.new()
+        stream_reply = chat.stream("A city?", returns=City)
+        if method == "text":
+            assert "".join(stream_reply) == '{"name": "Rome"}\n\n' + ROME
         else:
-            assert list(talk.objects())[-1] == {"name": "Rome", "people": 3}
-        assert talk.reply.parsed.people == 3
-        assert chat.response_id == talk.reply.response_id
+            assert list(stream_reply.objects())[-1] == {"name": "Rome", "people": 3}
+        assert stream_reply.reply.parsed.people == 3
+        assert chat.response_id == stream_reply.reply.response_id
 
 
-def test_a_stream_that_cannot_be_mended_raises_at_its_end(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer("No!"))
-    chat = stage.new()
-    talk = chat.stream("A city?", returns=City)
+def test_invalid_output_after_a_repair_raises_at_the_end(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer("No!"))
+    chat = harness.new()
+    stream_reply = chat.stream("A city?", returns=City)
     with pytest.raises(InvalidOutputError) as caught:
-        list(talk)
+        list(stream_reply)
     assert (caught.value.text, chat.response_id) == ("No!", None)
     with pytest.raises(InvalidRequestError):
-        _ = talk.reply
+        _ = stream_reply.reply
 
 
 # Ending.
 
 
-def test_a_stream_that_is_never_read_sends_nothing(stage: ChatHarness) -> None:
-    chat = stage.new()
-    talk = chat.stream("Hi.")
+def test_unread_stream_sends_no_request(harness: ChatHarness) -> None:
+    chat = harness.new()
+    stream_reply = chat.stream("Hi.")
     with pytest.raises(InvalidRequestError) as caught:
-        _ = talk.reply
+        _ = stream_reply.reply
     assert caught.value.code == "stream_not_finished"
-    del talk
+    del stream_reply
     gc.collect()
-    with chat.stream("Hi.") as never:
+    with chat.stream("Hi.") as unread:
         pass
-    never.close()
-    for read in (iter(never).__next__, never.events, never.objects):
+    unread.close()
+    for read in (iter(unread).__next__, unread.events, unread.objects):
         with pytest.raises(InvalidRequestError) as caught:
             read()
         assert caught.value.code == "stream_closed"
-    assert (stage.request_count, chat.response_id) == (0, None)
+    assert (harness.request_count, chat.response_id) == (0, None)
 
 
-def test_a_stream_is_read_once(stage: ChatHarness) -> None:
-    talk = stage.new().stream("Hi.")
-    assert "".join(talk) == "Hello."
-    assert list(talk) == [], "it is at its end"
-    for read in (talk.events, talk.objects):
+def test_stream_can_be_read_once(harness: ChatHarness) -> None:
+    stream_reply = harness.new().stream("Hi.")
+    assert "".join(stream_reply) == "Hello."
+    assert list(stream_reply) == [], "the stream is exhausted"
+    for read in (stream_reply.events, stream_reply.objects):
         with pytest.raises(InvalidRequestError) as caught:
             read()
         assert caught.value.code == "stream_read_twice"
-    other = stage.new().stream("Hi.")
+    other = harness.new().stream("Hi.")
     list(other.events())
     with pytest.raises(InvalidRequestError):
         next(other)
-    assert stage.request_count == 2
+    assert harness.request_count == 2
 
 
-def test_closing_after_any_event_leaves_a_conversation_that_goes_on(stage: ChatHarness) -> None:
+def test_conversation_continues_after_closing_at_any_event(harness: ChatHarness) -> None:
     def answers() -> None:
-        stage.upstream.plan_answers(
+        harness.upstream.plan_answers(
             ModelAnswer("Look.", (Call("weather", {"city": "Rome"}, "w"),)), ModelAnswer("Sunny.")
         )
 
     answers()
-    number = len(list(stage.new(tools=[weather]).stream("Weather?").events()))
+    number = len(list(harness.new(tools=[weather]).stream("Weather?").events()))
     for stop in range(1, number + 1):
-        stage.upstream.planned_answers.clear()
-        chat = stage.new(tools=[weather])
+        harness.upstream.planned_answers.clear()
+        chat = harness.new(tools=[weather])
         head = chat.send("Hi.").response_id
         answers()
-        talk = chat.stream("Weather?")
-        reading = talk.events()
-        seen = [next(reading) for _ in range(stop)]
-        talk.close()
-        assert chat.response_id == seen[0].response.id != head
-        kept = stage.response(chat.response_id)
-        assert kept.status in ("cancelled", "completed")
-        assert kept.end is not None
-        stage.upstream.planned_answers.clear()
+        stream_reply = chat.stream("Weather?")
+        reading = stream_reply.events()
+        read_events = [next(reading) for _ in range(stop)]
+        stream_reply.close()
+        assert chat.response_id == read_events[0].response.id != head
+        stored = harness.response(chat.response_id)
+        assert stored.status in ("cancelled", "completed")
+        assert stored.end is not None
+        harness.upstream.planned_answers.clear()
         assert chat.send("And?").text == "Hello."
-        # What was asked is there, once; the kit checks that calls have their outputs.
-        assert [one for one in contents(stage.sent_messages()) if one == "Weather?"] == ["Weather?"]
-        assert roles(stage.sent_messages()).startswith("uau")
-        assert contents(stage.sent_messages())[-1] == "And?"
+        # The question is sent once; the harness checks that calls have their outputs.
+        assert [one for one in contents(harness.sent_messages()) if one == "Weather?"] == [
+            "Weather?"
+        ]
+        assert roles(harness.sent_messages()).startswith("uau")
+        assert contents(harness.sent_messages())[-1] == "And?"
 
 
-def test_closing_while_a_tool_runs_stops_the_tool(stage: ChatHarness) -> None:
+def test_closing_a_stream_cancels_its_running_tool(harness: ChatHarness) -> None:
     stopped: list[str] = []
 
     @tool(timeout=None)
@@ -257,63 +259,65 @@ def test_closing_while_a_tool_runs_stops_the_tool(stage: ChatHarness) -> None:
             stopped.append("slow")
         return ""
 
-    chat = stage.new(tools=[slow])
-    stage.upstream.plan_answers(ModelAnswer(calls=(Call("slow", {}, "s"),)))
-    talk = chat.stream("Go.")
-    for event in talk.events():
+    chat = harness.new(tools=[slow])
+    harness.upstream.plan_answers(ModelAnswer(calls=(Call("slow", {}, "s"),)))
+    stream_reply = chat.stream("Go.")
+    for event in stream_reply.events():
         if isinstance(event, events.ItemDone):
             break
-    talk.close()
-    # The call was done as an event before the tool had to have begun.
+    stream_reply.close()
+    # The call's event may come before the tool has begun.
     assert stopped in ([], ["slow"])
-    assert stage.response(chat.response_id).status == "cancelled"
+    assert harness.response(chat.response_id).status == "cancelled"
     assert chat.pending() == ()
     chat.send("And?")
-    assert roles(stage.sent_messages()) == "uatu"
+    assert roles(harness.sent_messages()) == "uatu"
 
 
-def test_a_block_closes_its_stream(stage: ChatHarness) -> None:
-    stage.upstream.plan_answers(hanging(chunk(content="One ")))
-    chat = stage.new()
-    with chat.stream("Count.") as talk:
-        assert next(talk) == "One "
-    stage.wait_for_disconnect()
-    assert stage.response(chat.response_id).status == "cancelled"
+def test_with_block_closes_its_stream(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(hanging(chunk(content="One ")))
+    chat = harness.new()
+    with chat.stream("Count.") as stream_reply:
+        assert next(stream_reply) == "One "
+    harness.wait_for_disconnect()
+    assert harness.response(chat.response_id).status == "cancelled"
     assert contents(chat.context()) == ["Count.", "One "]
-    stage.upstream.plan_answers(hanging(chunk(content="One ")))
-    talk = chat.stream("Count.")
-    with pytest.raises(ZeroDivisionError), talk:
-        1 / len(next(talk)[:0])
-    stage.wait_for_disconnect()
+    harness.upstream.plan_answers(hanging(chunk(content="One ")))
+    stream_reply = chat.stream("Count.")
+    with pytest.raises(ZeroDivisionError), stream_reply:
+        1 / len(next(stream_reply)[:0])
+    harness.wait_for_disconnect()
     with pytest.raises(InvalidRequestError):
-        _ = talk.reply
+        _ = stream_reply.reply
 
 
-def test_a_failed_stream_leaves_the_conversation_where_it_was(stage: ChatHarness) -> None:
-    chat = stage.new()
+def test_failed_stream_does_not_move_the_conversation(harness: ChatHarness) -> None:
+    chat = harness.new()
     head = chat.send("Hi.").response_id
-    heard = asyncio.Event()
-    stage.upstream.plan_answers(stream(*sse(chunk(content="Half")), heard, end=CUT), refuse(400))
-    for said in (["Half"], []):
-        talk = chat.stream("Count.")
-        assert [next(talk) for _ in said] == said
-        set_event(heard)
+    received = asyncio.Event()
+    harness.upstream.plan_answers(
+        stream(*sse(chunk(content="Half")), received, end=CUT), refuse(400)
+    )
+    for expected_parts in (["Half"], []):
+        stream_reply = chat.stream("Count.")
+        assert [next(stream_reply) for _ in expected_parts] == expected_parts
+        set_event(received)
         with pytest.raises(AntiphonError) as caught:
-            next(talk)
+            next(stream_reply)
         assert isinstance(caught.value, ModelError | InvalidRequestError)
-        assert stage.response(caught.value.response_id).status == "failed"
+        assert harness.response(caught.value.response_id).status == "failed"
         assert chat.response_id == head
-        assert list(talk) == []
+        assert list(stream_reply) == []
         with pytest.raises(InvalidRequestError):
-            _ = talk.reply
+            _ = stream_reply.reply
     assert "".join(chat.stream("Count.")) == "Hello."
-    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "Count."]
+    assert contents(harness.sent_messages()) == ["Hi.", "Hello.", "Count."]
 
 
-def test_a_task_that_is_cancelled_while_it_reads_stops_the_answer(tmp_path: Path) -> None:
-    async def main(stage: ChatHarness) -> None:
-        stage.upstream.plan_answers(hanging(chunk(content="One ")))
-        chat = AsyncConversation(settings=stage.settings)
+def test_cancelling_the_reading_task_cancels_the_turn(tmp_path: Path) -> None:
+    async def main(harness: ChatHarness) -> None:
+        harness.upstream.plan_answers(hanging(chunk(content="One ")))
+        chat = AsyncConversation(settings=harness.settings)
         begun = asyncio.Event()
 
         async def read() -> None:
@@ -329,15 +333,15 @@ def test_a_task_that_is_cancelled_while_it_reads_stops_the_answer(tmp_path: Path
         assert (await chat.send("And?")).text == "Hello."
         await close_shared_engines()
 
-    with chat_harness("async", tmp_path) as stage:
-        stage.run(main(stage))
-        stage.wait_for_disconnect(0)
+    with chat_harness("async", tmp_path) as harness:
+        harness.run(main(harness))
+        harness.wait_for_disconnect(0)
 
 
-def test_a_stream_that_is_forgotten_is_stopped(stage: ChatHarness) -> None:
-    """Wherever the garbage collector runs: the loop's own thread must not wait for itself."""
-    stage.upstream.plan_answers(hanging(chunk(content="One ")))
-    chat = stage.new()
+def test_garbage_collected_stream_is_cancelled(harness: ChatHarness) -> None:
+    """Also if the garbage collector runs on the loop's thread, which must not wait for itself."""
+    harness.upstream.plan_answers(hanging(chunk(content="One ")))
+    chat = harness.new()
 
     class Holder:
         pass
@@ -350,16 +354,16 @@ def test_a_stream_that_is_forgotten_is_stopped(stage: ChatHarness) -> None:
 
     async def collect() -> None:
         gc.collect()
-        await asyncio.to_thread(stage.wait_for_disconnect)
+        await asyncio.to_thread(harness.wait_for_disconnect)
 
-    stage.run(collect())
+    harness.run(collect())
     assert chat.send("And?").text == "Hello."
 
 
-def test_a_blocking_call_in_the_loop_that_it_needs_is_an_error(tmp_path: Path) -> None:
-    """It would wait for itself, and every other conversation with it."""
-    with chat_harness("blocking", tmp_path) as stage:
-        other = stage.new()
+def test_blocking_call_on_its_own_event_loop_is_an_error(tmp_path: Path) -> None:
+    """It would block itself, and every other conversation."""
+    with chat_harness("blocking", tmp_path) as harness:
+        other = harness.new()
 
         async def expert(question: str) -> str:
             """Ask an expert."""
@@ -373,9 +377,9 @@ def test_a_blocking_call_in_the_loop_that_it_needs_is_an_error(tmp_path: Path) -
             Call("expert", {"question": "Why?"}, "e"),
             Call("reader", {"question": "Why?"}, "r"),
         )
-        stage.upstream.plan_answers(ModelAnswer(calls=calls), ModelAnswer("So."))
-        assert stage.new(tools=[expert, reader]).send("Ask.").text == "So."
-        told = contents(stage.sent_messages())[-2:]
-        assert all("take AsyncConversation" in one for one in told)
-        assert stage.request_count == 2
+        harness.upstream.plan_answers(ModelAnswer(calls=calls), ModelAnswer("So."))
+        assert harness.new(tools=[expert, reader]).send("Ask.").text == "So."
+        outputs = contents(harness.sent_messages())[-2:]
+        assert all("take AsyncConversation" in one for one in outputs)
+        assert harness.request_count == 2
         assert other.send("And now?").text == "Hello."

@@ -1,4 +1,4 @@
-"""Types as schemas that models can be held to, and answers as values of them."""
+"""Structured output: Python types as JSON schemas, and answers parsed to values."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ STRICT: list[Any] = [
 ]
 FREE: list[Any] = [Free, dict[str, int], list[dict[str, Any]], tuple[int, str], Any, list]
 
-#: What strict models refuse anywhere in a schema.
+#: Keywords that strict mode does not allow anywhere in a schema.
 REFUSED = {
     *("oneOf", "allOf", "default", "title", "const", "discriminator", "prefixItems"),
     *("minLength", "maxLength", "uniqueItems", "patternProperties"),
@@ -125,7 +125,7 @@ REFUSED = {
 
 
 def schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """A schema and all that are in it."""
+    """A schema and all its subschemas."""
     yield schema
     inside = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values()]
     inside += schema.get("anyOf", [])
@@ -157,14 +157,14 @@ def test_schemas_are_in_the_strict_subset(returns: Any) -> None:
 
 
 @pytest.mark.parametrize("returns", FREE, ids=str)
-def test_what_no_strict_schema_can_describe_is_asked_for_plainly(returns: Any) -> None:
+def test_types_without_a_strict_schema_are_not_strict(returns: Any) -> None:
     form = OutputSchema(returns).text_format
     assert form["strict"] is False
     assert form["schema"]["type"] == "object"
     jsonschema.Draft202012Validator.check_schema(form["schema"])
 
 
-def test_a_format_in_full() -> None:
+def test_text_format_of_a_model() -> None:
     assert OutputSchema(Cat).text_format == {
         "type": "json_schema",
         "name": "Cat",
@@ -181,7 +181,7 @@ def test_a_format_in_full() -> None:
     }
 
 
-def test_descriptions_stand_beside_no_reference() -> None:
+def test_descriptions_are_not_next_to_a_reference() -> None:
     schema = object_of(Menu)["$defs"]["Dish"]
     assert schema["description"] == "Something to eat."
     assert schema["properties"]["price"]["description"] == "in dollars"
@@ -192,11 +192,11 @@ def test_descriptions_stand_beside_no_reference() -> None:
     assert OutputSchema(Dish).text_format["description"] == "Something to eat."
 
 
-def test_a_constant_may_not_be_null() -> None:
+def test_constant_is_not_nullable() -> None:
     assert object_of(Circle)["properties"]["kind"] == {"type": "string", "enum": ["circle"]}
 
 
-def test_what_strict_models_do_not_enforce_is_told_them() -> None:
+def test_unsupported_constraints_move_to_the_description() -> None:
     class Limits(BaseModel):
         code: str = Field(pattern=r"^[A-Z]{3}$", min_length=2)
         loose: str = Field(pattern=r"[a-z]", description="a word")
@@ -204,17 +204,17 @@ def test_what_strict_models_do_not_enforce_is_told_them() -> None:
         home: Annotated[str, Field(json_schema_extra={"format": "uri"})]
         some: set[int] = Field(min_length=1)
 
-    kept = object_of(Limits)["properties"]
-    assert kept["code"] == {
+    properties = object_of(Limits)["properties"]
+    assert properties["code"] == {
         "type": "string",
         "pattern": "^[A-Z]{3}$",
         "description": "(minLength: 2)",
     }
-    assert kept["loose"] == {"type": "string", "description": "a word (pattern: [a-z])"}
-    assert kept["day"] == {"type": "string", "format": "date"}
-    assert kept["home"] == {"type": "string", "description": "(format: uri)"}
-    assert kept["some"]["minItems"] == 1
-    assert kept["some"]["description"] == "(uniqueItems)"
+    assert properties["loose"] == {"type": "string", "description": "a word (pattern: [a-z])"}
+    assert properties["day"] == {"type": "string", "format": "date"}
+    assert properties["home"] == {"type": "string", "description": "(format: uri)"}
+    assert properties["some"]["minItems"] == 1
+    assert properties["some"]["description"] == "(uniqueItems)"
 
 
 @pytest.mark.parametrize(
@@ -228,12 +228,12 @@ def test_what_strict_models_do_not_enforce_is_told_them() -> None:
         (type("ß", (BaseModel,), {}), "answer"),
     ],
 )
-def test_names_are_those_of_the_types(returns: Any, name: str) -> None:
+def test_schema_names_come_from_type_names(returns: Any, name: str) -> None:
     assert OutputSchema(returns).text_format["name"] == name
 
 
 @pytest.mark.parametrize("returns", [5, "Nowhere", object(), type, Callable[[int], int], {}, None])
-def test_a_type_without_a_schema_is_refused_at_once(returns: Any) -> None:
+def test_type_without_a_schema_is_refused(returns: Any) -> None:
     if returns is None:
 
         @dataclass
@@ -326,7 +326,7 @@ def complete(data: Any, schema: Any, root: Any, draw_null: Callable[[], bool]) -
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", TYPES)
-def test_values_survive_the_wire(name: str, data: st.DataObject) -> None:
+def test_values_round_trip(name: str, data: st.DataObject) -> None:
     returns, strategy = TYPES[name]
     value = data.draw(strategy)
     text = wire(returns, value, lambda: data.draw(st.booleans()))
@@ -334,11 +334,13 @@ def test_values_survive_the_wire(name: str, data: st.DataObject) -> None:
     assert OutputSchema(returns).parse(f"\n```json\n{text}\n```\n") == value
 
 
-def grows(before: Any, after: Any) -> bool:
+def is_extension(before: Any, after: Any) -> bool:
     if isinstance(before, dict):
-        return before.keys() <= after.keys() and all(grows(before[k], after[k]) for k in before)
+        return before.keys() <= after.keys() and all(
+            is_extension(before[k], after[k]) for k in before
+        )
     if isinstance(before, list):
-        return len(before) <= len(after) and all(map(grows, before, after))
+        return len(before) <= len(after) and all(map(is_extension, before, after))
     if isinstance(before, str):
         return bool(after.startswith(before))
     return bool(before == after)
@@ -347,7 +349,7 @@ def grows(before: Any, after: Any) -> bool:
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", TYPES)
-def test_what_there_is_so_far_grows(name: str, data: st.DataObject) -> None:
+def test_partial_values_only_grow(name: str, data: st.DataObject) -> None:
     returns, strategy = TYPES[name]
     shape = OutputSchema(returns)
     text = wire(returns, data.draw(strategy), lambda: False)
@@ -357,19 +359,19 @@ def test_what_there_is_so_far_grows(name: str, data: st.DataObject) -> None:
     before = None
     for end in range(len(text) + 1):
         now = shape.parse_partial(text[:end])
-        assert before is None or grows(before, now), (before, now)
+        assert before is None or is_extension(before, now), (before, now)
         before = now
     assert before in (whole, whole.get("value"))
 
 
 @given(st.text(alphabet='{}[]"\\:,0123456789.eE-+ntrufals`\n\ud800x', max_size=30))
-def test_no_text_at_all_is_too_strange(text: str) -> None:
+def test_any_text_parses_or_raises_invalid_output(text: str) -> None:
     OutputSchema(Menu).parse_partial(text)
     with pytest.raises(InvalidOutputError):
         OutputSchema(Menu).parse(text)
 
 
-def test_numbers_are_there_when_they_are_whole() -> None:
+def test_partial_numbers_are_omitted() -> None:
     shape = OutputSchema(list[float])
     assert shape.parse_partial('{"value": [1.5, 12') == [1.5]
     assert shape.parse_partial('{"value": [1.5, 12.25e1, ') == [1.5, 122.5]
@@ -377,13 +379,13 @@ def test_numbers_are_there_when_they_are_whole() -> None:
     assert OutputSchema(list[str]).parse_partial(r'{"value": ["\"12') == ['"12']
 
 
-def test_nothing_yet() -> None:
+def test_partial_value_is_none_before_any_data() -> None:
     shape = OutputSchema(list[int])
     for text in ["", " ", "`", "```js", "```json\n", "{", '{"val', '{"value": ', "Sure! ["]:
         assert shape.parse_partial(text) is None
 
 
-def fault(returns: Any, text: str) -> str:
+def parse_error(returns: Any, text: str) -> str:
     with pytest.raises(InvalidOutputError) as caught:
         OutputSchema(returns).parse(text)
     assert caught.value.text == text
@@ -438,39 +440,41 @@ def fault(returns: Any, text: str) -> str:
         ),
     ],
 )  # fmt: skip
-def test_faults_are_named_for_the_model(returns: Any, text: str, message: str) -> None:
-    assert fault(returns, text) == message
+def test_parse_errors_name_the_location(returns: Any, text: str, message: str) -> None:
+    assert parse_error(returns, text) == message
 
 
-def test_faults_do_not_repeat_what_was_written() -> None:
+def test_parse_errors_do_not_repeat_the_answer() -> None:
     secret = "x" * 500
-    message = fault(Menu, json.dumps({"dishes": secret, "title": [secret]}))
+    message = parse_error(Menu, json.dumps({"dishes": secret, "title": [secret]}))
     assert secret not in message
     assert "http" not in message
     assert len(message) < 300
 
 
-def test_null_is_the_default_only_where_it_means_nothing_else() -> None:
+def test_null_becomes_the_default_only_if_null_is_not_valid() -> None:
     class Maybe(BaseModel):
         count: int = 3
         note: str | None = "none given"
 
     assert OutputSchema(Maybe).parse('{"count": null, "note": null}') == Maybe(count=3, note=None)
-    assert fault(Menu, '{"dishes": [], "title": null}').endswith("title should be a valid string.")
+    assert parse_error(Menu, '{"dishes": [], "title": null}').endswith(
+        "title should be a valid string."
+    )
     assert OutputSchema(Booking).parse('{"guest": "Ann", "nights": null}') == {"guest": "Ann"}
 
 
-def test_null_for_a_default_does_not_make_it_another_member_of_a_union() -> None:
+def test_null_for_a_default_keeps_the_union_member() -> None:
     shape = OutputSchema[Any](Dog | Cat)
     assert shape.parse('{"value": {"name": "Tom", "lives": null}}') == Cat(name="Tom")
     assert shape.parse('{"value": {"name": "Rex"}}') == Dog(name="Rex")
 
 
-def test_an_answer_without_the_wrapper_is_taken_as_well() -> None:
+def test_answer_without_the_wrapper_is_accepted() -> None:
     assert OutputSchema(list[int]).parse("[1, 2]") == [1, 2]
 
 
-def test_strict_types_read_json() -> None:
+def test_strict_pydantic_types_parse_json_values() -> None:
     class Visit(BaseModel, strict=True):
         day: date
 
@@ -478,7 +482,7 @@ def test_strict_types_read_json() -> None:
     assert day == date(2026, 2, 3)
 
 
-def test_the_note_for_the_model_says_what_was_wrong() -> None:
+def test_repair_prompt_names_the_error() -> None:
     with pytest.raises(InvalidOutputError) as caught:
         OutputSchema(Menu).parse("{}")
     note = OutputSchema(Menu).repair_prompt(caught.value)
@@ -486,7 +490,7 @@ def test_the_note_for_the_model_says_what_was_wrong() -> None:
     assert "Answer again" in note
 
 
-def test_pydantic_is_loaded_on_first_use() -> None:
+def test_pydantic_is_imported_on_first_use() -> None:
     code = (
         "import sys\nfrom antiphon.chat.structured_output import OutputSchema\n"
         "assert 'pydantic' not in sys.modules\nOutputSchema(int)\nassert 'pydantic' in sys.modules"

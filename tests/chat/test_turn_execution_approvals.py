@@ -1,4 +1,4 @@
-"""Calls that need a person's agreement, asked at once or decided later."""
+"""Tool calls that need approval: by a callback, or decided in a later turn."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from support.chat_harness import (
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
 @tool
@@ -42,7 +42,7 @@ def weather(city: str) -> dict[str, Any]:
 
 
 def refunds(**options: Any) -> tuple[Tool[..., Any], list[str]]:
-    """A tool that needs approval, and the orders it was run for."""
+    """A tool that needs approval, and the orders for which it ran."""
     done: list[str] = []
 
     @tool(needs_approval=True, **options)
@@ -58,17 +58,17 @@ def refund_call(order: str, call_id: str) -> Call:
     return Call("refund", {"order": order}, call_id)
 
 
-def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: ChatHarness) -> None:
+def test_turn_without_an_approval_callback_ends_with_pending_calls(harness: ChatHarness) -> None:
     refund, done = refunds()
-    chat = stage.new(tools=[refund, weather])
+    chat = harness.new(tools=[refund, weather])
     both = (refund_call("7", "r"), Call("weather", {"city": "Rome"}, "w"))
-    stage.upstream.plan_answers(ModelAnswer("One moment.", both))
+    harness.upstream.plan_answers(ModelAnswer("One moment.", both))
     reply = chat.send("Refund 7.")
     assert reply.status == "completed"
     assert [call.call_id for call in reply.pending] == ["r"]
     assert chat.pending() == reply.pending
     assert done == []
-    # Nothing is sent before the decision, and a wrong one changes nothing.
+    # Nothing is sent before the decision, and an invalid one changes nothing.
     wrong: list[tuple[Any, str]] = [
         ({}, "decision_needed"),
         (None, "decision_needed"),
@@ -84,22 +84,22 @@ def test_without_anyone_to_ask_the_turn_ends_and_waits(stage: ChatHarness) -> No
             with pytest.raises(InvalidRequestError) as caught:
                 say("So?", decisions=decisions)
             assert (caught.value.code, caught.value.param) == (code, "decisions")
-    assert stage.request_count == 1
+    assert harness.request_count == 1
     assert chat.response_id == reply.response_id
-    stage.upstream.plan_answers(ModelAnswer("Refunded."))
+    harness.upstream.plan_answers(ModelAnswer("Refunded."))
     assert chat.send(decisions={"r": True}).text == "Refunded."
     assert done == ["7"]
-    # The call that waited is shown behind those that did not, next to its output.
-    assert roles(stage.sent_messages()) == "uatat"
-    assert outputs(stage.sent_messages()) == {"w": '{"city":"Rome","temp":20}', "r": "refunded 7"}
+    # The pending call is sent after the others, next to its output.
+    assert roles(harness.sent_messages()) == "uatat"
+    assert outputs(harness.sent_messages()) == {"w": '{"city":"Rome","temp":20}', "r": "refunded 7"}
     assert chat.pending() == ()
 
 
-def test_decisions_may_be_mixed_and_go_along_with_words(stage: ChatHarness) -> None:
+def test_decisions_can_be_mixed_and_sent_with_text(harness: ChatHarness) -> None:
     refund, done = refunds()
-    chat = stage.new(tools=[refund])
-    three = tuple(refund_call(str(number), f"r{number}") for number in range(4))
-    stage.upstream.plan_answers(ModelAnswer(calls=three))
+    chat = harness.new(tools=[refund])
+    four_calls = tuple(refund_call(str(number), f"r{number}") for number in range(4))
+    harness.upstream.plan_answers(ModelAnswer(calls=four_calls))
     chat.send("Refund them.")
     with pytest.raises(InvalidRequestError, match="r3") as caught:
         chat.send(decisions={"r0": True, "r1": True, "r2": False})
@@ -107,49 +107,50 @@ def test_decisions_may_be_mixed_and_go_along_with_words(stage: ChatHarness) -> N
     decisions = {"r0": True, "r1": False, "r2": "too late", "r3": ""}
     reply = chat.send("Be quick.", decisions=decisions)
     assert done == ["0"]
-    told = outputs(stage.sent_messages())
-    assert told["r0"] == "refunded 0"
-    assert "declined" in told["r1"]
-    assert "too late" in told["r2"]
-    assert "declined" in told["r3"]
-    assert roles(stage.sent_messages()) == "uattttu"
-    assert stage.sent_messages()[-1]["content"] == "Be quick."
+    sent_output = outputs(harness.sent_messages())
+    assert sent_output["r0"] == "refunded 0"
+    assert "declined" in sent_output["r1"]
+    assert "too late" in sent_output["r2"]
+    assert "declined" in sent_output["r3"]
+    assert roles(harness.sent_messages()) == "uattttu"
+    assert harness.sent_messages()[-1]["content"] == "Be quick."
     assert reply.text == "Hello."
-    # Told once, and the same ever after.
-    before = stage.sent_messages()
+    # The outputs are the same in later requests.
+    before = harness.sent_messages()
     chat.send("And?")
-    assert stage.sent_messages()[: len(before)] == before
+    assert harness.sent_messages()[: len(before)] == before
     with pytest.raises(InvalidRequestError):
         chat.send(decisions={"r0": True})
 
 
-def test_empty_words_along_with_decisions_say_nothing(stage: ChatHarness) -> None:
+def test_empty_text_with_decisions_adds_no_message(harness: ChatHarness) -> None:
     refund, _ = refunds()
-    chat = stage.new(tools=[refund])
-    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
+    chat = harness.new(tools=[refund])
+    harness.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
     chat.send("Refund 1.")
     chat.send("", decisions={"r": False})
-    assert roles(stage.sent_messages()) == "uat"
+    assert roles(harness.sent_messages()) == "uat"
 
 
-def test_a_decided_call_may_lead_to_another_that_waits(stage: ChatHarness) -> None:
+def test_approved_call_can_lead_to_another_pending_call(harness: ChatHarness) -> None:
     refund, done = refunds()
-    chat = stage.new(tools=[refund])
-    stage.upstream.plan_answers(
+    chat = harness.new(tools=[refund])
+    harness.upstream.plan_answers(
         ModelAnswer(calls=(refund_call("1", "a"),)),
         ModelAnswer(calls=(refund_call("2", "a"),)),
         ModelAnswer("Both."),
     )
     chat.send("Refund 1 and 2.")
-    second = chat.send(decisions={"a": True})
-    assert [(call.call_id, call.arguments) for call in second.pending] == [("a", '{"order": "2"}')]
-    assert chat.send(decisions={"a": True}).text == "Both."
+    (pending,) = chat.send(decisions={"a": True}).pending
+    # The conversation has a call of the id "a" already.
+    assert (pending.call_id != "a", pending.arguments) == (True, '{"order": "2"}')
+    assert chat.send(decisions={pending.call_id: True}).text == "Both."
     assert done == ["1", "2"]
-    assert contents(stage.sent_messages())[1:] == ["", "refunded 1", "", "refunded 2"]
+    assert contents(harness.sent_messages())[1:] == ["", "refunded 1", "", "refunded 2"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "sent_output"),
     [
         (True, "refunded 1"),
         (False, "declined"),
@@ -159,11 +160,13 @@ def test_a_decided_call_may_lead_to_another_that_waits(stage: ChatHarness) -> No
     ],
 )
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_somebody_is_asked_to_agree(stage: ChatHarness, kind: str, answer: Any, told: str) -> None:
-    asked: list[FunctionCall] = []
+def test_approval_callback_decides_the_call(
+    harness: ChatHarness, kind: str, answer: Any, sent_output: str
+) -> None:
+    approval_requests: list[FunctionCall] = []
 
     def approve(call: FunctionCall) -> Any:
-        asked.append(call)
+        approval_requests.append(call)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -173,19 +176,19 @@ def test_somebody_is_asked_to_agree(stage: ChatHarness, kind: str, answer: Any, 
         return approve(call)
 
     refund, done = refunds()
-    chat = stage.new(
+    chat = harness.new(
         tools=[refund, weather], approve=approve if kind == "def" else approve_soon, deps=1
     )
     both = (refund_call("1", "r"), Call("weather", {"city": "Rome"}, "w"))
-    stage.upstream.plan_answers(ModelAnswer(calls=both), ModelAnswer("So."))
+    harness.upstream.plan_answers(ModelAnswer(calls=both), ModelAnswer("So."))
     reply = chat.send("Refund 1.")
     assert (reply.text, reply.pending) == ("So.", ())
-    assert [call.call_id for call in asked] == ["r"]
-    assert told in outputs(stage.sent_messages())["r"]
+    assert [call.call_id for call in approval_requests] == ["r"]
+    assert sent_output in outputs(harness.sent_messages())["r"]
     assert done == (["1"] if answer is True else [])
 
 
-RESTART = """
+RESUMING_SCRIPT = """
 import json, sys
 from antiphon import Conversation, Settings, tool
 from antiphon.settings import ModelSettings
@@ -204,14 +207,14 @@ print(chat.send(decisions={call.call_id: True for call in calls}).text)
 """
 
 
-def test_a_decision_may_come_in_another_process(stage: ChatHarness) -> None:
+def test_pending_call_can_be_decided_in_another_process(harness: ChatHarness) -> None:
     refund, done = refunds()
-    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)), ModelAnswer("Done."))
-    waiting = stage.new(tools=[refund]).send("Refund 1.")
+    harness.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)), ModelAnswer("Done."))
+    pending_reply = harness.new(tools=[refund]).send("Refund 1.")
     ended = subprocess.run(
         [
-            *(sys.executable, "-W", "error", "-c", RESTART),
-            *(stage.settings.store, stage.upstream.base_url, waiting.response_id),
+            *(sys.executable, "-W", "error", "-c", RESUMING_SCRIPT),
+            *(harness.settings.store, harness.upstream.base_url, pending_reply.response_id),
         ],
         capture_output=True,
         text=True,
@@ -219,24 +222,24 @@ def test_a_decision_may_come_in_another_process(stage: ChatHarness) -> None:
         check=False,
     )
     assert (ended.stdout, ended.stderr) == ('{"order": "1"}\nDone.\n', "")
-    assert outputs(stage.sent_messages()) == {"r": "refunded 1 after the restart"}
+    assert outputs(harness.sent_messages()) == {"r": "refunded 1 after the restart"}
     assert done == []
 
 
-def test_a_call_that_was_agreed_to_needs_its_tool(stage: ChatHarness) -> None:
-    """It would else be told as an error, and could not be decided again."""
+def test_approving_a_call_needs_its_tool(harness: ChatHarness) -> None:
+    """Otherwise the call would get an error output, and could not be decided again."""
     refund, done = refunds()
-    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
-    waiting = stage.new(tools=[refund]).send("Refund 1.")
+    harness.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
+    pending_reply = harness.new(tools=[refund]).send("Refund 1.")
     for tools in ([], [weather]):
-        chat = stage.resume(waiting.response_id, tools=tools)
+        chat = harness.resume(pending_reply.response_id, tools=tools)
         with pytest.raises(InvalidRequestError, match="refund") as caught:
             chat.send(decisions={"r": True})
         assert caught.value.param == "tools"
-        assert chat.response_id == waiting.response_id
-    assert stage.request_count == 1
-    # To decline needs nobody, and the tool can still be given.
-    assert stage.resume(waiting.response_id).send(decisions={"r": False}).text == "Hello."
-    later = stage.resume(waiting.response_id, tools=[refund])
+        assert chat.response_id == pending_reply.response_id
+    assert harness.request_count == 1
+    # A denial needs no tool, and the tool can still be given later.
+    assert harness.resume(pending_reply.response_id).send(decisions={"r": False}).text == "Hello."
+    later = harness.resume(pending_reply.response_id, tools=[refund])
     assert later.send(decisions={"r": True}).text == "Hello."
     assert done == ["1"]

@@ -1,4 +1,4 @@
-"""Answers in a type's shape, and the one round in which they are mended."""
+"""Structured output in a turn: parsed answers, and one repair round."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from support.chat_harness import (
 
 
 @pytest.fixture(params=VARIANTS)
-def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as stage:
-        yield stage
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
+    with chat_harness(request.param, tmp_path) as harness:
+        yield harness
 
 
 @tool
@@ -45,7 +45,7 @@ def weather(city: str) -> dict[str, Any]:
 
 
 def refunds(**options: Any) -> tuple[Tool[..., Any], list[str]]:
-    """A tool that needs approval, and the orders it was run for."""
+    """A tool that needs approval, and the orders for which it ran."""
     done: list[str] = []
 
     @tool(needs_approval=True, **options)
@@ -69,21 +69,21 @@ class City(BaseModel):
 ROME = '{"name": "Rome", "people": 3}'
 
 
-def test_an_answer_has_the_shape_that_was_asked_for(stage: ChatHarness) -> None:
-    chat = stage.new()
-    stage.upstream.plan_answers(ModelAnswer(ROME))
+def test_reply_is_parsed_to_the_requested_type(harness: ChatHarness) -> None:
+    chat = harness.new()
+    harness.upstream.plan_answers(ModelAnswer(ROME))
     reply = chat.send("A city?", returns=City)
     assert reply.parsed == City(name="Rome", people=3)
     assert reply.text == ROME
-    asked = stage.request_body()["response_format"]
-    assert asked["type"] == "json_schema"
-    assert asked["json_schema"]["name"] == "City"
-    assert asked["json_schema"]["strict"] is True
-    assert set(asked["json_schema"]["schema"]["properties"]) == {"name", "people"}
-    # The next turn is free again.
-    free = chat.send("And?")
-    assert free.parsed is None
-    assert "response_format" not in stage.request_body()
+    response_format = harness.request_body()["response_format"]
+    assert response_format["type"] == "json_schema"
+    assert response_format["json_schema"]["name"] == "City"
+    assert response_format["json_schema"]["strict"] is True
+    assert set(response_format["json_schema"]["schema"]["properties"]) == {"name", "people"}
+    # The next turn has no response format.
+    plain_reply = chat.send("And?")
+    assert plain_reply.parsed is None
+    assert "response_format" not in harness.request_body()
 
 
 @dataclass
@@ -111,97 +111,101 @@ class Place(TypedDict):
     ],
     ids=str,
 )
-def test_types_of_every_kind(stage: ChatHarness, returns: Any, text: str, value: Any) -> None:
-    stage.upstream.plan_answers(ModelAnswer(text), ModelAnswer(text))
-    chat = stage.new()
+def test_all_kinds_of_types_are_parsed(
+    harness: ChatHarness, returns: Any, text: str, value: Any
+) -> None:
+    harness.upstream.plan_answers(ModelAnswer(text), ModelAnswer(text))
+    chat = harness.new()
     assert chat.send("Which?", returns=returns).parsed == value
-    talk = chat.stream("Which?", returns=returns)
-    grown = list(talk.objects())
-    assert talk.reply.parsed == value
-    assert talk.reply.text == text
+    stream_reply = chat.stream("Which?", returns=returns)
+    partials = list(stream_reply.objects())
+    assert stream_reply.reply.parsed == value
+    assert stream_reply.reply.text == text
     plain = json.loads(text)
-    assert grown[-1:] == ([] if value is None else [plain.get("value", plain)])
-    assert stage.request_body(0)["response_format"] == stage.request_body(1)["response_format"]
+    assert partials[-1:] == ([] if value is None else [plain.get("value", plain)])
+    assert harness.request_body(0)["response_format"] == harness.request_body(1)["response_format"]
 
 
-def test_regenerate_and_edit_take_a_shape_too(stage: ChatHarness) -> None:
-    chat = stage.new()
+def test_regenerate_and_edit_accept_a_return_type(harness: ChatHarness) -> None:
+    chat = harness.new()
     first = chat.send("A city?")
-    stage.upstream.plan_answers(ModelAnswer(ROME), ModelAnswer('{"value": [1, 2]}'))
+    harness.upstream.plan_answers(ModelAnswer(ROME), ModelAnswer('{"value": [1, 2]}'))
     assert chat.regenerate(returns=City).parsed == City(name="Rome", people=3)
-    assert "response_format" in stage.request_body()
+    assert "response_format" in harness.request_body()
     assert chat.edit(first.response_id, "Two numbers.", returns=list[int]).parsed == [1, 2]
-    assert contents(stage.sent_messages()) == ["Two numbers."]
+    assert contents(harness.sent_messages()) == ["Two numbers."]
 
 
-def test_an_answer_that_does_not_fit_is_mended_once(stage: ChatHarness) -> None:
-    chat = stage.new(instructions="Be exact.")
-    stage.upstream.plan_answers(ModelAnswer('{"name": "Rome"}'), ModelAnswer(ROME))
+def test_invalid_answer_is_repaired_once(harness: ChatHarness) -> None:
+    chat = harness.new(instructions="Be exact.")
+    harness.upstream.plan_answers(ModelAnswer('{"name": "Rome"}'), ModelAnswer(ROME))
     reply = chat.send("A city?", returns=City)
     assert reply.parsed == City(name="Rome", people=3)
     assert chat.response_id == reply.response_id
-    assert roles(stage.sent_messages()) == "suau"
-    assert stage.sent_messages()[2]["content"] == '{"name": "Rome"}'
-    assert "people is missing" in stage.sent_messages()[3]["content"]
-    assert "response_format" in stage.request_body()
+    assert roles(harness.sent_messages()) == "suau"
+    assert harness.sent_messages()[2]["content"] == '{"name": "Rome"}'
+    assert "people is missing" in harness.sent_messages()[3]["content"]
+    assert "response_format" in harness.request_body()
 
 
-def test_an_answer_that_does_not_fit_twice_is_an_error(stage: ChatHarness) -> None:
-    chat = stage.new()
+def test_answer_invalid_after_the_repair_is_an_error(harness: ChatHarness) -> None:
+    chat = harness.new()
     head = chat.send("Hi.").response_id
-    stage.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer("No, Rome!"))
+    harness.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer("No, Rome!"))
     with pytest.raises(InvalidOutputError) as caught:
         chat.send("A city?", returns=City)
     error = caught.value
     assert (error.text, error.code, error.status) == ("No, Rome!", "output_invalid", 502)
     assert isinstance(error, ModelError)
-    assert stage.response(error.response_id).output == (Message("assistant", "No, Rome!"),)
+    assert harness.response(error.response_id).output == (Message("assistant", "No, Rome!"),)
     assert chat.response_id == head
-    stage.upstream.plan_answers(ModelAnswer(ROME))
+    harness.upstream.plan_answers(ModelAnswer(ROME))
     assert chat.send("A city?", returns=City).parsed.people == 3
-    assert contents(stage.sent_messages()) == ["Hi.", "Hello.", "A city?"]
+    assert contents(harness.sent_messages()) == ["Hi.", "Hello.", "A city?"]
 
 
-def test_an_answer_that_was_cut_is_not_asked_for_again(stage: ChatHarness) -> None:
-    chat = stage.new()
-    stage.upstream.plan_answers(ModelAnswer('{"name": "Ro', finish="length"))
+def test_truncated_answer_is_not_repaired(harness: ChatHarness) -> None:
+    chat = harness.new()
+    harness.upstream.plan_answers(ModelAnswer('{"name": "Ro', finish="length"))
     with pytest.raises(InvalidOutputError, match="cut off") as caught:
         chat.send("A city?", returns=City)
-    assert (caught.value.text, chat.response_id, stage.request_count) == ('{"name": "Ro', None, 1)
-    assert stage.response(caught.value.response_id).status == "incomplete"
+    assert (caught.value.text, chat.response_id, harness.request_count) == ('{"name": "Ro', None, 1)
+    assert harness.response(caught.value.response_id).status == "incomplete"
 
 
-def test_a_refusal_is_not_asked_for_again(stage: ChatHarness) -> None:
-    chat = stage.new()
-    stage.upstream.plan_answers(ModelAnswer(refusal="I will not."))
+def test_refusal_is_not_repaired(harness: ChatHarness) -> None:
+    chat = harness.new()
+    harness.upstream.plan_answers(ModelAnswer(refusal="I will not."))
     with pytest.raises(InvalidOutputError) as caught:
         chat.send("A city?", returns=City)
-    assert (caught.value.text, chat.response_id, stage.request_count) == ("I will not.", None, 1)
+    assert (caught.value.text, chat.response_id, harness.request_count) == ("I will not.", None, 1)
 
 
-def test_a_shape_and_tools_in_one_turn(stage: ChatHarness) -> None:
+def test_return_type_and_tools_in_one_turn(harness: ChatHarness) -> None:
     refund, _ = refunds()
-    chat = stage.new(tools=[weather, refund])
-    stage.upstream.plan_answers(
+    chat = harness.new(tools=[weather, refund])
+    harness.upstream.plan_answers(
         ModelAnswer("Let me look.", (Call("weather", {"city": "Rome"}, "w"),)),
         ModelAnswer("?"),
         ModelAnswer(ROME),
     )
     reply = chat.send("A city?", returns=City)
     assert reply.parsed == City(name="Rome", people=3)
-    assert roles(stage.sent_messages()) == "uatau", "the tools are not run again to mend the answer"
-    stage.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)), ModelAnswer(ROME))
-    waiting = chat.send("Refund, then a city.", returns=City)
+    assert roles(harness.sent_messages()) == "uatau", (
+        "the tools are not run again to repair the answer"
+    )
+    harness.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)), ModelAnswer(ROME))
+    pending_reply = chat.send("Refund, then a city.", returns=City)
     with pytest.raises(InvalidRequestError, match="refund") as caught:
-        _ = waiting.parsed
+        _ = pending_reply.parsed
     assert caught.value.code == "decision_needed"
     assert chat.send(decisions={"r": True}, returns=City).parsed.name == "Rome"
 
 
-def test_a_type_without_a_schema_is_refused_at_once(stage: ChatHarness) -> None:
-    chat = stage.new()
+def test_type_without_a_schema_is_refused(harness: ChatHarness) -> None:
+    chat = harness.new()
     for say in (chat.send, chat.stream):
         with pytest.raises(InvalidRequestError) as caught:
             say("A city?", returns=threading.Lock)
         assert caught.value.param == "returns"
-    assert stage.request_count == 0
+    assert harness.request_count == 0

@@ -71,8 +71,6 @@ LOST: list[Ask] = [
     lambda c: c.responses.cancel(MISSING),
     lambda c: c.responses.input_items.list(MISSING),
     lambda c: c.responses.create(model="other", input="Hi"),
-    lambda c: c.responses.create(input="Hi", previous_response_id=MISSING),
-    lambda c: c.responses.create(input="Hi", previous_response_id=MISSING, stream=True),
     lambda c: c.responses.create(input="Hi", conversation="conv_" + "0" * 32),
     lambda c: c.conversations.retrieve("conv_" + "0" * 32),
     lambda c: c.chat.completions.create(
@@ -85,6 +83,14 @@ LOST: list[Ask] = [
 def test_what_is_not_there(server: ThreadServer, ask: Ask) -> None:
     with client_of(server) as client, pytest.raises(openai.NotFoundError):
         ask(client)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_missing_previous_response_is_a_bad_request(server: ThreadServer, stream: bool) -> None:
+    """As the service answers: the URL is right, the body is not."""
+    with client_of(server) as client, pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(input="Hi", previous_response_id=MISSING, stream=stream)
+    assert caught.value.code == "previous_response_not_found"
 
 
 def test_an_image_that_is_none(server: ThreadServer) -> None:

@@ -18,6 +18,17 @@ from support.scenario import DONE, Scenario, body_of, data, end, scenario, strea
 KEY = "sk-0123456789abcdefghij"
 GOOD = stream_of(text("Hello there."), end(), DONE)
 
+RESPONSE = {
+    "status": "completed",
+    "output": [
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hello there."}],
+        }
+    ],
+}
+
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Scenario]:
@@ -89,6 +100,33 @@ def test_too_much_input_is_one_error_and_truncated(world: Scenario, name: str) -
     last = world.respond("third", previous_response_id=two.body["id"], truncation="auto")
     last.expect("completed", "Hello there.")
     assert len(world.requests[-1]["messages"]) < len(world.requests[-2]["messages"])
+
+
+@pytest.mark.parametrize("kind", ["chat_completions", "responses"])
+def test_truncation_acts_on_every_shape_of_an_overflow(kind: str) -> None:
+    good = GOOD if kind == "chat_completions" else body_of(RESPONSE)
+    field = "messages" if kind == "chat_completions" else "input"
+    words = list(TOO_LONG.values())
+    with scenario(kind) as world:
+        world.upstream_sends(good, good)
+        one = world.respond("first", stream=False).expect("completed")
+        two = world.respond("second", stream=False, previous_response_id=one.body["id"])
+        history = {"previous_response_id": two.body["id"], "truncation": "auto"}
+        for number in range(len(long_refusals(""))):
+            refusal = long_refusals(words[number % len(words)])[number]
+            world.upstream_sends(refusal, good)
+            last = world.respond("third", stream=number % 2 == 0, **history)
+            last.expect("completed", "Hello there.")
+            whole, shorter = world.requests[-2:]
+            assert len(whole[field]) == 5
+            assert len(shorter[field]) < 5
+            assert shorter[field][-1] == whole[field][-1]
+            assert last.body["truncation"] == "auto"
+        # With nothing left to leave out it is the error that it is.
+        world.upstream_sends(*[long_refusals(words[0])[0]] * 3)
+        failed = world.respond("third", stream=False, **history)
+        assert failed.error
+        assert (failed.http, failed.error["code"]) == (400, "context_length_exceeded")
 
 
 def test_another_limit_is_another_error(world: Scenario) -> None:

@@ -1,4 +1,4 @@
-"""API keys in every store: found by their hash, revoked everywhere at once, nowhere in a file."""
+"""API keys in every store: found by hash, revoked for all processes, never stored in plain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 
 
-async def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
+async def test_api_key_is_found_by_its_hash(store_in: Opener) -> None:
     async with store_in() as store:
         keys = store.stores.api_keys
         mine = ApiKey("key_1", "me", 5.5, "laptop")
@@ -39,7 +39,7 @@ async def test_a_key_is_found_by_its_hash(store_in: Opener) -> None:
         assert await keys.list_keys() == [theirs, mine]
 
 
-async def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
+async def test_has_keys_stays_true_after_revocation(store_in: Opener) -> None:
     async with store_in() as store:
         keys = store.stores.api_keys
         assert not await keys.has_keys()
@@ -50,7 +50,7 @@ async def test_whether_a_key_was_ever_made(store_in: Opener) -> None:
         assert await keys.has_keys()
 
 
-async def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
+async def test_revoked_key_is_not_found(store_in: Opener) -> None:
     clock = ManualClock(100.0)
     async with store_in(clock) as store:
         keys = store.stores.api_keys
@@ -62,7 +62,7 @@ async def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
         assert await keys.find(ONE) is None
         assert await keys.find(TWO) == other
         clock.now = 200.0
-        # It was revoked when it was revoked first.
+        # The time of the first revocation is kept.
         assert await keys.revoke("key_1")
         assert await keys.list_keys() == [
             msgspec.structs.replace(mine, revoked_at=100.0),
@@ -70,7 +70,7 @@ async def test_a_revoked_key_is_nobodys(store_in: Opener) -> None:
         ]
 
 
-async def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
+async def test_duplicate_key_id_or_hash_is_refused(store_in: Opener) -> None:
     async with store_in() as store:
         keys = store.stores.api_keys
         await keys.add(ApiKey("key_1", "me", 1.0), ONE)
@@ -82,7 +82,7 @@ async def test_an_id_and_a_hash_are_given_once(store_in: Opener) -> None:
         assert [key.tenant for key in await keys.list_keys()] == ["me"]
 
 
-async def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
+async def test_refused_key_does_not_affect_other_writes(tmp_path: Path) -> None:
     async with sqlite(tmp_path / "turns.db") as store:
         keys = store.stores.api_keys
         await keys.add(ApiKey("key_1", "me", 1.0), ONE)
@@ -97,7 +97,7 @@ async def test_a_key_that_is_refused_harms_no_other_job(tmp_path: Path) -> None:
         assert await keys.find(TWO) is not None
 
 
-async def test_keys_outlive_the_store_and_are_in_no_file(tmp_path: Path) -> None:
+async def test_api_keys_persist_and_their_secret_is_in_no_file(tmp_path: Path) -> None:
     raw = new_api_key()
     digest = hash_api_key(raw.encode())
     assert digest is not None
@@ -105,15 +105,15 @@ async def test_keys_outlive_the_store_and_are_in_no_file(tmp_path: Path) -> None
     async with sqlite(tmp_path / "turns.db") as store:
         await store.stores.api_keys.add(key, digest)
         assert await store.stores.api_keys.find(digest) == key
-        kept = all_bytes(tmp_path)
-        assert b"canary name" in kept
-        assert raw.encode() not in kept
+        file_bytes = all_bytes(tmp_path)
+        assert b"canary name" in file_bytes
+        assert raw.encode() not in file_bytes
     async with sqlite(tmp_path / "turns.db") as store:
         assert await store.stores.api_keys.find(digest) == key
     assert raw.encode() not in all_bytes(tmp_path)
 
 
-async def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_path: Path) -> None:
+async def test_key_revoked_by_another_process_is_not_found(tmp_path: Path) -> None:
     path = tmp_path / "turns.db"
     async with sqlite(path) as store:
         keys = store.stores.api_keys
@@ -127,7 +127,7 @@ async def test_a_key_revoked_by_another_process_opens_nothing_from_then_on(tmp_p
         assert await keys.find(ONE) is None
 
 
-async def test_a_closed_store_has_no_keys(tmp_path: Path) -> None:
+async def test_closed_store_refuses_api_key_operations(tmp_path: Path) -> None:
     async with sqlite(tmp_path / "turns.db") as store:
         keys = store.stores.api_keys
     for work in (keys.find(ONE), keys.has_keys(), keys.list_keys(), keys.revoke("key_1")):

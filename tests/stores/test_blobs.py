@@ -1,4 +1,4 @@
-"""Images in every store: each kept once for a tenant, erased with the last turn that uses it."""
+"""Image blobs in every store: one copy per tenant, erased with the last turn that uses it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from support.store_turns import (
     user,
 )
 
-#: A store does not look at them.
+#: A store does not decode images.
 CAT, DOG, OWL = b"a cat", b"a dog", b"an owl"
 
-#: A store, and what tells which blobs it holds: their tenants and bytes.
+#: A store, and a function that lists its blobs: their tenants and bytes.
 Opened: TypeAlias = tuple[Store, Callable[[], list[tuple[str, bytes]]]]
 Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[Opened]]
 
@@ -67,7 +67,7 @@ async def images_of(store: Store, response_id: str, tenant: str = "") -> set[byt
     return set(turn.blobs.values())
 
 
-async def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
+async def test_turn_is_read_with_its_images(opener: Opener) -> None:
     async with opener() as (store, _):
         new = new_turn("Look:", images=[CAT, DOG])
         store.begin(new)
@@ -88,7 +88,7 @@ async def test_a_turn_brings_the_images_that_it_uses(opener: Opener) -> None:
         assert line.first_item == user("Look:")
 
 
-async def test_a_running_turn_brings_them_too(opener: Opener) -> None:
+async def test_running_turn_is_read_with_its_images(opener: Opener) -> None:
     async with opener() as (store, _):
         head = await begin_turn(store, images=[CAT])
         await store.write(head.response_id, [assistant("Hm.")])
@@ -98,14 +98,14 @@ async def test_a_running_turn_brings_them_too(opener: Opener) -> None:
         assert turn.output == (assistant("Hm."),)
 
 
-async def test_an_image_is_kept_once_however_often_it_is_sent(opener: Opener) -> None:
-    async with opener() as (store, held):
+async def test_repeated_image_is_stored_once(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
         first = await complete_turn(store, images=[CAT])
         second = await complete_turn(store, parent=first, images=[CAT, DOG, CAT])
         branch = await complete_turn(store, parent=first, images=[CAT])
         # Many at once go into one commit.
         others = await asyncio.gather(*[complete_turn(store, images=[CAT, OWL]) for _ in range(5)])
-        assert held() == [("", CAT), ("", DOG), ("", OWL)]
+        assert stored_images() == [("", CAT), ("", DOG), ("", OWL)]
         for head in (first, branch):
             assert await images_of(store, head.response_id) == {CAT}
         assert await images_of(store, second.response_id) == {CAT, DOG}
@@ -113,11 +113,11 @@ async def test_an_image_is_kept_once_however_often_it_is_sent(opener: Opener) ->
             assert await images_of(store, head.response_id) == {CAT, OWL}
 
 
-async def test_a_chain_reads_each_image_once(opener: Opener) -> None:
+async def test_chain_loads_each_image_once(opener: Opener) -> None:
     async with opener() as (store, _):
         head = await complete_turn(store, images=[CAT])
         head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
-        # The second child of its parent lies in another thread.
+        # The second child of its parent is in another thread.
         await complete_turn(store, parent=head)
         head = await complete_turn(store, parent=head, images=[bytes(bytearray(CAT))])
         turns = await store.chain(head)
@@ -125,71 +125,71 @@ async def test_a_chain_reads_each_image_once(opener: Opener) -> None:
         assert len({id(data) for turn in turns for data in turn.blobs.values()}) == 1
 
 
-async def test_an_image_goes_with_the_last_turn_that_uses_it(opener: Opener) -> None:
-    async with opener() as (store, held):
+async def test_image_is_erased_with_its_last_turn(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
         first = await complete_turn(store, images=[CAT, DOG])
         second = await complete_turn(store, parent=first, images=[CAT])
         branch = await complete_turn(store, parent=first, images=[CAT])
         other = await complete_turn(store, images=[CAT])
         await store.delete("", first.response_id)
-        assert held() == [("", CAT)]
+        assert stored_images() == [("", CAT)]
         await store.delete("", second.response_id)
         await store.delete("", branch.response_id)
-        assert held() == [("", CAT)]
+        assert stored_images() == [("", CAT)]
         assert await images_of(store, other.response_id) == {CAT}
         await store.delete("", other.response_id)
-        assert held() == []
-        # Forgotten, it can be sent again.
+        assert stored_images() == []
+        # An erased image can be stored again.
         again = await complete_turn(store, images=[CAT])
-        assert held() == [("", CAT)]
+        assert stored_images() == [("", CAT)]
         assert [turn.blobs for turn in await store.chain(again)] == [blobs_of(CAT)]
 
 
-async def test_cascade_erases_the_images_that_nobody_else_uses(opener: Opener) -> None:
-    async with opener() as (store, held):
+async def test_cascade_erases_images_without_other_uses(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
         root = await complete_turn(store, images=[OWL])
-        # Two that go together share the cat; the dog is used by one that stays.
+        # Two deleted turns share the cat; the dog is used by a remaining turn.
         first = await complete_turn(store, parent=root, images=[CAT, DOG])
         second = await complete_turn(store, parent=first, images=[CAT])
         await complete_turn(store, parent=first, images=[CAT, b"only here"])
         await complete_turn(store, parent=second, images=[OWL, b"and here"])
         outside = await complete_turn(store, parent=root, images=[DOG])
         assert await store.delete("", first.response_id, cascade=True)
-        assert held() == [("", DOG), ("", OWL)]
+        assert stored_images() == [("", DOG), ("", OWL)]
         assert await images_of(store, outside.response_id) == {DOG}
         assert await images_of(store, root.response_id) == {OWL}
 
 
-async def test_a_deletion_and_a_new_use_in_one_go_keep_the_image(opener: Opener) -> None:
-    async with opener() as (store, held):
+async def test_deletion_concurrent_with_a_new_use_keeps_the_image(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
         old = await complete_turn(store, images=[CAT, DOG])
         before, after = new_turn(images=[CAT]), new_turn(images=[DOG])
         await asyncio.gather(
             store.begin(before), store.delete("", old.response_id), store.begin(after)
         )
-        assert held() == [("", CAT), ("", DOG)]
+        assert stored_images() == [("", CAT), ("", DOG)]
         assert await images_of(store, before.response_id) == {CAT}
         assert await images_of(store, after.response_id) == {DOG}
 
 
-async def test_tenants_share_nothing(opener: Opener) -> None:
-    async with opener() as (store, held):
+async def test_tenants_do_not_share_images(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
         mine = await complete_turn(store, tenant="me", images=[CAT])
         theirs = await complete_turn(store, tenant="them", images=[CAT])
-        assert held() == [("me", CAT), ("them", CAT)]
+        assert stored_images() == [("me", CAT), ("them", CAT)]
         assert not await store.delete("me", theirs.response_id)
         assert await store.chain(msgspec.structs.replace(theirs, tenant="me")) == []
         await store.delete("me", mine.response_id)
-        assert held() == [("them", CAT)]
+        assert stored_images() == [("them", CAT)]
         assert await images_of(store, theirs.response_id, "them") == {CAT}
 
 
-async def test_a_beginning_that_fails_keeps_and_uses_no_image(opener: Opener) -> None:
-    async with opener() as (store, held):
-        kept = await complete_turn(store, images=[CAT])
+async def test_refused_turn_stores_no_image(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
+        existing = await complete_turn(store, images=[CAT])
         foreign = await complete_turn(store, tenant="other")
         refused = [
-            new_turn(response_id=kept.response_id, images=[CAT, DOG]),
+            new_turn(response_id=existing.response_id, images=[CAT, DOG]),
             new_turn(response_id="resp_nonsense", images=[CAT, DOG]),
             new_turn(parent=foreign, images=[CAT, DOG]),
         ]
@@ -198,21 +198,21 @@ async def test_a_beginning_that_fails_keeps_and_uses_no_image(opener: Opener) ->
             *[store.begin(new) for new in (*refused, good)], return_exceptions=True
         )
         assert [type(result) for result in results] == [StoreError] * 3 + [type(None)]
-        assert held() == [("", CAT), ("", OWL)]
-        await store.delete("", kept.response_id)
-        assert held() == [("", OWL)]
+        assert stored_images() == [("", CAT), ("", OWL)]
+        await store.delete("", existing.response_id)
+        assert stored_images() == [("", OWL)]
 
 
-async def test_a_turn_deleted_while_it_runs_takes_its_images_along(opener: Opener) -> None:
-    async with opener() as (store, held):
+async def test_deleting_a_running_turn_erases_its_images(opener: Opener) -> None:
+    async with opener() as (store, stored_images):
         head = await begin_turn(store, images=[CAT])
         await store.delete("", head.response_id)
         await store.write(head.response_id, [assistant("late")], DONE)
-        assert held() == []
+        assert stored_images() == []
         assert await store.turn("", head.response_id) is None
 
 
-async def test_a_deleted_turn_between_others_leaves_theirs(opener: Opener) -> None:
+async def test_deleting_a_turn_keeps_images_of_other_turns(opener: Opener) -> None:
     async with opener() as (store, _):
         first = await complete_turn(store, images=[CAT])
         second = await complete_turn(store, parent=first, images=[DOG])
@@ -221,14 +221,14 @@ async def test_a_deleted_turn_between_others_leaves_theirs(opener: Opener) -> No
         assert [turn.blobs for turn in await store.chain(third)] == [blobs_of(CAT), {}]
 
 
-async def test_the_largest_image_comes_back_whole(opener: Opener) -> None:
+async def test_largest_image_round_trips(opener: Opener) -> None:
     image = random.Random(1).randbytes(MAX_IMAGE_BYTES)
-    async with opener() as (store, held):
+    async with opener() as (store, stored_images):
         head = await complete_turn(store, images=[image])
         later = await complete_turn(store, parent=head, images=[image])
         assert await images_of(store, later.response_id) == {image}
         await store.delete("", head.response_id, cascade=True)
-        assert held() == []
+        assert stored_images() == []
 
 
 # The SQLite store alone
@@ -247,7 +247,7 @@ def query(path: Path, sql: str) -> list[tuple[object, ...]]:
         connection.close()
 
 
-async def test_an_image_that_is_there_is_not_written_again(path: Path) -> None:
+async def test_stored_image_is_not_written_again(path: Path) -> None:
     """The write-ahead log is emptied before each turn, so its size is what that turn wrote."""
     image = random.Random(2).randbytes(1_000_000)
     wal = path.with_name("turns.db-wal")
@@ -258,7 +258,7 @@ async def test_an_image_that_is_there_is_not_written_again(path: Path) -> None:
             await complete_turn(store, images=[image])
             written.append(wal.stat().st_size)
     assert written[0] > len(image)
-    # A dozen pages: as much as a turn without an image.
+    # A dozen pages, like a turn without an image.
     assert all(size < 100_000 for size in written[1:])
 
 
@@ -273,28 +273,28 @@ async def test_two_stores_on_one_file_share_images(path: Path) -> None:
         assert images_in_file(path) == []
 
 
-async def test_an_erased_image_is_nowhere(path: Path) -> None:
-    # Far larger than a page, and no part of it is like another.
+async def test_erased_image_is_in_no_file(path: Path) -> None:
+    # Far larger than a page, and random.
     image = random.Random(3).randbytes(300_000)
     pieces = [image[at : at + 32] for at in range(0, len(image) - 32, 500)]
     async with sqlite(path) as store:
         first = await complete_turn(store, images=[image])
         second = await complete_turn(store, "harmless", parent=first)
         files = [path, path.with_name("turns.db-wal")]
-        kept = b"".join(file.read_bytes() for file in files)
-        # All but those that two pages part.
-        assert sum(piece in kept for piece in pieces) > 0.9 * len(pieces)
+        existing = b"".join(file.read_bytes() for file in files)
+        # All except those split between two pages.
+        assert sum(piece in existing for piece in pieces) > 0.9 * len(pieces)
         await store.delete("", first.response_id)
-        # Erased bytes go after the answer: the next job's answer comes after that.
+        # Erased bytes are overwritten after the deletion returns, and before the next job returns.
         await store.write(second.response_id, [], DONE)
-        kept = b"".join(file.read_bytes() for file in files)
-        assert b"harmless" in kept
-        assert not any(piece in kept for piece in pieces)
+        existing = b"".join(file.read_bytes() for file in files)
+        assert b"harmless" in existing
+        assert not any(piece in existing for piece in pieces)
     assert query(path, "SELECT count(*) FROM blobs") == [(0,)]
     assert query(path, "SELECT count(*) FROM log WHERE kind = 5") == [(0,)]
 
 
-async def test_images_outlive_the_store(path: Path) -> None:
+async def test_images_persist_after_reopening(path: Path) -> None:
     async with sqlite(path) as store:
         first = await complete_turn(store, images=[CAT])
     async with sqlite(path) as store:

@@ -1,4 +1,4 @@
-"""Turns by the fingerprint of their chain: every store finds them, and none after an erasure."""
+"""Chain fingerprints in every store: turns are found by them, until an erasure in their chain."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def find(store: StoreWithStores, *digests: bytes, tenant: str = "") -> tup
     return await store.stores.response_index.find_chain(tenant, digests)
 
 
-async def test_the_first_known_fingerprint_counts(store_in: Opener) -> None:
+async def test_first_known_fingerprint_is_found(store_in: Opener) -> None:
     async with store_in() as store:
         first, second = await complete_turns(store, 2)
         await index(store, first, A)
@@ -53,7 +53,7 @@ async def test_the_first_known_fingerprint_counts(store_in: Opener) -> None:
         assert await find(store, A, tenant="other") is None
 
 
-async def test_of_two_turns_the_newest_is_found(store_in: Opener) -> None:
+async def test_newest_turn_with_a_fingerprint_is_found(store_in: Opener) -> None:
     async with store_in() as store:
         root = await complete_turn(store)
         first = await complete_turn(store, parent=root)
@@ -62,11 +62,11 @@ async def test_of_two_turns_the_newest_is_found(store_in: Opener) -> None:
         await index(store, second, A)
         assert await find(store, A) == (0, second.response_id)
         await store.delete("", second.response_id)
-        # Nothing that the other one holds was erased.
+        # The other turn's content was not erased.
         assert await find(store, A) == (0, first.response_id)
 
 
-async def test_only_a_turn_that_has_ended_is_found(store_in: Opener) -> None:
+async def test_running_turn_is_not_found_by_fingerprint(store_in: Opener) -> None:
     async with store_in() as store:
         running = await begin_turn(store)
         await index(store, running, A)
@@ -78,7 +78,7 @@ async def test_only_a_turn_that_has_ended_is_found(store_in: Opener) -> None:
         assert await find(store, B) is None
 
 
-async def test_an_erasure_takes_the_fingerprints_of_all_that_followed(store_in: Opener) -> None:
+async def test_deletion_removes_fingerprints_of_descendants(store_in: Opener) -> None:
     async with store_in() as store:
         heads = await complete_turns(store, 3)
         branch = await complete_turn(store, parent=heads[1])
@@ -91,7 +91,7 @@ async def test_an_erasure_takes_the_fingerprints_of_all_that_followed(store_in: 
         assert await find(store, C, B, A) is None
 
 
-async def test_an_erased_item_takes_them_too(store_in: Opener) -> None:
+async def test_item_erasure_removes_fingerprints(store_in: Opener) -> None:
     async with store_in() as store:
         first, second = await complete_turns(store, 2)
         await index(store, first, A)
@@ -100,7 +100,9 @@ async def test_an_erased_item_takes_them_too(store_in: Opener) -> None:
         assert await find(store, B, A) is None
 
 
-async def test_a_turn_that_ends_after_an_erasure_is_not_found(store_in: Opener) -> None:
+async def test_turn_ended_after_an_erasure_is_found_only_with_the_new_epoch(
+    store_in: Opener,
+) -> None:
     async with store_in() as store:
         first, second = await complete_turns(store, 2)
         running = await begin_turn(store, parent=second)
@@ -113,7 +115,7 @@ async def test_a_turn_that_ends_after_an_erasure_is_not_found(store_in: Opener) 
 
 
 @pytest.mark.parametrize("kind", STORES)
-async def test_what_has_expired_is_not_found(kind: str, tmp_path: Path) -> None:
+async def test_expired_turn_is_not_found_by_fingerprint(kind: str, tmp_path: Path) -> None:
     now = 1_700_000_000.0
     policy = RetentionPolicy(100.0)
     store: StoreWithStores = (
@@ -134,7 +136,7 @@ async def test_what_has_expired_is_not_found(kind: str, tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_metadata_is_replaced(store_in: Opener) -> None:
+async def test_update_metadata_replaces_only_the_metadata(store_in: Opener) -> None:
     async with store_in() as store:
         response_index = store.stores.response_index
         head = await complete_turn(store)
@@ -151,7 +153,7 @@ async def test_metadata_is_replaced(store_in: Opener) -> None:
         assert not await response_index.update_metadata("", head.response_id, {})
 
 
-async def test_no_fingerprint_stays_in_the_file(tmp_path: Path) -> None:
+async def test_deleted_fingerprint_is_not_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     store = await open_sqlite(path)
     digest = bytes(range(200, 216))

@@ -1,4 +1,4 @@
-"""What every store keeps to: one suite, the same for all of them."""
+"""The store contract: one suite that every store passes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return opener(request.param, tmp_path)
 
 
-async def test_a_turn_runs_from_its_beginning_to_its_end(store_in: Opener) -> None:
+async def test_turn_is_running_until_its_end_is_written(store_in: Opener) -> None:
     async with store_in() as store:
         new = new_turn("Hi.", "Are you there?")
         await store.begin(new)
@@ -50,7 +50,7 @@ async def test_a_turn_runs_from_its_beginning_to_its_end(store_in: Opener) -> No
         assert not (await head_of(store, new.response_id)).is_running
 
 
-async def test_a_turn_comes_back_as_it_was_given(store_in: Opener) -> None:
+async def test_turn_round_trips_with_all_fields(store_in: Opener) -> None:
     tool = FunctionTool("add", parameters={"type": "object", "n": 2**70})
     options = Options(tools=(tool,), stop=("\n", "\u2028"), metadata={"a": "ü"})
     header = Header("model/with:odd name", "", options)
@@ -72,19 +72,19 @@ async def test_a_turn_comes_back_as_it_was_given(store_in: Opener) -> None:
         )
 
 
-async def test_items_are_kept_byte_for_byte(store_in: Opener) -> None:
-    strange = [b"", b"\x00\xff\n", b'{"a": 1.0,\r\n"b": 1e5}', bytes(range(256)) * 80]
+async def test_items_are_stored_byte_for_byte(store_in: Opener) -> None:
+    unusual_items = [b"", b"\x00\xff\n", b'{"a": 1.0,\r\n"b": 1e5}', bytes(range(256)) * 80]
     async with store_in() as store:
-        new = msgspec.structs.replace(new_turn(), input=strange)
+        new = msgspec.structs.replace(new_turn(), input=unusual_items)
         await store.begin(new)
-        await store.write(new.response_id, strange[::-1], DONE)
+        await store.write(new.response_id, unusual_items[::-1], DONE)
         turn = await store.turn("", new.response_id)
         assert turn is not None
-        assert list(turn.input) == strange
-        assert list(turn.output) == strange[::-1]
+        assert list(turn.input) == unusual_items
+        assert list(turn.output) == unusual_items[::-1]
 
 
-async def test_what_is_given_may_be_changed_afterwards(store_in: Opener) -> None:
+async def test_arguments_can_be_changed_after_a_write(store_in: Opener) -> None:
     async with store_in() as store:
         new = new_turn("Hi.")
         store.begin(new)
@@ -97,7 +97,7 @@ async def test_what_is_given_may_be_changed_afterwards(store_in: Opener) -> None
         assert turn.output == (assistant("one"),)
 
 
-async def test_a_turn_may_have_no_items(store_in: Opener) -> None:
+async def test_turn_without_items_is_stored(store_in: Opener) -> None:
     async with store_in() as store:
         new = new_turn()
         store.begin(new)
@@ -107,7 +107,7 @@ async def test_a_turn_may_have_no_items(store_in: Opener) -> None:
         assert (turn.input, turn.output, turn.end) == ((), (), DONE)
 
 
-async def test_a_chain_is_read_oldest_first(store_in: Opener) -> None:
+async def test_chain_is_read_oldest_first(store_in: Opener) -> None:
     async with store_in() as store:
         heads = await complete_turns(store, 5)
         turns = await store.chain(heads[-1])
@@ -118,7 +118,7 @@ async def test_a_chain_is_read_oldest_first(store_in: Opener) -> None:
         assert [await store.turn("", turn.response_id) for turn in turns] == turns
 
 
-async def test_a_chain_shows_a_turn_that_still_runs(store_in: Opener) -> None:
+async def test_chain_includes_a_running_turn(store_in: Opener) -> None:
     async with store_in() as store:
         parent = await complete_turn(store)
         child = await begin_turn(store, "And?", parent)
@@ -128,7 +128,7 @@ async def test_a_chain_shows_a_turn_that_still_runs(store_in: Opener) -> None:
         assert second.input == (user("And?"),)
 
 
-async def test_a_chain_lies_in_one_thread_and_a_branch_in_another(store_in: Opener) -> None:
+async def test_branch_starts_a_new_thread_in_the_same_tree(store_in: Opener) -> None:
     async with store_in() as store:
         heads = await complete_turns(store, 3)
         other = await complete_turn(store)
@@ -141,7 +141,7 @@ async def test_a_chain_lies_in_one_thread_and_a_branch_in_another(store_in: Open
         assert branch[0].tree == heads[0].tree != other.tree
 
 
-async def test_branches_share_what_lies_before_them(store_in: Opener) -> None:
+async def test_branches_share_their_ancestors(store_in: Opener) -> None:
     async with store_in() as store:
         heads = await complete_turns(store, 3)
         left = await complete_turns(store, 2, heads[1])
@@ -153,25 +153,25 @@ async def test_branches_share_what_lies_before_them(store_in: Opener) -> None:
         assert await ids_of(store, heads[-1]) == ids(heads)
 
 
-async def test_two_turns_begun_at_once_from_one_parent_are_two_branches(store_in: Opener) -> None:
+async def test_concurrent_children_of_one_parent_are_branches(store_in: Opener) -> None:
     async with store_in() as store:
         parent = await complete_turn(store)
         children = [new_turn(str(number), parent=parent) for number in range(5)]
         await asyncio.gather(*[store.begin(child) for child in children])
-        places = set()
+        positions = set()
         for child in children:
             head = await head_of(store, child.response_id)
-            places.add((head.thread, head.seq))
+            positions.add((head.thread, head.seq))
             assert await ids_of(store, head) == [parent.response_id, child.response_id]
-        assert len(places) == 5
+        assert len(positions) == 5
 
 
-async def test_the_first_end_counts(store_in: Opener) -> None:
+async def test_writes_after_the_end_are_ignored(store_in: Opener) -> None:
     async with store_in() as store:
         new = new_turn("Hi.")
         store.begin(new)
         store.write(new.response_id, [assistant("a")], DONE)
-        # Queued together with the end and after it: both come too late.
+        # Queued with the end and after it: both are ignored.
         await store.write(new.response_id, [assistant("b")], End("cancelled", 1.0))
         await store.write(new.response_id, [assistant("c")])
         turn = await store.turn("", new.response_id)
@@ -179,7 +179,7 @@ async def test_the_first_end_counts(store_in: Opener) -> None:
         assert (turn.output, turn.end) == ((assistant("a"),), DONE)
 
 
-async def test_a_turn_that_never_began_cannot_be_written(store_in: Opener) -> None:
+async def test_write_to_an_unknown_turn_is_refused(store_in: Opener) -> None:
     async with store_in() as store:
         with pytest.raises(StoreError):
             await store.write(new_response_id(), [assistant("a")], DONE)
@@ -187,14 +187,14 @@ async def test_a_turn_that_never_began_cannot_be_written(store_in: Opener) -> No
             await store.write("nonsense", [], DONE)
 
 
-async def test_a_beginning_that_fails_leaves_nothing(store_in: Opener) -> None:
+async def test_refused_turn_stores_nothing(store_in: Opener) -> None:
     async with store_in() as store:
-        kept = new_turn("first")
+        accepted = new_turn("first")
         foreign = await complete_turn(store, tenant="other")
         refused = new_turn("Hi.", parent=foreign)
         futures = [
-            store.begin(kept),
-            store.begin(new_turn("second", response_id=kept.response_id)),
+            store.begin(accepted),
+            store.begin(new_turn("second", response_id=accepted.response_id)),
             store.begin(new_turn("Hi.", response_id="resp_nonsense")),
             store.begin(refused),
             store.write(refused.response_id, [assistant("a")], DONE),
@@ -203,14 +203,14 @@ async def test_a_beginning_that_fails_leaves_nothing(store_in: Opener) -> None:
         assert results[0] is None
         assert [type(result) for result in results[1:]] == [StoreError] * 4
         assert await store.head("", refused.response_id) is None
-        turn = await store.turn("", kept.response_id)
+        turn = await store.turn("", accepted.response_id)
         assert turn is not None
         assert turn.input == (user("first"),)
         assert await store.head("", "resp_nonsense") is None
         assert await store.turn("", "resp_nonsense") is None
 
 
-async def test_a_waiter_that_gives_up_changes_nothing(store_in: Opener) -> None:
+async def test_cancelled_begin_future_does_not_cancel_the_write(store_in: Opener) -> None:
     async with store_in() as store:
         new = new_turn("Hi.")
         store.begin(new).cancel()
@@ -220,28 +220,28 @@ async def test_a_waiter_that_gives_up_changes_nothing(store_in: Opener) -> None:
         assert turn.end == DONE
 
 
-async def test_a_deleted_turn_is_gone_and_its_descendants_go_on(store_in: Opener) -> None:
+async def test_deleted_turn_is_missing_and_its_descendants_remain(store_in: Opener) -> None:
     async with store_in() as store:
         heads = await complete_turns(store, 4)
         branch = await complete_turn(store, parent=heads[1])
-        gone = heads[1].response_id
-        assert await store.delete("", gone)
-        assert await store.head("", gone) is None
-        assert await store.turn("", gone) is None
-        assert not await store.delete("", gone)
+        deleted_id = heads[1].response_id
+        assert await store.delete("", deleted_id)
+        assert await store.head("", deleted_id) is None
+        assert await store.turn("", deleted_id) is None
+        assert not await store.delete("", deleted_id)
         assert await ids_of(store, heads[3]) == ids([heads[0], *heads[2:]])
         assert await ids_of(store, branch) == ids([heads[0], branch])
-        # What was erased keeps its place in the story.
+        # A deleted turn is still named as the previous response.
         for head in (heads[2], branch):
             turn = await store.turn("", head.response_id)
             assert turn is not None
-            assert turn.previous_response_id == gone
-        assert (await store.chain(heads[3]))[1].previous_response_id == gone
+            assert turn.previous_response_id == deleted_id
+        assert (await store.chain(heads[3]))[1].previous_response_id == deleted_id
         later = await complete_turn(store, parent=heads[3])
         assert await ids_of(store, later) == ids([heads[0], *heads[2:], later])
 
 
-async def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) -> None:
+async def test_position_of_a_deleted_newest_turn_is_not_reused(store_in: Opener) -> None:
     async with store_in() as store:
         first, second = await complete_turns(store, 2)
         assert await store.delete("", second.response_id)
@@ -253,23 +253,23 @@ async def test_a_deleted_newest_turn_leaves_its_place_empty(store_in: Opener) ->
         assert await ids_of(store, other) == ids([first, other])
 
 
-async def test_cascade_erases_the_descendants_and_nothing_else(store_in: Opener) -> None:
+async def test_cascade_deletes_only_the_descendants(store_in: Opener) -> None:
     async with store_in() as store:
         heads = await complete_turns(store, 4)
         inside = await complete_turns(store, 3, heads[2])
         below = await complete_turn(store, parent=inside[1])
         outside = await complete_turn(store, parent=heads[0])
-        beside = await complete_turn(store)
+        separate = await complete_turn(store)
         branch_off = await complete_turn(store, parent=heads[1])
         assert await store.delete("", heads[1].response_id, cascade=True)
         for head in (*heads[1:], *inside, below, branch_off):
             assert await store.head("", head.response_id) is None
         assert await ids_of(store, outside) == ids([heads[0], outside])
-        assert await store.head("", beside.response_id) == beside
+        assert await store.head("", separate.response_id) == separate
         await complete_turn(store, parent=heads[0])
 
 
-async def test_deletions_move_the_epoch_of_their_tree_alone(store_in: Opener) -> None:
+async def test_deletion_increments_only_its_trees_epoch(store_in: Opener) -> None:
     async with store_in() as store:
         first, second = await complete_turns(store, 2)
         branch = await complete_turn(store, parent=first)
@@ -283,7 +283,7 @@ async def test_deletions_move_the_epoch_of_their_tree_alone(store_in: Opener) ->
         assert await head_of(store, first.response_id) == before
 
 
-async def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener) -> None:
+async def test_turn_deleted_while_running_ignores_writes(store_in: Opener) -> None:
     async with store_in() as store:
         head = await begin_turn(store, "secret")
         store.write(head.response_id, [assistant("words")])
@@ -298,7 +298,7 @@ async def test_a_turn_deleted_while_it_runs_takes_nothing_more(store_in: Opener)
             await store.begin(new_turn(response_id=head.response_id))
 
 
-async def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> None:
+async def test_other_tenants_response_is_not_found(store_in: Opener) -> None:
     async with store_in() as store:
         mine = await complete_turn(store, tenant="me")
         theirs = new_turn("Hi.", tenant="them")
@@ -315,7 +315,7 @@ async def test_another_tenants_response_is_as_good_as_none(store_in: Opener) -> 
         assert await store.head("me", mine.response_id) == mine
 
 
-async def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> None:
+async def test_recent_threads_list_the_newest_turn_of_each_thread(store_in: Opener) -> None:
     async with store_in() as store:
         old = await complete_turns(store, 3)
         await complete_turn(store, "in between", tenant="other")
@@ -335,7 +335,7 @@ async def test_recent_shows_the_newest_turn_of_each_thread(store_in: Opener) -> 
         assert await store.recent_threads("", 0) == []
 
 
-async def test_recent_leaves_out_what_was_erased(store_in: Opener) -> None:
+async def test_recent_threads_omit_deleted_turns(store_in: Opener) -> None:
     async with store_in() as store:
         first, second, third = await complete_turns(store, 3)
         await store.delete("", third.response_id)
@@ -348,7 +348,7 @@ async def test_recent_leaves_out_what_was_erased(store_in: Opener) -> None:
         assert await store.recent_threads("", 10) == []
 
 
-async def test_recent_shows_turns_that_run_and_turns_without_words(store_in: Opener) -> None:
+async def test_recent_threads_include_running_and_empty_turns(store_in: Opener) -> None:
     async with store_in() as store:
         new = new_turn()
         await store.begin(new)
@@ -356,10 +356,10 @@ async def test_recent_shows_turns_that_run_and_turns_without_words(store_in: Ope
         assert (line.response_id, line.first_item) == (new.response_id, None)
 
 
-async def test_many_conversations_at_once_do_not_mix(store_in: Opener) -> None:
+async def test_concurrent_conversations_do_not_mix(store_in: Opener) -> None:
     async with store_in() as store:
 
-        async def talk(number: int) -> None:
+        async def run_chain(number: int) -> None:
             parent = None
             for turn in range(6):
                 parent = await complete_turn(store, f"{number}.{turn}", f"{turn}!", parent)
@@ -369,10 +369,10 @@ async def test_many_conversations_at_once_do_not_mix(store_in: Opener) -> None:
                 user(f"{number}.{turn}") for turn in range(6)
             ]
 
-        await asyncio.gather(*[talk(number) for number in range(12)])
+        await asyncio.gather(*[run_chain(number) for number in range(12)])
 
 
-async def test_a_closed_store_says_so(store_in: Opener) -> None:
+async def test_closed_store_refuses_every_operation(store_in: Opener) -> None:
     async with store_in() as store:
         head = await complete_turn(store)
         await asyncio.gather(store.close(), store.close())

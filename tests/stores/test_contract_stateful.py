@@ -1,6 +1,6 @@
-"""Every store against a simple model of it, with a clock that goes as it likes.
+"""Every store against a simple model, with a clock that moves forward and back.
 
-Any order of chains, branches, ends, conversations, erasures, expiries and sweeps.
+Any order of turns, branches, ends, conversations, erasures and expiries.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ from support.store_turns import (
 
 T = TypeVar("T")
 
-LIVES = {"": 100.0, "other": 300.0, "keeper": None}
-LIFETIMES = RetentionPolicy(LIVES[""], {"other": LIVES["other"], "keeper": None})
+RETENTION_SECONDS = {"": 100.0, "other": 300.0, "keeper": None}
+POLICY = RetentionPolicy(
+    RETENTION_SECONDS[""], {"other": RETENTION_SECONDS["other"], "keeper": None}
+)
 IMAGES = (b"a cat", b"a dog", b"an owl")
 ERASED = encode_item(ErasedItem())
 ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End("cancelled", 1.0))
@@ -55,70 +57,74 @@ ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End(
 
 class StoreMachine(RuleBasedStateMachine):
     known = Bundle("known")
-    talks = Bundle("talks")
-    #: Conversations as they were seen at some time.
-    seen = Bundle("seen")
-    tenants = st.sampled_from(sorted(LIVES))
-    pictures = st.lists(st.sampled_from(IMAGES), max_size=2)
+    conversations = Bundle("talks")
+    #: Conversation records as they were read at some time.
+    records = Bundle("seen")
+    tenants = st.sampled_from(sorted(RETENTION_SECONDS))
+    image_lists = st.lists(st.sampled_from(IMAGES), max_size=2)
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory()
         self.now = 1_000_000.0
-        self.store = self.do(self.open(Path(self.folder.name)))
+        self.store = self.run_async(self.open(Path(self.folder.name)))
         self.turns: list[Known] = []
-        self.all_talks: list[Talk] = []
+        self.all_conversations: list[Talk] = []
 
     async def open(self, folder: Path) -> StoreWithStores:
         raise NotImplementedError
 
-    def held(self) -> list[tuple[str, bytes]]:
+    def stored_images(self) -> list[tuple[str, bytes]]:
         raise NotImplementedError
 
     def clock(self) -> float:
         return self.now
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_async(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
     def teardown(self) -> None:
-        self.do(self.store.close())
+        self.run_async(self.store.close())
         self.runner.close()
         self.folder.cleanup()
 
-    # What the model makes of it
+    # The expected state
 
     def cutoff(self, tenant: str) -> float:
-        life = LIVES[tenant]
+        life = RETENTION_SECONDS[tenant]
         return -math.inf if life is None else self.now - life
 
-    def alive(self, turn: Known) -> bool:
+    def is_alive(self, turn: Known) -> bool:
         return not turn.erased and turn.youngest() > self.cutoff(turn.new.tenant)
 
-    def seen_by(self, tenant: str, turn: Known) -> StoredTurn | None:
-        if turn.new.tenant != tenant or not self.alive(turn):
+    def expected_turn(self, tenant: str, turn: Known) -> StoredTurn | None:
+        if turn.new.tenant != tenant or not self.is_alive(turn):
             return None
-        life = LIVES[tenant]
+        life = RETENTION_SECONDS[tenant]
         return turn.stored(None if life is None else turn.youngest() + life)
 
-    def resolved(self, talk: Talk) -> ConversationRecord | None:
-        head, busy = talk.head, talk.busy
-        kept = busy is not None and self.alive(busy)
+    def expected_record(self, conversation: Talk) -> ConversationRecord | None:
+        head, busy = conversation.head, conversation.busy
+        kept = busy is not None and self.is_alive(busy)
         if busy is not None and (not kept or busy.end is not None):
             if kept and busy.end is not None and busy.end.status in {"completed", "incomplete"}:
                 head = busy
             busy = None
         while head is not None and head.erased and not head.swept:
             head = head.parent
-        if head is not None and not self.alive(head):
+        if head is not None and not self.is_alive(head):
             head = None
-        if talk.gone or not (
-            kept or head is not None or talk.made.created_at > self.cutoff(talk.tenant)
+        if conversation.gone or not (
+            kept
+            or head is not None
+            or conversation.made.created_at > self.cutoff(conversation.tenant)
         ):
             return None
         return msgspec.structs.replace(
-            talk.made, head=head.id if head else None, active_response_id=busy.id if busy else None
+            conversation.made,
+            head=head.id if head else None,
+            active_response_id=busy.id if busy else None,
         )
 
     def find(self, response_id: str | None) -> Known | None:
@@ -126,11 +132,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     # Turns
 
-    @rule(target=known, tenant=tenants, items=st.integers(0, 2), images=pictures)
+    @rule(target=known, tenant=tenants, items=st.integers(0, 2), images=image_lists)
     def begin_root(self, tenant: str, items: int, images: list[bytes]) -> Known:
         return self.begin(self.new(["hello"] * items, tenant, images, None))
 
-    @rule(target=known, parent=known, items=st.integers(0, 2), images=pictures, stale=st.booleans())
+    @rule(
+        target=known, parent=known, items=st.integers(0, 2), images=image_lists, stale=st.booleans()
+    )
     def continue_one(
         self, parent: Known, items: int, images: list[bytes], stale: bool
     ) -> Known | MultipleResults[Known]:
@@ -141,7 +149,7 @@ class StoreMachine(RuleBasedStateMachine):
         return multiple()
 
     def is_current(self, turn: Known, parent: Known | None) -> bool:
-        """Whether nothing was erased from the turn's family since its parent was found."""
+        """Whether nothing was erased in the turn's tree since its parent was read."""
         head = turn.new.parent
         if parent is None or head is None:
             return True
@@ -150,11 +158,11 @@ class StoreMachine(RuleBasedStateMachine):
     def refuse(self, turn: Known, error: type[Exception]) -> None:
         with pytest.raises(error):
             self.begin(turn)
-        assert self.do(self.store.turn(turn.new.tenant, turn.id)) is None
+        assert self.run_async(self.store.turn(turn.new.tenant, turn.id)) is None
 
     def new(
         self,
-        said: list[str],
+        texts: list[str],
         tenant: str,
         images: list[bytes],
         parent: Known | None,
@@ -164,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
         head = parent.head if parent else None
         if parent and head and not stale and not parent.erased:
             head = msgspec.structs.replace(head, epoch=parent.tree[0])
-        new = new_turn(*said, tenant=tenant, parent=head, images=images, created_at=self.now)
+        new = new_turn(*texts, tenant=tenant, parent=head, images=images, created_at=self.now)
         stamp = max(self.now, parent.stamp if parent else self.now)
         input_, blobs = list(new.input), list(new.blobs)
         if parent is None:
@@ -179,7 +187,7 @@ class StoreMachine(RuleBasedStateMachine):
             await self.store.begin(turn.new)
             return await self.store.head(turn.new.tenant, turn.id)
 
-        turn.head = self.do(begin())
+        turn.head = self.run_async(begin())
         assert turn.head is not None
         if turn.parent is not None:
             turn.parent.children.append(turn)
@@ -194,28 +202,28 @@ class StoreMachine(RuleBasedStateMachine):
         async def write() -> None:
             await self.store.write(turn.id, [assistant(text)], end)
 
-        self.do(write())
+        self.run_async(write())
         if not turn.erased and turn.end is None:
             turn.output.append(assistant(text))
             turn.end = end
 
     @rule(turn=known, tenant=tenants, cascade=st.booleans())
     def delete(self, turn: Known, tenant: str, cascade: bool) -> None:
-        there = self.alive(turn) and tenant == turn.new.tenant
-        deleted = self.do(self.store.delete(tenant, turn.id, cascade=cascade))
-        assert deleted == there
-        if there:
+        expected = self.is_alive(turn) and tenant == turn.new.tenant
+        deleted = self.run_async(self.store.delete(tenant, turn.id, cascade=cascade))
+        assert deleted == expected
+        if expected:
             for one in turn.family() if cascade else [turn]:
                 one.erased = True
             turn.tree[0] += 1
 
     @rule(turn=known, tenant=tenants, position=st.integers(0, 5))
     def erase_item(self, turn: Known, tenant: str, position: int) -> None:
-        ledger = self.store.stores.conversations
-        erased = self.do(ledger.erase_item(tenant, turn.id, position))
+        store_conversations = self.store.stores.conversations
+        erased = self.run_async(store_conversations.erase_item(tenant, turn.id, position))
         items = [*turn.input, *turn.output]
-        there = self.alive(turn) and tenant == turn.new.tenant and turn.end is not None
-        assert erased == (there and position < len(items) and items[position] != ERASED)
+        expected = self.is_alive(turn) and tenant == turn.new.tenant and turn.end is not None
+        assert erased == (expected and position < len(items) and items[position] != ERASED)
         if erased:
             items[position] = ERASED
             turn.input, turn.output = items[: len(turn.input)], items[len(turn.input) :]
@@ -232,54 +240,61 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        doomed = [
+        expired = [
             one
             for turn in self.turns
-            if not turn.erased and not self.alive(turn)
+            if not turn.erased and not self.is_alive(turn)
             if not any(one.end is None and not one.erased for one in turn.family())
             for one in turn.family()
         ]
-        gone = {one.id for one in doomed if not one.erased}
-        assert self.do(self.store.stores.response_index.delete_expired()) == len(gone)
-        for talk in self.all_talks:
-            talk.gone = talk.gone or self.resolved(talk) is None
-        for one in doomed:
+        gone = {one.id for one in expired if not one.erased}
+        assert self.run_async(self.store.stores.response_index.delete_expired()) == len(gone)
+        for conversation in self.all_conversations:
+            conversation.gone = conversation.gone or self.expected_record(conversation) is None
+        for one in expired:
             one.erased = one.swept = True
             if one.parent is not None and one in one.parent.children and not one.parent.swept:
                 one.parent.children.remove(one)
 
     # Conversations
 
-    @rule(target=talks, tenant=tenants)
+    @rule(target=conversations, tenant=tenants)
     def make_conversation(self, tenant: str) -> Talk:
-        ledger = self.store.stores.conversations
-        talk = Talk(self.do(ledger.create(tenant, {"made": str(self.now)})), tenant)
-        assert talk.made.created_at == self.now
-        self.all_talks.append(talk)
-        return talk
+        store_conversations = self.store.stores.conversations
+        conversation = Talk(
+            self.run_async(store_conversations.create(tenant, {"made": str(self.now)})), tenant
+        )
+        assert conversation.made.created_at == self.now
+        self.all_conversations.append(conversation)
+        return conversation
 
-    @rule(target=seen, talk=talks)
-    def look_at(self, talk: Talk) -> tuple[Talk, ConversationRecord]:
-        now = self.resolved(talk)
-        ledger = self.store.stores.conversations
-        assert self.do(ledger.get(talk.tenant, talk.made.id)) == now
-        assert self.do(ledger.get("stranger", talk.made.id)) is None
-        return talk, now or talk.made
+    @rule(target=records, conversation=conversations)
+    def read_conversation(self, conversation: Talk) -> tuple[Talk, ConversationRecord]:
+        now = self.expected_record(conversation)
+        store_conversations = self.store.stores.conversations
+        assert (
+            self.run_async(store_conversations.get(conversation.tenant, conversation.made.id))
+            == now
+        )
+        assert self.run_async(store_conversations.get("stranger", conversation.made.id)) is None
+        return conversation, now or conversation.made
 
-    @rule(target=known, talk=talks, images=pictures, end=st.sampled_from(ENDS))
-    def say(
-        self, talk: Talk, images: list[bytes], end: End | None
+    @rule(target=known, conversation=conversations, images=image_lists, end=st.sampled_from(ENDS))
+    def add_turn(
+        self, conversation: Talk, images: list[bytes], end: End | None
     ) -> Known | MultipleResults[Known]:
-        return self.say_on((talk, self.resolved(talk) or talk.made), images, end)
+        return self.add_turn_on(
+            (conversation, self.expected_record(conversation) or conversation.made), images, end
+        )
 
-    @rule(target=known, one=seen, images=pictures, end=st.sampled_from(ENDS))
-    def say_on(
+    @rule(target=known, one=records, images=image_lists, end=st.sampled_from(ENDS))
+    def add_turn_on(
         self, one: tuple[Talk, ConversationRecord], images: list[bytes], end: End | None
     ) -> Known | MultipleResults[Known]:
-        talk, was = one
-        now = self.resolved(talk)
+        conversation, was = one
+        now = self.expected_record(conversation)
         parent = self.find(was.head)
-        turn = self.new(["and now"], talk.tenant, images, parent)
+        turn = self.new(["and now"], conversation.tenant, images, parent)
         header = msgspec.structs.replace(HEADER, conversation=was.id)
         turn.new = msgspec.structs.replace(turn.new, header=header, conversation=was)
         if not self.is_current(turn, parent):
@@ -289,36 +304,43 @@ class StoreMachine(RuleBasedStateMachine):
             self.refuse(turn, NotFoundError if now is None else ConversationLockedError)
             return multiple()
         self.begin(turn)
-        talk.head, talk.busy = parent, turn
+        conversation.head, conversation.busy = parent, turn
         self.write(turn, "so", end)
         return turn
 
-    @rule(talk=talks, word=st.sampled_from("abc"))
-    def describe(self, talk: Talk, word: str) -> None:
-        if (now := self.resolved(talk)) is not None:
-            talk.made = msgspec.structs.replace(talk.made, metadata={"word": word})
-            now = self.resolved(talk)
-        ledger = self.store.stores.conversations
-        assert self.do(ledger.update_metadata(talk.tenant, talk.made.id, {"word": word})) == now
+    @rule(conversation=conversations, word=st.sampled_from("abc"))
+    def update_metadata(self, conversation: Talk, word: str) -> None:
+        if (now := self.expected_record(conversation)) is not None:
+            conversation.made = msgspec.structs.replace(conversation.made, metadata={"word": word})
+            now = self.expected_record(conversation)
+        store_conversations = self.store.stores.conversations
+        assert (
+            self.run_async(
+                store_conversations.update_metadata(
+                    conversation.tenant, conversation.made.id, {"word": word}
+                )
+            )
+            == now
+        )
 
-    @rule(talk=talks, tenant=tenants)
-    def delete_conversation(self, talk: Talk, tenant: str) -> None:
-        there = tenant == talk.tenant and self.resolved(talk) is not None
-        ledger = self.store.stores.conversations
-        assert self.do(ledger.delete(tenant, talk.made.id)) == there
-        if not there:
+    @rule(conversation=conversations, tenant=tenants)
+    def delete_conversation(self, conversation: Talk, tenant: str) -> None:
+        expected = tenant == conversation.tenant and self.expected_record(conversation) is not None
+        store_conversations = self.store.stores.conversations
+        assert self.run_async(store_conversations.delete(tenant, conversation.made.id)) == expected
+        if not expected:
             return
-        talk.gone = True
-        mine = [turn for turn in self.turns if turn.new.header.conversation == talk.made.id]
-        doomed = [
+        conversation.gone = True
+        mine = [turn for turn in self.turns if turn.new.header.conversation == conversation.made.id]
+        expired = [
             turn
             for turn in mine
-            if self.alive(turn)
-            and not any(self.alive(one) and one not in mine for one in turn.family())
+            if self.is_alive(turn)
+            and not any(self.is_alive(one) and one not in mine for one in turn.family())
         ]
-        for tree in {id(turn.tree): turn.tree for turn in doomed}.values():
+        for tree in {id(turn.tree): turn.tree for turn in expired}.values():
             tree[0] += 1
-        for turn in doomed:
+        for turn in expired:
             turn.erased = True
 
     @rule(
@@ -327,23 +349,26 @@ class StoreMachine(RuleBasedStateMachine):
     def list_conversations(self, tenant: str, limit: int, newest_first: bool, place: int) -> None:
         mine = [
             one
-            for talk in self.all_talks
-            if talk.tenant == tenant and (one := self.resolved(talk)) is not None
+            for conversation in self.all_conversations
+            if conversation.tenant == tenant
+            and (one := self.expected_record(conversation)) is not None
         ]
         mine.sort(key=lambda one: (one.created_at, one.id), reverse=newest_first)
         after = mine[place].id if place < len(mine) else None
         expected = mine[place + 1 :] if after else mine
-        ledger = self.store.stores.conversations
-        found = ledger.list_conversations(tenant, limit, after=after, newest_first=newest_first)
-        assert self.do(found) == expected[:limit]
+        store_conversations = self.store.stores.conversations
+        found = store_conversations.list_conversations(
+            tenant, limit, after=after, newest_first=newest_first
+        )
+        assert self.run_async(found) == expected[:limit]
 
     # Reading
 
     @rule(turn=known, tenant=tenants)
     def read(self, turn: Known, tenant: str) -> None:
-        expected = self.seen_by(tenant, turn)
-        assert self.do(self.store.turn(tenant, turn.id)) == expected
-        head = self.do(self.store.head(tenant, turn.id))
+        expected = self.expected_turn(tenant, turn)
+        assert self.run_async(self.store.turn(tenant, turn.id)) == expected
+        head = self.run_async(self.store.head(tenant, turn.id))
         assert (head is None) == (expected is None)
         if head is not None and turn.head is not None:
             assert (head.thread, head.seq) == (turn.head.thread, turn.depth)
@@ -354,12 +379,12 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(turn=known)
     def read_chain(self, turn: Known) -> None:
         assert turn.head is not None
-        if turn.erased and not all(map(self.alive, turn.chain())):
-            # Nobody is given such a head any more.
+        if turn.erased and not all(map(self.is_alive, turn.chain())):
+            # No reader gets such a head any more.
             return
         too_old = max(turn.stamp, turn.youngest()) <= self.cutoff(turn.new.tenant)
         chain = [] if turn.swept or too_old else turn.chain()
-        assert self.do(self.store.chain(turn.head)) == [one.stored() for one in chain]
+        assert self.run_async(self.store.chain(turn.head)) == [one.stored() for one in chain]
 
     @rule(one=known, other=known)
     def compare(self, one: Known, other: Known) -> None:
@@ -372,10 +397,10 @@ class StoreMachine(RuleBasedStateMachine):
     def read_recent(self, tenant: str, limit: int) -> None:
         newest: dict[str, Known] = {}
         for turn in sorted(self.turns, key=lambda turn: turn.order[1:]):
-            if turn.new.tenant == tenant and self.alive(turn):
+            if turn.new.tenant == tenant and self.is_alive(turn):
                 newest[turn.thread] = turn
         latest = sorted(newest.values(), key=lambda turn: turn.order, reverse=True)
-        assert self.do(self.store.recent_threads(tenant, limit)) == [
+        assert self.run_async(self.store.recent_threads(tenant, limit)) == [
             RecentThread(
                 response_id=turn.id,
                 created_at=turn.new.created_at,
@@ -396,7 +421,7 @@ class StoreMachine(RuleBasedStateMachine):
     def list_turns(
         self, tenant: str, limit: int, newest_first: bool, place: int, status: Any
     ) -> None:
-        mine = [one for one in self.turns if self.seen_by(tenant, one)]
+        mine = [one for one in self.turns if self.expected_turn(tenant, one)]
         mine.sort(key=lambda turn: turn.order, reverse=newest_first)
         after = mine[place].id if place < len(mine) else None
         expected = [
@@ -411,45 +436,49 @@ class StoreMachine(RuleBasedStateMachine):
             newest_first=newest_first,
             response_filter=ResponseFilter(status=status),
         )
-        assert self.do(found) == [self.seen_by(tenant, turn) for turn in expected[:limit]]
+        assert self.run_async(found) == [
+            self.expected_turn(tenant, turn) for turn in expected[:limit]
+        ]
 
     @rule()
-    def look_for_images(self) -> None:
+    def compare_images(self) -> None:
         used = {
             (turn.new.tenant, blob.data)
             for turn in self.turns
             if not turn.erased
             for blob in turn.blobs
         }
-        assert self.held() == sorted(used)
+        assert self.stored_images() == sorted(used)
 
     @invariant()
-    def what_was_begun_last_is_as_it_should_be(self) -> None:
+    def newest_turn_matches_the_model(self) -> None:
         if self.turns:
             turn = self.turns[-1]
             tenant = turn.new.tenant
-            assert self.do(self.store.turn(tenant, turn.id)) == self.seen_by(tenant, turn)
+            assert self.run_async(self.store.turn(tenant, turn.id)) == self.expected_turn(
+                tenant, turn
+            )
 
 
 class MemoryMachine(StoreMachine):
     async def open(self, folder: Path) -> StoreWithStores:
-        self.memory = MemoryStore(LIFETIMES, clock=self.clock)
+        self.memory = MemoryStore(POLICY, clock=self.clock)
         return self.memory
 
-    def held(self) -> list[tuple[str, bytes]]:
+    def stored_images(self) -> list[tuple[str, bytes]]:
         return images_in_memory(self.memory)
 
 
 class SqliteMachine(StoreMachine):
     async def open(self, folder: Path) -> StoreWithStores:
-        return await open_sqlite(folder / "turns.db", LIFETIMES, clock=self.clock)
+        return await open_sqlite(folder / "turns.db", POLICY, clock=self.clock)
 
-    def held(self) -> list[tuple[str, bytes]]:
+    def stored_images(self) -> list[tuple[str, bytes]]:
         return images_in_file(Path(self.folder.name) / "turns.db")
 
 
 @pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
-def test_a_store_does_what_its_model_does(machine: type[StoreMachine]) -> None:
+def test_store_agrees_with_its_model(machine: type[StoreMachine]) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -1,4 +1,4 @@
-"""Whether a store can write, what it refuses, and that damage is told as what it is."""
+"""Store health: write checks, refused writes, and damaged files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "turns.db"
 
 
-async def test_a_memory_can_always_be_written_to() -> None:
+async def test_memory_store_is_always_writable() -> None:
     health = MemoryStore().stores.health
     await health.check_writable()
     assert health.refusals == 0
 
 
-async def test_a_store_says_whether_it_can_write(path: Path) -> None:
+async def test_check_writable_fails_while_the_file_is_full(path: Path) -> None:
     async with sqlite(path) as store:
         health, clock = store.stores.health, ManualTime()
         store._database._health._clock = clock
@@ -44,7 +44,7 @@ async def test_a_store_says_whether_it_can_write(path: Path) -> None:
         pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
         clock.now += 60.0
-        # Pages that were freed by the first check are there to be used.
+        # Pages that the first check freed can be used.
         for number in range(20):
             large = store.begin(new_turn(f"{number}" * 2000))
             await asyncio.gather(large, return_exceptions=True)
@@ -53,7 +53,7 @@ async def test_a_store_says_whether_it_can_write(path: Path) -> None:
         for _ in range(100):
             with pytest.raises(StoreError, match="full"):
                 await health.check_writable()
-        assert health.refusals == refusals, "many who ask share one answer"
+        assert health.refusals == refusals, "concurrent checks share one result"
         clock.now += 60.0
         with pytest.raises(StoreError, match="full"):
             await health.check_writable()
@@ -62,7 +62,7 @@ async def test_a_store_says_whether_it_can_write(path: Path) -> None:
         await health.check_writable()
 
 
-async def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
+async def test_check_writable_does_not_write_after_recent_writes(path: Path) -> None:
     async with sqlite(path) as store:
         await complete_turn(store)
         before = store._database._connections.write_connection.total_changes
@@ -71,7 +71,7 @@ async def test_a_check_is_not_made_while_turns_are_written(path: Path) -> None:
         assert store._database._connections.write_connection.total_changes == before
 
 
-async def test_checks_leave_nothing(path: Path) -> None:
+async def test_write_checks_leave_no_rows(path: Path) -> None:
     async with sqlite(path) as store:
         clock = ManualTime()
         store._database._health._clock = clock
@@ -86,7 +86,7 @@ async def test_checks_leave_nothing(path: Path) -> None:
         assert rows.fetchall() == [(0,)]
 
 
-def test_the_log_tells_once_of_a_store_that_cannot_write(
+def test_refused_writes_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -107,7 +107,7 @@ def test_the_log_tells_once_of_a_store_that_cannot_write(
     assert (health.refusals, health.write_error) == (102, None)
 
 
-def test_a_server_whose_disk_is_full_is_not_ready(tmp_path: Path) -> None:
+def test_server_with_a_full_disk_is_not_ready(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         assert server.get("/readyz").status == 200
         assert server.respond("before").status == 200
@@ -130,26 +130,26 @@ def test_a_server_whose_disk_is_full_is_not_ready(tmp_path: Path) -> None:
     assert "the store writes again" in logged
 
 
-#: What damage may have put in a row's place.
+#: Values that damage may have put in a column.
 _DAMAGED: list[object] = [b"", b"\xff", b"\x00" * 16, b"{", "text", 7, -1.5, b"\x80" * 100]
 
 
-async def read_all(store: SqliteStore, ids: list[str], talk: str) -> list[AntiphonError]:
-    """Read everything there is, each way there is; what was refused."""
-    ledgers = store.stores
+async def read_all(store: SqliteStore, ids: list[str], conversation_id: str) -> list[AntiphonError]:
+    """Reads everything in every way; returns the errors."""
+    stores = store.stores
     reads = [
         *[store.turn("", one) for one in ids],
         *[store.head("", one) for one in ids],
         store.recent_threads("", 10),
-        ledgers.response_index.list_responses("", 10),
-        ledgers.response_index.list_responses("", 10, after=ids[0]),
-        ledgers.conversations.get("", talk),
-        ledgers.conversations.list_conversations("", 10),
-        ledgers.api_keys.list_keys(),
-        ledgers.api_keys.has_keys(),
-        ledgers.search.search("", "question", 10),
-        ledgers.conversations.erase_item("", ids[-1], 0),
-        _show(store, ids[-1]),
+        stores.response_index.list_responses("", 10),
+        stores.response_index.list_responses("", 10, after=ids[0]),
+        stores.conversations.get("", conversation_id),
+        stores.conversations.list_conversations("", 10),
+        stores.api_keys.list_keys(),
+        stores.api_keys.has_keys(),
+        stores.search.search("", "question", 10),
+        stores.conversations.erase_item("", ids[-1], 0),
+        _read_chain(store, ids[-1]),
     ]
     results = await asyncio.gather(*reads, return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
@@ -159,8 +159,8 @@ async def read_all(store: SqliteStore, ids: list[str], talk: str) -> list[Antiph
     return [failure for failure in failures if isinstance(failure, AntiphonError)]
 
 
-async def _show(store: SqliteStore, response_id: str) -> None:
-    """As a turn that goes on from it does."""
+async def _read_chain(store: SqliteStore, response_id: str) -> None:
+    """Reads the chain as a turn that continues it does."""
     head = await store.head("", response_id)
     for turn in await store.chain(head) if head else ():
         for item in (*turn.input, *turn.output):
@@ -193,24 +193,26 @@ async def _show(store: SqliteStore, response_id: str) -> None:
         ("search_pending", "revision"),
     ],
 )
-def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: str) -> None:
+def test_damaged_row_raises_only_antiphon_errors(path: Path, table: str, column: str) -> None:
     async def fill() -> tuple[list[str], str]:
         async with sqlite(path) as store:
             heads = await complete_turns(store, 3)
             heads.append(await complete_turn(store, parent=heads[0], images=[b"image"]))
-            made = await store.stores.conversations.create("", {"a": "b"})
-            new = msgspec.structs.replace(new_turn("question", parent=heads[1]), conversation=made)
+            conversation = await store.stores.conversations.create("", {"a": "b"})
+            new = msgspec.structs.replace(
+                new_turn("question", parent=heads[1]), conversation=conversation
+            )
             await store.begin(new)
             await store.stores.search.search("", "question", 10)
             ids = [*[head.response_id for head in heads], new.response_id]
-            assert await read_all(store, ids, made.id) == []
-            return ids, made.id
+            assert await read_all(store, ids, conversation.id) == []
+            return ids, conversation.id
 
     async def read(damaged: Path) -> None:
         async with sqlite(damaged) as store:
-            await read_all(store, ids, talk)
+            await read_all(store, ids, conversation_id)
 
-    ids, talk = run(fill())
+    ids, conversation_id = run(fill())
     for number, value in enumerate(_DAMAGED):
         damaged = path.with_name(f"damaged{number}.db")
         shutil.copy(path, damaged)
@@ -219,7 +221,7 @@ def test_a_damaged_row_is_an_error_of_the_store(path: Path, table: str, column: 
 
 
 def damage(path: Path, table: str, column: str, value: object) -> bool:
-    """Put a value in a column of all rows, past all triggers. False: it may not be there."""
+    """Puts a value in a column of all rows, without triggers; False if a constraint forbids it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         query = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
         for (trigger,) in connection.execute(query).fetchall():
@@ -231,7 +233,7 @@ def damage(path: Path, table: str, column: str, value: object) -> bool:
         return True
 
 
-def test_turns_that_never_end_do_not_count_for_ever() -> None:
+def test_recent_turns_without_an_end_expire() -> None:
     clock = ManualTime()
     turns = RecentTurns(clock)
     for name in "abcd":
@@ -248,7 +250,7 @@ def test_turns_that_never_end_do_not_count_for_ever() -> None:
     assert turns.count() == 0
 
 
-async def test_lone_turns_are_not_held_up_by_those_that_were_lost(
+async def test_lone_turn_is_not_delayed_by_stale_turns(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with sqlite(path) as store:

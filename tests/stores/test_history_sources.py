@@ -1,4 +1,4 @@
-"""Turns are kept only where what they were made of is still as it was read: in all stores."""
+"""History sources in every store: a turn is stored only if its history has not changed."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 
 
 @pytest.mark.parametrize("cascade", [True, False])
-def test_a_turn_made_of_what_was_erased_since_is_not_kept(store_in: Opener, cascade: bool) -> None:
-    """Whatever of its family was erased: its parent, an ancestor, one beside it."""
+def test_turn_with_an_erased_source_is_refused(store_in: Opener, cascade: bool) -> None:
+    """Whichever turn of the tree was erased: its parent, an ancestor, or another turn."""
 
-    async def refused(store: StoreWithStores, new: NewTurn) -> None:
+    async def check_refused(store: StoreWithStores, new: NewTurn) -> None:
         writing = asyncio.gather(
             store.begin(new),
             store.write(new.response_id, [assistant("secret")], DONE),
@@ -46,18 +46,20 @@ def test_a_turn_made_of_what_was_erased_since_is_not_kept(store_in: Opener, casc
     async def main() -> None:
         async with store_in() as store:
             other = await complete_turn(store)
-            for gone in range(3):
+            for deleted in range(3):
                 heads = await complete_turns(store, 3)
-                await store.delete("", heads[gone].response_id, cascade=cascade)
-                await refused(store, new_turn("And?", parent=heads[2]))
-                await refused(store, new_turn("And?", parent=heads[0]))
-                # Nor where its words were only taken from there.
-                taken = msgspec.structs.replace(new_turn("And?", parent=other), sources=heads[2:])
-                await refused(store, taken)
-            words = await complete_turn(store)
-            assert await store.stores.conversations.erase_item("", words.response_id, 0)
-            await refused(store, new_turn("And?", parent=words))
-            # What is erased elsewhere is no reason.
+                await store.delete("", heads[deleted].response_id, cascade=cascade)
+                await check_refused(store, new_turn("And?", parent=heads[2]))
+                await check_refused(store, new_turn("And?", parent=heads[0]))
+                # Nor if it only refers to items of an erased history.
+                with_sources = msgspec.structs.replace(
+                    new_turn("And?", parent=other), sources=heads[2:]
+                )
+                await check_refused(store, with_sources)
+            erased = await complete_turn(store)
+            assert await store.stores.conversations.erase_item("", erased.response_id, 0)
+            await check_refused(store, new_turn("And?", parent=erased))
+            # Erasures in other trees do not matter.
             late = new_turn("And?", parent=other)
             await store.begin(msgspec.structs.replace(late, sources=[other]))
             assert await store.turn("", late.response_id) is not None

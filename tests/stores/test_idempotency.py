@@ -1,4 +1,4 @@
-"""Receipts in every store: one for a key and a tenant, for a day."""
+"""Idempotency records in every store: one per key and tenant, for a day."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 
 
-async def test_the_first_claim_counts(store_in: Opener) -> None:
+async def test_first_reservation_of_a_key_wins(store_in: Opener) -> None:
     clock = ManualClock(100.0)
     async with store_in(clock) as store:
         idempotency_records = store.stores.idempotency
@@ -32,11 +32,11 @@ async def test_the_first_claim_counts(store_in: Opener) -> None:
             b"first", 100.0
         )
         await idempotency_records.complete("me", "key", "resp_1")
-        kept = IdempotencyRecord(b"first", 100.0, "resp_1")
-        assert await idempotency_records.reserve("me", "key", b"first") == kept
+        record = IdempotencyRecord(b"first", 100.0, "resp_1")
+        assert await idempotency_records.reserve("me", "key", b"first") == record
 
 
-async def test_keys_of_others_are_others(store_in: Opener) -> None:
+async def test_keys_are_separate_per_tenant(store_in: Opener) -> None:
     async with store_in() as store:
         idempotency_records = store.stores.idempotency
         for tenant, key in [("me", "key"), ("them", "key"), ("me", "Key"), ("m", "ekey")]:
@@ -47,27 +47,27 @@ async def test_keys_of_others_are_others(store_in: Opener) -> None:
         assert mine.result_id is None
 
 
-async def test_a_dropped_key_may_be_used_again(store_in: Opener) -> None:
+async def test_released_key_can_be_reserved_again(store_in: Opener) -> None:
     async with store_in() as store:
         idempotency_records = store.stores.idempotency
         await idempotency_records.release("me", "key")
         await idempotency_records.reserve("me", "key", b"first")
         await idempotency_records.release("me", "key")
-        # Too late: there is nothing to settle.
+        # Too late: there is no reservation to complete.
         await idempotency_records.complete("me", "key", "resp_1")
         assert await idempotency_records.reserve("me", "key", b"second") is None
-        kept = await idempotency_records.reserve("me", "key", b"second")
-        assert kept is not None
-        assert (kept.fingerprint, kept.result_id) == (b"second", None)
-        # What was settled is no one's to drop.
+        record = await idempotency_records.reserve("me", "key", b"second")
+        assert record is not None
+        assert (record.fingerprint, record.result_id) == (b"second", None)
+        # A completed record cannot be released.
         await idempotency_records.complete("me", "key", "resp_2")
         await idempotency_records.release("me", "key")
-        kept = await idempotency_records.reserve("me", "key", b"second")
-        assert kept is not None
-        assert kept.result_id == "resp_2"
+        record = await idempotency_records.reserve("me", "key", b"second")
+        assert record is not None
+        assert record.result_id == "resp_2"
 
 
-async def test_any_text_is_a_key(store_in: Opener) -> None:
+async def test_any_text_can_be_a_key(store_in: Opener) -> None:
     async with store_in() as store:
         idempotency_records = store.stores.idempotency
         for key in ("", " ", "'; --", "\0", "ключ", "\ud800", "k" * 100_000):
@@ -75,7 +75,7 @@ async def test_any_text_is_a_key(store_in: Opener) -> None:
             assert await idempotency_records.reserve("", key, b"p") is not None
 
 
-async def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
+async def test_completed_record_expires_after_a_day(store_in: Opener) -> None:
     clock = ManualClock(1_000_000.0)
     async with store_in(clock) as store:
         idempotency_records = store.stores.idempotency
@@ -85,25 +85,25 @@ async def test_a_receipt_lives_for_a_day(store_in: Opener) -> None:
         assert await idempotency_records.reserve("", "key", b"p") is not None
         clock.now += 1
         assert await idempotency_records.reserve("", "key", b"p") is None
-        kept = await idempotency_records.reserve("", "key", b"p")
-        assert kept == IdempotencyRecord(b"p", clock.now)
+        record = await idempotency_records.reserve("", "key", b"p")
+        assert record == IdempotencyRecord(b"p", clock.now)
 
 
-async def test_a_receipt_that_says_nothing_lives_for_a_minute(store_in: Opener) -> None:
+async def test_incomplete_reservation_expires_after_a_minute(store_in: Opener) -> None:
     clock = ManualClock(1_000_000.0)
     async with store_in(clock) as store:
-        claim = store.stores.idempotency.reserve
-        await claim("", "key", b"p")
-        await claim("", "another", b"p")
+        reserve = store.stores.idempotency.reserve
+        await reserve("", "key", b"p")
+        await reserve("", "another", b"p")
         clock.now += 59
-        assert await claim("", "key", b"p") == IdempotencyRecord(b"p", 1_000_000.0)
+        assert await reserve("", "key", b"p") == IdempotencyRecord(b"p", 1_000_000.0)
         clock.now += 1
-        # Of two who find it, one gets it.
-        found = await asyncio.gather(claim("", "key", b"q"), claim("", "key", b"r"))
+        # Of two concurrent reservations, one succeeds.
+        found = await asyncio.gather(reserve("", "key", b"q"), reserve("", "key", b"r"))
         assert list(found) == [None, IdempotencyRecord(b"q", clock.now)]
 
 
-async def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) -> None:
+async def test_expired_records_are_deleted_and_keys_are_in_no_file(tmp_path: Path) -> None:
     clock = ManualClock(1_000_000.0)
     async with openers(tmp_path)["sqlite"](clock) as store:
         idempotency_records = store.stores.idempotency
@@ -117,22 +117,22 @@ async def test_old_receipts_are_swept_and_keys_are_in_no_file(tmp_path: Path) ->
         assert b"canary" not in all_bytes(tmp_path)
 
 
-async def test_many_claims_at_once_have_one_winner(store_in: Opener) -> None:
+async def test_concurrent_reservations_have_one_winner(store_in: Opener) -> None:
     async with store_in() as store:
-        claim = store.stores.idempotency.reserve
-        prints = [bytes([number]) for number in range(20)]
-        first, *others = await asyncio.gather(*[claim("", "key", one) for one in prints])
+        reserve = store.stores.idempotency.reserve
+        fingerprints = [bytes([number]) for number in range(20)]
+        first, *others = await asyncio.gather(*[reserve("", "key", one) for one in fingerprints])
         assert first is None
         assert [one and one.fingerprint for one in others] == [b"\0"] * 19
 
 
-def test_two_processes_never_both_win(tmp_path: Path) -> None:
+def test_two_processes_never_reserve_the_same_key(tmp_path: Path) -> None:
     path = tmp_path / "turns.db"
     command = [*CHILD_PROGRAM, "claim", str(path), "150"]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    won = [child.communicate()[0].split() for child in children]
+    reserved = [child.communicate()[0].split() for child in children]
     assert [child.returncode for child in children] == [0, 0]
-    assert sorted(won[0] + won[1], key=int) == [str(number) for number in range(150)]
+    assert sorted(reserved[0] + reserved[1], key=int) == [str(number) for number in range(150)]
 
 
 _KEYS = st.sampled_from(["a", "b"])
@@ -151,7 +151,7 @@ _STEPS = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(_STEPS)
-def test_the_file_does_what_memory_does(
+def test_sqlite_and_memory_agree_with_the_model(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, object]]
 ) -> None:
     async def main() -> None:
@@ -170,20 +170,20 @@ def test_the_file_does_what_memory_does(
                     assert isinstance(value, bytes)
                     expected = model.get(key)
                     if expected and expected.result_id is None:
-                        # Whoever wrote it has died by now.
+                        # Its reservation has timed out.
                         expected = expected if expected.created_at > clock.now - 60 else None
                     model[key] = expected or IdempotencyRecord(value, clock.now)
                     for store in (file, memory):
                         assert await store.stores.idempotency.reserve("", key, value) == expected
                 elif step == "settle":
-                    if (kept := model.get(key)) is not None:
+                    if (record := model.get(key)) is not None:
                         model[key] = IdempotencyRecord(
-                            kept.fingerprint, kept.created_at, str(value)
+                            record.fingerprint, record.created_at, str(value)
                         )
                     for store in (file, memory):
                         await store.stores.idempotency.complete("", key, str(value))
                 else:
-                    if (kept := model.get(key)) is not None and kept.result_id is None:
+                    if (record := model.get(key)) is not None and record.result_id is None:
                         del model[key]
                     for store in (file, memory):
                         await store.stores.idempotency.release("", key)
@@ -192,11 +192,11 @@ def test_the_file_does_what_memory_does(
     run(main())
 
 
-async def test_receipts_outlive_the_store(tmp_path: Path) -> None:
+async def test_records_persist_after_reopening(tmp_path: Path) -> None:
     async with sqlite(tmp_path / "turns.db") as store:
         await store.stores.idempotency.reserve("", "key", b"p")
         await store.stores.idempotency.complete("", "key", "resp_1")
     async with sqlite(tmp_path / "turns.db") as store:
-        kept = await store.stores.idempotency.reserve("", "key", b"p")
-        assert kept is not None
-        assert kept.result_id == "resp_1"
+        record = await store.stores.idempotency.reserve("", "key", b"p")
+        assert record is not None
+        assert record.result_id == "resp_1"

@@ -1,4 +1,4 @@
-"""The search of every store: one suite, the same for all of them."""
+"""Search in every store: one suite that every store passes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 
 
-async def found(store: AnyStore, query: str, limit: int = 20, tenant: str = "") -> list[str]:
-    """The ids of what is found."""
+async def search_ids(store: AnyStore, query: str, limit: int = 20, tenant: str = "") -> list[str]:
+    """The ids of the hits."""
     return [hit.response_id for hit in await store.stores.search.search(tenant, query, limit)]
 
 
-async def walked(store: AnyStore, query: str, limit: int, tenant: str = "") -> list[str]:
-    """The same, page by page."""
+async def search_pages(store: AnyStore, query: str, limit: int, tenant: str = "") -> list[str]:
+    """The ids of the hits, read page by page."""
     ids: list[str] = []
     search = store.stores.search.search
     while page := await search(tenant, query, limit, after=ids[-1] if ids else None):
@@ -48,25 +48,25 @@ async def walked(store: AnyStore, query: str, limit: int, tenant: str = "") -> l
     return ids
 
 
-async def said(store: AnyStore, *texts: str) -> list[str]:
-    """A turn for each; their ids."""
+async def store_texts(store: AnyStore, *texts: str) -> list[str]:
+    """Stores a turn for each text; returns their ids."""
     return [(await complete_turn(store, text, "")).response_id for text in texts]
 
 
-async def test_a_turn_is_found_by_what_was_said_as_soon_as_it_ends(store_in: Opener) -> None:
+async def test_turn_is_found_by_its_text_as_soon_as_it_ends(store_in: Opener) -> None:
     async with store_in() as store:
-        assert await found(store, "piano") == []
+        assert await search_ids(store, "piano") == []
         head = await begin_turn(store, "Who tunes a piano?")
-        assert await found(store, "piano") == []
+        assert await search_ids(store, "piano") == []
         answer = encode_item(Message("assistant", "A tuner."))
         await store.write(head.response_id, [answer], End("failed", 1.0))
         for query in ("piano", "PIANO tuner", "who? A piano!", "tuner a tunes"):
-            assert await found(store, query) == [head.response_id], query
+            assert await search_ids(store, query) == [head.response_id], query
         for query in ("pian", "piano player", "pianos"):
-            assert await found(store, query) == [], query
+            assert await search_ids(store, query) == [], query
 
 
-async def test_a_hit_says_what_was_found_where(store_in: Opener) -> None:
+async def test_hit_has_an_excerpt_time_and_conversation(store_in: Opener) -> None:
     async with store_in() as store:
         named = Header("a-model", conversation="conv_" + "ab" * 16)
         for header in (named, Header("a-model")):
@@ -81,7 +81,7 @@ async def test_a_hit_says_what_was_found_where(store_in: Opener) -> None:
             assert hit.excerpt == "Is the «Café» open? The «café» is closed."
 
 
-async def test_only_what_users_and_models_say_is_searched(store_in: Opener) -> None:
+async def test_only_user_and_assistant_text_and_summaries_are_searched(store_in: Opener) -> None:
     async with store_in() as store:
         items: list[Item] = [
             Message("user", (InputText("canaryparts"), InputImage("blob:canaryimage"))),
@@ -95,15 +95,15 @@ async def test_only_what_users_and_models_say_is_searched(store_in: Opener) -> N
         await store.begin(new)
         await store.write(new.response_id, [encode_item(item) for item in items], DONE)
         words = "parts summary image system developer output call name argument model instructions"
-        hits = [word for word in words.split() if await found(store, f"canary{word}")]
+        hits = [word for word in words.split() if await search_ids(store, f"canary{word}")]
         assert hits == ["parts", "summary"]
 
 
-async def test_what_cannot_be_read_hides_nothing_else(store_in: Opener) -> None:
+async def test_undecodable_items_do_not_hide_other_text(store_in: Opener) -> None:
     async with store_in() as store:
         head = await begin_turn(store, "readable")
         await store.write(head.response_id, [b"", b"\xff", b"{}", b'{"type":"new"}'], DONE)
-        assert await found(store, "readable") == [head.response_id]
+        assert await search_ids(store, "readable") == [head.response_id]
 
 
 INJECTED = ["'; DROP TABLE log; --", '"', "a AND", "NEAR(", "*", "-x", "^", "{}:", "\0", "\ud800"]
@@ -111,20 +111,20 @@ LONG = ["(" * 50, "word " * 2_000, "字" * 5_000]
 
 
 @pytest.mark.parametrize("query", ["", " ", "?!", "💔", *INJECTED, *LONG])
-async def test_any_text_is_a_query(store_in: Opener, query: str) -> None:
+async def test_any_text_is_a_valid_query(store_in: Opener, query: str) -> None:
     async with store_in() as store:
         await complete_turn(store)
-        assert await found(store, query) == []
+        assert await search_ids(store, query) == []
 
 
-async def test_words_of_a_query_language_are_words(store_in: Opener) -> None:
+async def test_query_operators_are_plain_words(store_in: Opener) -> None:
     async with store_in() as store:
-        (one, _) = await said(store, 'neither or NOT (near) "and" it\'s', "a b")
-        assert await found(store, 'NOT "near" AND or') == [one]
-        assert await found(store, "it's*") == [one]
+        (one, _) = await store_texts(store, 'neither or NOT (near) "and" it\'s', "a b")
+        assert await search_ids(store, 'NOT "near" AND or') == [one]
+        assert await search_ids(store, "it's*") == [one]
 
 
-async def test_every_script_is_searched(store_in: Opener) -> None:
+async def test_all_scripts_are_searchable(store_in: Opener) -> None:
     async with store_in() as store:
         texts = {
             "私は東京都に住んでいます": ["東京", "東京都", "都", "住んで"],
@@ -135,19 +135,19 @@ async def test_every_script_is_searched(store_in: Opener) -> None:
             "ฉันชอบข้าวผัด": ["ข้าว"],
             "Crème brûlée für Straße": ["creme brulee", "STRASSE"],
         }
-        ids = await said(store, *texts)
+        ids = await store_texts(store, *texts)
         for response_id, queries in zip(ids, texts.values(), strict=True):
             for query in queries:
-                assert await found(store, query) == [response_id], query
-        assert await found(store, "京東") == []
-        # All pairs of it are said, but not it.
-        assert await found(store, "京都に") == ids[:1]
-        assert await found(store, "東京学") == []
+                assert await search_ids(store, query) == [response_id], query
+        assert await search_ids(store, "京東") == []
+        # The text has all its pairs, but not the word.
+        assert await search_ids(store, "京都に") == ids[:1]
+        assert await search_ids(store, "東京学") == []
 
 
-async def test_the_best_come_first_then_the_newest(store_in: Opener) -> None:
+async def test_hits_are_ordered_by_relevance_then_newest(store_in: Opener) -> None:
     async with store_in() as store:
-        old, long, twice, new, _ = await said(
+        old, long, twice, new, _ = await store_texts(
             store,
             "apple pie",
             "apple " + "and nothing but filler " * 20,
@@ -155,100 +155,102 @@ async def test_the_best_come_first_then_the_newest(store_in: Opener) -> None:
             "apple pie",
             "no fruit here",
         )
-        assert await found(store, "apple") == [twice, new, old, long]
-        assert await found(store, "apple", 2) == [twice, new]
-        assert await found(store, "apple", 0) == await found(store, "apple", -1) == []
-        rare = await said(store, "pie pie apple", "apple apple pie")
-        # Fewer speak of pie: it counts for more.
-        assert (await found(store, "apple pie"))[:2] == rare
+        assert await search_ids(store, "apple") == [twice, new, old, long]
+        assert await search_ids(store, "apple", 2) == [twice, new]
+        assert await search_ids(store, "apple", 0) == await search_ids(store, "apple", -1) == []
+        rare = await store_texts(store, "pie pie apple", "apple apple pie")
+        # "pie" is in fewer turns, so it has more weight.
+        assert (await search_ids(store, "apple pie"))[:2] == rare
 
 
-async def test_tenants_never_see_each_others(store_in: Opener) -> None:
+async def test_search_is_limited_to_the_tenant(store_in: Opener) -> None:
     async with store_in() as store:
         mine = await complete_turn(store, "secret plan", tenant="me")
         theirs = await complete_turn(store, "secret plan", tenant="them")
-        assert await found(store, "secret", tenant="me") == [mine.response_id]
-        assert await found(store, "secret", tenant="them") == [theirs.response_id]
-        assert await found(store, "secret") == await found(store, "secret", tenant="m") == []
+        assert await search_ids(store, "secret", tenant="me") == [mine.response_id]
+        assert await search_ids(store, "secret", tenant="them") == [theirs.response_id]
+        assert (
+            await search_ids(store, "secret") == await search_ids(store, "secret", tenant="m") == []
+        )
         before = await store.stores.search.search("me", "secret", 1)
-        # Nor does what others say change how good one's own is, or that it is found.
+        # Nor do other tenants' turns change the ranking.
         for _ in range(3):
             await complete_turn(store, "secret " * 9, tenant="them")
         assert await store.stores.search.search("me", "secret", 1) == before
 
 
-async def test_what_was_erased_is_not_found(store_in: Opener) -> None:
+async def test_deleted_turns_are_not_found(store_in: Opener) -> None:
     async with store_in() as store:
         first = await complete_turn(store, "alpha one")
         second = await complete_turn(store, "alpha two", parent=first)
         third = await complete_turn(store, "alpha three", parent=second)
         branch = await complete_turn(store, "alpha four", parent=second)
-        assert len(await found(store, "alpha")) == 4
+        assert len(await search_ids(store, "alpha")) == 4
         await store.delete("", second.response_id)
-        kept = [first.response_id, third.response_id, branch.response_id]
-        assert sorted(await found(store, "alpha")) == sorted(kept)
-        assert await found(store, "two") == []
+        remaining = [first.response_id, third.response_id, branch.response_id]
+        assert sorted(await search_ids(store, "alpha")) == sorted(remaining)
+        assert await search_ids(store, "two") == []
         await store.delete("", first.response_id, cascade=True)
-        assert await found(store, "alpha") == []
+        assert await search_ids(store, "alpha") == []
 
 
-async def test_a_turn_erased_before_it_was_indexed_is_not_found(store_in: Opener) -> None:
+async def test_turn_deleted_before_indexing_is_not_found(store_in: Opener) -> None:
     async with store_in() as store:
         head = await complete_turn(store, "alpha")
         running = await begin_turn(store, "alpha")
         await store.delete("", head.response_id)
         await store.delete("", running.response_id)
         await store.write(running.response_id, [], DONE)
-        assert await found(store, "alpha") == []
+        assert await search_ids(store, "alpha") == []
 
 
-async def test_an_erased_item_is_not_found_and_the_rest_of_its_turn_is(store_in: Opener) -> None:
+async def test_erased_item_is_not_found_but_its_turn_is(store_in: Opener) -> None:
     async with store_in() as store:
         head = await complete_turn(store, "question alpha", "answer beta")
-        assert await found(store, "alpha beta") == [head.response_id]
+        assert await search_ids(store, "alpha beta") == [head.response_id]
         assert await store.stores.conversations.erase_item("", head.response_id, 0)
-        assert await found(store, "alpha") == []
-        assert await found(store, "beta") == [head.response_id]
+        assert await search_ids(store, "alpha") == []
+        assert await search_ids(store, "beta") == [head.response_id]
 
 
-async def test_a_conversations_turns_go_with_it(store_in: Opener) -> None:
+async def test_turns_of_a_deleted_conversation_are_not_found(store_in: Opener) -> None:
     async with store_in() as store:
         made = await store.stores.conversations.create("", {})
         new = new_turn("alpha", header=Header("m", conversation=made.id))
         store.begin(new)
         await store.write(new.response_id, [], DONE)
-        assert await found(store, "alpha") == [new.response_id]
+        assert await search_ids(store, "alpha") == [new.response_id]
         await store.stores.conversations.delete("", made.id)
-        assert await found(store, "alpha") == []
+        assert await search_ids(store, "alpha") == []
 
 
-async def test_what_has_expired_is_not_found(store_in: Opener) -> None:
+async def test_expired_turns_are_not_found(store_in: Opener) -> None:
     clock = ManualClock(1_000.0)
     async with store_in(clock, RetentionPolicy(100.0)) as store:
         new = new_turn("alpha", created_at=1_000.0)
         store.begin(new)
         await store.write(new.response_id, [], DONE)
         clock.now = 1_099.0
-        assert await found(store, "alpha") == [new.response_id]
+        assert await search_ids(store, "alpha") == [new.response_id]
         clock.now = 1_100.0
-        assert await found(store, "alpha") == []
+        assert await search_ids(store, "alpha") == []
         await store.stores.response_index.delete_expired()
-        assert await found(store, "alpha") == []
+        assert await search_ids(store, "alpha") == []
 
 
-async def test_many_turns_are_found_whenever_they_were_indexed(store_in: Opener) -> None:
+async def test_all_turns_are_found_across_index_segments(store_in: Opener) -> None:
     async with store_in() as store:
         ids: set[str] = set()
-        for lot in (1, 1, 1, 3, 300, 1, 270, 2):
+        for count in (1, 1, 1, 3, 300, 1, 270, 2):
             heads = await asyncio.gather(
-                *[complete_turn(store, f"common number{len(ids) + n}") for n in range(lot)]
+                *[complete_turn(store, f"common number{len(ids) + n}") for n in range(count)]
             )
             ids |= {head.response_id for head in heads}
-            hits = await found(store, "common", 1_000)
+            hits = await search_ids(store, "common", 1_000)
             assert len(hits) == len(ids)
             assert set(hits) == ids
         for number in (0, 2, 5, 200, 305, 306, 578):
-            assert len(await found(store, f"number{number} common")) == 1
+            assert len(await search_ids(store, f"number{number} common")) == 1
 
 
 # Against a plain model
@@ -266,8 +268,8 @@ _STEPS = st.lists(
 )
 
 
-def holds(text: str, query: str) -> bool:
-    """What a search comes to, said plainly, for the words above."""
+def matches(text: str, query: str) -> bool:
+    """Whether a text matches a query, for the words above."""
     words = text.lower().replace(".", "").split()
     return all(
         (wanted in text) if wanted in "東京都" else (wanted in words)
@@ -283,10 +285,10 @@ class Model:
         #: The same turns in each store.
         self.ids: list[list[str]] = []
 
-    async def take(self, stores: Sequence[AnyStore], step: tuple[str, object, object]) -> None:
+    async def apply(self, stores: Sequence[AnyStore], step: tuple[str, object, object]) -> None:
         match step:
             case ("say", str(text), str(tenant)):
-                heads = await self._say(stores, text, tenant)
+                heads = await self._add_turn(stores, text, tenant)
                 self.ids.append([head.response_id for head in heads])
                 self.turns.append((tenant, [text, text[::-1]]))
             case ("delete", int(number), bool(cascade)) if number < len(self.turns):
@@ -300,9 +302,9 @@ class Model:
                 if (turn := self.turns[number]) is not None:
                     turn[1][position] = ""
             case ("look", str(query), str(tenant)):
-                await self._look(stores, query, tenant)
+                await self._check_search(stores, query, tenant)
 
-    async def _say(self, stores: Sequence[AnyStore], text: str, tenant: str) -> list[Head]:
+    async def _add_turn(self, stores: Sequence[AnyStore], text: str, tenant: str) -> list[Head]:
         time = float(len(self.turns))
         heads = []
         for store in stores:
@@ -313,20 +315,20 @@ class Model:
             heads.append(await head_of(store, new.response_id, tenant))
         return heads
 
-    async def _look(self, stores: Sequence[AnyStore], query: str, tenant: str) -> None:
+    async def _check_search(self, stores: Sequence[AnyStore], query: str, tenant: str) -> None:
         expected = {
             number
             for number, turn in enumerate(self.turns)
-            if turn and turn[0] == tenant and query and holds(" ".join(turn[1]), query)
+            if turn and turn[0] == tenant and query and matches(" ".join(turn[1]), query)
         }
         orders = []
         for at, store in enumerate(stores):
-            hits = await found(store, query, 100, tenant)
-            assert await walked(store, query, 3, tenant) == hits
+            hits = await search_ids(store, query, 100, tenant)
+            assert await search_pages(store, query, 3, tenant) == hits
             by_id = {ids[at]: number for number, ids in enumerate(self.ids)}
             orders.append([by_id[hit] for hit in hits])
         assert set(orders[0]) == expected
-        assert orders[0] == orders[1], "both find the same in the same order"
+        assert orders[0] == orders[1], "both stores find the same in the same order"
 
     def _tenant(self, number: int) -> str:
         turn = self.turns[number]
@@ -335,7 +337,7 @@ class Model:
 
 @settings(max_examples=40, deadline=None)
 @given(_STEPS)
-def test_both_stores_do_what_the_model_does(
+def test_both_stores_agree_with_the_model(
     tmp_path_factory: pytest.TempPathFactory,
     steps: list[tuple[str, object, object]],
 ) -> None:
@@ -344,8 +346,8 @@ def test_both_stores_do_what_the_model_does(
         model = Model()
         async with both["memory"]() as memory, both["sqlite"]() as file:
             for step in steps:
-                await model.take([memory, file], step)
+                await model.apply([memory, file], step)
             for word in _WORDS:
-                await model.take([memory, file], ("look", word, "me"))
+                await model.apply([memory, file], ("look", word, "me"))
 
     run(main())

@@ -1,4 +1,4 @@
-"""What is found, page by page, in every store."""
+"""Search pagination in every store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from antiphon.errors import InvalidRequestError
 from support.side_stores import AnyStore, ManualClock, Opener, openers
 from support.store_turns import DONE, begin_turn, complete_turn, new_turn
 
-GONE = "resp_" + "0" * 32
+MISSING_ID = "resp_" + "0" * 32
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -23,46 +23,46 @@ def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 async def page(
     store: AnyStore, query: str, limit: int, after: str | None = None, tenant: str = ""
 ) -> list[str]:
-    """The ids of what is found behind one of them."""
+    """The ids of the hits after one of them."""
     hits = await store.stores.search.search(tenant, query, limit, after=after)
     return [hit.response_id for hit in hits]
 
 
-async def test_pages_are_the_whole_in_its_order(store_in: Opener) -> None:
+async def test_pages_are_slices_of_the_whole_result(store_in: Opener) -> None:
     async with store_in() as store:
-        # More than lie in one chunk, and good in different ways.
-        said = [
+        # More than fit in one segment, with different relevance.
+        turns = [
             complete_turn(store, "common " * (1 + number % 3) + "filler " * (number % 5))
             for number in range(300)
         ]
-        await asyncio.gather(*said)
-        whole = await page(store, "common", 1_000)
-        assert len(set(whole)) == 300
+        await asyncio.gather(*turns)
+        all_ids = await page(store, "common", 1_000)
+        assert len(set(all_ids)) == 300
         for limit in (1, 7, 100, 300):
             first = await page(store, "common", limit)
-            assert first == whole[:limit]
+            assert first == all_ids[:limit]
             rest = await page(store, "common", limit, first[-1])
-            assert rest == whole[limit : 2 * limit]
-        assert await page(store, "common", 9, whole[-1]) == []
-        assert await page(store, "common", 0, whole[0]) == []
+            assert rest == all_ids[limit : 2 * limit]
+        assert await page(store, "common", 9, all_ids[-1]) == []
+        assert await page(store, "common", 0, all_ids[0]) == []
 
 
-async def test_who_comes_between_two_pages_shifts_nothing(store_in: Opener) -> None:
+async def test_turns_added_or_deleted_between_pages_do_not_shift_them(store_in: Opener) -> None:
     async with store_in() as store:
         old = [(await complete_turn(store, "apple pie")).response_id for _ in range(6)][::-1]
         assert await page(store, "apple", 2) == old[:2]
-        # Newer and so better, worse, and not found at all.
+        # One that ranks higher, one that ranks lower, and one that is no hit.
         await complete_turn(store, "apple pie")
         worse = await complete_turn(store, "apple " + "and nothing but filler " * 9)
         await complete_turn(store, "no fruit")
         assert await page(store, "apple", 9, old[1]) == [*old[2:], worse.response_id]
-        # Nor does who goes, behind the last one shown or before it.
+        # Nor do deletions, after the cursor or before it.
         await store.delete("", old[0])
         await store.delete("", old[3])
         assert await page(store, "apple", 2, old[1]) == [old[2], old[4]]
 
 
-async def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> None:
+async def test_cursor_that_is_no_hit_is_refused(store_in: Opener) -> None:
     async with store_in() as store:
         apples = [await complete_turn(store, "apple") for _ in range(3)]
         pear = await complete_turn(store, "pear")
@@ -74,7 +74,7 @@ async def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> No
             running.response_id,
             theirs.response_id,
             apples[1].response_id,
-            GONE,
+            MISSING_ID,
             "",
             "conv_1",
         ):
@@ -85,7 +85,7 @@ async def test_behind_what_is_not_found_there_is_no_page(store_in: Opener) -> No
             assert f"'{after}'" in error.message
 
 
-async def test_what_has_expired_is_no_place_to_go_on_from(store_in: Opener) -> None:
+async def test_expired_cursor_is_refused(store_in: Opener) -> None:
     clock = ManualClock(1_000.0)
     async with store_in(clock, RetentionPolicy(100.0)) as store:
         old, new = (new_turn("apple", created_at=at) for at in (1_000.0, 1_050.0))

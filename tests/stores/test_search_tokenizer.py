@@ -1,4 +1,4 @@
-"""What a text is searched by, and what is shown of it."""
+"""The search tokenizer: the terms of a text, and the excerpt of a hit."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ from antiphon.stores.search_tokenizer import (
         ("สวัสดี", ["ส", "ว", "ั", "ส", "ด", "ี", "สว", "วั", "ัส", "สด", "ดี"]),
     ],
 )
-def test_the_terms_of_a_text(text: str, terms: list[str]) -> None:
-    # Splitting by kind of script keeps order only within a kind; so does nobody's search.
+def test_tokenize_returns_normalized_terms(text: str, terms: list[str]) -> None:
+    # Splitting by script keeps the order only within a script, which search does not need.
     assert sorted(tokenize(unicodedata.normalize("NFC", text))) == sorted(terms)
 
 
-def test_long_words_are_known_by_their_beginning() -> None:
+def test_long_words_are_truncated() -> None:
     assert tokenize("a" * 500) == ["a" * MAX_WORD_LENGTH]
     assert tokenize("é" + "b" * 500) == ["e" + "b" * (MAX_WORD_LENGTH - 1)]
     assert build_excerpt("x " + "a" * 500, parse_query("a" * 300)) is not None
 
 
-def test_what_counts_as_said() -> None:
+def test_searchable_text_has_user_assistant_and_summary_text() -> None:
     items: list[Item] = [
         Message("system", "sys"),
         Message("developer", "dev"),
@@ -78,7 +78,7 @@ def test_what_counts_as_said() -> None:
     )
 
 
-def test_text_is_composed() -> None:
+def test_searchable_text_is_unicode_composed() -> None:
     assert searchable_text([encode_item(Message("user", "e\u0301"))]) == "\u00e9"
 
 
@@ -93,18 +93,18 @@ def test_text_is_composed() -> None:
         ("a b a", "a a", "«a» b «a»"),
         ("私は東京都に住んでいます", "東京", "私は«東京»都に住んでいます"),
         ("私は東京都に住んでいます", "都", "私は東京«都»に住んでいます"),
-        # Its pairs are all there, it is not.
+        # The text has all its pairs, but not the word.
         ("東京と京都", "東京都", None),
         ("東京と京都", "京都 東京", "«東京»と«京都»"),
         ("ガッツだ", "ｶﾞｯﾂ", "«ガッツ»だ"),
         ("ｶﾞｯﾂだ よ", "ガッツ", "«ｶﾞｯﾂだ» よ"),
     ],
 )
-def test_what_is_found_is_marked(text: str, query: str, excerpt: str | None) -> None:
+def test_excerpt_marks_matches(text: str, query: str, excerpt: str | None) -> None:
     assert build_excerpt(text, parse_query(query)) == excerpt
 
 
-def test_a_long_text_is_cut_where_most_is_found() -> None:
+def test_excerpt_of_a_long_text_has_most_matches() -> None:
     text = "alpha " + "filler " * 100 + "now beta and alpha meet " + "filler " * 100 + "beta"
     excerpt = build_excerpt(text, parse_query("alpha beta"))
     assert excerpt is not None
@@ -114,7 +114,7 @@ def test_a_long_text_is_cut_where_most_is_found() -> None:
     assert len(excerpt) < 220
 
 
-def test_a_long_run_is_cut_too() -> None:
+def test_excerpt_of_a_long_run_without_spaces_is_cut() -> None:
     text = "あ" * 500 + "東京" + "い" * 500
     excerpt = build_excerpt(text, parse_query("東京"))
     assert excerpt is not None
@@ -122,14 +122,14 @@ def test_a_long_run_is_cut_too() -> None:
     assert len(excerpt) < 220
 
 
-def test_a_long_query_is_looked_at_in_part() -> None:
+def test_long_query_is_truncated() -> None:
     query = parse_query(" ".join(f"w{number}" for number in range(10_000)))
     assert len(query.terms) == 64
     assert len(query.words) < 1_000
 
 
 @given(st.text(), st.text())
-def test_any_text_is_a_query_and_a_text(text: str, words: str) -> None:
+def test_any_query_and_text_build_a_valid_excerpt(text: str, words: str) -> None:
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     query = parse_query(words)
     excerpt = build_excerpt(text, query)
@@ -140,7 +140,7 @@ def test_any_text_is_a_query_and_a_text(text: str, words: str) -> None:
 
 
 @given(st.text(st.characters(categories=["L", "N", "Zs", "P"])))
-def test_a_text_holds_each_of_its_words(text: str) -> None:
+def test_every_word_of_a_text_matches_it(text: str) -> None:
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     for word in text.split():
         query = parse_query(word)

@@ -12,52 +12,42 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.foreign_items import function_views, is_history
-from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
     ForeignItem,
     FunctionCall,
     FunctionCallOutput,
-    InputAudio,
-    InputFile,
     InputImage,
-    InputText,
-    InputVideo,
     Item,
     McpListTools,
     Message,
-    Part,
     Phase,
     Reasoning,
-    Refusal,
     replaces_turns,
-    text_and_refusals_of,
 )
 from antiphon.core.provider_fields import ProviderFields, group_by_origin, text_only
 from antiphon.core.reasoning_sidecar import (
-    UNCOMMON_MARK,
     ReasoningSidecar,
     attach_fields,
     attach_items,
     attach_sidecars,
 )
-from antiphon.core.tool_definitions import added_tools, offered_name
-from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
+from antiphon.core.tool_definitions import added_tools
 from antiphon.core.turns import FunctionTool
+from antiphon.turn.message_encoding import (
+    SYSTEM_ROLES,
+    content_value,
+    encode_answer,
+    encode_instructions,
+    encode_interrupted_output,
+    encode_message,
+    encode_output,
+)
 
 #: How a summary is told to the model: in a system message, which stays.
 SUMMARY_PREFIX = "Previous conversation summary: "
-
-_SYSTEM_ROLES = ("system", "developer")
-
-#: Parts that are more than text.
-_NON_TEXT_PARTS = (InputImage, InputFile, InputVideo, InputAudio)
-
-_ORIGINAL_DETAIL: Final = b'"detail":"original"'
-_EMPTY_TEXT: Final = InputText("")
 
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
@@ -114,29 +104,6 @@ class RenderedTurn(msgspec.Struct, frozen=True):
     def system_weight(self) -> int:
         """The weight of its system messages."""
         return len(self.system) - self.system_excess_bytes
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str
-    arguments: str
-
-
-class _Call(msgspec.Struct, frozen=True):
-    id: str
-    type: str
-    function: _Function | msgspec.Raw
-
-
-class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    role: str
-    #: Never null: some upstreams refuse a message without content.
-    content: str | list[dict[str, Any]]
-    name: str | None = None
-    tool_calls: list[_Call | msgspec.Raw] | None = None
-    tool_call_id: str | None = None
-
-
-_encode = msgspec.json.Encoder().encode
 
 
 def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTurn:
@@ -197,9 +164,9 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
     bulk = system_bulk = 0
     for item in items:
         if isinstance(item, Message) and not _is_empty_answer(item):
-            messages.append(_encode_message(_plain_message(item)))
+            messages.append(encode_message(item))
             bulk += _excess_bytes(item)
-            if item.role in _SYSTEM_ROLES:
+            if item.role in SYSTEM_ROLES:
                 system.append(messages[-1])
                 system_bulk += _excess_bytes(item)
             elif item.phase is not None or item.provider_fields is not None:
@@ -259,8 +226,8 @@ class _MessageBuilder:
             self._assistant_message, self._message_reasoning = item, reasoning
             return
         self._flush()
-        self.messages.append(_encode_message(_plain_message(item)))
-        if item.role in _SYSTEM_ROLES:
+        self.messages.append(encode_message(item))
+        if item.role in SYSTEM_ROLES:
             self.system.append(self.messages[-1])
 
     def add_call(self, call: FunctionCall, output: FunctionCallOutput | None) -> None:
@@ -301,7 +268,7 @@ class _MessageBuilder:
             return
         given = self._assistant_message
         calls = [made.call for made in self._calls]
-        plain = _encode(_assistant_chat_message(given, calls))
+        plain = encode_answer(given, calls)
         reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
         parts = [
             (item.provider_fields, item.text)
@@ -323,11 +290,9 @@ class _MessageBuilder:
         message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
         self.messages.append(attach_fields(message, fields))
         has_call_fields = any(call.provider_fields for call in calls)
-        bare = (
-            _encode(_assistant_chat_message(given, calls, bare=True)) if has_call_fields else plain
-        )
+        bare = encode_answer(given, calls, bare=True) if has_call_fields else plain
         self.sidecar_bytes += len(self.messages[-1]) - len(bare)
-        self.messages.extend(_encode_message(_tool_message(output)) for output in self._outputs)
+        self.messages.extend(map(encode_output, self._outputs))
         self._attach_behind(behind)
         self._assistant_message, self._calls, self._outputs = None, [], []
         self._message_reasoning = ()
@@ -384,7 +349,7 @@ def _pair_outputs(
         elif isinstance(item, FunctionCallOutput):
             call = made.pop(item.call_id, None)
             if call is None:
-                answers[item.call_id] = _encode_message(_tool_message(item))
+                answers[item.call_id] = encode_output(item)
             else:
                 outputs[call] = item
     return outputs, answers
@@ -400,86 +365,29 @@ def build_messages(
     """
     parts: list[bytes] = []
     if instructions:
-        parts.append(_encode(_ChatMessage("system", instructions)))
+        parts.append(encode_instructions(instructions))
     if few_shot:
         parts.append(few_shot)
     waiting: tuple[str, ...] = ()
     for segment in turns:
         for call_id in waiting:
-            parts.append(segment.outputs.get(call_id) or _interrupted_output(call_id))
+            parts.append(segment.outputs.get(call_id) or encode_interrupted_output(call_id))
         if segment.messages:
             parts.append(segment.messages)
         waiting = segment.open_calls
     if turns and not turns[-1].completed:
-        parts.extend(map(_interrupted_output, waiting))
+        parts.extend(map(encode_interrupted_output, waiting))
     return b"[" + b",".join(parts) + b"]"
-
-
-def _assistant_chat_message(
-    message: Message | None, calls: list[FunctionCall], *, bare: bool = False
-) -> _ChatMessage:
-    return _ChatMessage(
-        "assistant",
-        _content(message.content) if message else "",
-        message.name if message else None,
-        [_chat_call(call, None if bare else call.provider_fields) for call in calls] or None,
-    )
-
-
-def _called_function(call: FunctionCall) -> _Function:
-    """A call as models make it: of a function, by the name that they are offered."""
-    as_json = custom_arguments if call.is_custom else to_json_object
-    return _Function(offered_name(call.namespace, call.name), as_json(call.arguments))
-
-
-def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
-    function = _called_function(call)
-    if provider_fields is None:
-        return _Call(call.call_id, "function", function)
-    origin, fields = provider_fields.origin, dict(provider_fields.fields)
-    inner = fields.pop("function", None)
-    with_inner = attach_fields(_encode(function), {origin: inner} if inner else {})
-    encoded = _encode(_Call(call.call_id, "function", msgspec.Raw(with_inner)))
-    return msgspec.Raw(attach_fields(encoded, {origin: fields} if fields else {}))
 
 
 def _is_empty_answer(item: Message) -> bool:
     """Whether nothing is in a model's message: some upstreams refuse to be shown that."""
-    return item.role == "assistant" and not item.provider_fields and not _content(item.content)
+    return item.role == "assistant" and not item.provider_fields and not content_value(item.content)
 
 
 def _assistant_phase(message: Message | None) -> Phase | None:
     """Nobody but a model's own is told what its messages were."""
     return message.phase if message and message.role == "assistant" else None
-
-
-def _plain_message(item: Message) -> _ChatMessage:
-    role = "system" if item.role in _SYSTEM_ROLES else item.role
-    return _ChatMessage(role, _content(item.content), item.name)
-
-
-def _encode_message(message: _ChatMessage) -> bytes:
-    """A message, marked where not every upstream takes its parts."""
-    encoded = _encode(message)
-    if type(message.content) is list and (message.role == "tool" or _ORIGINAL_DETAIL in encoded):
-        return encoded[:-1] + UNCOMMON_MARK + b"}"
-    return encoded
-
-
-def _tool_message(item: FunctionCallOutput) -> _ChatMessage:
-    return _ChatMessage("tool", _content(item.output), tool_call_id=item.call_id)
-
-
-def _interrupted_output(call_id: str) -> bytes:
-    return _encode(_ChatMessage("tool", INTERRUPTED_OUTPUT, tool_call_id=call_id))
-
-
-def _content(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
-    """Text alone becomes a string, which every upstream takes; pictures need parts."""
-    if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
-        # Some upstreams refuse empty text.
-        return [_part(part) for part in content if part != _EMPTY_TEXT]
-    return text_and_refusals_of(content)
 
 
 def _excess_bytes(item: Item) -> int:
@@ -494,19 +402,4 @@ def _excess_bytes(item: Item) -> int:
 
 
 def _is_system_message(item: Item) -> bool:
-    return isinstance(item, Message) and item.role in _SYSTEM_ROLES
-
-
-def _part(part: Part) -> dict[str, Any]:
-    match part:
-        case InputImage(image_url=url, detail=detail):
-            image = {"url": url} if detail == "auto" else {"url": url, "detail": detail}
-            return {"type": "image_url", "image_url": image}
-        case InputFile():
-            fields = msgspec.structs.asdict(part)
-            return {"type": "file", "file": {name: it for name, it in fields.items() if it}}
-        case InputVideo(video_url=url):
-            return {"type": "video_url", "video_url": {"url": url}}
-        case InputAudio(input_audio=audio):
-            return {"type": "input_audio", "input_audio": audio}
-    return {"type": "text", "text": part.refusal if isinstance(part, Refusal) else part.text}
+    return isinstance(item, Message) and item.role in SYSTEM_ROLES

@@ -53,6 +53,26 @@ def test_a_file_without_these_keys_has_no_facts(tmp_path: Path) -> None:
     assert (facts.context_length, facts.control_tokens) == (None, ())
 
 
+@pytest.mark.parametrize(("template", "found"), [("{{ x }}", "{{ x }}"), (" \n", None), ("", None)])
+def test_a_chat_template_is_found_behind_the_merges(
+    tmp_path: Path, template: str, found: str | None
+) -> None:
+    def entry(key: str, value: str) -> bytes:
+        return text(key) + struct.pack("<I", 8) + text(value)
+
+    path = tmp_path / "a.gguf"
+    entries = [
+        entry("general.name", "Qwen2.5 0.5B"),
+        entry("general.finetune", "Instruct"),
+        *(CONTEXT, VOCABULARY, KINDS, strings("tokenizer.ggml.merges", ["a b"] * 9)),
+        entry("tokenizer.chat_template", template),
+        entry("tokenizer.chat_template.tool_use", "{{ y }}"),
+    ]
+    path.write_bytes(gguf(*entries))
+    metadata = read_metadata(path)
+    assert (metadata.chat_template, metadata.names) == (found, ("Qwen2.5 0.5B", "Instruct"))
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -85,4 +105,6 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
 def test_the_embedded_model_is_read() -> None:
     facts = read_metadata(weights())
     assert facts.context_length == 8192
+    assert facts.chat_template
+    assert "<|im_start|>" in facts.chat_template
     assert {"<|im_start|>", "<|im_end|>", "<|endoftext|>"} < set(facts.control_tokens)

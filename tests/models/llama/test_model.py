@@ -320,3 +320,37 @@ async def test_closing_ends_the_calls_that_run() -> None:
     assert pid is not None
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_many_stop_texts_of_several_tokens_are_cut_before_they_are_shown(bench: Bench) -> None:
+    received: Talk = [("user", "Count from one to ten in digits, with commas between them.")]
+    options = Options(temperature=0.0, max_output_tokens=60)
+    whole = say(bench, received, options).text
+    assert len(whole) > 20
+    # Within words and over the borders of tokens.
+    for start in (5, 9, 13):
+        stop = whole[start : start + 5]
+        cut = say(bench, received, msgspec.structs.replace(options, stop=("§§", stop, "never")))
+        assert (cut.reason, cut.text) == ("stop", whole.partition(stop)[0])
+
+
+async def test_a_file_without_a_chat_template_is_reported_and_continues_a_dialogue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = tmp_path / "bare.gguf"
+    data = weights().read_bytes()
+    assert data.count(b"tokenizer.chat_template") == 1
+    bare.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
+    model = LlamaModel(ModelInfo("bare"), bare, slots=1, context_window=512)
+    messages: Talk = [("system", "Be brief."), ("user", "Say hi.")]
+    try:
+        output = await generate(model, call(messages, Options(temperature=0.0)))
+    finally:
+        await model.close()
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith("The model 'bare' has no chat template")
+    assert output.reason == "stop"
+    assert output.text
+    assert output.text == output.text.strip()
+    assert "User:" not in output.text
+    assert "<|" not in output.text

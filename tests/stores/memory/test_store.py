@@ -1,11 +1,11 @@
-"""What is true of the memory store alone."""
+"""The memory store: what differs from other stores."""
 
 from antiphon.errors import StoreError
 from antiphon.stores.memory.store import MemoryStore
 from support.store_turns import DONE, new_turn
 
 
-async def test_its_futures_are_done_at_once() -> None:
+async def test_memory_store_futures_are_already_done() -> None:
     store = MemoryStore()
     new = new_turn("Hi.")
     begun = store.begin(new)
@@ -16,7 +16,7 @@ async def test_its_futures_are_done_at_once() -> None:
     assert isinstance(refused.exception(), StoreError)
 
 
-async def test_closing_forgets_everything_and_two_stores_share_nothing() -> None:
+async def test_memory_stores_share_nothing_and_closing_erases() -> None:
     one, two = MemoryStore(), MemoryStore()
     new = new_turn("Hi.")
     await one.begin(new)

@@ -1,4 +1,4 @@
-"""What SQLite leaves in the pages of its file, and how it is found."""
+"""B-tree pages: finding the copies of rows that SQLite leaves in free page space."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def unclean(path: Path, connection: sqlite3.Connection) -> list[LeafPage]:
+def dirty_leaves(path: Path, connection: sqlite3.Connection) -> list[LeafPage]:
     root = connection.execute("SELECT rootpage FROM sqlite_schema").fetchone()[0]
     pages = PageFile(path)
     found = [leaf for leaf in pages.dirty_leaves(root, SIZE) if leaf is not None]
@@ -41,18 +41,22 @@ def insert(connection: sqlite3.Connection, number: int, length: int) -> None:
     connection.execute("INSERT INTO words VALUES (?, ?)", (number, b"w" * length))
 
 
-def test_rows_in_order_leave_nothing(path: Path, connection: sqlite3.Connection) -> None:
+def test_sequential_inserts_leave_no_dirty_pages(
+    path: Path, connection: sqlite3.Connection
+) -> None:
     for number in range(2000):
         insert(connection, number, 50)
-    assert unclean(path, connection) == []
+    assert dirty_leaves(path, connection) == []
 
 
-def test_rows_in_any_order_leave_copies(path: Path, connection: sqlite3.Connection) -> None:
+def test_random_inserts_and_deletes_leave_dirty_pages(
+    path: Path, connection: sqlite3.Connection
+) -> None:
     for step in (7, 6, 5, 4, 3, 2):
         for number in range(1, 900, step):
             connection.execute("DELETE FROM words WHERE id = ?", (number,))
             insert(connection, number, 40 * step + number % 90)
-    found = unclean(path, connection)
+    found = dirty_leaves(path, connection)
     assert found
     ids = [number for (number,) in connection.execute("SELECT id FROM words ORDER BY id")]
     for leaf in found:
@@ -62,23 +66,23 @@ def test_rows_in_any_order_leave_copies(path: Path, connection: sqlite3.Connecti
         assert 0 < leaf.slack < SIZE
 
 
-def test_ids_of_all_sizes_are_read(path: Path, connection: sqlite3.Connection) -> None:
+def test_rowids_of_all_sizes_are_decoded(path: Path, connection: sqlite3.Connection) -> None:
     ids = [-(2**63), -1, 127, 128, 2**14, 2**34 + 5, 2**56, 2**63 - 1]
     for number in ids:
         insert(connection, number, 10)
-    # The last byte of the gap, right before the first of the rows.
+    # The last byte of the free space, directly before the first row.
     page = SIZE
     with path.open("r+b") as file:
         file.seek(page + 5)
         content = int.from_bytes(file.read(2), "big")
         file.seek(page + content - 1)
         file.write(b"x")
-    (leaf,) = unclean(path, connection)
+    (leaf,) = dirty_leaves(path, connection)
     assert (leaf.first, leaf.last) == (ids[0] % 2**64, ids[-1])
     assert leaf.slack == content - 8 - 2 * len(ids)
 
 
-def test_garbage_is_no_page(tmp_path: Path) -> None:
+def test_invalid_pages_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "garbage"
     path.write_bytes(os.urandom(2) * SIZE + bytes([5]) * 3 * SIZE + bytes([13]) * SIZE)
     pages = PageFile(path)
@@ -87,7 +91,7 @@ def test_garbage_is_no_page(tmp_path: Path) -> None:
     pages.close()
 
 
-def test_a_file_is_opened_once_and_closed_by_the_last(path: Path) -> None:
+def test_page_file_shares_one_descriptor_closed_by_the_last(path: Path) -> None:
     path.touch()
     one, two = PageFile(path), PageFile(path)
     descriptor = one._file.descriptor

@@ -17,25 +17,25 @@ def close(database: DatabaseConnections) -> None:
     database.process_locks.release()
 
 
-def left_in(folder: Path) -> list[str]:
+def entry_names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def test_a_new_file_is_made_in_a_new_folder(tmp_path: Path) -> None:
+def test_open_creates_the_file_and_its_folders(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "my turns?.db"
     close(open_database(path))
-    assert left_in(path.parent) == ["my turns?.db", "my turns?.db-owners"]
+    assert entry_names(path.parent) == ["my turns?.db", "my turns?.db-owners"]
     close(open_database(str(path)))
 
 
-def test_the_home_folder_has_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_expands_to_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     database = open_database("~/turns.db")
     assert database.path == tmp_path / "turns.db"
     close(database)
 
 
-def test_one_file_has_one_lock_folder_however_it_is_named(tmp_path: Path) -> None:
+def test_symlink_shares_the_lock_folder_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "turns.db")
     real, linked = open_database(tmp_path / "turns.db"), open_database(tmp_path / "link.db")
     assert real.process_locks.is_alive(linked.process_locks.owner_id)
@@ -44,7 +44,7 @@ def test_one_file_has_one_lock_folder_however_it_is_named(tmp_path: Path) -> Non
     close(linked)
 
 
-def test_commits_reach_the_disk_and_the_erased_is_overwritten(tmp_path: Path) -> None:
+def test_connection_uses_wal_full_sync_and_secure_delete(tmp_path: Path) -> None:
     database = open_database(tmp_path / "turns.db")
 
     def pragma(name: str) -> object:
@@ -58,22 +58,24 @@ def test_commits_reach_the_disk_and_the_erased_is_overwritten(tmp_path: Path) ->
     close(database)
 
 
-def test_a_folder_is_not_a_database(tmp_path: Path) -> None:
+def test_opening_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder: give the path of a file"):
         open_database(tmp_path)
-    assert left_in(tmp_path) == []
+    assert entry_names(tmp_path) == []
 
 
-def test_a_text_is_not_a_database_and_stays_what_it_is(tmp_path: Path) -> None:
+def test_opening_a_text_file_is_refused_and_leaves_it_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "letter.txt"
     path.write_text("Dear diary, " * 1000)
     with pytest.raises(ConfigError, match=r"letter\.txt: it is not a SQLite database"):
         open_database(path)
     assert path.read_text() == "Dear diary, " * 1000
-    assert left_in(tmp_path) == ["letter.txt"]
+    assert entry_names(tmp_path) == ["letter.txt"]
 
 
-def test_another_programs_database_stays_what_it_is(tmp_path: Path) -> None:
+def test_opening_another_programs_database_is_refused_and_leaves_it_unchanged(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "shopping.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE shopping (item)")
@@ -82,24 +84,24 @@ def test_another_programs_database_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another program's database"):
         open_database(path)
     assert path.read_bytes() == before
-    assert left_in(tmp_path) == ["shopping.db"]
+    assert entry_names(tmp_path) == ["shopping.db"]
 
 
-def test_a_path_below_a_file_cannot_be(tmp_path: Path) -> None:
+def test_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="give another path"):
         open_database(tmp_path / "file" / "turns.db")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to the superuser")
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+def test_folder_without_write_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="permission denied"):
         open_database(tmp_path / "turns.db")
     tmp_path.chmod(0o700)
 
 
-def test_a_damaged_beginning_is_told_at_once(tmp_path: Path) -> None:
+def test_damaged_schema_page_is_reported_on_open(tmp_path: Path) -> None:
     path = tmp_path / "turns.db"
     close(open_database(path))
     with path.open("r+b") as file:
@@ -109,7 +111,7 @@ def test_a_damaged_beginning_is_told_at_once(tmp_path: Path) -> None:
         open_database(path)
 
 
-def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
+def test_failed_open_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "turns.db"
     close(open_database(path))
     connection = sqlite3.connect(path, isolation_level=None)
@@ -118,7 +120,7 @@ def test_a_failure_leaves_no_lock_behind(tmp_path: Path) -> None:
         open_database(path)
     connection.execute(f"PRAGMA user_version = {len(migration_names())}")
     connection.close()
-    assert left_in(tmp_path / "turns.db-owners") == ["gate.lock"]
+    assert entry_names(tmp_path / "turns.db-owners") == ["gate.lock"]
     with ProcessLocks(tmp_path / "turns.db-owners").open_lock():
         assert True
     close(open_database(path))

@@ -1,4 +1,4 @@
-"""What was erased is in no file of the store, whichever way it went and whoever was reading."""
+"""Secure deletion: erased content is in no file of the store, however it was erased."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from support.store_turns import (
 
 LIFE = 1000.0
 #: Puts canaries into a store and erases them.
-Way: TypeAlias = Callable[[SqliteStore, "Cage", ManualTime], Awaitable[None]]
+EraseOperation: TypeAlias = Callable[[SqliteStore, "CanarySet", ManualTime], Awaitable[None]]
 CANARY = re.compile(rb"canary[0-9]{6}")
 
 
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(path: Path, time: ManualTime) -> AsyncIterator[SqliteStore]:
+async def open_store(path: Path, time: ManualTime) -> AsyncIterator[SqliteStore]:
     store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time)
     try:
         yield store
@@ -52,175 +52,186 @@ async def opened(path: Path, time: ManualTime) -> AsyncIterator[SqliteStore]:
         await store.close()
 
 
-def held(path: Path) -> set[str]:
+def canaries_in_files(path: Path) -> set[str]:
     """The canaries in all files of the folder."""
     files = [file for file in path.parent.rglob("*") if file.is_file()]
     return {found.decode() for file in files for found in CANARY.findall(file.read_bytes())}
 
 
-async def cleaned(store: SqliteStore) -> None:
-    """Returns when all that the store has erased is gone from its files."""
-    ground = store._database
+async def wait_until_scrubbed(store: SqliteStore) -> None:
+    """Waits until the store has scrubbed its files after erasures."""
+    database = store._database
     async with asyncio.timeout(10):
-        while ground.erasures.is_pending:  # noqa: ASYNC110
+        while database.erasures.is_pending:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-class Cage:
-    """Makes canaries, and knows which are still to be seen."""
+class CanarySet:
+    """Unique words: creates them, and tracks those that were not erased."""
 
     def __init__(self) -> None:
-        self.made = 0
-        self.alive: set[str] = set()
+        self.created = 0
+        self.remaining: set[str] = set()
 
     def canary(self) -> str:
-        self.made += 1
-        name = f"canary{self.made:06}"
-        self.alive.add(name)
+        self.created += 1
+        name = f"canary{self.created:06}"
+        self.remaining.add(name)
         return name
 
 
-async def said(
-    store: SqliteStore, cage: Cage, time: ManualTime, parent: Head | None = None
+async def store_canary_turn(
+    store: SqliteStore, canaries: CanarySet, time: ManualTime, parent: Head | None = None
 ) -> Head:
-    """A turn of three canaries: what is asked, what is shown, what is answered."""
+    """Stores a turn with a canary in its question, its image and its answer."""
     new = new_turn(
-        cage.canary() * 3, parent=parent, images=[cage.canary().encode()], created_at=time.now
+        canaries.canary() * 3,
+        parent=parent,
+        images=[canaries.canary().encode()],
+        created_at=time.now,
     )
     await store.begin(new)
-    await store.write(new.response_id, [assistant(f"{cage.canary()} " * 30)], DONE)
+    await store.write(new.response_id, [assistant(f"{canaries.canary()} " * 30)], DONE)
     return await head_of(store, new.response_id)
 
 
-async def swept(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
-    first = await said(store, cage, time)
-    await said(store, cage, time, first)
-    await store.stores.conversations.create("", {"about": cage.canary()})
+async def expire(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+    first = await store_canary_turn(store, canaries, time)
+    await store_canary_turn(store, canaries, time, first)
+    await store.stores.conversations.create("", {"about": canaries.canary()})
     time.now += LIFE
     assert await store.stores.response_index.delete_expired() == 2
 
 
-async def deleted(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
+async def delete_turn(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
     parent = await complete_turn(store, "harmless")
-    head = await said(store, cage, time, parent)
+    head = await store_canary_turn(store, canaries, time, parent)
     await complete_turn(store, "harmless", parent=head)
     assert await store.delete("", head.response_id)
 
 
-async def deleted_with_descendants(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
+async def delete_with_descendants(
+    store: SqliteStore, canaries: CanarySet, time: ManualTime
+) -> None:
     root = await complete_turn(store, "harmless")
     await complete_turn(store, "harmless", parent=root)
-    branch = await said(store, cage, time, root)
+    branch = await store_canary_turn(store, canaries, time, root)
     for _ in range(2):
-        await said(store, cage, time, branch)
+        await store_canary_turn(store, canaries, time, branch)
     assert await store.delete("", branch.response_id, cascade=True)
 
 
-async def conversation_deleted(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
-    talk = await store.stores.conversations.create("", {"about": cage.canary()})
-    header = msgspec.structs.replace(HEADER, conversation=talk.id, instructions=cage.canary())
-    new = new_turn(cage.canary(), header=header, created_at=time.now)
-    await store.begin(msgspec.structs.replace(new, conversation=talk))
-    await store.write(new.response_id, [assistant(cage.canary())], DONE)
-    assert await store.stores.conversations.delete("", talk.id)
+async def delete_conversation(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+    conversation = await store.stores.conversations.create("", {"about": canaries.canary()})
+    header = msgspec.structs.replace(
+        HEADER, conversation=conversation.id, instructions=canaries.canary()
+    )
+    new = new_turn(canaries.canary(), header=header, created_at=time.now)
+    await store.begin(msgspec.structs.replace(new, conversation=conversation))
+    await store.write(new.response_id, [assistant(canaries.canary())], DONE)
+    assert await store.stores.conversations.delete("", conversation.id)
 
 
-async def conversation_described_anew(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
-    talk = await store.stores.conversations.create("", {"about": cage.canary()})
-    assert await store.stores.conversations.update_metadata("", talk.id, {"about": "nothing"})
+async def replace_metadata(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+    conversation = await store.stores.conversations.create("", {"about": canaries.canary()})
+    assert await store.stores.conversations.update_metadata(
+        "", conversation.id, {"about": "nothing"}
+    )
 
 
-async def items_erased(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
-    head = await said(store, cage, time)
+async def erase_items(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+    head = await store_canary_turn(store, canaries, time)
     for position in range(3):
         assert await store.stores.conversations.erase_item("", head.response_id, position)
 
 
-async def summed_up(store: SqliteStore, cage: Cage, head: Head) -> Head:
-    """A turn that tells of all before it."""
+async def store_summary(store: SqliteStore, canaries: CanarySet, head: Head) -> Head:
+    """Stores a turn with a summary of all turns before it."""
     new = new_turn(parent=head)
     await store.begin(new)
-    words = encode_item(Compaction(f"They said {cage.canary()}.", replaced_turns=1))
+    words = encode_item(Compaction(f"They said {canaries.canary()}.", replaced_turns=1))
     await store.write(new.response_id, [words], DONE)
     return await head_of(store, new.response_id)
 
 
-async def deleted_under_a_summary(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
-    head = await said(store, cage, time)
-    after = await summed_up(store, cage, await complete_turn(store, "harmless", parent=head))
-    await summed_up(store, cage, await complete_turn(store, "harmless", parent=after))
-    # A branch is a thread of its own.
-    await summed_up(store, cage, await complete_turn(store, "harmless", parent=head))
+async def delete_summarized_turn(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+    head = await store_canary_turn(store, canaries, time)
+    after = await store_summary(
+        store, canaries, await complete_turn(store, "harmless", parent=head)
+    )
+    await store_summary(store, canaries, await complete_turn(store, "harmless", parent=after))
+    # A branch is a separate thread.
+    await store_summary(store, canaries, await complete_turn(store, "harmless", parent=head))
     assert await store.delete("", head.response_id)
 
 
-async def items_erased_under_a_summary(store: SqliteStore, cage: Cage, time: ManualTime) -> None:
-    head = await said(store, cage, time)
-    await summed_up(store, cage, await complete_turn(store, "harmless", parent=head))
+async def erase_summarized_items(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+    head = await store_canary_turn(store, canaries, time)
+    await store_summary(store, canaries, await complete_turn(store, "harmless", parent=head))
     for position in range(3):
         assert await store.stores.conversations.erase_item("", head.response_id, position)
 
 
 @pytest.mark.parametrize(
-    "way",
+    "erase",
     [
-        swept,
-        deleted,
-        deleted_with_descendants,
-        conversation_deleted,
-        conversation_described_anew,
-        items_erased,
-        deleted_under_a_summary,
-        items_erased_under_a_summary,
+        expire,
+        delete_turn,
+        delete_with_descendants,
+        delete_conversation,
+        replace_metadata,
+        erase_items,
+        delete_summarized_turn,
+        erase_summarized_items,
     ],
 )
-async def test_each_way_of_erasing_leaves_nothing(path: Path, way: Way) -> None:
-    time, kept, gone = ManualTime(), Cage(), Cage()
-    gone.made = 500_000
-    async with opened(path, time) as store:
-        await way(store, gone, time)
-        await said(store, kept, time)
-        await cleaned(store)
-        assert gone.alive
-        assert held(path) == kept.alive
-    assert held(path) == kept.alive
+async def test_every_erase_operation_leaves_no_content(path: Path, erase: EraseOperation) -> None:
+    time, kept_canaries, erased_canaries = ManualTime(), CanarySet(), CanarySet()
+    erased_canaries.created = 500_000
+    async with open_store(path, time) as store:
+        await erase(store, erased_canaries, time)
+        await store_canary_turn(store, kept_canaries, time)
+        await wait_until_scrubbed(store)
+        assert erased_canaries.remaining
+        assert canaries_in_files(path) == kept_canaries.remaining
+    assert canaries_in_files(path) == kept_canaries.remaining
 
 
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 20))]
 )
-async def test_nothing_is_left_of_rows_that_were_moved(
+async def test_no_copies_of_moved_rows_remain(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, closed: bool
 ) -> None:
-    """Conversations that grow side by side split each other's pages."""
+    """Conversations that grow in parallel split each other's pages."""
     if closed:
-        # All that is to be cleaned is left to the closing.
+        # Scrubbing only happens when the store is closed.
         monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 1000)
-    luck = random.Random(seed)
-    cage = Cage()
-    left: dict[str, str] = {}
+    generator = random.Random(seed)
+    canaries = CanarySet()
+    name_by_id: dict[str, str] = {}
     tips: list[Head | None] = [None] * 12
-    async with opened(path, ManualTime()) as store:
+    async with open_store(path, ManualTime()) as store:
         for _ in range(450):
-            place = luck.randrange(12)
-            if left and luck.random() < 0.25:
-                gone = luck.choice(list(left))
-                assert await store.delete("", gone)
-                cage.alive.discard(left.pop(gone))
+            place = generator.randrange(12)
+            if name_by_id and generator.random() < 0.25:
+                erased_canaries = generator.choice(list(name_by_id))
+                assert await store.delete("", erased_canaries)
+                canaries.remaining.discard(name_by_id.pop(erased_canaries))
             else:
-                name = cage.canary()
-                words = f"{name} " * luck.choice([1, 3, 10, 100, 400])
+                name = canaries.canary()
+                words = f"{name} " * generator.choice([1, 3, 10, 100, 400])
                 tip = tips[place]
-                parent = tip if tip and tip.response_id in left else None
+                parent = tip if tip and tip.response_id in name_by_id else None
                 tips[place] = head = await complete_turn(store, words, words, parent)
-                left[head.response_id] = name
+                name_by_id[head.response_id] = name
         if not closed:
-            await cleaned(store)
-            assert held(path) == cage.alive
+            await wait_until_scrubbed(store)
+            assert canaries_in_files(path) == canaries.remaining
             # The check of all pages agrees with the one near the erased rows.
             assert dirty_pages(store) == []
-    assert held(path) == cage.alive
+    assert canaries_in_files(path) == canaries.remaining
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     connection.close()
@@ -244,8 +255,8 @@ async def complete_turns_side_by_side(store: SqliteStore, turns: int) -> list[He
     return heads
 
 
-async def test_adding_rows_leaves_no_copies(path: Path) -> None:
-    async with opened(path, ManualTime()) as store:
+async def test_inserts_leave_no_copies(path: Path) -> None:
+    async with open_store(path, ManualTime()) as store:
         await complete_turns_side_by_side(store, 300)
         for number in range(100):
             await store.stores.conversations.create("", {"number": "9" * (number * 5)})
@@ -253,13 +264,13 @@ async def test_adding_rows_leaves_no_copies(path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_copies_are_near_what_was_erased(
+async def test_copies_are_found_near_erased_rows(
     path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Without scrubbing there are copies, and the check near the erased rows finds them all."""
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 1000)
     rng = random.Random(seed)
-    async with opened(path, ManualTime()) as store:
+    async with open_store(path, ManualTime()) as store:
         heads = await complete_turns_side_by_side(store, 300)
         for head in rng.sample(heads, 60):
             assert await store.delete("", head.response_id)
@@ -273,65 +284,65 @@ async def test_copies_are_near_what_was_erased(
 
 
 async def test_scrubbing_leaves_no_copies(path: Path) -> None:
-    async with opened(path, ManualTime()) as store:
+    async with open_store(path, ManualTime()) as store:
         for head in (await complete_turns_side_by_side(store, 200))[::3]:
             assert await store.delete("", head.response_id)
-        await cleaned(store)
+        await wait_until_scrubbed(store)
         assert dirty_pages(store) == []
 
 
-def test_readers_in_the_way_only_delay_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nothing waits for the reader to go, so that it is met again later or not at all.
+def test_open_reader_only_delays_scrubbing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Checkpoints do not wait for readers, so that scrubbing is retried later.
     monkeypatch.setattr("antiphon.stores.sqlite.writer._CHECKPOINT_TIMEOUT_MS", 0)
 
     async def main() -> None:
-        async with opened(path, ManualTime()) as store:
-            cage = Cage()
-            head = await complete_turn(store, cage.canary() * 99)
-            # Whatever looks in the background after the first turn has done so.
+        async with open_store(path, ManualTime()) as store:
+            canaries = CanarySet()
+            head = await complete_turn(store, canaries.canary() * 99)
+            # Background indexing after the first turn has finished.
             assert await store.stores.search.search("", "nothing", 1) == []
             reader = store._database._connections.connect_reader()
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM log").fetchall()
             assert await store.delete("", head.response_id)
-            # More is written while the reader holds on to how it was.
+            # More turns are written while the reader keeps its old snapshot.
             for _ in range(5):
                 await complete_turn(store, "harmless")
-            assert held(path) == cage.alive
+            assert canaries_in_files(path) == canaries.remaining
             reader.execute("ROLLBACK")
             reader.close()
-            # No other job is needed.
-            await cleaned(store)
-            assert held(path) == set()
+            # No further job is needed.
+            await wait_until_scrubbed(store)
+            assert canaries_in_files(path) == set()
 
     run(main())
 
 
-async def test_another_process_that_reads_and_writes_is_no_hindrance(path: Path) -> None:
-    async with opened(path, ManualTime()) as store:
-        cage = Cage()
-        heads = [await complete_turn(store, cage.canary() * 50) for _ in range(20)]
+async def test_scrubbing_completes_while_another_process_writes(path: Path) -> None:
+    async with open_store(path, ManualTime()) as store:
+        canaries = CanarySet()
+        heads = [await complete_turn(store, canaries.canary() * 50) for _ in range(20)]
         with child("talk", path) as process:
             line(process)
             for head in heads:
                 assert await store.delete("", head.response_id)
                 line(process)
-            await cleaned(store)
-            assert held(path) == set()
+            await wait_until_scrubbed(store)
+            assert canaries_in_files(path) == set()
 
 
-async def test_what_a_dead_process_erased_goes_when_the_file_is_opened(path: Path) -> None:
-    async with opened(path, ManualTime()) as store:
+async def test_opening_scrubs_what_a_dead_process_erased(path: Path) -> None:
+    async with open_store(path, ManualTime()) as store:
         head = await complete_turn(store, "canary000001 " * 9)
-    # As a process would that dies right after its commit.
+    # Like a process that dies directly after its commit.
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("UPDATE texts SET body = body")
     connection.execute("DELETE FROM texts WHERE id IN (SELECT text FROM log WHERE kind IN (1, 2))")
     connection.execute("DELETE FROM log WHERE kind IN (1, 2)")
-    assert held(path)
-    async with opened(path, ManualTime()) as store:
-        assert held(path) == set()
+    assert canaries_in_files(path)
+    async with open_store(path, ManualTime()) as store:
+        assert canaries_in_files(path) == set()
         assert await store.turn("", head.response_id) is not None
     connection.close()

@@ -24,7 +24,7 @@ def failure(code: int) -> sqlite3.Error:
         (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, "as SQLite says it"),
     ],
 )
-def test_every_fault_has_a_sentence_and_its_cause(code: int, advice: str) -> None:
+def test_sqlite_errors_become_store_errors_with_advice_and_cause(code: int, advice: str) -> None:
     cause = failure(code)
     error = store_error(cause)
     assert type(error) is StoreError
@@ -33,17 +33,17 @@ def test_every_fault_has_a_sentence_and_its_cause(code: int, advice: str) -> Non
     assert error.__cause__ is cause
 
 
-def test_our_own_errors_stay_what_they_are() -> None:
+def test_store_errors_are_passed_through() -> None:
     error = StoreError("No.")
     assert store_error(error) is error
 
 
-def test_what_is_not_sqlites_is_told_too() -> None:
+def test_other_exceptions_become_store_errors() -> None:
     assert "too big" in store_error(OverflowError("too big")).message
     assert primary_code(OverflowError()) is None
 
 
-def test_only_locks_may_go_away_by_themselves() -> None:
+def test_only_lock_errors_are_busy() -> None:
     assert is_busy(failure(sqlite3.SQLITE_BUSY_SNAPSHOT))
     assert is_busy(failure(sqlite3.SQLITE_PROTOCOL))
     assert not is_busy(failure(sqlite3.SQLITE_FULL))

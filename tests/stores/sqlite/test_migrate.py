@@ -51,7 +51,7 @@ def test_another_programs_database_is_rejected_unchanged(connection: sqlite3.Con
 
 
 def test_a_failed_migration_is_rolled_back(connection: sqlite3.Connection) -> None:
-    # As if a table of ours were there already, in a database that says it is ours.
+    # A database with our application id already has one of our tables.
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("CREATE TABLE log (line)")
     with pytest.raises(sqlite3.Error):

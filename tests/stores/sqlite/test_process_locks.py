@@ -7,7 +7,7 @@ from filelock import Timeout
 from antiphon.stores.sqlite.process_locks import ProcessLocks
 
 
-def test_a_registered_owner_is_alive_until_it_leaves(tmp_path: Path) -> None:
+def test_registered_owner_is_alive_until_it_releases(tmp_path: Path) -> None:
     one, two = ProcessLocks(tmp_path), ProcessLocks(tmp_path)
     one.register()
     assert two.is_alive(one.owner_id)
@@ -20,16 +20,16 @@ def test_a_registered_owner_is_alive_until_it_leaves(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_nobody_locks_is_a_dead_owners(tmp_path: Path) -> None:
+def test_unlocked_owner_file_belongs_to_a_dead_process(tmp_path: Path) -> None:
     owners = ProcessLocks(tmp_path)
     dead = tmp_path / f"{7:016x}.lock"
     dead.touch()
     assert not owners.is_alive(7)
     assert not owners.is_alive(8)
-    assert not (tmp_path / f"{8:016x}.lock").exists(), "asking makes no file"
+    assert not (tmp_path / f"{8:016x}.lock").exists(), "the check creates no file"
 
 
-def test_sweeping_removes_the_dead_alone(tmp_path: Path) -> None:
+def test_remove_stale_removes_only_files_of_dead_owners(tmp_path: Path) -> None:
     living, sweeper = ProcessLocks(tmp_path), ProcessLocks(tmp_path)
     (tmp_path / f"{7:016x}.lock").touch()
     (tmp_path / "notes.txt").touch()
@@ -37,15 +37,15 @@ def test_sweeping_removes_the_dead_alone(tmp_path: Path) -> None:
     with sweeper.open_lock():
         sweeper.register()
         sweeper.remove_stale()
-        left = {entry.name for entry in tmp_path.iterdir()}
+        names_left = {entry.name for entry in tmp_path.iterdir()}
     names = {f"{owner.owner_id:016x}.lock" for owner in (living, sweeper)}
-    assert left == {"gate.lock", "notes.txt", *names}
+    assert names_left == {"gate.lock", "notes.txt", *names}
     assert sweeper.is_alive(living.owner_id)
     living.release()
     sweeper.release()
 
 
-def test_one_at_a_time_goes_through_the_gate(tmp_path: Path) -> None:
+def test_open_lock_is_exclusive(tmp_path: Path) -> None:
     one, two = ProcessLocks(tmp_path), ProcessLocks(tmp_path)
     with one.open_lock():
         waiting = two.open_lock()
@@ -54,12 +54,12 @@ def test_one_at_a_time_goes_through_the_gate(tmp_path: Path) -> None:
         except Timeout:
             pass
         else:
-            raise AssertionError("two are through the gate")
+            raise AssertionError("two locks are held at once")
     with waiting:
         assert waiting.is_locked
 
 
-def test_the_files_are_the_users_own(tmp_path: Path) -> None:
+def test_lock_files_are_readable_by_the_user_only(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         owners = ProcessLocks(tmp_path)

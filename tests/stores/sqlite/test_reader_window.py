@@ -1,4 +1,4 @@
-"""Parts of chains: the same in every store, and what reading one costs."""
+"""Windows of a chain: the same in every store, at a cost independent of the chain's length."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
 
 
 async def check_windows(store: StoreWithStores, head: Head, others: list[str]) -> None:
-    """Every window of a chain is a part of the whole."""
-    whole = await store.chain(head)
+    """Checks that every window is a slice of the whole chain."""
+    chain = await store.chain(head)
     for newest_first in (True, False):
-        ordered = whole[::-1] if newest_first else whole
+        ordered = chain[::-1] if newest_first else chain
         for begin in [None, *range(len(ordered))]:
             at = None if begin is None else ordered[begin].response_id
             for limit in (0, 1, 2, 5, 100):
@@ -44,41 +44,43 @@ async def check_windows(store: StoreWithStores, head: Head, others: list[str]) -
             assert await store.window(head, Window(9, at, newest_first)) == []
 
 
-async def test_a_part_of_a_chain_with_branches(store: Opener) -> None:
+async def test_window_of_a_chain_with_branches(store: Opener) -> None:
     async with store() as opened:
         trunk = await complete_turns(opened, 4)
         branch = await complete_turns(opened, 3, parent=trunk[1])
-        twig = await complete_turns(opened, 2, parent=branch[0])
+        nested_branch = await complete_turns(opened, 2, parent=branch[0])
         aside = await complete_turn(opened)
         theirs = await complete_turn(opened, tenant="other")
-        strange = ["", "conv_1", aside.response_id, theirs.response_id]
-        await check_windows(opened, trunk[-1], [*strange, *ids(branch)])
-        await check_windows(opened, branch[-1], [*strange, *ids(twig), trunk[2].response_id])
-        await check_windows(opened, twig[-1], [*strange, *ids(branch[1:])])
-        # As it was up to an earlier turn: what came later is not of it.
-        await check_windows(opened, trunk[2], [*strange, trunk[3].response_id])
-        whole = await opened.window(twig[-1], Window(100, newest_first=False))
-        parts = (*trunk[:2], *branch[:1], *twig)
-        assert [turn.response_id for turn in whole] == ids(parts)
+        unrelated = ["", "conv_1", aside.response_id, theirs.response_id]
+        await check_windows(opened, trunk[-1], [*unrelated, *ids(branch)])
+        await check_windows(
+            opened, branch[-1], [*unrelated, *ids(nested_branch), trunk[2].response_id]
+        )
+        await check_windows(opened, nested_branch[-1], [*unrelated, *ids(branch[1:])])
+        # A window up to an earlier turn has no later turns.
+        await check_windows(opened, trunk[2], [*unrelated, trunk[3].response_id])
+        chain = await opened.window(nested_branch[-1], Window(100, newest_first=False))
+        parts = (*trunk[:2], *branch[:1], *nested_branch)
+        assert [turn.response_id for turn in chain] == ids(parts)
 
 
-async def test_a_part_of_a_chain_from_which_turns_were_erased(store: Opener) -> None:
+async def test_window_of_a_chain_with_deleted_turns(store: Opener) -> None:
     async with store() as opened:
         heads = await complete_turns(opened, 9, parent=(await complete_turns(opened, 3))[1])
-        gone = random.Random(1).sample(ids(heads[:-1]), 4)
-        for name in gone:
+        deleted = random.Random(1).sample(ids(heads[:-1]), 4)
+        for name in deleted:
             await opened.delete("", name)
-        await check_windows(opened, await head_of(opened, heads[-1].response_id), gone)
+        await check_windows(opened, await head_of(opened, heads[-1].response_id), deleted)
 
 
-async def test_another_tenants_head_shows_nothing(store: Opener) -> None:
+async def test_window_of_another_tenants_head_is_empty(store: Opener) -> None:
     async with store() as opened:
         head = msgspec.structs.replace(await complete_turn(opened), tenant="other")
         assert await opened.window(head, Window(9)) == []
 
 
 def steps_of(path: Path, head: Head, window: Window) -> int:
-    """How many instructions SQLite's machine takes for a window."""
+    """The number of SQLite instructions that a window takes."""
     steps = 0
 
     def count() -> int:
@@ -94,7 +96,9 @@ def steps_of(path: Path, head: Head, window: Window) -> int:
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-async def test_a_window_costs_the_same_in_a_long_chain(tmp_path: Path, newest_first: bool) -> None:
+async def test_window_cost_does_not_depend_on_chain_length(
+    tmp_path: Path, newest_first: bool
+) -> None:
     path = tmp_path / "a.db"
     async with sqlite(path) as opened:
         short, long = await complete_turns(opened, 10), await complete_turns(opened, 200)

@@ -31,16 +31,16 @@ def no_blobs(number: int) -> Blob | None:
     raise AssertionError("these turns use no blobs")
 
 
-def rows_of(place: int, key: bytes = KEY, end: End | None = DONE) -> list[Row]:
+def rows_of(row_id: int, key: bytes = KEY, end: End | None = DONE) -> list[Row]:
     rows: list[Row] = [
-        header_row(place, key, 12.5, HEADER),
-        (place + 1, INPUT, None, user("Hi.")),
-        (place + 2, OUTPUT, None, assistant("Hello.")),
+        header_row(row_id, key, 12.5, HEADER),
+        (row_id + 1, INPUT, None, user("Hi.")),
+        (row_id + 2, OUTPUT, None, assistant("Hello.")),
     ]
-    return rows if end is None else [*rows, (place + END_POSITION, END, None, encode_end(end))]
+    return rows if end is None else [*rows, (row_id + END_POSITION, END, None, encode_end(end))]
 
 
-def test_a_header_comes_back() -> None:
+def test_header_row_round_trips() -> None:
     row_id, kind, key, text = header_row(9, KEY, 1_700_000_000.123456, Header("m"))
     assert (row_id, kind) == (9, TOP)
     assert key is not None
@@ -51,7 +51,7 @@ def test_a_header_comes_back() -> None:
     assert response_id_in(KEY) == ID
 
 
-def test_rows_become_turns() -> None:
+def test_rows_decode_to_turns() -> None:
     first, second = decode_turns(
         rows_of(row_id_of(3, 0)) + rows_of(row_id_of(3, 1), OTHER, end=None), None, no_blobs
     )
@@ -62,20 +62,20 @@ def test_rows_become_turns() -> None:
     assert second.previous_response_id == ID
 
 
-def test_a_tombstone_is_no_turn_but_still_the_turn_before() -> None:
+def test_tombstone_is_no_turn_but_is_the_previous_response() -> None:
     rows: list[Row] = [(row_id_of(1, 4), TOMBSTONE, OTHER, None), *rows_of(row_id_of(1, 5))]
     (turn,) = decode_turns(rows, "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_" + OTHER.hex()
 
 
-def test_the_turn_before_may_lie_elsewhere() -> None:
+def test_previous_response_can_be_in_another_thread() -> None:
     (turn,) = decode_turns(rows_of(row_id_of(2, 7)), "resp_before", no_blobs)
     assert turn.previous_response_id == "resp_before"
     assert decode_turns([], None, no_blobs) == []
 
 
-def test_a_turns_blobs_lie_between_its_header_and_its_items() -> None:
-    kept = {7: Blob("aa", b"seven"), 2**40: Blob("bb", b"large")}
+def test_blob_rows_between_header_and_items_are_decoded() -> None:
+    blobs = {7: Blob("aa", b"seven"), 2**40: Blob("bb", b"large")}
     (top, *items) = rows_of(row_id_of(1, 0))
     uses = [
         (1, BLOB_USE, encode_blob_use(7)),
@@ -83,8 +83,8 @@ def test_a_turns_blobs_lie_between_its_header_and_its_items() -> None:
         (3, BLOB_USE, encode_blob_use(99)),
     ]
     rows: list[Row] = [top, *[(row_id_of(1, 0) + pos, kind, key, None) for pos, kind, key in uses]]
-    rows += [(place + 3, kind, key, text) for place, kind, key, text in items[:-1]] + items[-1:]
-    (turn,) = decode_turns(rows, None, kept.get)
+    rows += [(row_id + 3, kind, key, text) for row_id, kind, key, text in items[:-1]] + items[-1:]
+    (turn,) = decode_turns(rows, None, blobs.get)
     assert turn.blobs == {"aa": b"seven", "bb": b"large"}
     assert (turn.input, turn.output) == ((user("Hi."),), (assistant("Hello."),))
     assert turn.end == DONE

@@ -1,4 +1,4 @@
-"""What is true of the SQLite store alone: files, processes, kills, full disks."""
+"""The SQLite store: files, several processes, kills, and full disks."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ async def open_and_close(path: Path) -> None:
         pass
 
 
-# Keeping
+# Durability
 
 
-async def test_turns_outlive_the_store(path: Path) -> None:
+async def test_turns_persist_after_reopening(path: Path) -> None:
     async with sqlite(path) as store:
         heads = await complete_turns(store, 3)
         branch = await complete_turn(store, parent=heads[0])
@@ -70,19 +70,19 @@ async def test_turns_outlive_the_store(path: Path) -> None:
         assert await ids_of(store, other) == ids([heads[0], branch, other])
 
 
-async def test_closing_keeps_what_was_promised(path: Path) -> None:
+async def test_closing_writes_all_queued_turns(path: Path) -> None:
     store = await open_sqlite(path)
     turns = [new_turn(str(number)) for number in range(100)]
-    promises = [store.begin(turn) for turn in turns]
-    promises += [store.write(turn.response_id, [], DONE) for turn in turns]
+    futures = [store.begin(turn) for turn in turns]
+    futures += [store.write(turn.response_id, [], DONE) for turn in turns]
     await store.close()
-    assert all(promise.done() and promise.exception() is None for promise in promises)
+    assert all(future.done() and future.exception() is None for future in futures)
     async with sqlite(path) as store:
         for turn in turns:
             assert not (await head_of(store, turn.response_id)).is_running
 
 
-async def test_closing_ends_the_turns_that_still_run(path: Path) -> None:
+async def test_closing_fails_running_turns_as_interrupted(path: Path) -> None:
     async with sqlite(path) as store:
         head = await begin_turn(store)
     async with sqlite(path) as store:
@@ -92,8 +92,8 @@ async def test_closing_ends_the_turns_that_still_run(path: Path) -> None:
         assert (turn.end.status, turn.end.error) == ("failed", INTERRUPTED)
 
 
-async def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path) -> None:
-    """Counts what reaches the write-ahead log, the only file that a commit writes to.
+async def test_bytes_written_per_turn_do_not_grow_with_the_chain(path: Path) -> None:
+    """Measures the write-ahead log, the only file that a commit writes to.
 
     It is emptied before each turn, so its size is what that turn wrote: whole pages, and
     a page more whenever one is full. Hence the sum of ten turns, not one turn's.
@@ -107,14 +107,14 @@ async def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path)
             written.append(path.with_name("turns.db-wal").stat().st_size)
         early, late = sum(written[1:11]), sum(written[199:209])
         assert 0.9 < late / early < 1.1
-        # A branch off the end shares all that lies before it, and pays for its thread.
+        # A branch from the end shares all earlier turns, and adds only its thread.
         query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
         before = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
         await complete_turn(store, f"{0:090}", f"{0:0190}", parent)
         assert parent is not None
-        grand = await head_of(store, (await store.chain(parent))[100].response_id)
+        ancestor = await head_of(store, (await store.chain(parent))[100].response_id)
         after = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
-        await complete_turn(store, f"{0:090}", f"{0:0190}", grand)
+        await complete_turn(store, f"{0:090}", f"{0:0190}", ancestor)
         branched = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
         assert after[0] is not None
         assert [b - a for a, b in zip(after, branched, strict=True)] == [  # type: ignore[operator]
@@ -123,25 +123,25 @@ async def test_a_chain_writes_as_much_at_its_end_as_at_its_beginning(path: Path)
         ]
 
 
-def test_the_file_holds_little_more_than_the_words(path: Path) -> None:
+def test_file_size_is_close_to_the_text_size(path: Path) -> None:
     words = 150
     run(open_and_close(path.with_name("empty.db")))
     empty = path.with_name("empty.db").stat().st_size
 
-    async def talk(store: SqliteStore) -> None:
+    async def complete_chain(store: SqliteStore) -> None:
         parent: Head | None = None
         for _ in range(20):
             parent = await complete_turn(store, "u" * words, "a" * words, parent)
 
     async def main() -> None:
         async with sqlite(path) as store:
-            await asyncio.gather(*[talk(store) for _ in range(32)])
+            await asyncio.gather(*[complete_chain(store) for _ in range(32)])
 
     run(main())
     assert path.stat().st_size - empty <= 32 * 20 * (1.5 * 2 * words + 500)
 
 
-async def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:
+async def test_closing_removes_the_write_ahead_log(path: Path) -> None:
     async with sqlite(path) as store:
         await complete_turns(store, 3)
         assert path.with_name("turns.db-wal").stat().st_size > 0
@@ -151,28 +151,28 @@ async def test_the_write_ahead_log_is_emptied_at_the_end(path: Path) -> None:
     ]
 
 
-async def test_erased_words_are_nowhere(path: Path) -> None:
+async def test_deleted_text_is_in_no_file(path: Path) -> None:
     async with sqlite(path) as store:
         first = await complete_turn(store, "unspeakable question", "unspeakable answer")
         second = await complete_turn(store, "harmless question", parent=first)
         long = await complete_turn(store, "unspeakable " * 2000, parent=second)
         await store.delete("", first.response_id)
         await store.delete("", long.response_id)
-        # The words go after the answer: the next job's answer comes after that.
+        # Erased text is overwritten after the deletion returns, and before the next job returns.
         await store.write(second.response_id, [], DONE)
         files = [path, path.with_name("turns.db-wal")]
-        held = b"".join(file.read_bytes() for file in files)
-        assert b"harmless" in held
-        assert b"unspeakable" not in held
+        file_bytes = b"".join(file.read_bytes() for file in files)
+        assert b"harmless" in file_bytes
+        assert b"unspeakable" not in file_bytes
     rows = query(path, "SELECT kind, length(key) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
     assert rows == [(4, 16), (4, 16)]
     assert query(path, "SELECT count(*) FROM log") == [(6,)]
 
 
-# Several at once
+# Several stores and processes
 
 
-async def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
+async def test_two_stores_on_one_file_see_each_others_turns(path: Path) -> None:
     async with sqlite(path) as one, sqlite(path) as two:
         parent = await complete_turn(one)
         assert await two.head("", parent.response_id) == parent
@@ -183,13 +183,13 @@ async def test_two_stores_on_one_file_see_each_other(path: Path) -> None:
         )
         heads = [await head_of(one, new.response_id) for new in children]
         assert len({(head.thread, head.seq) for head in heads}) == 10
-        # A turn that the other store runs is running, for this one too.
+        # A turn that runs in the other store is also running here.
         assert all([(await head_of(two, head.response_id)).is_running for head in heads])
         for head, reader in zip(heads, reversed(writers), strict=True):
             assert await ids_of(reader, head) == ids([parent, head])
 
 
-async def test_a_turn_erased_by_another_store_takes_nothing_more(path: Path) -> None:
+async def test_turn_deleted_by_another_store_ignores_writes(path: Path) -> None:
     async with sqlite(path) as one, sqlite(path) as two:
         head = await begin_turn(one)
         assert await two.delete("", head.response_id)
@@ -198,7 +198,7 @@ async def test_a_turn_erased_by_another_store_takes_nothing_more(path: Path) -> 
     assert query(path, "SELECT kind FROM log") == [(4,)]
 
 
-async def test_another_process_shares_the_file(path: Path) -> None:
+async def test_another_process_can_share_the_file(path: Path) -> None:
     async with sqlite(path) as store:
         mine = await begin_turn(store)
         with child("open", path) as process:
@@ -210,18 +210,18 @@ async def test_another_process_shares_the_file(path: Path) -> None:
         assert await store.turn("", theirs) is not None
 
 
-async def test_a_turn_of_a_living_process_runs_until_that_is_killed(path: Path) -> None:
+async def test_turn_of_another_process_runs_until_it_is_killed(path: Path) -> None:
     with child("hold", path) as process:
-        held = line(process)
+        file_bytes = line(process)
         async with sqlite(path) as store:
-            head = await head_of(store, held)
+            head = await head_of(store, file_bytes)
             assert head.is_running
-            turn = await store.turn("", held)
+            turn = await store.turn("", file_bytes)
             assert turn is not None
             assert turn.end is None
             process.kill()
             process.wait()
-            # A store that lives on sees it, whichever way it asks.
+            # Another open store sees it in every read.
             (turn,) = await store.chain(head)
             assert turn.end is not None
             assert (turn.end.status, turn.end.error) == ("failed", INTERRUPTED)
@@ -229,18 +229,18 @@ async def test_a_turn_of_a_living_process_runs_until_that_is_killed(path: Path) 
                 (user("Wait for me."),),
                 (assistant("I will"),),
             )
-            assert not (await head_of(store, held)).is_running
+            assert not (await head_of(store, file_bytes)).is_running
 
 
 @pytest.mark.parametrize("ask", ["head", "turn", "open"])
-async def test_a_dead_process_is_noticed(path: Path, ask: str) -> None:
+async def test_turns_of_a_dead_process_are_failed_on_access(path: Path, ask: str) -> None:
     async with sqlite(path) as store:
         with child("hold", path) as process:
-            held = line(process)
+            file_bytes = line(process)
         if ask == "head":
-            assert not (await head_of(store, held)).is_running
+            assert not (await head_of(store, file_bytes)).is_running
         elif ask == "turn":
-            turn = await store.turn("", held)
+            turn = await store.turn("", file_bytes)
             assert turn is not None
             assert turn.end is not None
             assert isinstance(turn.end.error, TurnError)
@@ -251,7 +251,7 @@ async def test_a_dead_process_is_noticed(path: Path, ask: str) -> None:
     assert query(path, "SELECT count(*) FROM running") == [(0,)]
 
 
-async def test_opening_removes_the_locks_of_the_dead(path: Path) -> None:
+async def test_opening_removes_locks_of_dead_processes(path: Path) -> None:
     with child("hold", path) as process:
         line(process)
     locks = path.with_name("turns.db-owners")
@@ -262,31 +262,31 @@ async def test_opening_removes_the_locks_of_the_dead(path: Path) -> None:
     assert [file.name for file in locks.iterdir()] == ["gate.lock"]
 
 
-async def test_two_processes_may_make_the_file_at_once(path: Path) -> None:
+async def test_processes_can_create_the_file_concurrently(path: Path) -> None:
     with child("open", path) as one, child("open", path) as two, child("open", path) as three:
-        made = {line(one), line(two), line(three)}
+        created_ids = {line(one), line(two), line(three)}
         assert [process.wait() for process in (one, two, three)] == [0, 0, 0]
 
     async with sqlite(path) as store:
-        assert {line.response_id for line in await store.recent_threads("", 9)} == made
+        assert {line.response_id for line in await store.recent_threads("", 9)} == created_ids
 
 
-def test_a_kill_loses_nothing_that_was_confirmed(path: Path) -> None:
-    luck = random.Random(7)
+def test_kill_loses_no_confirmed_turn(path: Path) -> None:
+    generator = random.Random(7)
     confirmed: dict[str, tuple[str, str]] = {}
 
-    async def look(store: SqliteStore) -> None:
-        for response_id, (said, parent) in confirmed.items():
+    async def check_confirmed(store: SqliteStore) -> None:
+        for response_id, (lines, parent) in confirmed.items():
             turn = await store.turn("", response_id)
             assert turn is not None
-            assert turn.input == (user(f"{said}?"),)
-            assert turn.output == (assistant(f"{said}."), assistant(f"{said}!"))
+            assert turn.input == (user(f"{lines}?"),)
+            assert turn.output == (assistant(f"{lines}."), assistant(f"{lines}!"))
             assert turn.end == DONE
             assert (turn.previous_response_id or "-") == parent
 
     async def main() -> None:
         async with sqlite(path) as store:
-            await look(store)
+            await check_confirmed(store)
             for recent in await store.recent_threads("", 1_000_000):
                 turns = await store.chain(await head_of(store, recent.response_id))
                 assert len(turns) == recent.turns
@@ -294,21 +294,21 @@ def test_a_kill_loses_nothing_that_was_confirmed(path: Path) -> None:
 
     for _ in range(10):
         with child("talk", path) as process:
-            said = [line(process) for _ in range(luck.randrange(1, 60))]
+            lines = [line(process) for _ in range(generator.randrange(1, 60))]
             process.kill()
             assert process.stdout is not None
-            # What it said before the kill, a last line cut short left out.
-            said += [rest for rest in process.stdout.read().split("\n")[:-1] if rest]
-        confirmed.update((id, (text, parent)) for id, text, parent in map(str.split, said))
+            # Its output before the kill, without an incomplete last line.
+            lines += [rest for rest in process.stdout.read().split("\n")[:-1] if rest]
+        confirmed.update((id, (text, parent)) for id, text, parent in map(str.split, lines))
         run(main())
     assert query(path, "SELECT count(*) FROM running") == [(0,)]
     assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-# Trouble
+# Failures
 
 
-def test_a_full_disk_is_an_error_and_then_over(path: Path) -> None:
+def test_full_disk_is_an_error_until_space_is_free(path: Path) -> None:
     with child("full", path, "300000") as process:
         turns, sentence = line(process).split(" ", 1)
         assert process.wait() == 0
@@ -316,12 +316,12 @@ def test_a_full_disk_is_an_error_and_then_over(path: Path) -> None:
     assert "disk" in sentence
 
 
-async def test_damage_is_an_error_with_advice(path: Path) -> None:
+async def test_damaged_file_is_a_store_error(path: Path) -> None:
     async with sqlite(path) as store:
         heads = await complete_turns(store, 30)
     async with sqlite(path) as store:
         with path.open("r+b") as file:
-            # All but the first page, which holds the schema.
+            # All pages except the first, which has the schema.
             file.seek(4096)
             file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
         for reading in (
@@ -336,7 +336,7 @@ async def test_damage_is_an_error_with_advice(path: Path) -> None:
             await store.begin(new_turn("Hi."))
 
 
-async def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
+async def test_invalid_rows_are_a_store_error(path: Path) -> None:
     async with sqlite(path) as store:
         head = await complete_turn(store)
         for damage in ("key = x'00'", "key = NULL", "text = NULL", "text = 99"):
@@ -347,20 +347,20 @@ async def test_rows_that_make_no_sense_are_an_error(path: Path) -> None:
                 await store.recent_threads("", 1)
 
 
-async def test_a_read_that_meets_a_lock_waits_for_it(path: Path) -> None:
+async def test_read_waits_for_a_lock(path: Path) -> None:
     async with sqlite(path) as store:
         head = await complete_turn(store)
         with child("maim", path) as process:
             line(process)
             reading = asyncio.ensure_future(store.head("", head.response_id))
-            # It runs up to the lock before anything else does.
+            # The read runs up to the lock first.
             await asyncio.sleep(0)
             assert not reading.done()
             process.communicate("die\n")
             assert await reading == head
 
 
-async def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
+async def test_files_are_readable_by_the_user_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "turns.db"
 
     def mode(file: Path) -> int:

@@ -1,4 +1,4 @@
-"""One transaction's work, on a database in memory: places, limits, and what is undone."""
+"""One write transaction, on an in-memory database: row ids, limits, and rollback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def count(connection: sqlite3.Connection, table: str) -> int:
     return number
 
 
-def test_nothing_is_written_before_it_is_flushed(connection: sqlite3.Connection) -> None:
+def test_nothing_is_written_before_flush(connection: sqlite3.Connection) -> None:
     batch = WriteTransaction(connection, ME, {})
     new = new_turn("Hi.")
     batch.begin(new)
@@ -47,7 +47,7 @@ def test_nothing_is_written_before_it_is_flushed(connection: sqlite3.Connection)
     assert batch.changed_turns == {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2)}
 
 
-def test_a_turn_that_begins_and_ends_in_one_batch_never_runs(
+def test_turn_that_begins_and_ends_in_one_transaction_is_never_running(
     connection: sqlite3.Connection,
 ) -> None:
     batch = WriteTransaction(connection, ME, {})
@@ -60,7 +60,7 @@ def test_a_turn_that_begins_and_ends_in_one_batch_never_runs(
     assert (count(connection, "running"), count(connection, "log")) == (0, 4)
 
 
-def test_a_second_child_branches_within_a_batch_too(connection: sqlite3.Connection) -> None:
+def test_children_begun_in_one_transaction_become_branches(connection: sqlite3.Connection) -> None:
     batch = WriteTransaction(connection, ME, {})
     root = new_turn("root")
     batch.begin(root)
@@ -68,15 +68,17 @@ def test_a_second_child_branches_within_a_batch_too(connection: sqlite3.Connecti
     children = [new_turn("child", parent=head(1, 0, root.response_id)) for _ in range(3)]
     for child in children:
         batch.begin(child)
-    places = [batch.changed_turns[child.response_id] for child in children]
-    assert [place.row_id for place in places if place] == [
+    open_turns = [batch.changed_turns[child.response_id] for child in children]
+    assert [open_turn.row_id for open_turn in open_turns if open_turn] == [
         row_id_of(1, 1),
         row_id_of(2, 1),
         row_id_of(3, 1),
     ]
 
 
-def test_the_record_of_running_turns_is_not_touched(connection: sqlite3.Connection) -> None:
+def test_transaction_does_not_change_the_given_running_turns(
+    connection: sqlite3.Connection,
+) -> None:
     first = WriteTransaction(connection, ME, {})
     new = new_turn("Hi.")
     first.begin(new)
@@ -89,7 +91,7 @@ def test_the_record_of_running_turns_is_not_touched(connection: sqlite3.Connecti
     assert second.changed_turns == {new.response_id: None}
 
 
-def test_a_reaped_owners_turns_end_and_no_others(connection: sqlite3.Connection) -> None:
+def test_fail_orphans_ends_only_the_owners_turns(connection: sqlite3.Connection) -> None:
     dead, living = WriteTransaction(connection, ME, {}), WriteTransaction(connection, ME + 1, {})
     dead.begin(new_turn("Hi."))
     dead.begin(new_turn("Hi."))
@@ -102,7 +104,7 @@ def test_a_reaped_owners_turns_end_and_no_others(connection: sqlite3.Connection)
     assert len(connection.execute("SELECT 1 FROM log WHERE kind = 3").fetchall()) == 2
 
 
-def test_images_are_written_and_erased_with_their_turns_or_not_at_all(
+def test_images_are_written_and_erased_atomically_with_their_turn(
     connection: sqlite3.Connection,
 ) -> None:
     tables = ("blobs", "log", "responses")
@@ -111,7 +113,7 @@ def test_images_are_written_and_erased_with_their_turns_or_not_at_all(
     new = new_turn(images=[b"cat"])
     batch.begin(new)
     batch.flush()
-    # As a crash would.
+    # As after a crash.
     connection.execute("ROLLBACK")
     assert [count(connection, table) for table in tables] == [0, 0, 0]
     batch = WriteTransaction(connection, ME, {})
@@ -145,7 +147,7 @@ def too_many_items_and_images() -> NewTurn:
     ],
     ids=["items", "images", "turns", "tenant", "id"],
 )
-def test_what_cannot_be_kept_is_refused_before_anything_is_written(
+def test_invalid_turn_is_refused_before_anything_is_written(
     connection: sqlite3.Connection, new: NewTurn
 ) -> None:
     batch = WriteTransaction(connection, ME, {})
@@ -157,7 +159,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(
     assert count(connection, "blobs") == 0
 
 
-def test_a_turn_is_full_at_some_point(connection: sqlite3.Connection) -> None:
+def test_turn_over_max_items_is_refused(connection: sqlite3.Connection) -> None:
     batch = WriteTransaction(connection, ME, {})
     new = new_turn("Hi.")
     batch.begin(new)
@@ -169,7 +171,7 @@ def test_a_turn_is_full_at_some_point(connection: sqlite3.Connection) -> None:
     assert count(connection, "log") == MAX_ITEMS + 2
 
 
-def test_threads_run_out_with_an_error(connection: sqlite3.Connection) -> None:
+def test_thread_over_max_thread_is_refused(connection: sqlite3.Connection) -> None:
     connection.execute(TURN_SQL["add_thread"], (MAX_THREAD - 1, "", 1, None))
     batch = WriteTransaction(connection, ME, {})
     batch.begin(new_turn("the last"))

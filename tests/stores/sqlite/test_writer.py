@@ -1,4 +1,4 @@
-"""The writing thread: order, shared commits, blame, locks, full disks, and its end."""
+"""The writer thread: order, shared commits, failing jobs, locks, full disks, and stopping."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from support.store_turns import DONE, assistant, new_turn, run
 from support.store_writers import count, writing
 
 
-class Hold:
-    """A job that keeps the thread busy, so that those after it share a commit."""
+class BlockingJob:
+    """A job that blocks the writer thread, so that later jobs share a commit."""
 
     def __init__(self, writer: Writer) -> None:
         self._go = threading.Event()
@@ -36,20 +36,20 @@ class Hold:
         self._go.set()
 
 
-async def test_jobs_that_wait_share_a_commit(tmp_path: Path) -> None:
+async def test_queued_jobs_share_a_commit(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, _):
-        hold = Hold(writer)
-        await asyncio.to_thread(hold.started.wait)
+        blocking_job = BlockingJob(writer)
+        await asyncio.to_thread(blocking_job.started.wait)
         seen: list[WriteTransaction] = []
         later = [writer.submit(seen.append) for _ in range(50)]
         assert not any(future.done() for future in later)
-        hold.release()
-        await asyncio.gather(hold.done, *later)
+        blocking_job.release()
+        await asyncio.gather(blocking_job.done, *later)
         assert len(seen) == 50
         assert len({id(batch) for batch in seen}) == 1
 
 
-async def test_jobs_are_done_in_order_and_say_what_they_found(tmp_path: Path) -> None:
+async def test_jobs_run_in_order_and_return_results(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, _):
         new = new_turn("Hi.")
         futures = [
@@ -61,10 +61,10 @@ async def test_jobs_are_done_in_order_and_say_what_they_found(tmp_path: Path) ->
         assert await asyncio.gather(*futures) == [None, True, None, False]
 
 
-async def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
+async def test_failing_job_does_not_affect_other_jobs(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, database):
-        hold = Hold(writer)
-        await asyncio.to_thread(hold.started.wait)
+        blocking_job = BlockingJob(writer)
+        await asyncio.to_thread(blocking_job.started.wait)
         good = [new_turn(str(number)) for number in range(3)]
         twice = new_turn("again", response_id=good[0].response_id)
         unsayable = new_turn("Hi.", header=Header(object()))  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ async def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
         futures.append(
             writer.submit(WriteTransaction.write, good[0].response_id, (assistant("a"),), DONE)
         )
-        hold.release()
+        blocking_job.release()
         results = await asyncio.gather(*futures, return_exceptions=True)
         kinds = [type(result) for result in results]
         nothing = type(None)
@@ -91,8 +91,8 @@ async def test_one_bad_job_does_not_spoil_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flushed", [False, True])
-async def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed: bool) -> None:
-    """Not even if it is ours who refuse it, and others share its commit."""
+async def test_partially_failed_job_is_rolled_back(tmp_path: Path, flushed: bool) -> None:
+    """Even if the job raises a ``StoreError``, and other jobs share its commit."""
     half = new_turn("half")
 
     def begin_and_fail(batch: WriteTransaction) -> None:
@@ -106,8 +106,8 @@ async def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed:
         raise StoreError("No.")
 
     async with writing(tmp_path) as (writer, database):
-        hold = Hold(writer)
-        await asyncio.to_thread(hold.started.wait)
+        blocking_job = BlockingJob(writer)
+        await asyncio.to_thread(blocking_job.started.wait)
         good = [new_turn(str(number)) for number in range(4)]
         batches: list[WriteTransaction] = []
         futures = [
@@ -120,22 +120,22 @@ async def test_a_job_that_fails_half_way_leaves_nothing(tmp_path: Path, flushed:
             writer.submit(WriteTransaction.write, half.response_id, (), DONE),
             writer.submit(WriteTransaction.begin, good[3]),
         ]
-        hold.release()
+        blocking_job.release()
         results = await asyncio.gather(*futures, return_exceptions=True)
         failed = [isinstance(result, StoreError) for result in results]
         assert failed == [False, True, False, True, False, False, True, False]
         assert (count(database, "responses"), count(database, "log")) == (4, 8)
 
 
-async def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_path: Path) -> None:
+async def test_job_failing_before_its_writes_does_not_split_the_commit(tmp_path: Path) -> None:
     def fail(batch: WriteTransaction) -> None:
-        # Writes what others have collected, whose ends have triggers write more.
+        # Writes what other jobs have collected; the ends of turns fire triggers.
         batch.flush()
         raise StoreError("No.")
 
     async with writing(tmp_path) as (writer, _):
-        hold = Hold(writer)
-        await asyncio.to_thread(hold.started.wait)
+        blocking_job = BlockingJob(writer)
+        await asyncio.to_thread(blocking_job.started.wait)
         batches: list[WriteTransaction] = []
         new = new_turn("Hi.")
         futures = [
@@ -144,13 +144,13 @@ async def test_a_job_that_fails_before_it_writes_costs_the_others_nothing(tmp_pa
             writer.submit(fail),
             writer.submit(batches.append),
         ]
-        hold.release()
+        blocking_job.release()
         await asyncio.gather(*futures, return_exceptions=True)
         assert len(batches) == 1
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), IndexError("odd"), OSError("gone")])
-async def test_upkeep_that_fails_does_not_end_the_thread(
+async def test_failing_checkpoint_does_not_end_the_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(self: Writer) -> bool:
@@ -166,7 +166,7 @@ async def test_upkeep_that_fails_does_not_end_the_thread(
         await writer.wait_stopped()
 
 
-async def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None:
+async def test_full_database_is_an_error_until_there_is_room(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, database):
         first = new_turn("before")
         await writer.submit(WriteTransaction.begin, first)
@@ -177,21 +177,21 @@ async def test_a_full_database_is_an_error_until_there_is_room(tmp_path: Path) -
         results = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(result) for result in results] == [StoreError] * 3
         assert all("full" in str(result) for result in results)
-        # What is small still fits, and once there is room so does the rest.
+        # Small writes still fit, and the rest succeeds once there is room.
         await writer.submit(WriteTransaction.write, first.response_id, (assistant("a"),), DONE)
         database.write_connection.execute("PRAGMA max_page_count = 100000")
         await asyncio.gather(*[writer.submit(WriteTransaction.begin, new) for new in large])
         assert (count(database, "responses"), count(database, "threads")) == (4, 4)
 
 
-async def test_another_processs_lock_is_waited_for(tmp_path: Path) -> None:
+async def test_writer_waits_for_another_processs_lock(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, database):
         other = sqlite3.connect(database.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         waiting = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
         other.execute("COMMIT")
         await asyncio.gather(*waiting)
-        # One that is kept too long fails them all, without waiting once for each.
+        # A lock that is held too long fails all jobs, without a wait for each.
         database.write_connection.execute("PRAGMA busy_timeout = 1")
         other.execute("BEGIN IMMEDIATE")
         refused = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(5)]
@@ -204,18 +204,18 @@ async def test_another_processs_lock_is_waited_for(tmp_path: Path) -> None:
         assert count(database, "responses") == 6
 
 
-async def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) -> None:
+async def test_stopping_finishes_queued_jobs_and_refuses_new_ones(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, _):
-        hold = Hold(writer)
+        blocking_job = BlockingJob(writer)
         queued = [writer.submit(WriteTransaction.begin, new_turn("Hi.")) for _ in range(20)]
         writer.stop()
         writer.stop()
         refused = writer.submit(WriteTransaction.begin, new_turn("Hi."))
         assert isinstance(refused.exception(), StoreError)
-        hold.release()
+        blocking_job.release()
         await writer.wait_stopped()
         assert all(future.done() and future.exception() is None for future in queued)
-    # Left by the end: nothing runs.
+    # After stopping, nothing runs.
     database = open_database(tmp_path / "turns.db")
     assert (count(database, "responses"), count(database, "running")) == (20, 0)
     database.write_connection.close()
@@ -224,16 +224,16 @@ async def test_stopping_does_what_is_queued_and_takes_no_more(tmp_path: Path) ->
     database.process_locks.release()
 
 
-def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
+def test_queued_jobs_complete_after_the_event_loop_ends(tmp_path: Path) -> None:
     database = open_database(tmp_path / "turns.db")
 
     async def main() -> Writer:
         writer = Writer(database)
-        hold = Hold(writer)
-        await asyncio.to_thread(hold.started.wait)
+        blocking_job = BlockingJob(writer)
+        await asyncio.to_thread(blocking_job.started.wait)
         writer.submit(WriteTransaction.begin, new_turn("Hi."))
         writer.stop()
-        asyncio.get_running_loop().call_soon(hold.release)
+        asyncio.get_running_loop().call_soon(blocking_job.release)
         return writer
 
     run(main())
@@ -246,51 +246,53 @@ def test_a_loop_that_is_gone_stops_no_work(tmp_path: Path) -> None:
     database.process_locks.release()
 
 
-async def test_the_log_starts_over_while_readers_overlap(tmp_path: Path) -> None:
+async def test_wal_size_stays_bounded_with_overlapping_readers(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, database):
-        over = threading.Event()
-        reading = asyncio.get_running_loop().run_in_executor(None, overlap, database, over)
+        finished = threading.Event()
+        reading = asyncio.get_running_loop().run_in_executor(
+            None, read_overlapping, database, finished
+        )
         sizes = []
         for _ in range(60):
             await writer.submit(WriteTransaction.begin, new_turn("x" * 1_000_000))
             sizes.append(database.wal_path.stat().st_size)
-        over.set()
+        finished.set()
         assert await reading > 0
         assert max(sizes) < MAX_WAL_BYTES + 20_000_000
 
 
-def overlap(database: DatabaseConnections, over: threading.Event) -> int:
-    """Read so that at every moment some reader is in the middle; how often."""
-    going, coming = database.connect_reader(), database.connect_reader()
+def read_overlapping(database: DatabaseConnections, finished: threading.Event) -> int:
+    """Keeps at least one read transaction open at any time; returns how many ended."""
+    current, upcoming = database.connect_reader(), database.connect_reader()
     number = 0
-    look(going)
-    while not over.is_set():
-        look(coming)
-        # As long as a slow read takes.
-        over.wait(0.01)
-        going.execute("ROLLBACK")
-        going, coming = coming, going
+    begin_read(current)
+    while not finished.is_set():
+        begin_read(upcoming)
+        # The duration of a slow read.
+        finished.wait(0.01)
+        current.execute("ROLLBACK")
+        current, upcoming = upcoming, current
         number += 1
-    going.close()
-    coming.close()
+    current.close()
+    upcoming.close()
     return number
 
 
-def look(reader: sqlite3.Connection) -> None:
+def begin_read(reader: sqlite3.Connection) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM running").fetchall()
 
 
-async def test_a_job_that_may_wait_goes_along_with_the_next_or_by_itself(tmp_path: Path) -> None:
+async def test_delayed_job_commits_with_the_next_job_or_after_its_delay(tmp_path: Path) -> None:
     order: list[str] = []
 
     def job(name: str) -> Callable[[WriteTransaction], None]:
         return lambda batch: order.append(name)
 
     async with writing(tmp_path) as (writer, _):
-        off = writer.submit(job("first"), max_delay=60)
+        delayed = writer.submit(job("first"), max_delay=60)
         await writer.submit(job("second"))
-        assert off.done()
+        assert delayed.done()
         await writer.submit(job("alone"), max_delay=0.001)
     with pytest.raises(StoreError):
         await writer.submit(job("late"), max_delay=60)

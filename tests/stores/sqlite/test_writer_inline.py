@@ -1,4 +1,4 @@
-"""Commits on the event loop's thread: of a turn that runs alone, while they are short."""
+"""Inline commits on the event loop's thread: for a turn that runs alone, while they are fast."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ async def begin_and_end(writer: Writer) -> None:
 
 @pytest.fixture(autouse=True)
 def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is no slow disk."""
+    """Treats every commit as fast, also on a loaded computer."""
     monkeypatch.setattr("antiphon.stores.sqlite.writer._MAX_INLINE_SECONDS", 60.0)
 
 
-async def test_a_job_alone_is_on_disk_without_the_thread(tmp_path: Path) -> None:
+async def test_lone_job_commits_on_the_event_loop_thread(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, database):
         assert await thread_of(writer) == threading.current_thread().name
         await begin_and_end(writer)
@@ -51,13 +51,13 @@ async def test_a_job_alone_is_on_disk_without_the_thread(tmp_path: Path) -> None
         assert await thread_of(writer, is_alone=False) == "antiphon-writer"
 
 
-async def test_one_job_that_is_not_alone_takes_all_to_the_thread(tmp_path: Path) -> None:
+async def test_one_concurrent_job_moves_all_jobs_to_the_writer_thread(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, _):
         names = await asyncio.gather(thread_of(writer), thread_of(writer, is_alone=False))
         assert set(names) == {"antiphon-writer"}
 
 
-async def test_order_is_kept_behind_jobs_that_the_thread_has(tmp_path: Path) -> None:
+async def test_lone_job_runs_after_jobs_queued_in_the_writer_thread(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, _):
         go, order = threading.Event(), list[str]()
 
@@ -75,7 +75,7 @@ async def test_order_is_kept_behind_jobs_that_the_thread_has(tmp_path: Path) -> 
         assert order == ["first", "second"]
 
 
-async def test_another_processs_lock_is_waited_for_in_the_thread(tmp_path: Path) -> None:
+async def test_writer_thread_waits_for_another_processs_lock(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, _):
         other = sqlite3.connect(tmp_path / "turns.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -89,7 +89,7 @@ async def test_another_processs_lock_is_waited_for_in_the_thread(tmp_path: Path)
         assert await waiting == "antiphon-writer"
 
 
-async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
+async def test_failing_inline_job_does_not_affect_others(tmp_path: Path) -> None:
     async with writing(tmp_path) as (writer, database):
 
         def fail(transaction: WriteTransaction) -> None:
@@ -105,7 +105,7 @@ async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
         assert count(database, "responses") == 1
 
 
-async def test_after_a_slow_commit_the_thread_commits(
+async def test_slow_inline_commit_moves_commits_to_the_writer_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("antiphon.stores.sqlite.writer._MAX_INLINE_SECONDS", -1.0)
@@ -114,7 +114,7 @@ async def test_after_a_slow_commit_the_thread_commits(
         assert await thread_of(writer) == "antiphon-writer"
 
 
-async def test_the_write_ahead_log_is_copied_back_by_the_thread(
+async def test_writer_thread_checkpoints_after_inline_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("antiphon.stores.sqlite.writer._COMMITS_PER_CHECKPOINT", 10)
@@ -127,16 +127,16 @@ async def test_the_write_ahead_log_is_copied_back_by_the_thread(
         assert path.stat().st_size > before
 
 
-async def test_turns_with_large_items_or_images_are_left_to_the_thread(tmp_path: Path) -> None:
+async def test_turns_with_large_items_or_images_use_the_writer_thread(tmp_path: Path) -> None:
     async with sqlite(tmp_path / "turns.db") as store:
         seen: list[bool] = []
         submit = store._database._writer.submit
 
-        def watched(*arguments: Any, **options: Any) -> asyncio.Future[Any]:
+        def recording_submit(*arguments: Any, **options: Any) -> asyncio.Future[Any]:
             seen.append(options.get("is_alone", False))
             return submit(*arguments, **options)
 
-        store._database._writer.submit = watched  # type: ignore[method-assign]
+        store._database._writer.submit = recording_submit  # type: ignore[method-assign]
         await complete_turn(store)
         assert seen == [True, True]
         await complete_turn(store, "x" * 100_000)
@@ -145,5 +145,5 @@ async def test_turns_with_large_items_or_images_are_left_to_the_thread(tmp_path:
         assert seen[4:] == [False, True]
         await store.begin(new_turn("Hi."))
         await complete_turn(store)
-        # Two run now.
+        # Two turns run now.
         assert seen[6:] == [True, False, False]

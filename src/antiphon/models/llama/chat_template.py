@@ -2,13 +2,14 @@
 
 Templates of small models know three roles and plain text. All other content of a history is
 rendered as such text, and consecutive messages of one role are joined, because many templates
-require alternating roles.
+require alternating roles. What a template takes of system messages, its own text says.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -40,6 +41,100 @@ _ROLES = {
 _TOOL_ROLES = ("tool", "function")
 #: Appended to a tool's result. Without it a small model greets, or asks what to do.
 _FOLLOW_UP_QUESTION = "So what is the answer?"
+
+
+#: Which system messages a template takes: any, one as the first message, or none.
+SystemRole: TypeAlias = Literal["any", "first", "none"]
+#: From the template that takes most to the one that takes least.
+SYSTEM_ROLES: Final[tuple[SystemRole, ...]] = ("any", "first", "none")
+_REFUSES_SYSTEM = re.compile(
+    r"system (?:role|messages?|prompts?)[^'\"]{0,20} not (?:be )?(?:supported|allowed)"
+    r"|(?:does not|doesn't|not) support[^'\"]{0,20} system"
+    r"|only user(?:,| and) (?:assistant|model)\b(?![^'\"]*system)",
+    re.IGNORECASE,
+)
+#: One that treats roles by their names; others write any role's name.
+_NAMES_USER = re.compile(r"""['"]user['"]""")
+#: In place of a person's first message, where the history begins with an answer.
+_BEGINNING: Final = "Hello."
+
+#: For a model without a template: a dialogue as books and web pages have it.
+DIALOGUE_TEMPLATE: Final = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% elif message['role'] == 'user' %}User: {{ message['content'] }}"
+    "{% else %}Assistant: {{ message['content'] }}{% endif %}{{ '\n\n' }}"
+    "{% endfor %}Assistant:"
+)
+#: Where such a model's answer ends: it goes on with the next speaker, or with the markup of a
+#: family whose texts it has read.
+DIALOGUE_STOPS: Final = (
+    *("\n\nUser:", "\n\nAssistant:", "\n\nSystem:", "\n\nHuman:", "\n\n### "),
+    *("\nUser:", "\nAssistant:", "\nSystem:", "\nHuman:", "\n### "),
+    *("<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<start_of_turn>"),
+    *("<end_of_turn>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>", "[INST]", "</s>"),
+)
+
+
+def system_role_of(template: str | None) -> SystemRole:
+    """Which system messages a chat template takes, by its text.
+
+    One that raises errors is strict about the order of roles too, and takes one at most.
+    """
+    if template is None:
+        return "any"
+    drops_system = "system" not in template and _NAMES_USER.search(template)
+    if drops_system or _REFUSES_SYSTEM.search(template):
+        return "none"
+    return "first" if "raise_exception" in template else "any"
+
+
+_BASE_NAME = re.compile(r"(?<![a-z])(?:base|pretrained|pt)(?![a-z])", re.IGNORECASE)
+_CHAT_NAME = re.compile(r"instruct|chat|(?<![a-z])it(?![a-z])|assistant|sft|dpo", re.IGNORECASE)
+
+
+def load_warning(template: str | None, names: Sequence[str], file_name: str) -> str:
+    """What a user should know of a model that was not trained to chat, to follow its name."""
+    if template is None:
+        return (
+            "has no chat template: it is a base model, or its file was converted without one. "
+            "It continues a dialogue as text, and may not answer; use a file of an instruct model."
+        )
+    said = " ".join((*names, file_name))
+    if _BASE_NAME.search(said) and not _CHAT_NAME.search(said):
+        return (
+            "is a base model by its name: it continues texts and may not answer; use a file of an "
+            "instruct model."
+        )
+    return ""
+
+
+def fit_roles(messages: Sequence[PromptMessage], system_role: SystemRole) -> list[PromptMessage]:
+    """Messages as a template with this rule takes them, no word lost; the argument stays as it is.
+
+    System messages that have no place of their own are put before what the person says next. The
+    roles alternate then, and begin with the person's.
+    """
+    if system_role == "any":
+        return list(messages)
+    fitted: list[PromptMessage] = []
+    count = 0
+    while system_role == "first" and count < len(messages) and messages[count].role == "system":
+        count += 1
+    if count:
+        fitted.append(_join_messages("system", messages[:count]))
+    for message in messages[count:]:
+        role = "user" if message.role == "system" else message.role
+        if role == "assistant" and (not fitted or fitted[-1].role == "system"):
+            fitted.append(PromptMessage("user", _BEGINNING))
+        _append_message(fitted, PromptMessage(role, message.content))
+    if not fitted or fitted[-1].role == "system":
+        fitted = [PromptMessage("user", one.content) for one in fitted]
+    return fitted
+
+
+def _join_messages(role: str, messages: Sequence[PromptMessage]) -> PromptMessage:
+    return PromptMessage(role, "\n\n".join(one.content for one in messages))
 
 
 class _Part(msgspec.Struct):
@@ -105,23 +200,28 @@ _messages_decoder = msgspec.json.Decoder(list[_Message])
 _encoder = msgspec.json.Encoder()
 
 
-def prompt_body(
+def prompt_body(  # noqa: PLR0913
     prompt_messages: Sequence[PromptMessage],
     options: Options,
     *,
     escaper: ControlTokenEscaper,
     window: int,
     top_logprobs: int = 0,
+    stops: Sequence[str] = (),
 ) -> bytes:
     """The JSON body for ``handle_chat_completions``; ``window`` is in tokens.
 
-    ``top_logprobs``: the number of likeliest tokens to report at each position. Raises
-    ``InvalidRequestError`` and ``ContextLengthExceededError``.
+    ``top_logprobs``: the number of likeliest tokens to report at each position. ``stops`` end an
+    answer in words besides those of the options. Raises ``InvalidRequestError`` and
+    ``ContextLengthExceededError``.
     """
     body = _Body(escape_messages(prompt_messages, escaper=escaper, window=window))
     if top_logprobs:
         body.logprobs, body.top_logprobs = True, top_logprobs
-    return _encoder.encode(_with_options(body, options))
+    body = _with_options(body, options)
+    if stops and options.text_format is None:
+        body.stop = [*(body.stop or ()), *stops]
+    return _encoder.encode(body)
 
 
 def template_body(

@@ -68,9 +68,13 @@ class TokenizeRequest(_Frame, frozen=True):
 
 
 class Ready(_Frame, frozen=True):
-    """The model is loaded; ``window`` is a call's context window, in tokens."""
+    """The model is loaded; ``window`` is a call's context window, in tokens.
+
+    ``warning``: what its user should know of it, as a sentence.
+    """
 
     window: int
+    warning: str = ""
 
 
 class LoadFailed(_Frame, frozen=True):

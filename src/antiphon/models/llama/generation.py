@@ -15,7 +15,10 @@ import msgspec
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import AntiphonError, ContextLengthExceededError, ImageInputUnsupportedError
 from antiphon.models.llama.chat_template import (
+    SYSTEM_ROLES,
     PromptMessage,
+    SystemRole,
+    fit_roles,
     parse_prompt,
     prompt_body,
     remove_few_shot,
@@ -35,6 +38,7 @@ from antiphon.models.llama.frame_protocol import (
     TokenizeResult,
     ToolCallChunk,
 )
+from antiphon.models.llama.repetition import RepetitionDetector
 from antiphon.models.llama.tokenizer_client import TokenizerClient
 from antiphon.models.llama.tool_calling import (
     ONE_TOKEN,
@@ -65,6 +69,10 @@ class GenerationConfig(msgspec.Struct, frozen=True):
     window: int
     slots: int
     few_shot: bytes = b""
+    #: What the chat template takes of system messages.
+    system_role: SystemRole = "any"
+    #: What ends every answer in words, besides the stop texts of its call.
+    stops: tuple[str, ...] = ()
 
 
 class _Delta(msgspec.Struct):
@@ -110,7 +118,13 @@ class _Error(msgspec.Struct):
     n_ctx: int | None = None
 
 
+class _PromptProgress(msgspec.Struct):
+    total: int = 0
+    cache: int = 0
+
+
 class _Chunk(msgspec.Struct):
+    prompt_progress: _PromptProgress | None = None
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: _Error | None = None
@@ -135,7 +149,13 @@ class _Generation:
         self.tool: FunctionTool | None = None
         self.logprobs: dict[str, float] = {}
         self._finish_reason: Literal["stop", "length"] | None = None
+        #: Looks at an answer in words; JSON has a grammar and a limit of its own.
+        self.repetition: RepetitionDetector | None = None
+        #: Whether the answer goes on behind a speaker's name, after a space.
+        self.starts_inline = False
         self._usage = Usage()
+        #: Of the stage that runs: llama.cpp reports no usage where it is stopped.
+        self._stage_usage = Usage()
         self._error: RequestFailed | None = None
         self._send = send
 
@@ -151,7 +171,11 @@ class _Generation:
             self._apply_chunk(_chunk_decoder.decode(data))
         except Exception as error:  # noqa: BLE001 - the binding would drop it silently
             self.fail("model", f"llama.cpp said what cannot be read: {error}")
-        return self._error is not None
+        return self._error is not None or self._is_endless
+
+    @property
+    def _is_endless(self) -> bool:
+        return self.repetition is not None and self.repetition.is_endless
 
     def start_arguments(self, tool: FunctionTool) -> None:
         self.stage, self.tool, self._finish_reason = "arguments", tool, None
@@ -190,6 +214,9 @@ class _Generation:
         )
 
     def _apply_chunk(self, chunk: _Chunk) -> None:
+        if chunk.prompt_progress is not None:
+            progress = chunk.prompt_progress
+            self._stage_usage = Usage(progress.total, 0, cached_tokens=progress.cache)
         if error := chunk.error:
             if error.type == "exceed_context_size_error":
                 self.fail("context", "", used=error.n_prompt_tokens, limit=error.n_ctx)
@@ -206,6 +233,11 @@ class _Generation:
 
     def _apply_choice(self, choice: _Choice) -> None:
         text = choice.delta.content or ""
+        if self._is_endless:
+            return
+        if self.starts_inline and self.stage == "answer":
+            text = text.lstrip()
+            self.starts_inline = not text
         reasoning = choice.delta.reasoning_content or ""
         if self.stage == "topic":
             for position in (choice.logprobs and choice.logprobs.content) or ():
@@ -213,6 +245,11 @@ class _Generation:
                     self.logprobs.setdefault(alternative.token, alternative.logprob)
         elif self.stage == "answer" and (text or reasoning):
             self._send(TextChunk(self.id, text, reasoning))
+            self._stage_usage += Usage(0, 1)
+            if self.repetition is not None and self.repetition.feed(text or reasoning):
+                # As if the limit had been reached: that is where it would have ended.
+                self._finish_reason = "length"
+                self._usage += self._stage_usage
         elif text:
             self._send(ToolCallChunk(self.id, None, text))
         if choice.finish_reason:
@@ -274,9 +311,11 @@ class GenerationRunner:
             if generation.is_over or generation.tool is not None:
                 return
             generation.start_answer()
-            self._generate(
-                parse_prompt(request.messages, self._config.few_shot).messages, options, generation
-            )
+            if not has_text_format:
+                generation.repetition = RepetitionDetector()
+                generation.starts_inline = bool(self._config.stops)
+            prompt = parse_prompt(request.messages, self._config.few_shot)
+            self._generate(prompt.messages, options, generation)
         except ValueError as error:
             # llama.cpp raises it for a schema it does not support and for messages that its
             # template rejects.
@@ -322,20 +361,31 @@ class GenerationRunner:
         *,
         top_logprobs: int = 0,
     ) -> None:
-        body = prompt_body(
-            prompt_messages,
-            options,
-            escaper=self._config.escaper,
-            window=self._config.window,
-            top_logprobs=top_logprobs,
-        )
-        self._server.handle_chat_completions(body, generation.on_chunk)
+        config, first = self._config, SYSTEM_ROLES.index(self._config.system_role)
+        for system_role in SYSTEM_ROLES[first:]:
+            body = prompt_body(
+                fit_roles(prompt_messages, system_role),
+                options,
+                escaper=config.escaper,
+                window=config.window,
+                top_logprobs=top_logprobs,
+                stops=config.stops,
+            )
+            try:
+                self._server.handle_chat_completions(body, generation.on_chunk)
+            except ValueError:
+                # The template may refuse the messages in words of its own: next in a plainer form.
+                if system_role == SYSTEM_ROLES[-1]:
+                    raise
+            else:
+                return
 
     def _count(self, count: CountRequest) -> None:
         tokens = None
         try:
             config = self._config
-            prompt_messages = parse_prompt(count.messages, config.few_shot).messages
+            prompt = parse_prompt(count.messages, config.few_shot)
+            prompt_messages = fit_roles(prompt.messages, config.system_role)
             body = template_body(prompt_messages, escaper=config.escaper, window=config.window)
             if self._tokenizer is not None:
                 tokens = self._tokenizer.count_tokens(body)

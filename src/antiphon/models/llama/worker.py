@@ -19,6 +19,12 @@ from typing import BinaryIO
 import msgspec
 
 from antiphon.errors import AntiphonError
+from antiphon.models.llama.chat_template import (
+    DIALOGUE_STOPS,
+    DIALOGUE_TEMPLATE,
+    load_warning,
+    system_role_of,
+)
 from antiphon.models.llama.control_tokens import ControlTokenEscaper
 from antiphon.models.llama.frame_protocol import (
     FrameSplitter,
@@ -30,7 +36,7 @@ from antiphon.models.llama.frame_protocol import (
     encode_frame,
 )
 from antiphon.models.llama.generation import GenerationConfig, GenerationRunner, LlamaServer
-from antiphon.models.llama.gguf import read_metadata
+from antiphon.models.llama.gguf import GgufMetadata, read_metadata
 from antiphon.models.llama.tokenizer_client import TokenizerClient
 
 #: Small batches, so that a call can be stopped between them during prefill.
@@ -56,7 +62,9 @@ class _FrameWriter:
                 _exit(self._folder)
 
 
-def _load(load_request: LoadRequest, window: int) -> tuple[LlamaServer, TokenizerClient | None]:
+def _load(
+    load_request: LoadRequest, window: int, metadata: GgufMetadata
+) -> tuple[LlamaServer, TokenizerClient | None]:
     os.environ["GGML_NO_BACKTRACE"] = "1"  # its backtrace would fork a debugger
     import xllamacpp  # type: ignore[import-untyped]  # loaded on first use
 
@@ -72,6 +80,9 @@ def _load(load_request: LoadRequest, window: int) -> tuple[LlamaServer, Tokenize
     params.n_batch = params.n_ubatch = _BATCH_SIZE
     params.warmup = params.ui = params.endpoint_slots = params.fit_params = False
     params.prefill_assistant = False
+    if metadata.chat_template is None:
+        # llama.cpp's own choice would be ChatML, which this model would only imitate.
+        params.chat_template = DIALOGUE_TEMPLATE
     params.n_threads_http = 1
     # Errors only: the parent reports the end of stderr when a load fails.
     params.verbosity = 1
@@ -101,7 +112,7 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
         window = min(
             load_request.context_window, metadata.context_length or load_request.context_window
         )
-        server, tokenizer = _load(load_request, window)
+        server, tokenizer = _load(load_request, window, metadata)
     except AntiphonError as error:
         writer.write(LoadFailed(error.message))
         return
@@ -118,9 +129,11 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
         window,
         load_request.slots,
         load_request.few_shot.encode(),
+        system_role_of(metadata.chat_template),
+        DIALOGUE_STOPS if metadata.chat_template is None else (),
     )
     runner = GenerationRunner(server, tokenizer, config, writer.write)
-    writer.write(Ready(window))
+    writer.write(Ready(window, load_warning(metadata.chat_template, metadata.names, path.name)))
     splitter = FrameSplitter()
     while data := os.read(0, 1 << 16):
         for body in splitter.feed(data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import shutil
 import signal
@@ -53,6 +54,8 @@ from antiphon.models.llama.frame_protocol import (
     encode_frame,
 )
 from antiphon.turn.protocols import Token
+
+log = logging.getLogger("antiphon.models")
 
 #: Seconds that the worker gets to end by itself.
 _GRACE_SECONDS = 2.0
@@ -246,6 +249,8 @@ class LlamaProcess:
     def _handle_frame(self, frame: FromWorker) -> None:
         match frame:
             case Ready():
+                if frame.warning:
+                    log.warning("The model '%s' %s", self._name, frame.warning)
                 if not self._ready.done():
                     self._ready.set_result(None)
             case LoadFailed():

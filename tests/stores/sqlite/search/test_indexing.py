@@ -1,4 +1,4 @@
-"""The index in a SQLite file: made in the background, kept through kills, erased for good."""
+"""The search index in a SQLite file: built in the background, crash safe, and securely erased."""
 
 from __future__ import annotations
 
@@ -26,36 +26,38 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "turns.db"
 
 
-async def found(store: SqliteStore, words: str, limit: int = 1_000, tenant: str = "") -> list[str]:
+async def search_ids(
+    store: SqliteStore, words: str, limit: int = 1_000, tenant: str = ""
+) -> list[str]:
     hits = await store.stores.search.search(tenant, words, limit)
     return [hit.response_id for hit in hits]
 
 
-async def many(store: SqliteStore, count: int, text: str = "common") -> list[Head]:
-    """So many complete turns, in few commits."""
+async def complete_many(store: SqliteStore, count: int, text: str = "common") -> list[Head]:
+    """Completes so many turns, in few commits."""
     return list(await asyncio.gather(*[complete_turn(store, text) for _ in range(count)]))
 
 
-async def at_rest(store: SqliteStore) -> None:
-    """Nothing is being indexed in the background."""
+async def wait_until_indexed(store: SqliteStore) -> None:
+    """Waits until no background indexing runs."""
     search = store.stores.search
     assert isinstance(search, SqliteSearchIndex)
     while search._background_task is not None:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
-def sizes(path: Path) -> list[object]:
-    """How many turns are in each chunk."""
+def segment_sizes(path: Path) -> list[object]:
+    """The number of turns in each segment."""
     return [size for (size,) in query_file(path, "SELECT turns FROM search_segments ORDER BY id")]
 
 
-def waiting(path: Path) -> object:
+def pending_count(path: Path) -> object:
     return query_file(path, "SELECT count(*) FROM search_pending")[0][0]
 
 
-def is_sound(path: Path) -> bool:
-    """Every turn with words is in one chunk or waits, and every chunk's parts belong to it."""
-    lost = query_file(
+def is_consistent(path: Path) -> bool:
+    """Every turn with text is in one segment or pending, and every row belongs to a segment."""
+    unindexed = query_file(
         path,
         "SELECT count(*) FROM log WHERE kind = 3"
         " AND row_id - ? NOT IN (SELECT row_id FROM search_pending)"
@@ -73,161 +75,165 @@ def is_sound(path: Path) -> bool:
         "       - (SELECT total(turns) FROM search_segments)",
     )
     check = query_file(path, "PRAGMA integrity_check")
-    return (lost, strays, check) == ([(0,)], [(0, 0, 0)], [("ok",)])
+    return (unindexed, strays, check) == ([(0,)], [(0, 0, 0)], [("ok",)])
 
 
 # When turns are indexed
 
 
-async def test_a_turns_commit_only_notes_it(path: Path) -> None:
+async def test_commit_of_a_turn_only_marks_it_as_pending(path: Path) -> None:
     async with sqlite(path) as store:
-        await many(store, 20)
-        assert (waiting(path), sizes(path)) == (20, [])
-        await found(store, "nothing")
-        assert (waiting(path), sizes(path)) == (0, [20])
-        assert is_sound(path)
+        await complete_many(store, 20)
+        assert (pending_count(path), segment_sizes(path)) == (20, [])
+        await search_ids(store, "nothing")
+        assert (pending_count(path), segment_sizes(path)) == (0, [20])
+        assert is_consistent(path)
 
 
-async def test_turns_are_indexed_in_the_background(path: Path) -> None:
+async def test_full_segments_are_indexed_in_the_background(path: Path) -> None:
     async with sqlite(path) as store:
-        await many(store, MAX_SEGMENT_TURNS)
-        await at_rest(store)
+        await complete_many(store, MAX_SEGMENT_TURNS)
+        await wait_until_indexed(store)
         await complete_turn(store)
-        await at_rest(store)
-        assert (waiting(path), sizes(path)) == (1, [MAX_SEGMENT_TURNS])
-        assert len(await found(store, "common")) == MAX_SEGMENT_TURNS
+        await wait_until_indexed(store)
+        assert (pending_count(path), segment_sizes(path)) == (1, [MAX_SEGMENT_TURNS])
+        assert len(await search_ids(store, "common")) == MAX_SEGMENT_TURNS
 
 
-async def test_indexing_keeps_up_with_turns_that_never_stop(path: Path) -> None:
+async def test_background_indexing_keeps_up_with_continuous_turns(path: Path) -> None:
     async with sqlite(path) as store, asyncio.timeout(60):
         for _ in range(5):
-            await many(store, MAX_SEGMENT_TURNS)
-        await at_rest(store)
-        # The newest may not have been on disk yet when it was looked.
-        assert sizes(path)[:3] == [MAX_SEGMENT_TURNS] * 3
+            await complete_many(store, MAX_SEGMENT_TURNS)
+        await wait_until_indexed(store)
+        # The newest turns may not have been on disk yet when pending turns were read.
+        assert segment_sizes(path)[:3] == [MAX_SEGMENT_TURNS] * 3
 
 
-async def test_a_search_behind_a_large_import_indexes_a_part_and_counts_the_rest(
+async def test_search_after_a_large_import_indexes_a_part_and_counts_the_rest(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SqliteSearchIndex, "on_turn_end", lambda self: None)
     async with sqlite(path) as store, asyncio.timeout(60):
-        await many(store, 3 * MAX_SEGMENT_TURNS)
+        await complete_many(store, 3 * MAX_SEGMENT_TURNS)
         last = await complete_turn(store, "last one", tenant="other")
         search = store.stores.search
-        assert len(await found(store, "common")) == 2 * MAX_SEGMENT_TURNS
+        assert len(await search_ids(store, "common")) == 2 * MAX_SEGMENT_TURNS
         assert await search.count_unsearched("") in (0, MAX_SEGMENT_TURNS)
-        assert await found(store, "last", tenant="other") == [last.response_id]
+        assert await search_ids(store, "last", tenant="other") == [last.response_id]
         assert await search.count_unsearched("other") == 0
-        await at_rest(store)
-        assert len(await found(store, "common")) == 3 * MAX_SEGMENT_TURNS
+        await wait_until_indexed(store)
+        assert len(await search_ids(store, "common")) == 3 * MAX_SEGMENT_TURNS
         assert await search.count_unsearched("") == 0
-        assert is_sound(path)
+        assert is_consistent(path)
 
 
-async def test_what_others_left_is_indexed_after_the_first_turn(path: Path) -> None:
+async def test_pending_turns_of_earlier_processes_are_indexed_after_the_first_turn(
+    path: Path,
+) -> None:
     async with sqlite(path) as store:
-        await many(store, MAX_SEGMENT_TURNS - 10)
+        await complete_many(store, MAX_SEGMENT_TURNS - 10)
     async with sqlite(path) as store:
-        await many(store, 20)
+        await complete_many(store, 20)
     async with sqlite(path) as store:
         await complete_turn(store)
-        await at_rest(store)
-        assert sizes(path) == [MAX_SEGMENT_TURNS]
+        await wait_until_indexed(store)
+        assert segment_sizes(path) == [MAX_SEGMENT_TURNS]
 
 
-async def test_closing_does_not_wait_for_the_background(path: Path) -> None:
+async def test_closing_does_not_wait_for_background_indexing(path: Path) -> None:
     async with sqlite(path) as store:
-        await many(store, MAX_SEGMENT_TURNS)
+        await complete_many(store, MAX_SEGMENT_TURNS)
         head = await complete_turn(store, "last one")
     async with sqlite(path) as store:
-        assert await found(store, "last") == [head.response_id]
-    assert is_sound(path)
+        assert await search_ids(store, "last") == [head.response_id]
+    assert is_consistent(path)
 
 
-async def test_few_at_a_time_become_few_chunks(path: Path) -> None:
+async def test_small_segments_are_merged(path: Path) -> None:
     async with sqlite(path) as store:
         for number in range(1, 12):
             await complete_turn(store, "common")
-            assert len(await found(store, "common")) == number
-        # As numbers are counted by twos.
-        assert sizes(path) == [8, 2, 1]
-        await many(store, MAX_SEGMENT_TURNS)
-        assert len(await found(store, "common")) == 11 + MAX_SEGMENT_TURNS
-        assert sizes(path) == [8, 2, 1, MAX_SEGMENT_TURNS]
-        assert is_sound(path)
+            assert len(await search_ids(store, "common")) == number
+        # Segments merge like binary digits.
+        assert segment_sizes(path) == [8, 2, 1]
+        await complete_many(store, MAX_SEGMENT_TURNS)
+        assert len(await search_ids(store, "common")) == 11 + MAX_SEGMENT_TURNS
+        assert segment_sizes(path) == [8, 2, 1, MAX_SEGMENT_TURNS]
+        assert is_consistent(path)
 
 
-async def test_a_tenants_search_indexes_its_own_turns(path: Path) -> None:
+async def test_search_indexes_only_pending_turns_of_its_tenant(path: Path) -> None:
     async with sqlite(path) as store:
         for tenant in ("a", "b", "a"):
             await complete_turn(store, "common", tenant=tenant)
-        assert len(await found(store, "common", tenant="a")) == 2
-        assert (waiting(path), sizes(path)) == (1, [2])
-        assert len(await found(store, "common", tenant="b")) == 1
-        assert sizes(path) == [2, 1]
-        assert is_sound(path)
+        assert len(await search_ids(store, "common", tenant="a")) == 2
+        assert (pending_count(path), segment_sizes(path)) == (1, [2])
+        assert len(await search_ids(store, "common", tenant="b")) == 1
+        assert segment_sizes(path) == [2, 1]
+        assert is_consistent(path)
 
 
-async def test_a_turn_without_words_waits_for_nothing(path: Path) -> None:
+async def test_turn_without_text_is_not_pending(path: Path) -> None:
     async with sqlite(path) as store:
         await complete_turn(store, "", "?!")
-        await found(store, "word")
-        assert (waiting(path), sizes(path)) == (0, [])
+        await search_ids(store, "word")
+        assert (pending_count(path), segment_sizes(path)) == (0, [])
 
 
-async def test_many_searches_at_once(path: Path) -> None:
+async def test_concurrent_searches_in_two_stores_agree(path: Path) -> None:
     async with sqlite(path) as store, sqlite(path) as other:
-        await many(store, 30)
-        searches = [found(one, "common") for one in (store, other) * 5]
+        await complete_many(store, 30)
+        searches = [search_ids(one, "common") for one in (store, other) * 5]
         assert [len(hits) for hits in await asyncio.gather(*searches)] == [30] * 10
-        assert is_sound(path)
+        assert is_consistent(path)
 
 
-# What is erased
+# Erasure
 
 
-async def test_the_index_holds_no_words(path: Path) -> None:
+async def test_index_contains_no_plain_words(path: Path) -> None:
     async with sqlite(path) as store:
         await complete_turn(store, "canaryword", "canaryword 東京都")
-        assert len(await found(store, "canaryword 東京")) == 1
+        assert len(await search_ids(store, "canaryword 東京")) == 1
         before = all_bytes(path.parent)
         for table in ("search_buckets", "search_segments"):
             for row in query_file(path, f"SELECT * FROM {table}"):
                 assert b"canary" not in b"".join(v for v in row if isinstance(v, bytes))
-        # The same words of another chunk look different.
-        drawers = {body for (body,) in query_file(path, "SELECT body FROM search_buckets")}
-        await many(store, 2, "canaryword")
-        await found(store, "x")
-        assert drawers.isdisjoint(query_file(path, "SELECT body FROM search_buckets"))
+        # The same words are hashed differently in another segment.
+        bodies = {body for (body,) in query_file(path, "SELECT body FROM search_buckets")}
+        await complete_many(store, 2, "canaryword")
+        await search_ids(store, "x")
+        assert bodies.isdisjoint(query_file(path, "SELECT body FROM search_buckets"))
         assert b"canaryword" in before
 
 
-async def test_what_was_erased_is_in_no_file(path: Path) -> None:
+async def test_erased_words_and_segment_secrets_are_in_no_file(path: Path) -> None:
     async with sqlite(path) as store:
         heads = [
             await complete_turn(store, f"canary{n}canary shared", f"zebra{n}zebra")
             for n in range(40)
         ]
-        assert len(await found(store, "shared")) == 40
+        assert len(await search_ids(store, "shared")) == 40
         ((secret,),) = query_file(path, "SELECT secret FROM search_segments")
         assert isinstance(secret, bytes)
         assert secret in all_bytes(path.parent)
         for head in heads[::2]:
             await store.delete("", head.response_id)
-        assert sizes(path) == []
+        assert segment_sizes(path) == []
         await store.stores.conversations.erase_item("", heads[1].response_id, 0)
-        # Erased bytes go after the answer: the next job's answer comes after that.
+        # Erased bytes are overwritten after the deletion returns, and before the next job returns.
         await store.stores.idempotency.release("", "")
-        kept = all_bytes(path.parent)
-        assert secret not in kept
-        assert [n for n in range(40) if b"canary%dcanary" % n in kept] == list(range(3, 40, 2))
-        assert [n for n in range(40) if b"zebra%dzebra" % n in kept] == list(range(1, 40, 2))
-        assert len(await found(store, "shared")) == 19
-        assert is_sound(path)
+        file_bytes = all_bytes(path.parent)
+        assert secret not in file_bytes
+        assert [n for n in range(40) if b"canary%dcanary" % n in file_bytes] == list(
+            range(3, 40, 2)
+        )
+        assert [n for n in range(40) if b"zebra%dzebra" % n in file_bytes] == list(range(1, 40, 2))
+        assert len(await search_ids(store, "shared")) == 19
+        assert is_consistent(path)
 
 
-async def test_what_has_expired_is_in_no_file(path: Path) -> None:
+async def test_expired_words_are_in_no_file(path: Path) -> None:
     clock = ManualClock(1_000.0)
     async with openers(path.parent)["sqlite"](clock, RetentionPolicy(100.0)) as store:
         assert isinstance(store, SqliteStore)
@@ -235,24 +241,24 @@ async def test_what_has_expired_is_in_no_file(path: Path) -> None:
             new = new_turn(text, created_at=time)
             store.begin(new)
             await store.write(new.response_id, [], DONE)
-        assert len(await found(store, "canary")) == 1
+        assert len(await search_ids(store, "canary")) == 1
         clock.now = 1_120.0
         await store.stores.response_index.delete_expired()
         await store.stores.idempotency.release("", "")
-        kept = all_bytes(path.parent)
-        assert b"canary" not in kept
-        assert b"sparrow" in kept
-        assert len(await found(store, "sparrow")) == 1
-        assert is_sound(path)
+        file_bytes = all_bytes(path.parent)
+        assert b"canary" not in file_bytes
+        assert b"sparrow" in file_bytes
+        assert len(await search_ids(store, "sparrow")) == 1
+        assert is_consistent(path)
 
 
 @pytest.mark.parametrize("erased", ["turn", "item", "merged"])
-def test_a_plan_is_not_carried_out_if_words_were_erased_since(path: Path, erased: str) -> None:
+def test_index_plan_is_discarded_after_an_erasure(path: Path, erased: str) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             head = await complete_turn(store, "alpha", "beta")
             if erased == "merged":
-                await found(store, "x")
+                await search_ids(store, "x")
                 await complete_turn(store, "gamma")
             plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
             assert plan is not None
@@ -262,16 +268,16 @@ def test_a_plan_is_not_carried_out_if_words_were_erased_since(path: Path, erased
             else:
                 await store.stores.conversations.erase_item("", head.response_id, 0)
             assert not await store._database.submit(apply_plan, plan)
-            assert sizes(path) == []
-            assert await found(store, "alpha") == []
-            assert len(await found(store, "beta")) == (erased != "turn")
+            assert segment_sizes(path) == []
+            assert await search_ids(store, "alpha") == []
+            assert len(await search_ids(store, "beta")) == (erased != "turn")
             assert not await store._database.submit(apply_plan, plan)
-            assert is_sound(path)
+            assert is_consistent(path)
 
     run(main())
 
 
-async def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
+async def test_deletion_and_indexing_share_a_commit(path: Path) -> None:
     async with sqlite(path) as store:
         head = await complete_turn(store, "alpha")
         await complete_turn(store, "beta")
@@ -279,12 +285,12 @@ async def test_a_deletion_and_indexing_in_one_commit(path: Path) -> None:
         done = store._database.submit(apply_plan, plan)
         await store.delete("", head.response_id)
         assert await done
-        assert await found(store, "alpha") == []
-        assert len(await found(store, "beta")) == 1
-        assert is_sound(path)
+        assert await search_ids(store, "alpha") == []
+        assert len(await search_ids(store, "beta")) == 1
+        assert is_consistent(path)
 
 
-# Other processes, dead ones too, and older files
+# Other processes, and killed ones
 
 
 def start(command: str, path: Path) -> subprocess.Popen[str]:
@@ -294,28 +300,28 @@ def start(command: str, path: Path) -> subprocess.Popen[str]:
 
 
 def kill(child: subprocess.Popen[str]) -> list[str]:
-    """What else it has said, in whole lines."""
+    """Kills the child; returns its remaining output, in whole lines."""
     child.kill()
     rest, _ = child.communicate()
     return [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
 
-async def test_a_kill_in_the_middle_of_indexing_loses_nothing(path: Path) -> None:
+async def test_kill_during_indexing_loses_no_turn(path: Path) -> None:
     async with sqlite(path) as store:
-        await many(store, 100)
-        await found(store, "x")
-        await many(store, 120)
+        await complete_many(store, 100)
+        await search_ids(store, "x")
+        await complete_many(store, 120)
     child = start("half", path)
     assert child.stdout is not None
     assert await asyncio.to_thread(child.stdout.readline) == "half\n"
     kill(child)
     async with sqlite(path) as store:
-        assert (waiting(path), sizes(path)) == (120, [100])
-        assert len(await found(store, "common")) == 220
-        assert is_sound(path)
+        assert (pending_count(path), segment_sizes(path)) == (120, [100])
+        assert len(await search_ids(store, "common")) == 220
+        assert is_consistent(path)
 
 
-def test_what_another_process_acknowledged_is_found_before_and_after_its_kill(path: Path) -> None:
+def test_acknowledged_turns_of_a_killed_process_are_found(path: Path) -> None:
     async def main() -> None:
         child = start("talk", path)
         assert child.stdout is not None
@@ -323,18 +329,18 @@ def test_what_another_process_acknowledged_is_found_before_and_after_its_kill(pa
         async with sqlite(path) as store:
             for line in lines[::5]:
                 response_id, word = line.split()
-                assert await found(store, word) == [response_id]
+                assert await search_ids(store, word) == [response_id]
             lines += kill(child)
             for line in lines:
                 response_id, word = line.split()
-                assert await found(store, word) == [response_id]
-            assert len(await found(store, "spoke", 100_000)) >= len(lines)
-        assert is_sound(path)
+                assert await search_ids(store, word) == [response_id]
+            assert len(await search_ids(store, "spoke", 100_000)) >= len(lines)
+        assert is_consistent(path)
 
     run(main())
 
 
-async def test_turns_that_a_dead_process_left_are_found(path: Path) -> None:
+async def test_unindexed_turns_of_a_dead_process_are_found(path: Path) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     migrate(connection)
     batch = WriteTransaction(connection, 7, {})
@@ -347,10 +353,10 @@ async def test_turns_that_a_dead_process_left_are_found(path: Path) -> None:
     batch.flush()
     connection.close()
     async with sqlite(path) as store:
-        # The last was left running by a process that is no more: it ends now.
+        # The last turn was running in a dead process: it is ended on opening.
         ids = {turn.response_id for turn in turns[1:]}
-        assert set(await found(store, "from before")) == ids
-        assert await found(store, "before 2 indeed") == [turns[2].response_id]
+        assert set(await search_ids(store, "from before")) == ids
+        assert await search_ids(store, "before 2 indeed") == [turns[2].response_id]
         await store.delete("", turns[2].response_id)
-        assert set(await found(store, "before")) == ids - {turns[2].response_id}
-        assert is_sound(path)
+        assert set(await search_ids(store, "before")) == ids - {turns[2].response_id}
+        assert is_consistent(path)

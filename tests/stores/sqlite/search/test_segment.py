@@ -1,4 +1,4 @@
-"""Chunks: words in drawers, found again by their hashes."""
+"""Index segments: words in buckets, found by their hashes."""
 
 from __future__ import annotations
 
@@ -20,52 +20,56 @@ from antiphon.stores.sqlite.search.segment import (
 )
 
 
-def counts(chunk: IndexSegment, word: str) -> dict[int, int]:
-    """The numbers of the turns that hold a word, and how often."""
-    drawer, name = hash_term(word, chunk.secret, chunk.bucket_count)
-    return decode_postings(find_postings(dict(chunk.bucket_bodies).get(drawer, b"\0\0"), name))
+def turn_counts(segment: IndexSegment, word: str) -> dict[int, int]:
+    """The numbers of the turns with a word, and how often each has it."""
+    bucket, name = hash_term(word, segment.secret, segment.bucket_count)
+    return decode_postings(find_postings(dict(segment.bucket_bodies).get(bucket, b"\0\0"), name))
 
 
 _TEXTS = st.lists(st.lists(st.integers(0, 300).map(lambda n: f"w{n}"), max_size=40), max_size=30)
 
 
 @given(_TEXTS)
-def test_a_chunk_finds_what_was_put_in(texts: list[list[str]]) -> None:
+def test_segment_finds_every_indexed_word(texts: list[list[str]]) -> None:
     turns = [IndexedTurn(10 * n, n / 4, " ".join(words)) for n, words in enumerate(texts)]
-    chunk = build_segment(turns)
+    segment = build_segment(turns)
     full = [(turn, Counter(words)) for turn, words in zip(turns, texts, strict=True) if words]
     if not full:
-        assert chunk is None
+        assert segment is None
         return
-    assert chunk is not None
-    assert chunk.row_ids == tuple(turn.row_id for turn, _ in full)
-    assert chunk.words == sum(held.total() for _, held in full)
-    assert decode_turn_entries(chunk.turn_entries) == [
+    assert segment is not None
+    assert segment.row_ids == tuple(turn.row_id for turn, _ in full)
+    assert segment.words == sum(term_counts.total() for _, term_counts in full)
+    assert decode_turn_entries(segment.turn_entries) == [
         (t.row_id, t.created_at, h.total()) for t, h in full
     ]
     for word in {"w0", "w7", "absent", *(word for words in texts for word in words)}:
-        held = {number: held[word] for number, (_, held) in enumerate(full) if word in held}
-        assert counts(chunk, word) == held
+        term_counts = {
+            number: term_counts[word]
+            for number, (_, term_counts) in enumerate(full)
+            if word in term_counts
+        }
+        assert turn_counts(segment, word) == term_counts
 
 
-def test_the_largest_chunk() -> None:
+def test_largest_segment_finds_words_and_caps_counts() -> None:
     turns = [IndexedTurn(n, 0.0, f"all {n} " + "often " * 300) for n in range(MAX_SEGMENT_TURNS)]
-    chunk = build_segment(turns)
-    assert chunk is not None
-    assert counts(chunk, "all") == dict.fromkeys(range(MAX_SEGMENT_TURNS), 1)
-    assert counts(chunk, "often") == dict.fromkeys(range(MAX_SEGMENT_TURNS), MAX_TERM_COUNT)
-    assert counts(chunk, "255") == {255: 1}
+    segment = build_segment(turns)
+    assert segment is not None
+    assert turn_counts(segment, "all") == dict.fromkeys(range(MAX_SEGMENT_TURNS), 1)
+    assert turn_counts(segment, "often") == dict.fromkeys(range(MAX_SEGMENT_TURNS), MAX_TERM_COUNT)
+    assert turn_counts(segment, "255") == {255: 1}
 
 
-def test_a_turn_of_very_many_words_fills_more_drawers_not_larger_ones() -> None:
-    chunk = build_segment([IndexedTurn(0, 0.0, " ".join(f"w{n}" for n in range(20_000)))])
-    assert chunk is not None
-    assert chunk.bucket_count == 1024
-    assert max(len(body) for _, body in chunk.bucket_bodies) < 1_000
-    assert counts(chunk, "w19999") == {0: 1}
+def test_turn_with_many_words_fills_more_buckets() -> None:
+    segment = build_segment([IndexedTurn(0, 0.0, " ".join(f"w{n}" for n in range(20_000)))])
+    assert segment is not None
+    assert segment.bucket_count == 1024
+    assert max(len(body) for _, body in segment.bucket_bodies) < 1_000
+    assert turn_counts(segment, "w19999") == {0: 1}
 
 
-def test_two_chunks_know_one_word_by_different_names() -> None:
+def test_two_segments_hash_a_word_differently() -> None:
     turn = IndexedTurn(0, 0.0, "word")
     one, two = build_segment([turn]), build_segment([turn])
     assert one is not None
@@ -74,7 +78,7 @@ def test_two_chunks_know_one_word_by_different_names() -> None:
     assert one.bucket_bodies != two.bucket_bodies
 
 
-def test_a_name_that_seems_to_begin_inside_another_is_not_found_there() -> None:
+def test_term_hash_is_matched_only_at_entry_boundaries() -> None:
     names = [b"aaaaab", b"bbbbbb", b"abbbbb"]
     body = b"\0\3" + b"".join(names) + b"\0\0\1" + b"\1\1" + b"\2\2" + b"\3\3\4\4"
     assert find_postings(body, b"abbbbb") == b"\3\3\4\4"
