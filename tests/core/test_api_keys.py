@@ -1,4 +1,4 @@
-"""How keys look, and what is kept of them."""
+"""API keys: their format, and the hash that is stored."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 from antiphon.core.api_keys import hash_api_key, is_tenant_name, new_api_key, new_api_key_id
 
 
-def test_a_key_is_256_random_bits_behind_a_prefix() -> None:
+def test_api_key_is_a_prefix_and_256_random_bits() -> None:
     keys = {new_api_key() for _ in range(1000)}
     assert len(keys) == 1000
     assert all(re.fullmatch(r"ap_[a-z2-7]{52}", key) for key in keys)
-    # Every place but the last, which has one bit, takes every value.
-    for place in range(3, 54):
-        assert len({key[place] for key in keys}) == 32
+    # Every position except the last, which has one bit, takes every value.
+    for position in range(3, 54):
+        assert len({key[position] for key in keys}) == 32
 
 
-def test_what_is_kept_is_the_hash() -> None:
+def test_api_key_hash_is_sha256() -> None:
     key = new_api_key()
     assert hash_api_key(key.encode()) == hashlib.sha256(key.encode()).digest()
 
@@ -41,22 +41,22 @@ def test_what_is_kept_is_the_hash() -> None:
         b"x" * 100_000,
     ],
 )
-def test_what_cannot_be_a_key_has_no_hash(text: bytes) -> None:
+def test_malformed_api_key_has_no_hash(text: bytes) -> None:
     assert hash_api_key(text) is None
 
 
-def test_a_keys_id_says_nothing_of_it() -> None:
+def test_api_key_id_is_random() -> None:
     assert re.fullmatch(r"key_[0-9a-f]{16}", new_api_key_id())
     assert new_api_key_id() != new_api_key_id()
 
 
 @pytest.mark.parametrize("name", ["a", "acme", "Acme-2", "a.example", "me@a.example", "9" * 64])
-def test_names_of_tenants(name: str) -> None:
+def test_valid_tenant_names(name: str) -> None:
     assert is_tenant_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", " ", "a b", "-a", ".", "a\n", "a/b", "ä", "a" * 65, 'a"b', "@a"]
 )
-def test_what_no_tenant_is_called(name: str) -> None:
+def test_invalid_tenant_names(name: str) -> None:
     assert not is_tenant_name(name)

@@ -1,4 +1,4 @@
-"""Fingerprints of histories: the same for what says the same, and for nothing else."""
+"""Fingerprints of histories: equal for equal content, and different otherwise."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from antiphon.core.items import (
     SummaryText,
 )
 
-words = st.text(max_size=3)
-calls = st.builds(FunctionCall, words, words, words)
-answers = st.builds(Message, st.just("assistant"), words)
+texts = st.text(max_size=3)
+calls = st.builds(FunctionCall, texts, texts, texts)
+answers = st.builds(Message, st.just("assistant"), texts)
 items = st.lists(
     st.one_of(
-        st.builds(Message, st.sampled_from(("user", "system")), words),
+        st.builds(Message, st.sampled_from(("user", "system")), texts),
         answers,
         calls,
-        st.builds(FunctionCallOutput, words, words),
+        st.builds(FunctionCallOutput, texts, texts),
     ),
     max_size=6,
 )
@@ -39,7 +39,9 @@ CALL = FunctionCall("c1", "f", '{"a": 1}')
 
 
 @given(items, items)
-def test_every_beginning_with_an_answer_has_its_own(before: list[Item], after: list[Item]) -> None:
+def test_every_prefix_that_ends_with_an_answer_has_its_own_fingerprint(
+    before: list[Item], after: list[Item]
+) -> None:
     history = [*before, HI, Message("assistant", "Hello"), BYE, *after]
     count = len(before) + 2
     answers = dict(fingerprint_history("", history).answers)
@@ -49,7 +51,7 @@ def test_every_beginning_with_an_answer_has_its_own(before: list[Item], after: l
 
 
 @given(items)
-def test_an_answer_extends_a_history_as_if_it_had_been_sent_with_it(history: list[Item]) -> None:
+def test_extended_fingerprint_equals_that_of_the_whole_history(history: list[Item]) -> None:
     history = [*history, HI]
     answer: list[Item] = [Reasoning((SummaryText("Hm."),)), Message("assistant", "Hello"), CALL]
     extended = extend_fingerprint(fingerprint_history("", history).digest, answer)
@@ -57,7 +59,7 @@ def test_an_answer_extends_a_history_as_if_it_had_been_sent_with_it(history: lis
 
 
 @given(items)
-def test_groups_are_the_items_in_their_order(history: list[Item]) -> None:
+def test_message_groups_keep_the_item_order(history: list[Item]) -> None:
     assert [item for group in group_messages(history) for item in group] == history
 
 
@@ -71,9 +73,9 @@ def test_groups_are_the_items_in_their_order(history: list[Item]) -> None:
         [Reasoning(), Message("assistant", "Hello"), CALL],
     ],
 )
-def test_what_clients_change_of_an_answer_does_not_count(echo: list[Item]) -> None:
-    told = fingerprint_history("", [HI, Message("assistant", "Hello"), CALL]).digest
-    assert fingerprint_history("", [HI, *echo]).digest == told
+def test_fingerprint_ignores_client_changes_to_an_answer(echo: list[Item]) -> None:
+    expected = fingerprint_history("", [HI, Message("assistant", "Hello"), CALL]).digest
+    assert fingerprint_history("", [HI, *echo]).digest == expected
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,6 @@ def test_what_clients_change_of_an_answer_does_not_count(echo: list[Item]) -> No
         ("", [Message("user", "Hi "), Message("assistant", "Hello")]),
     ],
 )
-def test_anything_else_does(tenant: str, history: list[Item]) -> None:
-    told = fingerprint_history("", [HI, Message("assistant", "Hello")]).digest
-    assert fingerprint_history(tenant, history).digest != told
+def test_fingerprint_depends_on_tenant_and_content(tenant: str, history: list[Item]) -> None:
+    expected = fingerprint_history("", [HI, Message("assistant", "Hello")]).digest
+    assert fingerprint_history(tenant, history).digest != expected

@@ -39,12 +39,12 @@ def decode(body: bytes, label: str, size: int) -> bytes:
         ("", zstd.compress(TEXT)),
     ],
 )
-def test_a_body_is_decompressed_as_it_arrives(label: str, body: bytes, size: int) -> None:
+def test_compressed_body_is_decoded_in_pieces(label: str, body: bytes, size: int) -> None:
     assert decode(body, label, size) == TEXT
 
 
 @pytest.mark.parametrize("label", ["", "identity", "gzip", "zstd", "utf-8", "chunked"])
-def test_a_plain_body_stays_as_it_is(label: str) -> None:
+def test_plain_body_is_unchanged(label: str) -> None:
     assert decode(TEXT, label, 1000) == TEXT
 
 
@@ -55,18 +55,18 @@ def test_any_bytes_are_decoded_or_refused(body: bytes, label: str) -> None:
 
 
 @pytest.mark.parametrize("label", ["br", "gzip, br", "gzip, gzip", "compress"])
-def test_an_encoding_that_is_not_supported_is_named(label: str) -> None:
+def test_unsupported_encoding_is_named(label: str) -> None:
     with pytest.raises(ContentDecodingError, match=label):
         decode(b"x", label, 1)
 
 
-def test_what_has_come_of_a_body_that_is_cut_off_is_decoded() -> None:
+def test_truncated_body_is_decoded_as_far_as_it_came() -> None:
     compressed = gzip.compress(TEXT)
     assert TEXT.startswith(decode(compressed[:-20], "gzip", 5))
     assert decode(compressed[:-8], "gzip", 5) == TEXT
 
 
-def test_a_body_is_limited_before_it_fills_the_memory() -> None:
+def test_decompressed_size_is_limited() -> None:
     bomb = gzip.compress(b"\0" * 50_000_000)
     assert max(map(len, ContentDecoder("gzip").feed(bomb))) < 1_000_000
     assert decode_content(bomb, "gzip", 1000) == b"\0" * 1000

@@ -1,4 +1,4 @@
-"""Context policies: what is no limit is refused when it is made, not when it is used."""
+"""Context policies: invalid values are refused when a policy is created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRONG: list[Any] = [0, -1, 1.0, 1.5, "9", True, None, [1]]
         (lambda value: msgspec.structs.replace(Window(2), max_messages=value), "max_messages"),
     ],
 )
-def test_a_limit_is_a_whole_number_from_one(
+def test_limit_must_be_a_positive_integer(
     make: Callable[[Any], ContextPolicy], name: str, value: Any
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -34,7 +34,7 @@ def test_a_limit_is_a_whole_number_from_one(
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_messages"])
 @pytest.mark.parametrize("value", [value for value in WRONG if value is not None])
-def test_a_limit_of_a_summary_may_be_left_out_but_not_be_wrong(name: str, value: Any) -> None:
+def test_summary_limit_may_be_missing_but_not_invalid(name: str, value: Any) -> None:
     both: dict[str, Any] = {"max_tokens": 9, "max_messages": 9, name: value}
     with pytest.raises(InvalidRequestError) as caught:
         Summarize(**both)
@@ -42,7 +42,7 @@ def test_a_limit_of_a_summary_may_be_left_out_but_not_be_wrong(name: str, value:
     assert Summarize(**{**both, name: None})
 
 
-def test_a_summary_needs_a_limit() -> None:
+def test_summary_needs_a_limit() -> None:
     missing = ("missing_required_parameter", "max_tokens")
     with pytest.raises(InvalidRequestError) as caught:
         Summarize()
@@ -53,7 +53,7 @@ def test_a_summary_needs_a_limit() -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 1.0, "2", False, None])
-def test_the_turns_that_stay_are_a_whole_number(value: Any) -> None:
+def test_keep_turns_must_be_a_nonnegative_integer(value: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         Summarize(max_tokens=1, keep_turns=value)
     assert caught.value.param == "keep_turns"
@@ -61,13 +61,13 @@ def test_the_turns_that_stay_are_a_whole_number(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["", " \n", None, 3, b"Sum up.", "\ud800"])
-def test_a_summary_is_asked_for_in_words(value: Any) -> None:
+def test_summary_prompt_must_be_nonempty_text(value: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         Summarize(max_tokens=1, prompt=value)
     assert caught.value.param == "prompt"
 
 
-def test_policies_are_values() -> None:
+def test_policies_compare_by_value_and_are_immutable() -> None:
     assert Window() == Window(50)
     assert Summarize(9) == Summarize(max_tokens=9, max_messages=None, keep_turns=4)
     assert len({Window(1), Window(1), TokenBudget(1), Summarize(1), Summarize(1)}) == 3

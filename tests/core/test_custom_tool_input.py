@@ -1,4 +1,4 @@
-"""A custom tool's text within the JSON arguments of a function."""
+"""Custom tool input: text encoded in the JSON arguments of a function."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 def decoded(arguments: str, cuts: list[int]) -> str:
-    """The text of arguments that are cut at these places."""
+    """The text decoded from arguments that are split at these positions."""
     decoder = CustomInputDecoder()
-    places = sorted({min(cut, len(arguments)) for cut in cuts} | {0, len(arguments)})
-    pieces = [arguments[start:end] for start, end in pairwise(places)]
+    boundaries = sorted({min(cut, len(arguments)) for cut in cuts} | {0, len(arguments)})
+    pieces = [arguments[start:end] for start, end in pairwise(boundaries)]
     return "".join([*map(decoder.feed, pieces), decoder.finish()])
 
 
 @given(TEXTS, st.booleans(), st.lists(st.integers(0, 60)))
-def test_every_text_comes_back_however_it_is_cut(text: str, escapes: bool, cuts: list[int]) -> None:
+def test_text_round_trips_for_any_split(text: str, escapes: bool, cuts: list[int]) -> None:
     for arguments in (json.dumps({"input": text}, ensure_ascii=escapes), custom_arguments(text)):
         assert decoded(arguments, cuts) == text
         assert input_of(arguments) == text
@@ -35,7 +35,7 @@ def test_every_text_comes_back_however_it_is_cut(text: str, escapes: bool, cuts:
     | TEXTS.map(lambda text: '{"input":"' + text),
     st.lists(st.integers(0, 60)),
 )
-def test_any_arguments_mean_the_same_however_they_are_cut(arguments: str, cuts: list[int]) -> None:
+def test_decoded_text_does_not_depend_on_the_split(arguments: str, cuts: list[int]) -> None:
     text = decoded(arguments, cuts)
     assert text == decoded(arguments, [])
     text.encode()
@@ -64,6 +64,6 @@ def test_any_arguments_mean_the_same_however_they_are_cut(arguments: str, cuts: 
         ('{"input":"a\nb\tc"}', "a\nb\tc"),
     ],
 )
-def test_arguments_of_other_forms(arguments: str, text: str) -> None:
+def test_unusual_arguments_are_decoded(arguments: str, text: str) -> None:
     for cuts in ([], list(range(len(arguments)))):
         assert decoded(arguments, cuts) == text

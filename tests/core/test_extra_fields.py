@@ -1,4 +1,4 @@
-"""Extra fields: passed on beside what antiphon writes, never in place of it."""
+"""Extra fields: added to a request body, never replacing its own fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIELDS = st.dictionaries(NAMES, st.none() | st.integers())
 
 
 @given(FIELDS, FIELDS, FIELDS)
-def test_a_body_never_loses_a_field(body: Any, first: Any, second: Any) -> None:
+def test_extra_fields_never_replace_body_fields(body: Any, first: Any, second: Any) -> None:
     merged = add_extra_fields(body, first, second)
     assert merged | body == merged
     for name in merged.keys() - body.keys():
@@ -23,11 +23,11 @@ def test_a_body_never_loses_a_field(body: Any, first: Any, second: Any) -> None:
         assert merged[name] == chosen[name] is not None
 
 
-def test_null_is_absent() -> None:
+def test_null_extra_field_is_omitted() -> None:
     assert select_extra_fields({"top_k": None, "min_p": 0}) == {"min_p": 0}
 
 
-def test_there_is_one_limit() -> None:
+def test_only_one_token_limit_is_sent() -> None:
     limits = ("max_tokens", "max_completion_tokens")
     assert add_extra_fields({"max_tokens": 1}, {"max_completion_tokens": 2}, limits=limits) == {
         "max_tokens": 1

@@ -1,4 +1,4 @@
-"""Items of other servers as a model that knows functions only sees them."""
+"""Foreign items: rendered as function calls and outputs for models that know functions only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def item(kind: str, **fields: Any) -> ForeignItem:
 @pytest.mark.parametrize(
     "kind", ["web_search_call", "x_call_output", "tool_search_output", "additional_tools"]
 )
-def test_types_of_other_servers(kind: str) -> None:
+def test_foreign_types_are_recognized(kind: str) -> None:
     assert is_foreign_type(kind)
     assert not is_foreign_type(kind.rpartition("_")[0].removesuffix("_call"))
 
@@ -59,13 +59,13 @@ def test_types_of_other_servers(kind: str) -> None:
         ([], ()),
     ],
 )
-def test_outputs_are_text(output: Any, shown: Any) -> None:
+def test_foreign_outputs_are_converted(output: Any, shown: Any) -> None:
     call = item("x_call", call_id="c", arguments='{"a":1}')
     views = function_views([call, item("x_call_output", call_id="c", output=output)])
     assert views == [FunctionCall("c", "x", '{"a":1}'), FunctionCallOutput("c", shown)]
 
 
-def test_a_call_that_nobody_answered_is_shown_if_a_client_has_to() -> None:
+def test_unanswered_foreign_call_is_rendered_only_if_the_client_runs_it() -> None:
     open_call = item("x_call", call_id="c")
     views = function_views([HI, open_call, item("shell_call", call_id="d", a=1)])
     assert views == [HI, open_call, FunctionCall("d", "shell", "1")]
@@ -76,7 +76,9 @@ def test_a_call_that_nobody_answered_is_shown_if_a_client_has_to() -> None:
         st.tuples(TYPES, st.dictionaries(st.sampled_from(["id", "call_id", "output", "a"]), JSON))
     )
 )
-def test_any_items_can_be_shown_and_stored(given: list[tuple[str, dict[str, Any]]]) -> None:
+def test_any_foreign_items_can_be_rendered_and_stored(
+    given: list[tuple[str, dict[str, Any]]],
+) -> None:
     items = [item(kind, **fields) for kind, fields in given]
     messages = json.loads(strip_sidecars(build_messages([render_turn([HI, *items])])))
     assert messages[0] == {"role": "user", "content": "Hi"}

@@ -50,7 +50,7 @@ EMPTY = {"type": "object", "properties": {}}
             {**EMPTY, "additionalProperties": {"type": "array"}},
             {**EMPTY, "additionalProperties": {"type": "array", "items": {}}},
         ),
-        # Values are no schemas.
+        # Values are not schemas.
         (
             {**EMPTY, "default": {"type": "object"}, "examples": [{"type": "array"}]},
             {**EMPTY, "default": {"type": "object"}, "examples": [{"type": "array"}]},
@@ -80,7 +80,7 @@ def test_schemas_are_completed(given_schema: Any, completed: Any) -> None:
     assert complete_schema(completed) == completed
 
 
-def test_large_and_deep_schemas_are_completed_too() -> None:
+def test_large_and_deep_schemas_are_completed() -> None:
     large = {"type": "object", "description": "x" * 20_000}
     assert json.loads(bytes(complete_parameters(large))) == {**large, "properties": {}}
     deep: dict[str, Any] = {"type": "object"}
@@ -91,14 +91,14 @@ def test_large_and_deep_schemas_are_completed_too() -> None:
 
 def test_every_schema_is_visited_once() -> None:
     schema = {"title": "1", "items": [{"title": "2"}], "not": {"title": "3"}, "if": True}
-    seen: list[str] = []
+    titles: list[str] = []
 
     def visit(one: dict[str, Any]) -> dict[str, Any]:
-        seen.append(one["title"])
+        titles.append(one["title"])
         return one
 
     assert map_schemas(schema, visit) == schema
-    assert sorted(seen) == ["1", "2", "3"]
+    assert sorted(titles) == ["1", "2", "3"]
 
 
 JSON = st.recursive(
@@ -108,12 +108,12 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON).map(json.dumps))
-def test_objects_stay_as_they_are(arguments: str) -> None:
+def test_json_object_arguments_are_unchanged(arguments: str) -> None:
     assert to_json_object(arguments) == arguments
 
 
 @given(st.text() | JSON.map(json.dumps))
-def test_arguments_are_always_an_object_that_has_the_text(arguments: str) -> None:
+def test_other_arguments_are_wrapped_in_an_object(arguments: str) -> None:
     decoded = json.loads(to_json_object(arguments))
     assert isinstance(decoded, dict)
     if to_json_object(arguments) != arguments:

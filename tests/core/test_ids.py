@@ -1,4 +1,4 @@
-"""Ids: random where they must be, derived where they can be."""
+"""Ids: random for responses and conversations, derived for items."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ KINDS = ("message", "function_call", "function_call_output", "reasoning")
 
 
 @pytest.mark.parametrize("new", [new_response_id, new_conversation_id])
-def test_a_new_id_has_its_time_and_80_random_bits(new: Callable[[], str]) -> None:
+def test_new_id_has_its_time_and_80_random_bits(new: Callable[[], str]) -> None:
     before = time.time()
-    made = [new() for _ in range(1000)]
+    ids = [new() for _ in range(1000)]
     after = time.time()
-    assert len(set(made)) == 1000
-    assert all(re.fullmatch(r"(resp|conv)_[0-9a-f]{32}", one) for one in made)
-    seconds = [int(one[5:17], 16) / 1000 for one in made]
+    assert len(set(ids)) == 1000
+    assert all(re.fullmatch(r"(resp|conv)_[0-9a-f]{32}", one) for one in ids)
+    seconds = [int(one[5:17], 16) / 1000 for one in ids]
     assert before - 0.001 <= min(seconds) <= max(seconds) <= after
     assert seconds == sorted(seconds)
     # Every one of the 80 bits is seen as 0 and as 1.
-    numbers = [int(one[17:], 16) for one in made]
+    numbers = [int(one[17:], 16) for one in ids]
     ones = zeros = 0
     for number in numbers:
         ones |= number
@@ -49,7 +49,7 @@ def test_a_new_id_has_its_time_and_80_random_bits(new: Callable[[], str]) -> Non
     assert ones & zeros & (1 << 80) - 1 == (1 << 80) - 1
 
 
-def test_a_clock_before_1970_or_after_the_last_date_makes_ids_too(
+def test_ids_are_valid_for_extreme_clock_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for now in (-1e9, 1e15):
@@ -57,15 +57,15 @@ def test_a_clock_before_1970_or_after_the_last_date_makes_ids_too(
         assert response_key(new_response_id()) is not None
 
 
-def test_call_ids_differ() -> None:
-    made = {new_call_id() for _ in range(1000)}
-    assert len(made) == 1000
-    assert all(one.startswith("call_") for one in made)
+def test_call_ids_are_unique() -> None:
+    ids = {new_call_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(one.startswith("call_") for one in ids)
 
 
 @settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16))
-def test_a_key_and_its_id_are_the_same_thing(key: bytes) -> None:
+def test_response_id_and_key_convert_both_ways(key: bytes) -> None:
     assert response_key(response_id_of(key)) == key
 
 
@@ -85,24 +85,24 @@ def test_a_key_and_its_id_are_the_same_thing(key: bytes) -> None:
         "resp_'; DROP TABLE log; --",
     ],
 )
-def test_what_cannot_be_ours_has_no_key(wrong: str) -> None:
+def test_malformed_response_id_has_no_key(wrong: str) -> None:
     assert response_key(wrong) is None
 
 
 @settings(deadline=None)
 @given(st.text())
-def test_only_the_ids_of_keys_have_keys(text: str) -> None:
+def test_only_generated_ids_have_keys(text: str) -> None:
     key = response_key(text)
     assert key is None or response_id_of(key) == text
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 40_000)), unique=True))
-def test_items_of_a_turn_have_ids_of_their_own(places: list[tuple[str, int]]) -> None:
+def test_items_of_a_turn_have_unique_ids(positions: list[tuple[str, int]]) -> None:
     response = new_response_id()
-    made = {item_id(response, kind, position) for kind, position in places}
-    assert len(made) == len(places)
-    assert all(response[5:] in one for one in made)
+    ids = {item_id(response, kind, position) for kind, position in positions}
+    assert len(ids) == len(positions)
+    assert all(response[5:] in one for one in ids)
 
 
 @pytest.mark.parametrize(

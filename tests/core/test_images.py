@@ -1,4 +1,4 @@
-"""Images: what counts as one, and the way to the store and back."""
+"""Images: type detection, and conversion between data URLs and stored blobs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ MEDIA = {
 }
 
 
-def drawn(kind: str, size: int = 1, mode: str = "RGB", **how: object) -> bytes:
-    """A picture as Pillow writes it."""
+def image_bytes(kind: str, size: int = 1, mode: str = "RGB", **how: object) -> bytes:
+    """An image as Pillow writes it."""
     file = io.BytesIO()
     Image.new(mode, (size, size)).save(file, kind, **how)
     return file.getvalue()
 
 
-PNG, JPEG, WEBP, GIF = map(drawn, MEDIA)
+PNG, JPEG, WEBP, GIF = map(image_bytes, MEDIA)
 
 
 def hash_of(data: bytes) -> str:
@@ -62,7 +62,7 @@ def url_of(data: bytes, media: str = "image/png") -> str:
     return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
-def shows(*urls: str) -> Message:
+def message_with(*urls: str) -> Message:
     return Message("user", (InputText("Look:"), *[InputImage(url) for url in urls]))
 
 
@@ -71,40 +71,40 @@ def urls_of(item: Item) -> list[str]:
     return [part.image_url for part in item.content if isinstance(part, InputImage)]
 
 
-# What counts
+# Type detection
 
 
 @pytest.mark.parametrize("size", [1, 300])
 @pytest.mark.parametrize("kind", MEDIA)
-def test_the_four_kinds_are_told_by_their_bytes(kind: str, size: int) -> None:
-    assert image_type(drawn(kind, size)) == MEDIA[kind]
+def test_image_type_is_detected_from_bytes(kind: str, size: int) -> None:
+    assert image_type(image_bytes(kind, size)) == MEDIA[kind]
     assert MEDIA[kind] in images.IMAGE_MEDIA_TYPES
 
 
-def test_their_varieties_are_told_too() -> None:
+def test_image_variants_are_detected() -> None:
     exif = Image.Exif()
     exif[0x010E] = "a note"
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
-    assert image_type(drawn("JPEG", exif=exif)) == "image/jpeg"
-    assert image_type(drawn("JPEG", mode="CMYK")) == "image/jpeg"
-    assert image_type(drawn("JPEG", 50, progressive=True)) == "image/jpeg"
-    assert image_type(drawn("WEBP", lossless=True)) == "image/webp"
-    assert image_type(drawn("WEBP", mode="RGBA")) == "image/webp"
+    assert image_type(image_bytes("JPEG", exif=exif)) == "image/jpeg"
+    assert image_type(image_bytes("JPEG", mode="CMYK")) == "image/jpeg"
+    assert image_type(image_bytes("JPEG", 50, progressive=True)) == "image/jpeg"
+    assert image_type(image_bytes("WEBP", lossless=True)) == "image/webp"
+    assert image_type(image_bytes("WEBP", mode="RGBA")) == "image/webp"
     for kind in ("PNG", "WEBP", "GIF"):
-        moving = drawn_moving(kind, frames)
-        assert image_type(moving) == MEDIA[kind]
-    assert drawn_moving("GIF", frames).startswith(b"GIF89a")
+        animation = animated_image(kind, frames)
+        assert image_type(animation) == MEDIA[kind]
+    assert animated_image("GIF", frames).startswith(b"GIF89a")
 
 
-def drawn_moving(kind: str, frames: list[Image.Image]) -> bytes:
+def animated_image(kind: str, frames: list[Image.Image]) -> bytes:
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:], duration=50)
     return file.getvalue()
 
 
-def test_what_an_image_holds_is_not_taken_for_its_kind() -> None:
-    # The marks of a tar, of a disc and of a TGA, where those have them.
-    large = bytearray(drawn("JPEG", 2000, quality=100) + bytes(40_000))
+def test_embedded_signatures_do_not_change_the_type() -> None:
+    # The signatures of tar, ISO 9660 and TGA files, at their offsets.
+    large = bytearray(image_bytes("JPEG", 2000, quality=100) + bytes(40_000))
     large[257:262] = b"ustar"
     large[32769:32774] = b"CD001"
     large[-18:] = b"TRUEVISION-XFILE.\0"
@@ -117,20 +117,20 @@ def test_what_an_image_holds_is_not_taken_for_its_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "looks"),
+    ("data", "detected"),
     [
-        (drawn("BMP"), "bmp"),
-        (drawn("TIFF"), "tif"),
-        (drawn("ICO"), "ico"),
-        (drawn("AVIF"), "avif"),
-        (drawn("JPEG2000"), "jp2"),
+        (image_bytes("BMP"), "bmp"),
+        (image_bytes("TIFF"), "tif"),
+        (image_bytes("ICO"), "ico"),
+        (image_bytes("AVIF"), "avif"),
+        (image_bytes("JPEG2000"), "jp2"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg"),
         (b"%PDF-1.4\n", "pdf"),
         (b"RIFF\x24\0\0\0WAVEfmt ", "wav"),
         (b"\0\0\0\x20ftypheic", "heif"),
         (b"some words", None),
         (b"\0", None),
-        # Marks that are cut, changed, written out in letters, or in the wrong place.
+        # Signatures that are truncated, changed, escaped, or at the wrong offset.
         (b"\x89PNG\r\n", None),
         (b"\x89PNG\n\x1a\n" + PNG[7:], None),
         (rb"\x89PNG\r\n\x1a\n", None),
@@ -142,16 +142,16 @@ def test_what_an_image_holds_is_not_taken_for_its_kind() -> None:
         (b" " + PNG, None),
     ],
 )
-def test_anything_else_is_refused(data: bytes, looks: str | None) -> None:
-    """``looks`` None: nobody knows what it is; empty: it does not matter what it is called."""
+def test_other_file_types_are_refused(data: bytes, detected: str | None) -> None:
+    """``detected`` None: no type is named; empty: any type may be named."""
     with pytest.raises(InvalidImageError) as caught:
         image_type(data, param="images")
     assert (caught.value.code, caught.value.param) == ("unsupported_image_type", "images")
-    assert ("looks like" in caught.value.message) == (looks is not None)
-    assert (looks or "") in caught.value.message
+    assert ("looks like" in caught.value.message) == (detected is not None)
+    assert (detected or "") in caught.value.message
 
 
-def test_nothing_and_too_much_are_refused() -> None:
+def test_empty_and_too_large_images_are_refused() -> None:
     with pytest.raises(InvalidImageError, match="empty") as caught:
         image_type(b"")
     assert (caught.value.code, caught.value.param) == ("invalid_image", "input")
@@ -162,7 +162,7 @@ def test_nothing_and_too_much_are_refused() -> None:
     assert caught.value.code == "image_too_large"
 
 
-def test_a_data_url_holds_the_bytes_and_their_kind() -> None:
+def test_data_url_has_the_bytes_and_media_type() -> None:
     for data, media in zip((PNG, JPEG, WEBP, GIF), MEDIA.values(), strict=True):
         assert data_url(data) == url_of(data, media)
     with pytest.raises(InvalidImageError) as caught:
@@ -170,10 +170,10 @@ def test_a_data_url_holds_the_bytes_and_their_kind() -> None:
     assert caught.value.param == "images"
 
 
-# To the store
+# Extracting blobs
 
 
-def test_items_without_images_stay_the_very_same() -> None:
+def test_items_without_images_are_returned_unchanged() -> None:
     items: tuple[Item, ...] = (
         Message("user", "Hi."),
         Message("user", (InputText("Hi."),)),
@@ -188,7 +188,7 @@ def test_items_without_images_stay_the_very_same() -> None:
     assert extract_blobs([]) == ((), (), ())
 
 
-def test_a_data_url_becomes_a_reference_and_a_blob() -> None:
+def test_data_url_becomes_a_reference_and_a_blob() -> None:
     said = Message("user", "Hi.")
     image = InputImage(url_of(PNG), detail="high")
     seen = Message("user", (InputText("Look:"), image, InputText("There.")), name="ann")
@@ -206,7 +206,7 @@ def test_a_data_url_becomes_a_reference_and_a_blob() -> None:
     assert stored[0] is said
 
 
-def test_a_blob_comes_once_however_its_url_was_written() -> None:
+def test_equal_images_become_one_blob() -> None:
     text = base64.encodebytes(PNG).decode().replace("\n", "\r\n ")
     urls = [
         url_of(PNG),
@@ -215,28 +215,28 @@ def test_a_blob_comes_once_however_its_url_was_written() -> None:
         url_of(PNG, "IMAGE/PNG;charset=utf-8").replace("data", "DATA").replace("base", "BASE"),
         f"data:image/png;base64,{text}",
     ]
-    shown, stored, blobs = extract_blobs([shows(*urls), shows(urls[1])])
+    shown, stored, blobs = extract_blobs([message_with(*urls), message_with(urls[1])])
     assert blobs == (Blob(hash_of(PNG), PNG),)
     assert [urls_of(item) for item in shown] == [[url_of(PNG)] * 5, [url_of(PNG)]]
     assert {url for item in stored for url in urls_of(item)} == {f"blob:{hash_of(PNG)}"}
 
 
-def test_base64_with_loose_ends_is_shown_as_it_will_be_shown_again() -> None:
-    # Its last letter has bits that stand for nothing.
+def test_noncanonical_base64_is_normalized() -> None:
+    # Its last letter has unused bits.
     data = PNG + b"\0" * ((1 - len(PNG)) % 3)
-    loose = url_of(data).removesuffix("A==") + "B=="
-    shown, stored, blobs = extract_blobs([shows(loose)])
+    noncanonical = url_of(data).removesuffix("A==") + "B=="
+    shown, stored, blobs = extract_blobs([message_with(noncanonical)])
     assert blobs[0].data == data
     assert shown == (restore_blobs(stored[0], {blobs[0].hash: data}),)
 
 
 @pytest.mark.parametrize("url", ["https://example.com/cat.png", "http://10.0.0.1/", "HTTPS://a/b"])
-def test_urls_of_images_elsewhere_stay(url: str) -> None:
-    item = shows(url)
+def test_web_urls_are_unchanged(url: str) -> None:
+    item = message_with(url)
     shown, stored, blobs = extract_blobs([item])
     assert shown[0] is stored[0] is item
     assert blobs == ()
-    (_, mixed), _, blobs = extract_blobs([item, shows(url, url_of(GIF))])
+    (_, mixed), _, blobs = extract_blobs([item, message_with(url, url_of(GIF))])
     assert urls_of(mixed) == [url, url_of(GIF, "image/gif")]
     assert blobs == (Blob(hash_of(GIF), GIF),)
 
@@ -261,11 +261,11 @@ def test_urls_of_images_elsewhere_stay(url: str) -> None:
         "data",
     ],
 )
-def test_no_other_url_is_taken(url: str) -> None:
-    for item in (shows(url), FunctionCallOutput("c", (InputImage(url),))):
-        # A forged reference is refused beside the image that it names, too.
+def test_other_url_schemes_are_refused(url: str) -> None:
+    for item in (message_with(url), FunctionCallOutput("c", (InputImage(url),))):
+        # A forged reference is refused even together with the image that it names.
         with pytest.raises(InvalidImageError) as caught:
-            extract_blobs([shows(url_of(PNG)), item], param="messages")
+            extract_blobs([message_with(url_of(PNG)), item], param="messages")
         assert (caught.value.code, caught.value.param) == ("invalid_image_url", "messages")
         assert "passwd" not in caught.value.message
 
@@ -286,67 +286,71 @@ def test_no_other_url_is_taken(url: str) -> None:
         (url_of(b"some words"), "unsupported_image_type"),
     ],
 )
-def test_broken_data_urls_are_refused(url: str, code: str) -> None:
+def test_invalid_data_urls_are_refused(url: str, code: str) -> None:
     with pytest.raises(InvalidImageError) as caught:
-        extract_blobs([shows(url)])
+        extract_blobs([message_with(url)])
     assert (caught.value.code, caught.value.param) == (code, "input")
 
 
-def test_the_largest_image_is_taken_and_none_larger() -> None:
+def test_image_size_limit() -> None:
     data = PNG + bytes(MAX_IMAGE_BYTES - len(PNG))
-    _, _, (blob,) = extract_blobs([shows(url_of(data))])
+    _, _, (blob,) = extract_blobs([message_with(url_of(data))])
     assert blob.data == data
     for more in (1, 9):
         with pytest.raises(InvalidImageError) as caught:
-            extract_blobs([shows(url_of(data + bytes(more)))])
+            extract_blobs([message_with(url_of(data + bytes(more)))])
         assert caught.value.code == "image_too_large"
 
 
-# And back
+# Restoring blobs
 
 
 CHANGES = st.binary(max_size=40).map(lambda tail: tail or b"\0")
 
 
 @given(st.lists(st.tuples(st.sampled_from([PNG, JPEG, WEBP, GIF]), CHANGES), max_size=5))
-def test_what_is_stored_comes_back_as_it_was_shown(pictures: list[tuple[bytes, bytes]]) -> None:
-    urls = [url_of(image + tail, "image/whatever") for image, tail in pictures]
-    given = [shows(*urls[:2]), Message("user", "Hi."), shows(*urls[2:], "https://a/b")]
+def test_extracted_images_round_trip(image_data: list[tuple[bytes, bytes]]) -> None:
+    urls = [url_of(image + tail, "image/whatever") for image, tail in image_data]
+    given = [
+        message_with(*urls[:2]),
+        Message("user", "Hi."),
+        message_with(*urls[2:], "https://a/b"),
+    ]
     shown, stored, blobs = extract_blobs(given)
-    kept = {blob.hash: blob.data for blob in blobs}
+    data_by_hash = {blob.hash: blob.data for blob in blobs}
     read = [decode_item(encode_item(item)) for item in stored]
-    assert tuple(restore_blobs(item, kept) for item in read) == shown
-    assert all(hash_of(data) == name for name, data in kept.items())
-    # What was shown may be sent again, and is the same.
+    assert tuple(restore_blobs(item, data_by_hash) for item in read) == shown
+    assert all(hash_of(data) == name for name, data in data_by_hash.items())
+    # The returned items can be sent again, with the same result.
     assert extract_blobs(shown) == (shown, stored, blobs)
 
 
-def test_items_that_refer_to_nothing_stay_the_very_same() -> None:
+def test_items_without_references_are_unchanged_by_restore() -> None:
     items: tuple[Item, ...] = (
         Message("user", "blob:"),
-        shows("https://example.com/cat.png"),
-        # From before there were blobs.
-        shows(url_of(PNG)),
+        message_with("https://example.com/cat.png"),
+        # Stored before there were blobs.
+        message_with(url_of(PNG)),
         FunctionCall("c", "f", "{}"),
         FunctionCallOutput("c", "fine"),
     )
     assert all(restore_blobs(item, {}) is item for item in items)
 
 
-def test_outputs_of_functions_come_back_too() -> None:
+def test_images_in_function_outputs_are_restored() -> None:
     item = FunctionCallOutput("c", (InputImage(f"blob:{hash_of(WEBP)}"),))
     assert restore_blobs(item, {hash_of(WEBP): WEBP}) == msgspec.structs.replace(
         item, output=(InputImage(url_of(WEBP, "image/webp")),)
     )
 
 
-def test_an_image_that_the_store_lost_is_its_error() -> None:
+def test_missing_blob_is_a_store_error() -> None:
     with pytest.raises(StoreError) as caught:
-        restore_blobs(shows(f"blob:{hash_of(PNG)}"), {hash_of(GIF): GIF})
+        restore_blobs(message_with(f"blob:{hash_of(PNG)}"), {hash_of(GIF): GIF})
     assert caught.value.code == "blob_missing"
 
 
-def test_words_alone_load_nothing_heavy() -> None:
+def test_text_items_do_not_import_puremagic() -> None:
     code = (
         "import sys\n"
         "from antiphon.core.images import extract_blobs, restore_blobs\n"

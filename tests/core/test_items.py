@@ -1,4 +1,4 @@
-"""Items: what goes to the disk comes back the same, and takes little room there."""
+"""Items: their encoding round-trips and is compact."""
 
 from __future__ import annotations
 
@@ -79,18 +79,18 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
 
 @settings(deadline=None)
 @given(ITEMS)
-def test_an_item_comes_back_as_it_went(item: Item) -> None:
+def test_item_round_trips(item: Item) -> None:
     assert decode_item(encode_item(item)) == item
 
 
 @settings(deadline=None)
 @given(ITEMS)
-def test_an_item_says_what_it_is(item: Item) -> None:
+def test_encoded_item_has_its_type(item: Item) -> None:
     fields = json.loads(encode_item(item))
     assert fields["type"] == item_kind(item)
 
 
-def test_a_plain_message_costs_little_more_than_its_text() -> None:
+def test_plain_message_is_encoded_compactly() -> None:
     stored = encode_item(Message("user", "Hi."))
     assert json.loads(stored) == {"type": "message", "role": "user", "content": "Hi."}
     assert len(stored) == len(b'{"type":"message","role":"user","content":"Hi."}')
@@ -109,14 +109,14 @@ def test_a_plain_message_costs_little_more_than_its_text() -> None:
         b'{"type":"function_call","call_id":"c","name":"f"}',
     ],
 )
-def test_what_is_no_item_is_refused(stored: bytes) -> None:
+def test_invalid_stored_item_is_refused(stored: bytes) -> None:
     with pytest.raises(StoreError):
         decode_item(stored)
 
 
 @settings(deadline=None)
 @given(st.lists(PARTS, max_size=5))
-def test_the_text_of_parts_is_that_of_the_texts(parts: list[Part]) -> None:
+def test_text_of_parts_joins_text_parts(parts: list[Part]) -> None:
     texts = [part.text for part in parts if isinstance(part, InputText | OutputText)]
     assert text_of(tuple(parts)) == "".join(texts)
     assert text_of("".join(texts)) == "".join(texts)
@@ -124,14 +124,14 @@ def test_the_text_of_parts_is_that_of_the_texts(parts: list[Part]) -> None:
 
 @settings(deadline=None)
 @given(ITEMS)
-def test_an_image_is_found_wherever_it_may_be(item: Item) -> None:
+def test_has_image_finds_images_in_any_item(item: Item) -> None:
     assert has_image(item) == (b'"type":"input_image"' in encode_item(item).replace(b'\\"', b"'"))
 
 
-def test_images_in_outputs_count_and_words_about_them_do_not() -> None:
-    picture = InputImage("https://example.com/a.png")
-    assert has_image(Message("user", (InputText("Look:"), picture)))
-    assert has_image(FunctionCallOutput("c", (picture,)))
+def test_has_image_counts_image_parts_and_not_text() -> None:
+    image = InputImage("https://example.com/a.png")
+    assert has_image(Message("user", (InputText("Look:"), image)))
+    assert has_image(FunctionCallOutput("c", (image,)))
     assert not has_image(Message("user", "https://example.com/a.png"))
     assert not has_image(FunctionCallOutput("c", "input_image"))
     assert not has_image(FunctionCall("c", "input_image", "{}"))

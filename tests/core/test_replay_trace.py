@@ -1,4 +1,4 @@
-"""A trace tells a turn again just as it was told."""
+"""Replay traces: the events of a stored turn equal the original events."""
 
 from __future__ import annotations
 
@@ -38,65 +38,71 @@ DELTAS = st.one_of(
 
 
 def response_with(
-    output: tuple[Item, ...], trace: tuple[int, ...] = (), odds: tuple[int, ...] = ()
+    output: tuple[Item, ...], trace: tuple[int, ...] = (), counts: tuple[int, ...] = ()
 ) -> Response:
-    end = End("completed", 2.0, trace=trace, logprob_counts=odds)
+    end = End("completed", 2.0, trace=trace, logprob_counts=counts)
     return Response("resp_" + "0" * 32, 1.0, Header("m"), (Message("user", "Hi."),), output, end)
 
 
 @given(st.lists(st.lists(DELTAS, max_size=8), max_size=4), st.booleans(), st.booleans())
-def test_a_turn_is_told_again_as_it_was(
-    rounds: list[list[deltas.Delta]], whole: bool, runs_tools: bool
+def test_replayed_events_equal_the_original_events(
+    rounds: list[list[deltas.Delta]], is_complete: bool, runs_tools: bool
 ) -> None:
-    machine = TurnAccumulator()
-    told: list[Event] = []
+    accumulator = TurnAccumulator()
+    events: list[Event] = []
     for batch in rounds:
-        told += machine.feed(batch)
-        calls, ends = machine.end_round() if runs_tools else ([], [])
-        told += ends
+        events += accumulator.feed(batch)
+        calls, end_events = accumulator.end_round() if runs_tools else ([], [])
+        events += end_events
         for call in calls:
-            told += machine.add_item(FunctionCallOutput(call.call_id, "done"))
+            events += accumulator.add_item(FunctionCallOutput(call.call_id, "done"))
         if runs_tools:
-            told += machine.close(is_complete=True)
-            machine.start_round()
-    told += machine.close(is_complete=whole)
-    response = response_with(machine.output, trace_of(told), logprob_counts(told, machine.output))
-    opening = msgspec.structs.replace(response, output=(), end=None)
-    again = list(map(_bare, replay_events(response)))
-    assert again == [Created(opening), *map(_bare, told), Ended(response)]
+            events += accumulator.close(is_complete=True)
+            accumulator.start_round()
+    events += accumulator.close(is_complete=is_complete)
+    response = response_with(
+        accumulator.output, trace_of(events), logprob_counts(events, accumulator.output)
+    )
+    initial = msgspec.structs.replace(response, output=(), end=None)
+    replayed = list(map(_bare, replay_events(response)))
+    assert replayed == [Created(initial), *map(_bare, events), Ended(response)]
 
 
 def _bare(event: Event) -> Event:
-    """An answer without words is a string or a part: what is shown of it is the same."""
+    """An empty answer is a string or a part: both are equal to readers."""
     if isinstance(event, ItemAdded) and event.item == Message("assistant", (OutputText(""),)):
         return ItemAdded(event.index, Message("assistant", ""))
     return event
 
 
-ODDS = ({"token": "a"}, {"token": "b"}, {"token": "c"})
-TOLD = Message("assistant", (OutputText("abc", logprobs=ODDS),))
+LOGPROBS = ({"token": "a"}, {"token": "b"}, {"token": "c"})
+ANSWER = Message("assistant", (OutputText("abc", logprobs=LOGPROBS),))
 
 
-def odds_told(response: Response) -> list[tuple[object, ...]]:
+def replayed_logprobs(response: Response) -> list[tuple[object, ...]]:
     return [event.logprobs for event in replay_events(response) if isinstance(event, TextDelta)]
 
 
-def test_odds_come_again_with_their_deltas() -> None:
+def test_logprobs_are_replayed_with_their_deltas() -> None:
     trace = (-1, 1, 2, -3, 1, -2, 0, -4, 0)
     other = Message("assistant", "d")
-    output: tuple[Item, ...] = (TOLD, other)
-    assert odds_told(response_with(output, trace, (1, 2, 0))) == [ODDS[:1], ODDS[1:], ()]
-    assert odds_told(response_with(output, trace, (0, 3))) == [(), ODDS, ()]
+    output: tuple[Item, ...] = (ANSWER, other)
+    assert replayed_logprobs(response_with(output, trace, (1, 2, 0))) == [
+        LOGPROBS[:1],
+        LOGPROBS[1:],
+        (),
+    ]
+    assert replayed_logprobs(response_with(output, trace, (0, 3))) == [(), LOGPROBS, ()]
 
 
-def test_a_trace_of_before_has_none_and_no_trace_has_them_all() -> None:
-    assert odds_told(response_with((TOLD,), (-1, 1, 2, 0))) == [(), ()]
-    assert odds_told(response_with((Message("assistant", "a"), TOLD))) == [(), ODDS]
+def test_logprobs_without_counts_or_without_a_trace() -> None:
+    assert replayed_logprobs(response_with((ANSWER,), (-1, 1, 2, 0))) == [(), ()]
+    assert replayed_logprobs(response_with((Message("assistant", "a"), ANSWER))) == [(), LOGPROBS]
     assert logprob_counts([], [Message("assistant", "a")]) == ()
     assert msgspec.json.encode(End("completed", 2.0)) == (b'{"status":"completed","ended_at":2.0}')
 
 
-def test_without_a_trace_each_item_comes_in_one_piece() -> None:
+def test_without_a_trace_each_item_is_one_delta() -> None:
     items: tuple[Item, ...] = (
         Reasoning((SummaryText("Hm."),)),
         FunctionCall("c", "f", "{}"),
@@ -104,8 +110,8 @@ def test_without_a_trace_each_item_comes_in_one_piece() -> None:
         Message("assistant", "One."),
         Message("assistant", (OutputText("a"), OutputText("b"))),
     )
-    told = list(replay_events(response_with(items)))
-    assert [type(event).__name__ for event in told] == [
+    events = list(replay_events(response_with(items)))
+    assert [type(event).__name__ for event in events] == [
         "Created",
         *("ItemAdded", "ReasoningDelta", "ItemDone"),
         *("ItemAdded", "ArgumentsDelta", "ItemDone"),
@@ -116,17 +122,17 @@ def test_without_a_trace_each_item_comes_in_one_piece() -> None:
     ]
 
 
-def test_a_trace_of_items_that_have_changed_is_not_followed() -> None:
+def test_trace_of_changed_items_is_ignored() -> None:
     trace = (-1, 2, 2, 0, -3, 1, 0)
     items = (Message("assistant", "Good"), Message("assistant", "!"))
     assert is_trace_of(trace, items)
     assert not is_trace_of(trace, (ErasedItem(), items[1]))
-    told = list(replay_events(response_with((ErasedItem(), items[1]), trace)))
-    assert [type(event).__name__ for event in told][1:3] == ["ItemAdded", "ItemDone"]
+    events = list(replay_events(response_with((ErasedItem(), items[1]), trace)))
+    assert [type(event).__name__ for event in events][1:3] == ["ItemAdded", "ItemDone"]
 
 
 @given(st.lists(st.integers(-9, 9)))
-def test_any_trace_can_be_told(trace: list[int]) -> None:
+def test_any_trace_can_be_replayed(trace: list[int]) -> None:
     response = response_with((Message("assistant", "Good day."),), tuple(trace))
-    told = list(replay_events(response))
-    assert isinstance(told[-1], Ended)
+    events = list(replay_events(response))
+    assert isinstance(events[-1], Ended)

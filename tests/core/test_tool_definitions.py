@@ -1,4 +1,4 @@
-"""Tools of a client as a model is offered them."""
+"""Client tool definitions: normalized, named, and offered to a model."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def tools_of(*definitions: dict[str, Any]) -> list[FunctionTool]:
         {"type": None, "name": "f"},
     ],
 )
-def test_a_function_has_one_shape(given: dict[str, Any]) -> None:
+def test_function_definitions_are_normalized(given: dict[str, Any]) -> None:
     assert normalize_tool(given) == F
 
 
-def test_members_of_a_namespace_have_the_same_shape() -> None:
+def test_namespace_members_are_normalized() -> None:
     nested = {"type": "namespace", "name": "n", "tools": [{"function": {"name": "f"}}, 1]}
     assert normalize_tool(nested) == {"type": "namespace", "name": "n", "tools": [F, 1]}
 
 
 @given(st.lists(st.tuples(st.none() | NAMES, NAMES), unique=True, max_size=8))
-def test_every_tool_has_a_name_of_its_own_and_is_found_by_it(
+def test_offered_names_are_unique_and_resolve_to_their_tool(
     names: list[tuple[str | None, str]],
 ) -> None:
     definitions = [
@@ -84,18 +84,18 @@ def test_every_tool_has_a_name_of_its_own_and_is_found_by_it(
         ("mcp__files__", "read", "mcp__files__read"),
     ],
 )
-def test_names_are_joined(namespace: str | None, name: str, offered: str) -> None:
+def test_namespace_and_name_are_joined(namespace: str | None, name: str, offered: str) -> None:
     assert offered_name(namespace, name) == offered
 
 
-def test_names_that_cannot_be_joined_are_unique_too() -> None:
+def test_too_long_or_invalid_names_stay_unique() -> None:
     given = [("n" * 63, "a"), ("n" * 64, "a"), ("my files", "a"), ("my_files ", "a")]
     names = {offered_name(*one) for one in given}
     assert len(names) == len(given)
     assert all(len(name) <= MAX_OFFERED_NAME_LENGTH for name in names)
 
 
-def test_two_tools_of_one_local_name_are_not_guessed_between() -> None:
+def test_ambiguous_local_name_is_not_resolved() -> None:
     spaces = [NamespaceToolParam(name, None, []) for name in ("a", "b")]
     tools = tools_of(*({**msgspec.to_builtins(one), "tools": [F]} for one in spaces))
     find = tool_finder(tools)
@@ -103,18 +103,18 @@ def test_two_tools_of_one_local_name_are_not_guessed_between() -> None:
     assert find("a.f") == find("a__f") == tools[0]
 
 
-def test_items_bring_tools() -> None:
+def test_added_tools_come_from_items() -> None:
     body = {"type": "additional_tools", "tools": [F, {"type": "shell"}, {"type": "custom"}, 1]}
     found = ForeignItem({**body, "type": "tool_search_output", "tools": [{**F, "name": "g"}]})
     other = ForeignItem({**body, "type": "web_search_call"})
     items = (Message("user", "Hi"), ForeignItem(body), found, other)
     assert [tool.name for tool in added_tools(items)] == ["f", "g"]
-    odd_values: list[Any] = [None, {}, "x", [[]]]
-    for odd in odd_values:
-        assert added_tools([ForeignItem({**body, "tools": odd})]) == ()
+    invalid_values: list[Any] = [None, {}, "x", [[]]]
+    for invalid in invalid_values:
+        assert added_tools([ForeignItem({**body, "tools": invalid})]) == ()
 
 
-def test_a_custom_tool_as_a_function() -> None:
+def test_custom_tool_is_offered_as_a_function() -> None:
     (tool,) = tools_of({"type": "custom", "name": "p", "format": {"type": "text"}})
     assert as_function(FunctionTool("f")) == FunctionTool("f")
     schema = as_function(tool).parameters

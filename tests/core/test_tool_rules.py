@@ -1,4 +1,4 @@
-"""Which tools may be called, and which calls wait for a person."""
+"""Tool rules: allowed tools, and calls that need approval."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from antiphon.core.turns import McpTool, Options
 READ = FunctionCall("c", "files__read", "{}", server="files")
 
 
-def test_names() -> None:
+def test_qualified_and_unqualified_names() -> None:
     assert qualified_name("files", "read") == READ.name
     assert unqualified_name(READ) == "read"
     assert unqualified_name(FunctionCall("c", "files__read", "{}")) == "files__read"
 
 
 @pytest.mark.parametrize(
-    ("require", "exempt", "asked"),
+    ("require", "exempt", "expected"),
     [
         ("always", (), True),
         ("always", ("read",), False),
@@ -38,19 +38,21 @@ def test_names() -> None:
         ((), (), False),
     ],
 )
-def test_which_calls_wait(require: Any, exempt: tuple[str, ...], asked: bool) -> None:
+def test_needs_approval_follows_the_server_rules(
+    require: Any, exempt: tuple[str, ...], expected: bool
+) -> None:
     server = McpTool("files", require_approval=require, exempt=exempt)
-    assert needs_approval((McpTool("mail", require_approval="never"), server), READ) is asked
+    assert needs_approval((McpTool("mail", require_approval="never"), server), READ) is expected
 
 
-def test_whose_calls_never_wait() -> None:
+def test_calls_of_other_servers_need_no_approval() -> None:
     plain = FunctionCall("c", "files__read", "{}")
     assert not needs_approval((McpTool("files"),), plain)
     assert not needs_approval((McpTool("mail"),), READ)
 
 
 @pytest.mark.parametrize(
-    ("allowed", "may"),
+    ("allowed", "expected"),
     [
         (None, True),
         ((), False),
@@ -61,5 +63,5 @@ def test_whose_calls_never_wait() -> None:
         ((qualified_name("mail", ALL_TOOLS),), False),
     ],
 )
-def test_which_tools_may_be_called(allowed: tuple[str, ...] | None, may: bool) -> None:
-    assert is_tool_allowed(Options(allowed_tools=allowed), "files__read") is may
+def test_is_tool_allowed(allowed: tuple[str, ...] | None, expected: bool) -> None:
+    assert is_tool_allowed(Options(allowed_tools=allowed), "files__read") is expected

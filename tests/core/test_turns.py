@@ -1,4 +1,4 @@
-"""Turns: what is stored of one comes back, and is no longer than it has to be."""
+"""Turns: headers and ends round-trip, and their encoding is compact."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ ENDS = st.builds(
 
 @settings(deadline=None)
 @given(st.builds(Header, st.text(), st.none() | st.text(), OPTIONS) | ENDS)
-def test_headers_and_ends_come_back_as_they_went(kept: Any) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(kept), type=type(kept)) == kept
+def test_headers_and_ends_round_trip(struct: Any) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(struct), type=type(struct)) == struct
 
 
-def test_what_nobody_set_is_not_stored() -> None:
+def test_defaults_are_not_stored() -> None:
     assert msgspec.json.encode(Header("m")) in (b'{"model":"m"}', b'{"model":"m","options":{}}')
     assert msgspec.json.encode(End("completed", 1.0)) == b'{"status":"completed","ended_at":1.0}'
     assert msgspec.json.encode(Usage(3)) == b'{"input_tokens":3}'
 
 
-def test_a_response_without_an_end_is_in_progress() -> None:
+def test_response_without_an_end_is_in_progress() -> None:
     response = Response("resp_", 0.0, Header("m"), ())
     assert response.status == "in_progress"
     ended = msgspec.structs.replace(response, end=End("cancelled", 1.0))
     assert ended.status == "cancelled"
 
 
-def test_a_request_is_stored_and_whole_unless_it_says_otherwise() -> None:
+def test_turn_request_defaults() -> None:
     request = TurnRequest(())
     assert request.store
     assert not request.stream
@@ -79,6 +79,6 @@ def test_a_request_is_stored_and_whole_unless_it_says_otherwise() -> None:
     assert request.options.truncation == "disabled"
 
 
-def test_requests_share_nothing_that_can_change() -> None:
+def test_option_defaults_are_not_shared() -> None:
     Options().metadata["key"] = "value"
     assert Options().metadata == {}

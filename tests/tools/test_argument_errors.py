@@ -1,4 +1,4 @@
-"""Arguments: what a model wrote, and the sentences it reads back."""
+"""Tool arguments: parsing, and the error messages that a model gets."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from antiphon.tools.tool_outputs import (
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "null", "{}"])
-def test_nothing_is_no_arguments(text: str) -> None:
+def test_empty_arguments_are_an_empty_object(text: str) -> None:
     assert parse_arguments(text) == {}
 
 
-def test_an_object_is_read() -> None:
+def test_json_object_is_parsed() -> None:
     assert parse_arguments('{"a": [1, {"b": "ü"}]}') == {"a": [1, {"b": "ü"}]}
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ('{"a"', "not valid JSON"),
         ('{"a": NaN}', "not valid JSON"),
@@ -35,24 +35,24 @@ def test_an_object_is_read() -> None:
         ('"{}"', "not a JSON object"),
     ],
 )
-def test_anything_else_is_refused(text: str, said: str) -> None:
-    with pytest.raises(InvalidArgumentsError, match=said):
+def test_other_arguments_are_refused(text: str, expected: str) -> None:
+    with pytest.raises(InvalidArgumentsError, match=expected):
         parse_arguments(text)
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "expected"),
     [
         ([], "the arguments"),
         (["a"], "argument 'a'"),
         (["items", 0, "price"], "argument 'items[0].price'"),
     ],
 )
-def test_a_place_is_written_as_in_python(path: list[str | int], said: str) -> None:
-    assert format_path(path) == said
+def test_path_is_formatted_as_in_python(path: list[str | int], expected: str) -> None:
+    assert format_path(path) == expected
 
 
-def test_faults_are_said_once_and_kept_short() -> None:
+def test_errors_are_deduplicated_and_truncated() -> None:
     many = invalid_arguments(
         ["b is missing", "a is bad", "b is missing", *(str(n) for n in range(9))]
     )
@@ -60,10 +60,10 @@ def test_faults_are_said_once_and_kept_short() -> None:
     assert len(str(invalid_arguments(["x" * 10_000]))) < 350
 
 
-def test_what_cannot_say_what_it_is_is_named() -> None:
-    class Mute:
+def test_unprintable_value_is_shown_by_its_type() -> None:
+    class Unprintable:
         def __str__(self) -> str:
             raise ValueError
 
-    assert shorten(Mute()) == "Mute"
+    assert shorten(Unprintable()) == "Unprintable"
     assert shorten("abcdef", 3) == "ab…"

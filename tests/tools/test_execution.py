@@ -1,4 +1,4 @@
-"""Running somebody else's code: on the loop, and in threads."""
+"""Running tool code: on the event loop, and in threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("error", [*FAILURES, KeyboardInterrupt()], ids=repr)
-def test_a_thread_may_raise_anything(error: BaseException) -> None:
+def test_exception_in_a_thread_is_captured(error: BaseException) -> None:
     def work() -> None:
         raise error
 
@@ -37,7 +37,7 @@ def test_a_thread_may_raise_anything(error: BaseException) -> None:
 @pytest.mark.parametrize(
     "error", [one for one in FAILURES if not isinstance(one, StopIteration)], ids=repr
 )
-def test_a_coroutine_may_raise_anything(error: BaseException) -> None:
+def test_exception_in_a_coroutine_is_captured(error: BaseException) -> None:
     async def work() -> None:
         raise error
 
@@ -46,7 +46,7 @@ def test_a_coroutine_may_raise_anything(error: BaseException) -> None:
     assert raised.value.error is error
 
 
-def test_ctrl_c_is_not_the_codes_own() -> None:
+def test_keyboard_interrupt_is_not_captured() -> None:
     async def work() -> None:
         raise KeyboardInterrupt
 
@@ -54,14 +54,14 @@ def test_ctrl_c_is_not_the_codes_own() -> None:
         asyncio.run(capture_exceptions(work()))
 
 
-@pytest.mark.parametrize("instead", [None, ValueError("late")], ids=repr)
-async def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) -> None:
+@pytest.mark.parametrize("raised", [None, ValueError("late")], ids=repr)
+async def test_swallowed_cancellation_is_raised(raised: Exception | None) -> None:
     async def stubborn() -> str:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            if instead is not None:
-                raise instead from None
+            if raised is not None:
+                raise raised from None
         return "late"
 
     task = asyncio.create_task(capture_exceptions(stubborn()))
@@ -71,7 +71,7 @@ async def test_a_swallowed_cancellation_is_still_one(instead: Exception | None) 
         await task
 
 
-async def test_a_thread_is_a_daemon_and_sees_the_context() -> None:
+async def test_thread_is_a_daemon_with_the_callers_context() -> None:
     who = contextvars.ContextVar("who", default="nobody")
 
     def work() -> tuple[str, str, bool]:
@@ -91,7 +91,7 @@ def join(name: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_cancelled_thread_is_left_alone_and_its_coroutine_dropped(when: str) -> None:
+def test_coroutine_returned_by_a_cancelled_thread_is_closed(when: str) -> None:
     async def never_awaited() -> None: ...
 
     started, release = threading.Event(), threading.Event()
@@ -110,7 +110,7 @@ def test_a_cancelled_thread_is_left_alone_and_its_coroutine_dropped(when: str) -
             await asyncio.wait([task])
         assert not release.is_set()
         release.set()
-        # Holds up the loop, so that the result is there before the task has noticed.
+        # Blocks the loop, so that the thread ends before the task is resumed.
         join("left-alone")
         asyncio.get_running_loop().call_soon(task.cancel)
         with pytest.raises(asyncio.CancelledError):
@@ -121,7 +121,7 @@ def test_a_cancelled_thread_is_left_alone_and_its_coroutine_dropped(when: str) -
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
-def test_what_comes_after_the_loop_is_closed_is_dropped() -> None:
+def test_thread_result_after_the_loop_is_closed_is_dropped() -> None:
     async def never_awaited() -> None: ...
 
     started, release = threading.Event(), threading.Event()
@@ -143,7 +143,7 @@ def test_what_comes_after_the_loop_is_closed_is_dropped() -> None:
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
-def test_a_hanging_thread_does_not_keep_the_program_alive() -> None:
+def test_hanging_thread_does_not_keep_the_program_alive() -> None:
     code = """
 import asyncio, threading
 from antiphon.tools.execution import run_in_thread
@@ -162,7 +162,7 @@ print("over")
     assert (ended.stdout, ended.stderr, ended.returncode) == ("over\n", "", 0)
 
 
-def test_what_is_async() -> None:
+def test_is_async() -> None:
     async def work(x: int = 0) -> None: ...
 
     class Callable:

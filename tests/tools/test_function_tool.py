@@ -1,4 +1,4 @@
-"""``@tool``: functions that a model may call, and people as before."""
+"""``@tool``: functions that a model and other code can call."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Bot:
     borrowed = lookup_order
 
 
-def test_a_tool_is_still_the_function() -> None:
+def test_tool_behaves_like_its_function() -> None:
     assert lookup_order("ord-1") == "ORD-1"
     assert inspect.unwrap(lookup_order).__name__ == "lookup_order"
     assert lookup_order.__doc__ == "Look up an order."
@@ -62,7 +62,7 @@ def test_a_tool_is_still_the_function() -> None:
     assert repr(lookup_order) == "<Tool lookup_order>"
 
 
-def test_the_model_is_shown_name_description_and_schema() -> None:
+def test_spec_has_name_description_and_schema() -> None:
     @tool
     def count(values: list[int]) -> int:
         """Count values.
@@ -86,7 +86,7 @@ def test_the_model_is_shown_name_description_and_schema() -> None:
     }
 
 
-def test_a_decorator_with_arguments_says_more() -> None:
+def test_decorator_arguments_override_name_and_description() -> None:
     @tool(name="other", description="Given.", timeout=None, needs_approval=True)
     def function(x: int) -> int:
         """Its own."""
@@ -98,7 +98,7 @@ def test_a_decorator_with_arguments_says_more() -> None:
     assert lookup_order.timeout is ...
 
 
-def test_an_async_function_stays_one() -> None:
+def test_async_function_stays_async() -> None:
     @tool
     async def work(x: int) -> int:
         return x + 1
@@ -106,7 +106,7 @@ def test_an_async_function_stays_one() -> None:
     assert asyncio.run(work(1)) == 2
 
 
-def test_methods_are_tools_of_their_object() -> None:
+def test_method_tools_are_bound_to_their_object() -> None:
     bot = Bot("Ann")
     assert bot.greet("Bob") == "Ann: hello Bob"
     assert asyncio.run(bot.greet_later("Bob")) == "Ann: hello Bob"
@@ -120,41 +120,44 @@ def test_methods_are_tools_of_their_object() -> None:
     assert as_tool(bot.plain).spec.description == "Not decorated."
 
 
-def test_a_class_method_is_a_tool_of_its_class() -> None:
+def test_class_method_tool_is_bound_to_its_class() -> None:
     class Special(Bot): ...
 
     kind: Any = Special.kind
     assert kind("!") == "Special!"
-    made = as_tool(kind)
-    assert made("?") == "Special?"
-    assert list(made.argument_spec.schema["properties"]) == ["suffix"]
-    # What Python 3.13 makes of it.
-    made = as_tool(MethodType(inspect.getattr_static(Bot, "greet_later"), Special("Ann")))
-    assert (made.name, list(made.argument_spec.schema["properties"])) == ("later", ["whom"])
+    tool_object = as_tool(kind)
+    assert tool_object("?") == "Special?"
+    assert list(tool_object.argument_spec.schema["properties"]) == ["suffix"]
+    # The form that Python 3.13 creates.
+    tool_object = as_tool(MethodType(inspect.getattr_static(Bot, "greet_later"), Special("Ann")))
+    assert (tool_object.name, list(tool_object.argument_spec.schema["properties"])) == (
+        "later",
+        ["whom"],
+    )
 
 
-def test_a_method_of_no_object_is_no_tool() -> None:
+def test_unbound_method_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'greet' is a method.*of Bot, such as bot\.greet"):
         _ = Bot.greet.spec
-    # What is only kept in a class was not defined there.
+    # A tool that is only assigned in a class is not a method.
     assert Bot.borrowed.spec == lookup_order.spec
 
 
-def test_a_raw_schema_is_shown_as_it_is() -> None:
+def test_raw_schema_is_unchanged() -> None:
     parameters = {"type": "object", "properties": {"location": {"type": "string"}}}
-    made = Tool.from_schema("get_weather", "Weather.", parameters, lambda location: location)
-    assert made.spec.name == "get_weather"
-    assert made.spec.description == "Weather."
-    assert made.spec.parameters == parameters
-    assert made(location="Tokyo") == "Tokyo"
+    tool_object = Tool.from_schema("get_weather", "Weather.", parameters, lambda location: location)
+    assert tool_object.spec.name == "get_weather"
+    assert tool_object.spec.description == "Weather."
+    assert tool_object.spec.parameters == parameters
+    assert tool_object(location="Tokyo") == "Tokyo"
 
     class Holder:
-        weather: Any = made
+        weather: Any = tool_object
 
     assert Holder().weather("Tokyo") == "Tokyo"
 
 
-def test_a_tool_can_be_made_again_under_another_name() -> None:
+def test_tool_can_be_renamed() -> None:
     other = tool(name="other")(lookup_order)
     assert other.spec.name == "other"
     assert other.spec.parameters == lookup_order.spec.parameters
@@ -176,18 +179,18 @@ def test_partial_functions_and_callable_objects_need_a_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "two words", "ü", "a" * 65, "a.b", "a\n", 3])
-def test_names_that_apis_refuse_are_refused(name: Any) -> None:
+def test_invalid_tool_name_is_refused(name: Any) -> None:
     with pytest.raises(ConfigError, match="cannot be named"):
         Tool(len, name=name)
 
 
 @pytest.mark.parametrize("given", [3, "text", None, int, BaseModel, {"type": "function"}])
-def test_only_functions_are_tools(given: Any) -> None:
+def test_non_functions_are_refused(given: Any) -> None:
     with pytest.raises(ConfigError, match="A tool is a function"):
         as_tool(given)
 
 
-def test_mistakes_are_found_at_the_decorator() -> None:
+def test_invalid_functions_are_refused_at_decoration() -> None:
     with pytest.raises(ConfigError, match="'values' takes any number"):
 
         @tool
@@ -214,12 +217,12 @@ def test_mistakes_are_found_at_the_decorator() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5"])
-def test_a_timeout_is_a_number_of_seconds(timeout: Any) -> None:
+def test_invalid_timeout_is_refused(timeout: Any) -> None:
     with pytest.raises(ConfigError, match="timeout"):
         tool(timeout=timeout)(len)
 
 
-def test_types_of_the_surroundings_are_known_to_the_decorator() -> None:
+def test_local_types_are_resolved_by_the_decorator() -> None:
     class Local(BaseModel):
         x: int
 
@@ -256,7 +259,7 @@ class Later(BaseModel):
     y: int
 
 
-def test_a_type_may_be_defined_further_down() -> None:
+def test_forward_references_are_resolved_on_first_use() -> None:
     assert (early.spec.parameters or {})["required"] == ["y"]
     assert inner.argument_spec.decode('{"unready": {"x": {"y": 1}}, "y": 2}') == {
         "unready": Unready(x=Later(y=1)),
@@ -266,7 +269,7 @@ def test_a_type_may_be_defined_further_down() -> None:
         _ = never.spec
 
 
-def test_heavy_parts_are_loaded_on_first_use() -> None:
+def test_heavy_imports_are_deferred() -> None:
     code = """
 import sys
 import antiphon.tools.toolbox

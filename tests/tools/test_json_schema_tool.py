@@ -1,4 +1,4 @@
-"""Raw JSON schemas: what is wrong with one, and with arguments that do not fit."""
+"""Tools with raw JSON schemas: invalid schemas, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ WEATHER: dict[str, Any] = {
 def anything(**arguments: Any) -> None: ...
 
 
-def test_a_schema_is_shown_as_it_was_given() -> None:
+def test_schema_is_unchanged() -> None:
     given = json.loads(json.dumps(WEATHER))
-    made = schema_argument_spec(anything, "t", given)
+    spec = schema_argument_spec(anything, "t", given)
     given["properties"].clear()
-    assert made.schema == WEATHER
-    assert made.decode('{"location": "Tokyo", "where": {"x": 1, "y": 2}}') == {
+    assert spec.schema == WEATHER
+    assert spec.decode('{"location": "Tokyo", "where": {"x": 1, "y": 2}}') == {
         "location": "Tokyo",
         "where": {"x": 1, "y": 2},
     }
 
 
 @pytest.mark.parametrize("parameters", [None, {}])
-def test_no_schema_is_no_parameters(parameters: dict[str, Any] | None) -> None:
-    made = schema_argument_spec(anything, "t", parameters)
-    assert made.schema == {"type": "object", "properties": {}}
-    assert made.decode("") == {}
+def test_missing_schema_means_no_parameters(parameters: dict[str, Any] | None) -> None:
+    spec = schema_argument_spec(anything, "t", parameters)
+    assert spec.schema == {"type": "object", "properties": {}}
+    assert spec.decode("") == {}
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("arguments", "expected"),
     [
         ({"location": None}, "argument 'location' should be of type string"),
         ({"many": 1}, "argument 'many' should be of type array or null"),
@@ -64,24 +64,26 @@ def test_no_schema_is_no_parameters(parameters: dict[str, Any] | None) -> None:
         ({"wrong": "secret", "more": 1}, "no argument 'wrong' and no argument 'more'"),
     ],
 )
-def test_each_fault_says_which_argument_and_how(written: dict[str, Any], said: str) -> None:
+def test_each_error_names_its_argument_and_reason(arguments: dict[str, Any], expected: str) -> None:
     with pytest.raises(InvalidArgumentsError) as raised:
-        schema_argument_spec(anything, "t", WEATHER).decode(json.dumps({"location": "x"} | written))
-    assert said in str(raised.value)
+        schema_argument_spec(anything, "t", WEATHER).decode(
+            json.dumps({"location": "x"} | arguments)
+        )
+    assert expected in str(raised.value)
     assert "secret" not in str(raised.value)
 
 
-def test_what_is_missing_is_said_once() -> None:
+def test_missing_arguments_are_named_once() -> None:
     schema = {"properties": {"at": WEATHER["$defs"]["point"]}, "required": ["at"]}
-    made = schema_argument_spec(anything, "t", schema)
+    spec = schema_argument_spec(anything, "t", schema)
     with pytest.raises(InvalidArgumentsError) as raised:
-        made.decode('{"at": {}}')
-    told = "argument 'at.x' is missing; argument 'at.y' is missing"
-    assert str(raised.value) == f"Invalid arguments: {told}."
+        spec.decode('{"at": {}}')
+    expected = "argument 'at.x' is missing; argument 'at.y' is missing"
+    assert str(raised.value) == f"Invalid arguments: {expected}."
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "expected"),
     [
         ({"type": "objekt"}, '"type": "object"'),
         ({"type": "string"}, '"type": "object"'),
@@ -92,16 +94,16 @@ def test_what_is_missing_is_said_once() -> None:
         ({"properties": {"a": {"$ref": "https://example.com/a"}}}, "example.*not there"),
     ],
 )
-def test_a_bad_schema_is_refused_at_once(parameters: Any, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_schema_is_refused(parameters: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         schema_argument_spec(anything, "t", parameters)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_reference_is_never_fetched(tmp_path: Path) -> None:
+def test_external_reference_is_never_fetched(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_text('{"type": "string"}')
-    # Where no keyword of JSON Schema is, references are only met when they are followed.
+    # References under unknown keywords are only resolved when they are followed.
     schema = {
         "properties": {"a": {"$ref": "#/hidden/b"}},
         "hidden": {"b": {"$ref": elsewhere.as_uri()}},
@@ -110,20 +112,20 @@ def test_a_reference_is_never_fetched(tmp_path: Path) -> None:
         schema_argument_spec(anything, "t", schema).decode('{"a": "text"}')
 
 
-def test_a_schema_may_name_an_older_draft() -> None:
+def test_older_schema_draft_is_supported() -> None:
     schema = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "properties": {"pair": {"items": [{"type": "string"}, {"type": "integer"}]}},
     }
-    made = schema_argument_spec(anything, "t", schema)
-    assert made.decode('{"pair": ["a", 1]}') == {"pair": ["a", 1]}
+    spec = schema_argument_spec(anything, "t", schema)
+    assert spec.decode('{"pair": ["a", 1]}') == {"pair": ["a", 1]}
     with pytest.raises(InvalidArgumentsError, match=r"pair\[1\]"):
-        made.decode('{"pair": ["a", "b"]}')
+        spec.decode('{"pair": ["a", "b"]}')
     with pytest.raises(ConfigError):
         schema_argument_spec(anything, "t", {"properties": schema["properties"]})
 
 
-def test_a_context_may_be_asked_for_here_too() -> None:
+def test_context_parameter_is_recognized() -> None:
     def take(location: str, ctx: ToolContext[int]) -> None: ...
 
     assert schema_argument_spec(take, "t", WEATHER).context_parameters == ("ctx",)

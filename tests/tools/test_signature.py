@@ -1,4 +1,4 @@
-"""Signatures: which parameters a model fills in, and what is said of them."""
+"""Function signatures: the parameters for the model, and their descriptions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def shape(function: Callable[..., Any], **names: Any) -> dict[str, Any]:
     return {one.name: one.annotation for one in found.parameters}
 
 
-def test_contexts_are_kept_from_the_model() -> None:
+def test_context_parameters_are_hidden_from_the_model() -> None:
     assert shape(looked_up) == {"order_id": str, "note": Any}
     assert set(read_signature(looked_up, "t", {}).context_parameters) == {"ctx", "alias"}
 
 
-def test_a_method_has_no_self() -> None:
+def test_self_is_not_a_parameter() -> None:
     class Bot:
         def method(self, x: int) -> None: ...
 
@@ -42,22 +42,22 @@ def test_a_method_has_no_self() -> None:
     assert shape(Bot()) == {"y": int}
 
 
-def test_what_a_partial_function_was_given_is_not_for_the_model() -> None:
+def test_bound_arguments_of_a_partial_are_hidden() -> None:
     def send(to: str, sender: str, text: str) -> None: ...
 
     assert shape(functools.partial(send, "bob", sender="me")) == {"text": str}
 
 
-def test_a_wrapped_function_is_looked_through() -> None:
+def test_wrapped_function_is_unwrapped() -> None:
     @functools.wraps(looked_up)
     def wrapper(*args: Any, **kwargs: Any) -> None: ...
 
     assert shape(wrapper) == {"order_id": str, "note": Any}
-    # Has no globals of its own to find types in.
+    # The cached wrapper has no globals in which to resolve types.
     assert shape(functools.cache(looked_up)) == {"order_id": str, "note": Any}
 
 
-def test_types_may_be_known_to_the_surroundings_only() -> None:
+def test_local_types_need_a_namespace() -> None:
     class Local: ...
 
     def local(x: Local) -> None: ...
@@ -77,7 +77,7 @@ def positional(value: int, /) -> None: ...
 
 
 @pytest.mark.parametrize("function", [stars, stars_by_name, positional, dict.fromkeys, min])
-def test_what_no_model_could_call_is_refused(function: Callable[..., Any]) -> None:
+def test_unsupported_parameters_are_refused(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"Tool 't'.*Tool\.from_schema"):
         read_signature(function, "t", {})
 
@@ -108,15 +108,15 @@ def sphinx(a: int, b: int) -> None:
 
 
 @pytest.mark.parametrize("function", [google, sphinx])
-def test_a_docstring_describes_the_function_and_its_parameters(
+def test_docstring_is_parsed_to_descriptions(
     function: Callable[..., Any],
 ) -> None:
-    said = parse_docstring(function)
-    assert (said["a"], said["b"]) == ("The first, on two lines.", "The second.")
-    assert said[""].startswith("Do a thing in two lines")
-    assert "second paragraph" not in said[""]
+    descriptions = parse_docstring(function)
+    assert (descriptions["a"], descriptions["b"]) == ("The first, on two lines.", "The second.")
+    assert descriptions[""].startswith("Do a thing in two lines")
+    assert "second paragraph" not in descriptions[""]
 
 
-def test_no_docstring_says_nothing() -> None:
+def test_missing_docstring_has_no_descriptions() -> None:
     assert parse_docstring(lambda x: x) == {}
     assert parse_docstring(functools.partial(google, 1)) == parse_docstring(google)

@@ -27,7 +27,7 @@ from antiphon.tools.tool_context import ToolContext, context_parameters, is_tool
         Optional["ToolContext"],
     ],
 )
-def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
+def test_context_annotations_are_recognized(annotation: object) -> None:
     assert is_tool_context(annotation)
 
 
@@ -45,11 +45,11 @@ def test_a_context_is_known_by_its_annotation(annotation: object) -> None:
         ForwardRef("Shop"),
     ],
 )
-def test_other_annotations_are_no_context(annotation: object) -> None:
+def test_other_annotations_are_not_context(annotation: object) -> None:
     assert not is_tool_context(annotation)
 
 
-def test_the_names_of_context_parameters() -> None:
+def test_context_parameters_are_found() -> None:
     def refund(
         amount: float, ctx: ToolContext[int], *, more: tool_context.ToolContext[str]
     ) -> None: ...
@@ -58,8 +58,8 @@ def test_the_names_of_context_parameters() -> None:
     assert context_parameters(dict.fromkeys) == ()
 
 
-def test_a_context_cannot_be_changed() -> None:
-    told = ToolContext(deps=[1], call_id="call_1", name="refund")
+def test_context_is_immutable() -> None:
+    context = ToolContext(deps=[1], call_id="call_1", name="refund")
     with pytest.raises(AttributeError):
-        told.deps = [2]  # type: ignore[misc]
-    assert (told.deps, told.call_id, told.name) == ([1], "call_1", "refund")
+        context.deps = [2]  # type: ignore[misc]
+    assert (context.deps, context.call_id, context.name) == ([1], "call_1", "refund")

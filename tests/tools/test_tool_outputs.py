@@ -1,4 +1,4 @@
-"""Outputs: results as the text that a model reads."""
+"""Tool outputs: results encoded as text for the model."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ class Point:
         ({"says": "NaN and Infinity"}, '{"says":"NaN and Infinity"}'),
     ],
 )
-def test_results_become_text(result: Any, text: str) -> None:
+def test_results_are_encoded(result: Any, text: str) -> None:
     assert encode_output(result) == text
 
 
-def test_a_result_is_never_shortened() -> None:
+def test_result_is_never_truncated() -> None:
     assert len(encode_output(["x" * 1000] * 1000)) > 1_000_000
 
 
-def circle() -> list[Any]:
-    ring: list[Any] = []
-    ring.append(ring)
-    return ring
+def cyclic_list() -> list[Any]:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    return cycle
 
 
 @pytest.mark.parametrize(
@@ -83,35 +83,35 @@ def circle() -> list[Any]:
         object(),
         {"a": "\ud800"},
         b"\xff",
-        circle(),
+        cyclic_list(),
         ValueError("no"),
     ],
     ids=lambda result: type(result).__name__,
 )
-def test_what_is_no_json_is_refused(result: Any) -> None:
+def test_result_that_is_not_json_is_refused(result: Any) -> None:
     with pytest.raises(ResultEncodingError) as raised:
         encode_output(result)
     assert str(raised.value)
 
 
 @given(st.text(st.characters()))
-def test_any_text_can_be_sent(text: str) -> None:
+def test_any_text_result_is_encodable(text: str) -> None:
     sent = encode_output(text)
     sent.encode()
     assert sent == text or any("\ud800" <= one <= "\udfff" for one in text)
 
 
-def test_half_a_pair_is_replaced_and_a_whole_one_joined() -> None:
+def test_lone_surrogate_is_replaced_and_a_pair_is_joined() -> None:
     assert replace_surrogates("a\ud800b") == "a\ufffdb"
     assert replace_surrogates("\ud83d\ude00") == "\U0001f600"
 
 
-def test_an_error_is_json_and_kept_short() -> None:
+def test_error_output_is_json_and_truncated() -> None:
     assert error_output('no "order"') == '{"error":"no \\"order\\""}'
     assert len(json.loads(error_output("x" * 10_000))["error"]) == 1500
     error_output("\ud800").encode()
 
 
-def test_declining_says_that_a_person_did() -> None:
+def test_declined_output_names_the_person_and_reason() -> None:
     assert "person declined" in json.loads(declined_output())["error"]
     assert json.loads(declined_output("too much"))["error"].endswith("The reason given: too much")

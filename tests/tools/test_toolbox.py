@@ -1,4 +1,4 @@
-"""``Toolbox``: what answers the calls of tools, whatever they do."""
+"""``Toolbox``: runs tool calls, and turns every failure into an output."""
 
 from __future__ import annotations
 
@@ -40,90 +40,97 @@ def create_ticket(request: Ticket) -> str:
     return f"Created customer ticket for {request.name} with issue {request.issue}"
 
 
-async def forever() -> None:
+async def wait_forever() -> None:
     await asyncio.Event().wait()
 
 
-async def answer(
-    box: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False
+async def call_tool_async(
+    toolbox: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False
 ) -> str | None:
-    return await box.call_tool(FunctionCall("call_1", name, arguments), approved=approved)
+    return await toolbox.call_tool(FunctionCall("call_1", name, arguments), approved=approved)
 
 
-def answered(box: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False) -> Any:
-    return asyncio.run(answer(box, name, arguments, approved=approved))
+def call_tool(
+    toolbox: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False
+) -> Any:
+    return asyncio.run(call_tool_async(toolbox, name, arguments, approved=approved))
 
 
-def error(box: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False) -> str:
-    said = json.loads(answered(box, name, arguments, approved=approved))
-    assert list(said) == ["error"]
-    return str(said["error"])
+def error_of(
+    toolbox: ToolExecutor, name: str, arguments: str = "", *, approved: bool = False
+) -> str:
+    output = json.loads(call_tool(toolbox, name, arguments, approved=approved))
+    assert list(output) == ["error"]
+    return str(output["error"])
 
 
-def test_functions_tools_and_raw_schemas_answer() -> None:
+def test_functions_tools_and_raw_schemas_are_called() -> None:
     weather = Tool.from_schema(
         "get_weather",
         "Get current weather for a location",
         {"type": "object", "properties": {"location": {"type": "string"}}},
         lambda location: {"temp": 72, "location": location},
     )
-    box = Toolbox([lookup_order, create_ticket, weather])
-    assert [one.name for one in box.specs] == ["lookup_order", "create_ticket", "get_weather"]
-    assert answered(box, "lookup_order", '{"order_id": "ORD-123"}') == (
+    toolbox = Toolbox([lookup_order, create_ticket, weather])
+    assert [one.name for one in toolbox.specs] == ["lookup_order", "create_ticket", "get_weather"]
+    assert call_tool(toolbox, "lookup_order", '{"order_id": "ORD-123"}') == (
         '{"status":"shipped","eta":"2 days"}'
     )
-    assert answered(box, "create_ticket", '{"name": "Omar", "issue": "login"}') == (
+    assert call_tool(toolbox, "create_ticket", '{"name": "Omar", "issue": "login"}') == (
         "Created customer ticket for Omar with issue login"
     )
-    assert answered(box, "get_weather", '{"location": "Tokyo"}') == '{"temp":72,"location":"Tokyo"}'
+    assert (
+        call_tool(toolbox, "get_weather", '{"location": "Tokyo"}')
+        == '{"temp":72,"location":"Tokyo"}'
+    )
 
 
-def test_tools_can_be_added_and_have_names_of_their_own() -> None:
-    box = Toolbox([lookup_order])
-    before = box.specs
-    assert box.add(create_ticket).name == "create_ticket"
-    assert [one.name for one in box.specs] == ["lookup_order", "create_ticket"]
+def test_tools_can_be_added_with_unique_names() -> None:
+    toolbox = Toolbox([lookup_order])
+    before = toolbox.specs
+    assert toolbox.add(create_ticket).name == "create_ticket"
+    assert [one.name for one in toolbox.specs] == ["lookup_order", "create_ticket"]
     assert len(before) == 1
     with pytest.raises(ConfigError, match="Two tools are named 'lookup_order'"):
-        box.add(lookup_order)
+        toolbox.add(lookup_order)
 
 
 @pytest.mark.parametrize("tools", ["lookup_order", {"a": 1}, 3, lookup_order, [3], [len], [int]])
-def test_what_is_no_tool_is_refused(tools: Any) -> None:
+def test_invalid_tools_are_refused(tools: Any) -> None:
     with pytest.raises(ConfigError):
         Toolbox(tools)
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "5"}, {"approve": "yes"}])
-def test_options_of_the_wrong_kind_are_refused(options: dict[str, Any]) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Toolbox([], **options)
 
 
-def test_an_unknown_tool_is_told_which_there_are() -> None:
-    box = Toolbox([lookup_order, create_ticket])
-    assert error(box, "look_up") == (
+def test_unknown_tool_error_lists_the_tools() -> None:
+    toolbox = Toolbox([lookup_order, create_ticket])
+    assert error_of(toolbox, "look_up") == (
         "There is no tool named 'look_up'. The tools: lookup_order, create_ticket."
     )
-    assert "The tools: none" in error(Toolbox(), "x\ud800" * 10_000)
+    assert "The tools: none" in error_of(Toolbox(), "x\ud800" * 10_000)
 
 
-def test_arguments_that_do_not_fit_never_reach_the_tool() -> None:
-    box = Toolbox([lookup_order])
-    assert error(box, "lookup_order") == "Invalid arguments: argument 'order_id' is missing."
-    assert "not valid JSON" in error(box, "lookup_order", '{"order_id"')
+def test_invalid_arguments_never_reach_the_tool() -> None:
+    toolbox = Toolbox([lookup_order])
+    assert error_of(toolbox, "lookup_order") == "Invalid arguments: argument 'order_id' is missing."
+    assert "not valid JSON" in error_of(toolbox, "lookup_order", '{"order_id"')
 
 
-def test_no_arguments_are_enough_where_none_are_needed() -> None:
+def test_empty_arguments_for_a_tool_without_parameters() -> None:
     @tool
     def ping() -> None: ...
 
-    assert answered(Toolbox([ping]), "ping", "") == "null"
+    assert call_tool(Toolbox([ping]), "ping", "") == "null"
 
 
-def test_a_failing_tool_is_logged_without_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
-    box = Toolbox([lookup_order])
-    assert error(box, "lookup_order", '{"order_id": "S3CRET"}') == (
+def test_failing_tool_is_logged_without_its_arguments(caplog: pytest.LogCaptureFixture) -> None:
+    toolbox = Toolbox([lookup_order])
+    assert error_of(toolbox, "lookup_order", '{"order_id": "S3CRET"}') == (
         "lookup_order failed: KeyError: 'S3CRET'"
     )
     (record,) = caplog.records
@@ -133,18 +140,18 @@ def test_a_failing_tool_is_logged_without_its_arguments(caplog: pytest.LogCaptur
     assert record.getMessage() == "Tool lookup_order failed."
 
 
-def test_a_validator_that_breaks_is_a_failing_tool(caplog: pytest.LogCaptureFixture) -> None:
+def test_exception_in_a_validator_is_a_tool_failure(caplog: pytest.LogCaptureFixture) -> None:
     def broken(value: str) -> str:
         raise KeyError(value)
 
     @tool
     def take(text: Annotated[str, AfterValidator(broken)]) -> None: ...
 
-    assert error(Toolbox([take]), "take", '{"text": "x"}') == "take failed: KeyError: 'x'"
+    assert error_of(Toolbox([take]), "take", '{"text": "x"}') == "take failed: KeyError: 'x'"
     assert caplog.records
 
 
-def test_a_result_that_is_no_json_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_result_that_is_not_json_is_an_error_output(caplog: pytest.LogCaptureFixture) -> None:
     @tool
     def blocking() -> float:
         return float("nan")
@@ -153,27 +160,27 @@ def test_a_result_that_is_no_json_is_an_error(caplog: pytest.LogCaptureFixture) 
     async def waiting() -> object:
         return object()
 
-    box = Toolbox([blocking, waiting])
-    assert error(box, "blocking").startswith("blocking gave a result that is not JSON")
-    assert error(box, "waiting").startswith("waiting gave a result that is not JSON")
+    toolbox = Toolbox([blocking, waiting])
+    assert error_of(toolbox, "blocking").startswith("blocking gave a result that is not JSON")
+    assert error_of(toolbox, "waiting").startswith("waiting gave a result that is not JSON")
     assert len(caplog.records) == 2
 
 
-def test_a_context_is_filled_in() -> None:
+def test_context_is_passed_to_tools() -> None:
     @tool
     async def who(ctx: ToolContext[dict[str, str]], greeting: str = "Hi") -> list[str]:
         return [greeting, ctx.deps["user"], ctx.call_id, ctx.name]
 
     raw = Tool.from_schema("raw", None, None, lambda ctx: ctx.name)
     raw_who = Tool.from_schema("raw_who", None, None, who.function)
-    box = Toolbox([who, raw, raw_who], deps={"user": "Ann"})
-    assert answered(box, "who") == '["Hi","Ann","call_1","who"]'
-    assert answered(box, "raw_who") == '["Hi","Ann","call_1","raw_who"]'
-    assert "missing 1 required positional argument" in error(box, "raw")
-    assert "no argument 'ctx'" in error(box, "who", '{"ctx": {}}')
+    toolbox = Toolbox([who, raw, raw_who], deps={"user": "Ann"})
+    assert call_tool(toolbox, "who") == '["Hi","Ann","call_1","who"]'
+    assert call_tool(toolbox, "raw_who") == '["Hi","Ann","call_1","raw_who"]'
+    assert "missing 1 required positional argument" in error_of(toolbox, "raw")
+    assert "no argument 'ctx'" in error_of(toolbox, "who", '{"ctx": {}}')
 
 
-async def test_blocking_tools_run_at_once_on_threads_that_see_the_context() -> None:
+async def test_blocking_tools_run_in_parallel_threads_with_the_context() -> None:
     user = contextvars.ContextVar("user", default="nobody")
     both = threading.Barrier(2, timeout=30)
 
@@ -183,90 +190,90 @@ async def test_blocking_tools_run_at_once_on_threads_that_see_the_context() -> N
         return [user.get(), threading.current_thread().daemon]
 
     user.set("Ann")
-    box = Toolbox([meet])
-    calls = (answer(box, "meet") for _ in range(2))
+    toolbox = Toolbox([meet])
+    calls = (call_tool_async(toolbox, "meet") for _ in range(2))
     assert await asyncio.gather(*calls) == ['["Ann",true]'] * 2
 
 
-def test_what_a_function_gives_is_awaited() -> None:
+def test_awaitable_result_is_awaited() -> None:
     async def fetch(x: int) -> int:
         return x + 1
 
-    box = Toolbox(
+    toolbox = Toolbox(
         [
             Tool.from_schema("hidden", None, None, lambda x: fetch(x + 0)),
             Tool.from_schema("partial", None, None, functools.partial(fetch, 2)),
         ]
     )
-    assert answered(box, "hidden", '{"x": 1}') == "2"
-    assert answered(box, "partial") == "3"
+    assert call_tool(toolbox, "hidden", '{"x": 1}') == "2"
+    assert call_tool(toolbox, "partial") == "3"
 
 
-async def test_a_blocking_tool_that_takes_too_long_is_left_alone(
+async def test_blocking_tool_that_times_out_is_abandoned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    release, over = threading.Event(), threading.Event()
+    release, thread_ended = threading.Event(), threading.Event()
 
     @tool(timeout=0.01)
     def hang() -> str:
         release.wait()
-        over.set()
+        thread_ended.set()
         return "late"
 
-    said = await answer(Toolbox([hang]), "hang")
-    assert json.loads(said or "") == {"error": "hang did not finish within 0.01 s."}
-    assert not over.is_set()
+    output = await call_tool_async(Toolbox([hang]), "hang")
+    assert json.loads(output or "") == {"error": "hang did not finish within 0.01 s."}
+    assert not thread_ended.is_set()
     release.set()
-    await asyncio.to_thread(over.wait)
+    await asyncio.to_thread(thread_ended.wait)
     assert [one.getMessage() for one in caplog.records] == [
         "Tool hang did not finish within 0.01 s."
     ]
 
 
-def test_an_async_tool_that_takes_too_long_is_cancelled() -> None:
+def test_async_tool_that_times_out_is_cancelled() -> None:
     cancelled: list[str] = []
 
     @tool
     async def hang(swallow: bool) -> str:
         try:
-            await forever()
+            await wait_forever()
         except asyncio.CancelledError:
             cancelled.append("yes")
             if not swallow:
                 raise
         return "late"
 
-    box = Toolbox([hang], timeout=0.01)
+    toolbox = Toolbox([hang], timeout=0.01)
     for swallow in ("true", "false"):
-        assert "did not finish" in error(box, "hang", f'{{"swallow": {swallow}}}')
+        assert "did not finish" in error_of(toolbox, "hang", f'{{"swallow": {swallow}}}')
     assert cancelled == ["yes", "yes"]
 
 
-def test_a_tool_may_have_no_limit_or_one_of_its_own() -> None:
+def test_tool_timeout_overrides_the_toolbox_timeout() -> None:
     async def slow() -> str:
-        # Longer than the toolbox's limit, however fast the machine.
+        # Longer than the toolbox's timeout on any computer.
         for _ in range(3):
             await asyncio.to_thread(threading.Event().wait, 0.01)
         return "done"
 
-    def box(timeout: float | None) -> Toolbox:
+    def toolbox(timeout: float | None) -> Toolbox:
         return Toolbox([tool(timeout=timeout)(slow)], timeout=0.001)
 
-    assert answered(box(None), "slow") == "done"
-    assert answered(box(60), "slow") == "done"
-    assert "did not finish" in error(Toolbox([slow], timeout=0.001), "slow")
+    assert call_tool(toolbox(None), "slow") == "done"
+    assert call_tool(toolbox(60), "slow") == "done"
+    assert "did not finish" in error_of(Toolbox([slow], timeout=0.001), "slow")
 
 
-def test_a_tools_own_timeout_error_is_a_failure() -> None:
+def test_timeout_error_raised_by_a_tool_is_a_failure() -> None:
     @tool
     async def fetch() -> None:
         raise TimeoutError("no answer")
 
-    assert error(Toolbox([fetch]), "fetch") == "fetch failed: TimeoutError: no answer"
+    assert error_of(Toolbox([fetch]), "fetch") == "fetch failed: TimeoutError: no answer"
 
 
-def test_cancelling_an_answer_cancels_the_tool() -> None:
-    seen: list[str] = []
+def test_cancelling_a_call_cancels_the_tool() -> None:
+    events: list[str] = []
 
     async def main() -> None:
         started = asyncio.Event()
@@ -275,19 +282,19 @@ def test_cancelling_an_answer_cancels_the_tool() -> None:
         async def hang() -> None:
             started.set()
             try:
-                await forever()
+                await wait_forever()
             except asyncio.CancelledError:
-                seen.append("cancelled")
+                events.append("cancelled")
                 raise
 
-        task = asyncio.create_task(answer(Toolbox([hang]), "hang"))
+        task = asyncio.create_task(call_tool_async(Toolbox([hang]), "hang"))
         await started.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    assert seen == ["cancelled"]
+    assert events == ["cancelled"]
 
 
 RESULTS = st.one_of(
@@ -315,30 +322,30 @@ ARGUMENTS = st.one_of(
     RESULTS,
     st.booleans(),
 )
-def test_whatever_happens_the_answer_is_a_text(
+def test_any_call_gives_text_or_waits_for_approval(
     name: str, arguments: str, result: Any, approved: bool
 ) -> None:
-    def act(x: Any = None) -> Any:
+    def run(x: Any = None) -> Any:
         if isinstance(result, type):
             raise result("\ud800")
         return result
 
     async def waiting(x: int = 0) -> Any:
-        return act()
+        return run()
 
     schema = {"properties": {"x": {"type": ["integer", "string"]}}}
-    box = Toolbox(
+    toolbox = Toolbox(
         [
-            tool(name="blocking", needs_approval=True)(act),
+            tool(name="blocking", needs_approval=True)(run),
             waiting,
-            Tool.from_schema("raw", None, schema, act),
+            Tool.from_schema("raw", None, schema, run),
         ]
     )
-    # The log would hold the exception's half of a character, which no report of a test can carry.
+    # The log would have a lone surrogate, which test reports cannot encode.
     logging.disable()
     try:
-        said = answered(box, name, arguments, approved=approved)
+        output = call_tool(toolbox, name, arguments, approved=approved)
     finally:
         logging.disable(logging.NOTSET)
-    assert said is None or said.encode() is not None
-    assert said is not None or (name == "blocking" and not approved)
+    assert output is None or output.encode() is not None
+    assert output is not None or (name == "blocking" and not approved)

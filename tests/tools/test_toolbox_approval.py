@@ -1,4 +1,4 @@
-"""``Toolbox``: a person has to agree before some tools run."""
+"""``Toolbox`` approvals: some tools run only after a person has approved."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from antiphon.tools.function_tool import tool
 from antiphon.tools.toolbox import Toolbox
 
 
-async def answer(
-    box: Toolbox, name: str, arguments: str = "", *, approved: bool = False
+async def call_tool_async(
+    toolbox: Toolbox, name: str, arguments: str = "", *, approved: bool = False
 ) -> str | None:
-    return await box.call_tool(FunctionCall("call_1", name, arguments), approved=approved)
+    return await toolbox.call_tool(FunctionCall("call_1", name, arguments), approved=approved)
 
 
-def answered(box: Toolbox, name: str, arguments: str = "", *, approved: bool = False) -> Any:
-    return asyncio.run(answer(box, name, arguments, approved=approved))
+def call_tool(toolbox: Toolbox, name: str, arguments: str = "", *, approved: bool = False) -> Any:
+    return asyncio.run(call_tool_async(toolbox, name, arguments, approved=approved))
 
 
-def error(box: Toolbox, name: str, arguments: str = "") -> str:
-    said = json.loads(answered(box, name, arguments))
-    assert list(said) == ["error"]
-    return str(said["error"])
+def error_of(toolbox: Toolbox, name: str, arguments: str = "") -> str:
+    decision = json.loads(call_tool(toolbox, name, arguments))
+    assert list(decision) == ["error"]
+    return str(decision["error"])
 
 
-class Bank:
-    """A tool that needs approval, and people who are asked."""
+class RefundTool:
+    """A tool that needs approval; records payments and approval requests."""
 
     def __init__(self, needs: bool | Callable[..., bool] = True) -> None:
         self.paid: list[float] = []
-        self.asked: list[FunctionCall] = []
+        self.approval_requests: list[FunctionCall] = []
 
         @tool(needs_approval=needs)
         def refund(amount: float, note: str = "") -> str:
@@ -46,34 +46,34 @@ class Bank:
 
         self.tool = refund
 
-    def box(self, said: Any = None) -> Toolbox:
+    def toolbox(self, decision: Any = None) -> Toolbox:
         def approve(call: FunctionCall) -> Any:
-            self.asked.append(call)
-            if isinstance(said, BaseException):
-                raise said
-            return said
+            self.approval_requests.append(call)
+            if isinstance(decision, BaseException):
+                raise decision
+            return decision
 
-        return Toolbox([self.tool], approve=None if said is None else approve)
-
-
-def test_a_call_that_needs_approval_is_left_open_without_a_person() -> None:
-    bank = Bank()
-    assert answered(bank.box(), "refund", '{"amount": 5}') is None
-    assert bank.paid == []
-    assert answered(bank.box(), "refund", '{"amount": 5}', approved=True) == "paid"
-    assert bank.paid == [5.0]
+        return Toolbox([self.tool], approve=None if decision is None else approve)
 
 
-def test_a_person_may_agree() -> None:
-    bank = Bank()
-    assert answered(bank.box(True), "refund", '{"amount": 5}') == "paid"
-    assert bank.asked == [FunctionCall("call_1", "refund", '{"amount": 5}')]
-    assert answered(bank.box(True), "refund", '{"amount": 6}', approved=True) == "paid"
-    assert len(bank.asked) == 1
+def test_call_without_an_approver_is_left_open() -> None:
+    refunds = RefundTool()
+    assert call_tool(refunds.toolbox(), "refund", '{"amount": 5}') is None
+    assert refunds.paid == []
+    assert call_tool(refunds.toolbox(), "refund", '{"amount": 5}', approved=True) == "paid"
+    assert refunds.paid == [5.0]
+
+
+def test_approved_call_runs() -> None:
+    refunds = RefundTool()
+    assert call_tool(refunds.toolbox(True), "refund", '{"amount": 5}') == "paid"
+    assert refunds.approval_requests == [FunctionCall("call_1", "refund", '{"amount": 5}')]
+    assert call_tool(refunds.toolbox(True), "refund", '{"amount": 6}', approved=True) == "paid"
+    assert len(refunds.approval_requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("decision", "expected"),
     [
         (False, "A person declined this call, so it was not run."),
         ("too much", "so it was not run. The reason given: too much"),
@@ -81,66 +81,64 @@ def test_a_person_may_agree() -> None:
         (1, "A person declined this call, so it was not run."),
     ],
 )
-def test_a_person_may_decline(said: Any, told: str) -> None:
-    bank = Bank()
-    assert error(bank.box(said), "refund", '{"amount": 5}').endswith(told)
-    assert bank.paid == []
+def test_declined_call_does_not_run(decision: Any, expected: str) -> None:
+    refunds = RefundTool()
+    assert error_of(refunds.toolbox(decision), "refund", '{"amount": 5}').endswith(expected)
+    assert refunds.paid == []
 
 
 @pytest.mark.parametrize("raised", [EOFError(), SystemExit(1), StopIteration()], ids=repr)
-def test_an_approver_that_fails_declines(
-    raised: BaseException, caplog: pytest.LogCaptureFixture
-) -> None:
-    bank = Bank()
-    assert "Nobody could be asked" in error(bank.box(raised), "refund", '{"amount": 5}')
-    assert bank.paid == []
+def test_failing_approver_declines(raised: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    refunds = RefundTool()
+    assert "Nobody could be asked" in error_of(refunds.toolbox(raised), "refund", '{"amount": 5}')
+    assert refunds.paid == []
     assert [one.getMessage() for one in caplog.records] == ["approve failed for a call of refund."]
 
 
-def test_nobody_is_asked_about_arguments_that_do_not_fit() -> None:
-    bank = Bank()
-    assert "Invalid arguments" in error(bank.box(True), "refund", '{"amount": "much"}')
-    assert bank.asked == []
+def test_invalid_arguments_are_refused_before_approval() -> None:
+    refunds = RefundTool()
+    assert "Invalid arguments" in error_of(refunds.toolbox(True), "refund", '{"amount": "much"}')
+    assert refunds.approval_requests == []
 
 
-def test_the_arguments_may_decide_whether_a_person_is_asked() -> None:
-    bank = Bank(lambda amount, note: amount > 100 or note == "ask")
-    box = bank.box(False)
-    assert answered(box, "refund", '{"amount": 100}') == "paid"
-    assert "declined" in error(box, "refund", '{"amount": 100, "note": "ask"}')
-    assert "declined" in error(box, "refund", '{"amount": 101}')
-    assert bank.paid == [100.0]
+def test_needs_approval_can_depend_on_arguments() -> None:
+    refunds = RefundTool(lambda amount, note: amount > 100 or note == "ask")
+    toolbox = refunds.toolbox(False)
+    assert call_tool(toolbox, "refund", '{"amount": 100}') == "paid"
+    assert "declined" in error_of(toolbox, "refund", '{"amount": 100, "note": "ask"}')
+    assert "declined" in error_of(toolbox, "refund", '{"amount": 101}')
+    assert refunds.paid == [100.0]
 
 
-def test_where_that_cannot_be_told_a_person_is_asked(caplog: pytest.LogCaptureFixture) -> None:
-    bank = Bank(lambda wrong: False)
-    assert answered(bank.box(), "refund", '{"amount": 1}') is None
+def test_failing_needs_approval_requires_approval(caplog: pytest.LogCaptureFixture) -> None:
+    refunds = RefundTool(lambda wrong: False)
+    assert call_tool(refunds.toolbox(), "refund", '{"amount": 1}') is None
     assert [one.getMessage() for one in caplog.records] == ["needs_approval of tool refund failed."]
 
 
-def test_an_async_person_is_asked_without_a_limit_and_may_be_cancelled() -> None:
-    bank = Bank()
+def test_async_approver_has_no_timeout_and_can_be_cancelled() -> None:
+    refunds = RefundTool()
 
     async def main() -> None:
-        asked = asyncio.Event()
+        approval_requests = asyncio.Event()
 
         async def approve(call: FunctionCall) -> bool:
-            asked.set()
+            approval_requests.set()
             await asyncio.Event().wait()
             return True
 
-        box = Toolbox([bank.tool], approve=approve, timeout=0.001)
-        task = asyncio.create_task(answer(box, "refund", '{"amount": 5}'))
-        await asked.wait()
+        toolbox = Toolbox([refunds.tool], approve=approve, timeout=0.001)
+        task = asyncio.create_task(call_tool_async(toolbox, "refund", '{"amount": 5}'))
+        await approval_requests.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    assert bank.paid == []
+    assert refunds.paid == []
 
 
-def test_an_async_person_may_agree_however_it_is_written() -> None:
+def test_all_kinds_of_async_approvers_are_awaited() -> None:
     async def agree(call: FunctionCall) -> bool:
         return True
 
@@ -148,29 +146,31 @@ def test_an_async_person_may_agree_however_it_is_written() -> None:
         return agree(call)
 
     for approve in (agree, later, functools.partial(agree)):
-        bank = Bank()
-        assert answered(Toolbox([bank.tool], approve=approve), "refund", '{"amount": 5}') == "paid"
+        refunds = RefundTool()
+        assert (
+            call_tool(Toolbox([refunds.tool], approve=approve), "refund", '{"amount": 5}') == "paid"
+        )
 
 
-def test_a_terminal_is_asked_one_question_at_a_time() -> None:
+def test_blocking_approver_is_called_one_at_a_time() -> None:
     together = threading.Barrier(2)
-    met: list[bool] = []
+    overlapped: list[bool] = []
 
     def approve(call: FunctionCall) -> bool:
         try:
             together.wait(0.2)
-            met.append(True)
+            overlapped.append(True)
         except threading.BrokenBarrierError:
-            met.append(False)
+            overlapped.append(False)
         return True
 
-    box = Toolbox([Bank().tool], approve=approve)
+    toolbox = Toolbox([RefundTool().tool], approve=approve)
 
     async def main() -> None:
-        calls = (answer(box, "refund", '{"amount": 5}') for _ in range(2))
+        calls = (call_tool_async(toolbox, "refund", '{"amount": 5}') for _ in range(2))
         assert await asyncio.gather(*calls) == ["paid", "paid"]
 
-    # On one loop after the other, as programs with several ``asyncio.run`` do.
+    # On two event loops in sequence, as in programs with several ``asyncio.run``.
     asyncio.run(main())
     asyncio.run(main())
-    assert met == [False] * 4
+    assert overlapped == [False] * 4

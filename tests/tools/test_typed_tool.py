@@ -1,4 +1,4 @@
-"""Typed functions: the schema that a model is shown, and how its arguments are read."""
+"""Typed functions: the generated schema, and decoding of arguments."""
 
 from __future__ import annotations
 
@@ -99,18 +99,18 @@ VALUES: dict[str, Any] = {
 }
 
 
-def read(function: Callable[..., Any], **written: Any) -> dict[str, Any]:
-    return typed_argument_spec(function, "t", {}).decode(json.dumps(written))
+def decode(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    return typed_argument_spec(function, "t", {}).decode(json.dumps(arguments))
 
 
-def refused(function: Callable[..., Any], **written: Any) -> str:
+def decode_error(function: Callable[..., Any], **arguments: Any) -> str:
     with pytest.raises(InvalidArgumentsError) as raised:
-        read(function, **written)
+        decode(function, **arguments)
     return str(raised.value)
 
 
-def test_arguments_become_what_the_function_asks_for() -> None:
-    assert read(everything, **VALUES) == VALUES | {
+def test_arguments_are_converted_to_the_annotated_types() -> None:
+    assert decode(everything, **VALUES) == VALUES | {
         "priority": Priority.high,
         "point": Point(1),
         "ticket": CreateCustomerTicketRequest(name="n", issue="i"),
@@ -118,7 +118,7 @@ def test_arguments_become_what_the_function_asks_for() -> None:
     }
 
 
-def test_the_schema_is_plain_and_closed() -> None:
+def test_schema_has_no_titles_and_no_additional_properties() -> None:
     schema = typed_argument_spec(everything, "t", {}).schema
     Draft202012Validator.check_schema(schema)
     assert list(schema["properties"]) == [*VALUES, "on"]
@@ -137,63 +137,65 @@ WRONG = [[], {}, 3.5, "z", None, {"x": "y"}]
 
 
 @given(st.sampled_from([*VALUES, "on", "other"]), st.sampled_from([*VALUES.values(), *WRONG]))
-def test_what_the_schema_accepts_is_accepted(name: str, value: Any) -> None:
-    made = typed_argument_spec(everything, "t", {})
-    written = VALUES | {name: value}
-    # The reverse does not hold: "3" for 3 is understood, too.
-    if Draft202012Validator(made.schema).is_valid(written) and name != "when":
-        made.decode(json.dumps(written))
+def test_arguments_valid_by_the_schema_are_decoded(name: str, value: Any) -> None:
+    spec = typed_argument_spec(everything, "t", {})
+    arguments = VALUES | {name: value}
+    # The reverse does not hold: "3" is accepted for 3.
+    if Draft202012Validator(spec.schema).is_valid(arguments) and name != "when":
+        spec.decode(json.dumps(arguments))
     else:
         assert name not in ("maybe", "anything") or value not in ("z", None)
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_what_is_accepted_fits_the_schema(name: str) -> None:
-    made = typed_argument_spec(everything, "t", {})
-    validator = Draft202012Validator(made.schema)
+def test_missing_arguments_are_invalid_by_the_schema(name: str) -> None:
+    spec = typed_argument_spec(everything, "t", {})
+    validator = Draft202012Validator(spec.schema)
     assert validator.is_valid(VALUES)
     without = {key: value for key, value in VALUES.items() if key != name}
     assert not validator.is_valid(without)
-    assert refused(everything, **without) == f"Invalid arguments: argument '{name}' is missing."
+    assert (
+        decode_error(everything, **without) == f"Invalid arguments: argument '{name}' is missing."
+    )
 
 
-def test_one_model_is_the_request() -> None:
-    made = typed_argument_spec(request, "t", {})
+def test_single_model_parameter_is_the_request() -> None:
+    spec = typed_argument_spec(request, "t", {})
     schema = CreateCustomerTicketRequest.model_json_schema()
-    assert made.schema == {
+    assert spec.schema == {
         "type": "object",
         "properties": {"name": {"type": "string"}, "issue": {"type": "string"}},
         "required": schema["required"],
     }
     given = CreateCustomerTicketRequest(name="Omar", issue="no login")
-    assert made.decode('{"name": "Omar", "issue": "no login"}') == {"request": given}
-    assert refused(request, name="Omar") == "Invalid arguments: argument 'issue' is missing."
+    assert spec.decode('{"name": "Omar", "issue": "no login"}') == {"request": given}
+    assert decode_error(request, name="Omar") == "Invalid arguments: argument 'issue' is missing."
 
 
-def test_a_request_keeps_its_models_rules() -> None:
+def test_single_model_keeps_its_config() -> None:
     def book(request: Annotated[Strict, "note"]) -> None: ...
 
-    made = typed_argument_spec(book, "t", {"Strict": Strict})
-    # A strict model takes a date as text from JSON, and nothing else.
-    assert made.decode('{"day": "2026-01-02"}') == {
+    spec = typed_argument_spec(book, "t", {"Strict": Strict})
+    # A strict model accepts a date only as text in JSON.
+    assert spec.decode('{"day": "2026-01-02"}') == {
         "request": Strict(day=datetime.date(2026, 1, 2))
     }
-    assert made.description == "Said of the model."
+    assert spec.description == "Said of the model."
     with pytest.raises(InvalidArgumentsError, match="argument 'level' should be 1 or 2"):
-        made.decode('{"day": "2026-01-02", "level": 3}')
+        spec.decode('{"day": "2026-01-02", "level": 3}')
 
 
-def test_a_model_beside_others_is_an_argument() -> None:
+def test_model_among_several_parameters_is_an_argument() -> None:
     def both(ticket: CreateCustomerTicketRequest, note: str = "") -> None: ...
 
     def words(words: Words) -> None: ...
 
     assert list(typed_argument_spec(both, "t", {}).schema["properties"]) == ["ticket", "note"]
-    # Arguments are an object, so a list cannot be all of them.
-    assert read(words, words=["a"]) == {"words": Words(["a"])}
+    # Arguments are an object, so a list is wrapped in one.
+    assert decode(words, words=["a"]) == {"words": Words(["a"])}
 
 
-def test_defaults_are_the_functions_own() -> None:
+def test_defaults_come_from_the_function() -> None:
     nothing = object()
 
     def search(
@@ -204,35 +206,35 @@ def test_defaults_are_the_functions_own() -> None:
         tags: list[str] = [],  # noqa: B006
     ) -> None: ...
 
-    made = typed_argument_spec(search, "t", {})
-    assert "required" not in made.schema
-    assert made.decode("") == {"most": 10}
-    assert made.decode('{"text": null, "tags": ["a"]}') == {"text": None, "most": 10, "tags": ["a"]}
-    assert made.defaults == {"text": None, "other": nothing, "tags": []}
-    assert made.schema["properties"]["most"] == {
+    spec = typed_argument_spec(search, "t", {})
+    assert "required" not in spec.schema
+    assert spec.decode("") == {"most": 10}
+    assert spec.decode('{"text": null, "tags": ["a"]}') == {"text": None, "most": 10, "tags": ["a"]}
+    assert spec.defaults == {"text": None, "other": nothing, "tags": []}
+    assert spec.schema["properties"]["most"] == {
         "type": "integer",
         "default": 10,
         "description": "How many.",
     }
 
 
-def test_any_name_of_python_will_do() -> None:
+def test_any_parameter_name_is_supported() -> None:
     def odd(json: int, _x: int, model_config: int, copy: int, p0: int, self: int) -> None: ...
 
     names = {"json": 1, "_x": 2, "model_config": 3, "copy": 4, "p0": 5, "self": 6}
-    assert read(odd, **names) == names
+    assert decode(odd, **names) == names
     assert list(typed_argument_spec(odd, "t", {}).schema["properties"]) == list(names)
 
 
-def test_an_alias_is_the_name_for_the_model() -> None:
+def test_field_alias_is_the_argument_name() -> None:
     def send(from_: Annotated[str, Field(alias="from")]) -> None: ...
 
     assert typed_argument_spec(send, "t", {}).schema["required"] == ["from"]
-    assert read(send, **{"from": "bob"}) == {"from_": "bob"}
+    assert decode(send, **{"from": "bob"}) == {"from_": "bob"}
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("arguments", "expected"),
     [
         ({"number": "x"}, "argument 'number' should be a valid integer"),
         ({"ratio": 7}, "argument 'ratio' should be less than or equal to 1"),
@@ -246,14 +248,14 @@ def test_an_alias_is_the_name_for_the_model() -> None:
         ({"when": "secret"}, "argument 'when' should be a valid datetime"),
     ],
 )
-def test_each_fault_says_which_argument_and_how(written: dict[str, Any], said: str) -> None:
-    told = refused(everything, **(VALUES | written))
-    assert said in told
-    assert "secret" not in told
-    assert "http" not in told
+def test_each_error_names_its_argument_and_reason(arguments: dict[str, Any], expected: str) -> None:
+    error = decode_error(everything, **(VALUES | arguments))
+    assert expected in error
+    assert "secret" not in error
+    assert "http" not in error
 
 
-def test_a_validators_own_words_are_passed_on() -> None:
+def test_validator_message_is_passed_on() -> None:
     def even(value: int) -> int:
         if value % 2:
             raise ValueError("must be even.")
@@ -263,12 +265,12 @@ def test_a_validators_own_words_are_passed_on() -> None:
 
     def take(n: Annotated[int, AfterValidator(even)]) -> None: ...
 
-    made = typed_argument_spec(take, "t", {"AfterValidator": AfterValidator, "even": even})
+    spec = typed_argument_spec(take, "t", {"AfterValidator": AfterValidator, "even": even})
     with pytest.raises(InvalidArgumentsError, match=r"arguments: argument 'n': must be even\.$"):
-        made.decode('{"n": 3}')
+        spec.decode('{"n": 3}')
 
 
-def test_deeper_than_pydantic_reads_is_refused() -> None:
+def test_too_deeply_nested_arguments_are_refused() -> None:
     def take(x: Any) -> None: ...
 
     with pytest.raises(InvalidArgumentsError):
@@ -289,12 +291,12 @@ def no_type(bad: 3) -> None:  # type: ignore[valid-type]
 
 
 @pytest.mark.parametrize("function", [opaque, function_argument, no_type])
-def test_a_type_that_is_no_json_is_refused_by_name(function: Callable[..., Any]) -> None:
+def test_type_without_a_schema_is_refused_by_name(function: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match=r"^Tool 't': parameter 'bad' \(\w+\)"):
         typed_argument_spec(function, "t", {})
 
 
-def test_a_type_that_is_not_there_yet_is_no_mistake_yet() -> None:
+def test_undefined_type_raises_name_error() -> None:
     def early(x: Unready, y: int) -> None: ...
 
     with pytest.raises(NameError, match="within its parameters"):

@@ -1,4 +1,4 @@
-"""JSON schemas: no noise, and the same in every process."""
+"""JSON schemas of types: without titles, and the same in every process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Titled(BaseModel):
     values: Annotated[dict[str, Annotated[int, Field(title="Deep noise")]], "note"]
 
 
-def test_titles_are_left_out_but_not_fields_of_that_name() -> None:
+def test_titles_are_removed_but_not_fields_named_title() -> None:
     assert generate_schema(TypeAdapter(Titled)) == {
         "type": "object",
         "properties": {
@@ -36,7 +36,7 @@ def test_titles_are_left_out_but_not_fields_of_that_name() -> None:
     }
 
 
-def test_a_type_that_refers_to_itself_has_an_object_at_the_top() -> None:
+def test_recursive_type_has_an_object_at_the_top() -> None:
     schema = generate_schema(TypeAdapter(Node))
     assert schema["type"] == "object"
     children = {"type": "array", "items": {"$ref": "#/$defs/Node"}, "default": []}
@@ -44,18 +44,18 @@ def test_a_type_that_refers_to_itself_has_an_object_at_the_top() -> None:
     assert schema["$defs"]["Node"]["properties"]["children"] == children
 
 
-def test_a_default_that_is_no_json_is_left_out() -> None:
+def test_default_that_is_not_json_is_omitted() -> None:
     model: Any = create_model("M", x=(Any, object()))
     assert generate_schema(TypeAdapter(model))["properties"] == {"x": {}}
 
 
-def test_the_order_of_a_set_is_the_same_in_every_process() -> None:
+def test_set_default_order_is_stable_across_processes() -> None:
     code = """
 from pydantic import TypeAdapter, create_model
 from antiphon.tools.typed_tool import generate_schema
 print(generate_schema(TypeAdapter(create_model("M", x=(set[str], {"a", "b", "c", "d", "e"})))))
 """
-    said = {
+    schemas = {
         subprocess.run(
             [sys.executable, "-c", code],
             env=os.environ | {"PYTHONHASHSEED": seed},
@@ -65,4 +65,4 @@ print(generate_schema(TypeAdapter(create_model("M", x=(set[str], {"a", "b", "c",
         ).stdout
         for seed in "123"
     }
-    assert len(said) == 1
+    assert len(schemas) == 1

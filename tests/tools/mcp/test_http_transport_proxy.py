@@ -1,4 +1,4 @@
-"""MCP servers over HTTP by a proxy."""
+"""MCP servers over HTTP through a proxy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.tls_certificates import client_context, self_signed_certificate, se
 
 USER = "ann:correct-horse"
 TOKEN = "Bearer token-of-the-wiki"
-SAID = {"content": [{"type": "text", "text": "Said."}], "resultType": "complete"}
+RESULT = {"content": [{"type": "text", "text": "Said."}], "resultType": "complete"}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def server_at(url: str) -> McpServerConfig:
-    """A server whose host only the proxy knows."""
+    """A server whose host only the proxy can resolve."""
     return McpServerConfig(
         label="files",
         url=Secret(url),
@@ -42,20 +42,20 @@ def server_at(url: str) -> McpServerConfig:
     )
 
 
-async def refused(url: str, caplog: pytest.LogCaptureFixture) -> str:
-    """Why its tools could not be listed; nothing that is said shows who asked the proxy."""
+async def listing_error(url: str, caplog: pytest.LogCaptureFixture) -> str:
+    """The error for a server whose tools cannot be listed; it never has the credentials."""
     caplog.set_level(logging.DEBUG)
-    async with gateway(server_at(url)) as opened:
+    async with gateway(server_at(url)) as manager:
         with pytest.raises(ToolServerUnavailableError) as caught:
-            async with open_toolset(opened):
+            async with open_toolset(manager):
                 pass
     for shown in (caught.value.message, caplog.text):
         assert not [word for word in ("correct", "horse", "YW5uOmNv") if word in shown]
     return caught.value.message.partition("what tools it has: ")[2]
 
 
-def served(request: dict[str, Any]) -> Raw:
-    return reply(request, SAID) if request["method"] == "tools/call" else usual(request)
+def answer(request: dict[str, Any]) -> Raw:
+    return reply(request, RESULT) if request["method"] == "tools/call" else usual(request)
 
 
 def port_of(url: Secret) -> int:
@@ -65,87 +65,87 @@ def port_of(url: Secret) -> int:
 
 
 @pytest.fixture
-def trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """What a server speaks TLS with; the client knows it while the test lasts."""
-    made = self_signed_certificate(tmp_path, "upstream.test")
-    monkeypatch.setattr(http_transport, "_ssl_context", lambda: client_context(made))
-    return server_context(made)
+def tls_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """The TLS context of a server; the client trusts its certificate during the test."""
+    toolset = self_signed_certificate(tmp_path, "upstream.test")
+    monkeypatch.setattr(http_transport, "_ssl_context", lambda: client_context(toolset))
+    return server_context(toolset)
 
 
-async def test_a_server_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_server_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
-        answering(served) as url,
+        answering(answer) as url,
         ForwardProxy({"upstream.test": port_of(url)}, user=USER) as proxy,
     ):
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         async with (
-            gateway(server_at("http://upstream.test:8000/mcp")) as opened,
-            open_toolset(opened) as made,
+            gateway(server_at("http://upstream.test:8000/mcp")) as manager,
+            open_toolset(manager) as toolset,
         ):
-            assert await made.call_tool(call("files__read")) == "Said."
+            assert await toolset.call_tool(call("files__read")) == "Said."
         assert proxy.requests[0].target == "http://upstream.test:8000/mcp"
 
 
 @pytest.mark.parametrize("proxied_by", ["http", "https"])
-async def test_a_tunnel_to_a_safe_server(
-    trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, proxied_by: str
+async def test_https_server_through_a_connect_tunnel(
+    tls_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, proxied_by: str
 ) -> None:
     async with (
-        answering(served, trust) as url,
+        answering(answer, tls_context) as url,
         ForwardProxy(
             {"upstream.test": port_of(url)},
             user=USER,
-            tls=trust if proxied_by == "https" else None,
+            tls=tls_context if proxied_by == "https" else None,
         ) as proxy,
     ):
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with (
-            gateway(server_at("https://upstream.test/mcp")) as opened,
-            open_toolset(opened) as made,
+            gateway(server_at("https://upstream.test/mcp")) as manager,
+            open_toolset(manager) as toolset,
         ):
-            assert await made.call_tool(call("files__read")) == "Said."
-        for asked in proxy.requests:
-            assert (asked.method, asked.target) == ("CONNECT", "upstream.test:443")
-            assert TOKEN not in str(asked)
+            assert await toolset.call_tool(call("files__read")) == "Said."
+        for request in proxy.requests:
+            assert (request.method, request.target) == ("CONNECT", "upstream.test:443")
+            assert TOKEN not in str(request)
 
 
 @pytest.mark.parametrize(
-    ("scheme", "said"),
+    ("scheme", "expected"),
     [
         ("http", "it answered with HTTP status 407 by the proxy {at}."),
         ("https", "it could not be reached by the proxy {at}: HTTP status 407."),
     ],
 )
-async def test_a_proxy_that_refuses(
-    scheme: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_proxy_authentication_failure_is_reported(
+    scheme: str, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with ForwardProxy({}, user="ann:another") as proxy:
         monkeypatch.setenv("ALL_PROXY", f"http://{USER}@{proxy.address}")
-        refusal = await refused(f"{scheme}://upstream.test/mcp", caplog)
-        assert refusal == said.format(at=proxy.address)
+        refusal = await listing_error(f"{scheme}://upstream.test/mcp", caplog)
+        assert refusal == expected.format(at=proxy.address)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_is_not_there(
+def test_unreachable_proxy_is_reported(
     scheme: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"http://{USER}@127.0.0.1:1")
-    refusal = asyncio.run(refused(f"{scheme}://upstream.test/mcp", caplog))
+    refusal = asyncio.run(listing_error(f"{scheme}://upstream.test/mcp", caplog))
     assert refusal == "it could not be reached by the proxy 127.0.0.1:1."
 
 
-def test_a_proxy_that_cannot_be_used(
+def test_unsupported_proxy_is_reported(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", f"socks5://{USER}@127.0.0.1:1")
-    refusal = asyncio.run(refused("https://upstream.test/mcp", caplog))
+    refusal = asyncio.run(listing_error("https://upstream.test/mcp", caplog))
     assert refusal.startswith("ALL_PROXY names a socks5 proxy, which cannot be used here")
 
 
-async def test_this_machine_is_reached_without(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_localhost_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
 
     with http_server() as http:
         url = http.url.reveal()
-        async with gateway(server_at(url)) as opened, open_toolset(opened) as made:
-            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
+        async with gateway(server_at(url)) as manager, open_toolset(manager) as toolset:
+            assert await toolset.call_tool(call("files__add", a=1, b=2)) == "3"

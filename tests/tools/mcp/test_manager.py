@@ -1,4 +1,4 @@
-"""The way from turns to servers: what is refused, what is asked once, what is told of failures."""
+"""The MCP server manager: refused requests, cached tool lists, failures, and secrets."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from support.mcp_toolsets import (
     wait_until,
 )
 
-HERE = Secret("http://127.0.0.1:1/mcp")
+UNREACHABLE_URL = Secret("http://127.0.0.1:1/mcp")
 CANARY = "canary-0123456789-canary"
 
 
-def refused(*asked: McpServerRequest) -> InvalidRequestError:
+def validation_error(*server_spec: McpServerRequest) -> InvalidRequestError:
     with pytest.raises(InvalidRequestError) as caught:
         McpServerManager([McpServerConfig(label="files", command=("x",))], LOCAL_URLS).validate(
-            asked
+            server_spec
         )
     assert CANARY not in str(caught.value)
     return caught.value
 
 
-def unavailable(asked: McpServerRequest, *servers: McpServerConfig, **options: Any) -> str:
+def unavailable(server_spec: McpServerRequest, *servers: McpServerConfig, **options: Any) -> str:
     async def run() -> str:
-        async with gateway(*servers, **options) as opened:
+        async with gateway(*servers, **options) as manager:
             with pytest.raises(ToolServerUnavailableError) as caught:
-                await opened.open_toolset([asked])
+                await manager.open_toolset([server_spec])
             return caught.value.message
 
     return asyncio.run(run())
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "param"),
+    ("server_spec", "code", "param"),
     [
         (
             server_request(url=Secret(f"https://a.test/{CANARY}")),
@@ -71,57 +71,59 @@ def unavailable(asked: McpServerRequest, *servers: McpServerConfig, **options: A
         ),
         (server_request("other"), "mcp_server_not_found", "server_label"),
         (server_request(""), "invalid_value", "server_label"),
-        (server_request("x" * 41, url=HERE), "invalid_value", "server_label"),
-        (server_request("a\nb", url=HERE), "invalid_value", "server_label"),
+        (server_request("x" * 41, url=UNREACHABLE_URL), "invalid_value", "server_label"),
+        (server_request("a\nb", url=UNREACHABLE_URL), "invalid_value", "server_label"),
         (server_request(headers={"A": Secret(CANARY)}), "invalid_value", "headers"),
         (
-            server_request(url=HERE, headers={"A": Secret(f"{CANARY}\r\nB: c")}),
+            server_request(url=UNREACHABLE_URL, headers={"A": Secret(f"{CANARY}\r\nB: c")}),
             "invalid_value",
             "headers",
         ),
         (
-            server_request(url=HERE, headers={"A": Secret(f"{CANARY}ü€")}),
+            server_request(url=UNREACHABLE_URL, headers={"A": Secret(f"{CANARY}ü€")}),
             "invalid_value",
             "headers",
         ),
         (
-            server_request(url=HERE, headers={f"A {CANARY}": Secret("b")}),
+            server_request(url=UNREACHABLE_URL, headers={f"A {CANARY}": Secret("b")}),
             "invalid_value",
             "headers",
         ),
         (
-            server_request(url=HERE, headers={"Host": Secret("inner.test")}),
+            server_request(url=UNREACHABLE_URL, headers={"Host": Secret("inner.test")}),
             "invalid_value",
             "headers",
         ),
     ],
 )
-def test_what_a_request_cannot_have(asked: McpServerRequest, code: str, param: str) -> None:
-    error = refused(asked)
+def test_invalid_server_requests_are_refused(
+    server_spec: McpServerRequest, code: str, param: str
+) -> None:
+    error = validation_error(server_spec)
     assert (error.code, error.param) == (code, f"tools[0].{param}")
 
 
-def test_two_servers_of_one_label() -> None:
-    assert refused(server_request(), server_request()).code == "server_label_duplicate"
+def test_duplicate_server_label_is_refused() -> None:
+    assert validation_error(server_request(), server_request()).code == "server_label_duplicate"
 
 
-def test_no_url_is_called_unless_it_is_allowed() -> None:
+def test_urls_are_refused_by_default() -> None:
     with pytest.raises(InvalidRequestError):
-        McpServerManager().validate([server_request(url=HERE)])
+        McpServerManager().validate([server_request(url=UNREACHABLE_URL)])
 
 
-async def test_source_checks_as_well() -> None:
-    async with gateway() as opened:
+async def test_open_toolset_validates_requests() -> None:
+    async with gateway() as manager:
         with pytest.raises(InvalidRequestError):
-            await opened.open_toolset([server_request("other")])
+            await manager.open_toolset([server_request("other")])
 
 
-def test_a_rule_that_is_none() -> None:
+def test_invalid_url_rule_is_refused() -> None:
     with pytest.raises(ConfigError):
         McpServerManager([], ["not a host"])
 
 
-async def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
+async def test_mcp_sdk_is_imported_on_first_use() -> None:
     program = (
         "import sys\n"
         "from antiphon.tools.mcp.manager import McpServerManager\n"
@@ -133,19 +135,19 @@ async def test_the_sdk_is_not_loaded_before_it_is_needed() -> None:
     assert (await process.wait()) == 0
 
 
-def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
+def test_tool_list_is_cached_until_it_changes() -> None:
     async def run(*flags: str) -> None:
-        async with gateway(stdio_config("files", *flags)) as opened:
-            async with open_toolset(opened) as before:
+        async with gateway(stdio_config("files", *flags)) as manager:
+            async with open_toolset(manager) as before:
                 assert "files__late" not in function_names(before)
-                link = peer_of(opened)._session
-                assert link is not None
-                async with open_toolset(opened) as again:
-                    # What was known is what is used: the very same objects.
-                    assert again._servers[0].tools is link.tools
+                session = connection_of(manager)._session
+                assert session is not None
+                async with open_toolset(manager) as second_toolset:
+                    # The cached tool list is used: the same objects.
+                    assert second_toolset._servers[0].tools is session.tools
                 assert await before.call_tool(call("files__grow", name="late")) == "grown"
-                await told(opened)
-            async with open_toolset(opened) as after:
+                await wait_for_list_change(manager)
+            async with open_toolset(manager) as after:
                 assert "files__late" in function_names(after)
                 assert await after.call_tool(call("files__late")) == "late"
 
@@ -153,23 +155,23 @@ def test_a_list_is_asked_for_once_and_again_when_it_changed() -> None:
     asyncio.run(run("--old"))
 
 
-def peer_of(opened: McpServerManager) -> Any:
-    (peer,) = opened._connections.values()
-    return peer
+def connection_of(manager: McpServerManager) -> Any:
+    (connection,) = manager._connections.values()
+    return connection
 
 
-async def told(opened: McpServerManager) -> None:
-    """Until the news of a change is here: it comes beside the answer, before or after it."""
-    await wait_until(lambda: peer_of(opened)._session.tools is None)
+async def wait_for_list_change(manager: McpServerManager) -> None:
+    """Waits for the list-changed notification, which may come before or after the answer."""
+    await wait_until(lambda: connection_of(manager)._session.tools is None)
 
 
-def test_a_list_over_http_is_renewed_too() -> None:
+def test_tool_list_over_http_is_refreshed_after_a_change() -> None:
     async def run(server: McpServerConfig) -> None:
-        async with gateway(server) as opened:
-            async with open_toolset(opened) as before:
+        async with gateway(server) as manager:
+            async with open_toolset(manager) as before:
                 assert await before.call_tool(call("files__grow", name="late")) == "grown"
-                await told(opened)
-            async with open_toolset(opened) as after:
+                await wait_for_list_change(manager)
+            async with open_toolset(manager) as after:
                 assert "files__late" in function_names(after)
 
     for flags in ((), ("--old",)):
@@ -177,87 +179,95 @@ def test_a_list_over_http_is_renewed_too() -> None:
             asyncio.run(run(McpServerConfig(label="files", url=http.url, require_approval="never")))
 
 
-def test_why_a_server_did_not_say_what_tools_it_has() -> None:
-    gone = "The MCP server 'files' did not say what tools it has: "
+def test_listing_failures_are_explained() -> None:
+    prefix = "The MCP server 'files' did not say what tools it has: "
     nothing = McpServerConfig(label="files", command=("/no/such/program", CANARY))
     assert unavailable(server_request(), nothing) == (
-        f"{gone}its program could not be run: No such file or directory."
+        f"{prefix}its program could not be run: No such file or directory."
     )
     ended = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--die"))
-    assert unavailable(server_request(), ended) == f"{gone}it ended before it answered."
-    nobody = server_request(url=Secret(f"http://127.0.0.1:1/{CANARY}?key={CANARY}"))
-    assert unavailable(nobody) == f"{gone}it could not be reached."
+    assert unavailable(server_request(), ended) == f"{prefix}it ended before it answered."
+    unreachable = server_request(url=Secret(f"http://127.0.0.1:1/{CANARY}?key={CANARY}"))
+    assert unavailable(unreachable) == f"{prefix}it could not be reached."
 
 
-def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     from antiphon.tools.mcp import client
 
     monkeypatch.setattr(client, "OPEN_TIMEOUT", 0.5)
-    silent = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--hang"))
-    assert "it did not answer within" in unavailable(server_request(), silent)
+    hanging = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--hang"))
+    assert "it did not answer within" in unavailable(server_request(), hanging)
 
 
-async def test_one_server_that_fails_closes_the_others() -> None:
+async def test_failing_server_closes_the_other_connections() -> None:
 
     with http_server("--old") as http:
         url = http.url
-        async with gateway() as opened:
+        async with gateway() as manager:
             with pytest.raises(ToolServerUnavailableError, match="'other'"):
-                await opened.open_toolset(
-                    [server_request(url=url), server_request("other", url=HERE)]
+                await manager.open_toolset(
+                    [server_request(url=url), server_request("other", url=UNREACHABLE_URL)]
                 )
-            assert opened._request_connections == set()
+            assert manager._request_connections == set()
 
 
-async def test_a_turn_that_is_cancelled_while_a_server_starts_leaves_it_starting() -> None:
-    async with gateway(stdio_config()) as opened:
-        waiting = asyncio.create_task(opened.open_toolset([server_request()]))
-        await wait_until(lambda: peer_of(opened)._session is not None)
-        starting = peer_of(opened)._session
+async def test_cancelled_turn_does_not_stop_a_starting_server() -> None:
+    async with gateway(stdio_config()) as manager:
+        waiting = asyncio.create_task(manager.open_toolset([server_request()]))
+        await wait_until(lambda: connection_of(manager)._session is not None)
+        starting = connection_of(manager)._session
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        async with open_toolset(opened) as made:
-            assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-        assert peer_of(opened)._session is starting
+        async with open_toolset(manager) as toolset:
+            assert await toolset.call_tool(call("files__add", a=1, b=2)) == "3"
+        assert connection_of(manager)._session is starting
 
 
 def test_closing_while_a_server_starts() -> None:
     async def run() -> None:
-        opened = McpServerManager([stdio_config()])
-        waiting = asyncio.create_task(opened.open_toolset([server_request()]))
-        await wait_until(lambda: peer_of(opened)._session is not None)
-        await opened.close()
+        manager = McpServerManager([stdio_config()])
+        waiting = asyncio.create_task(manager.open_toolset([server_request()]))
+        await wait_until(lambda: connection_of(manager)._session is not None)
+        await manager.close()
         with pytest.raises(ToolServerUnavailableError):
             await waiting
         with pytest.raises(ToolServerUnavailableError, match="being closed"):
-            await opened.open_toolset([server_request()])
+            await manager.open_toolset([server_request()])
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(run())
 
 
-def test_a_loop_that_ends_takes_its_servers_along(tmp_path: Path) -> None:
+def test_event_loop_end_closes_servers(tmp_path: Path) -> None:
     async def run() -> Any:
-        opened = McpServerManager([stdio_config()])
-        await opened.open_toolset([server_request()])
-        return peer_of(opened)._session
+        manager = McpServerManager([stdio_config()])
+        await manager.open_toolset([server_request()])
+        return connection_of(manager)._session
 
     assert asyncio.run(run()).is_closed
 
 
-def test_keys_are_nowhere_but_on_the_way(
+def test_secrets_are_in_no_output_or_log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(0)
-    seen: list[object] = []
+    exposed: list[object] = []
 
     async def run(url: str) -> None:
         key = {"Authorization": Secret(f"Bearer {CANARY}"), "X-Key": Secret(CANARY)}
-        asked = server_request(url=Secret(f"{url}?key={CANARY}"), headers=key)
-        async with gateway() as opened:
-            made = await opened.open_toolset([asked])
-            seen.extend((asked, repr(made), repr(opened), made.functions, made.tool_listings))
+        server_spec = server_request(url=Secret(f"{url}?key={CANARY}"), headers=key)
+        async with gateway() as manager:
+            toolset = await manager.open_toolset([server_spec])
+            exposed.extend(
+                (
+                    server_spec,
+                    repr(toolset),
+                    repr(manager),
+                    toolset.functions,
+                    toolset.tool_listings,
+                )
+            )
             for one in (
                 call("files__header", name="authorization"),
                 call("files__header", name="x-key"),
@@ -266,41 +276,41 @@ def test_keys_are_nowhere_but_on_the_way(
                 call(CANARY),
                 call("files__add", a=CANARY),
             ):
-                output = await made.call_tool(one)
-                seen.append(output)
-            assert seen[-6] == "[hidden]"
-            assert seen[-3] == "the key is [hidden]"
-            await made.aclose()
-            assert opened._request_connections == set()
+                output = await toolset.call_tool(one)
+                exposed.append(output)
+            assert exposed[-6] == "[hidden]"
+            assert exposed[-3] == "the key is [hidden]"
+            await toolset.aclose()
+            assert manager._request_connections == set()
 
     async def program() -> None:
         env = {"TOKEN": Secret(CANARY)}
-        async with gateway(stdio_config(env=env)) as opened, open_toolset(opened) as made:
-            assert await made.call_tool(call("files__variable", name="TOKEN")) == "[hidden]"
-            seen.extend([env, await made.call_tool(call("files__leak"))])
+        async with gateway(stdio_config(env=env)) as manager, open_toolset(manager) as toolset:
+            assert await toolset.call_tool(call("files__variable", name="TOKEN")) == "[hidden]"
+            exposed.extend([env, await toolset.call_tool(call("files__leak"))])
 
     with http_server("--old") as http:
         asyncio.run(run(http.url.reveal()))
     asyncio.run(program())
-    assert CANARY not in repr(seen)
+    assert CANARY not in repr(exposed)
     assert CANARY not in caplog.text
 
 
-async def test_a_program_gets_the_variables_it_was_given_and_no_others(
+async def test_program_gets_only_its_configured_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XAI_API_KEY", CANARY)
     async with (
-        gateway(stdio_config(env={"MODE": Secret("quick")})) as opened,
-        open_toolset(opened) as made,
+        gateway(stdio_config(env={"MODE": Secret("quick")})) as manager,
+        open_toolset(manager) as toolset,
     ):
-        assert await made.call_tool(call("files__variable", name="MODE")) == "quick"
-        assert await made.call_tool(call("files__variable", name="XAI_API_KEY")) == "not set"
+        assert await toolset.call_tool(call("files__variable", name="MODE")) == "quick"
+        assert await toolset.call_tool(call("files__variable", name="XAI_API_KEY")) == "not set"
 
 
-async def test_it_is_what_a_turn_wants() -> None:
-    async with gateway(stdio_config()) as opened:
-        servers: McpToolProvider = opened
-        made: McpToolset = await servers.open_toolset([server_request()], reserved_names=[])
-        assert made.approvals == {"files": "never"}
+async def test_manager_implements_the_tool_provider_protocol() -> None:
+    async with gateway(stdio_config()) as manager:
+        servers: McpToolProvider = manager
+        toolset: McpToolset = await servers.open_toolset([server_request()], reserved_names=[])
+        assert toolset.approvals == {"files": "never"}
     assert issubclass(ToolServerUnavailableError, AntiphonError)

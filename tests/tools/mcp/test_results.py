@@ -1,4 +1,4 @@
-"""Results of the protocol, as the one text that the model reads."""
+"""MCP results: converted to one text for the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.mcp.errors import SecretRedactor
 from antiphon.tools.mcp.results import MAX_OUTPUT_LENGTH, result_text
 
-VEIL = SecretRedactor(McpServerConfig(label="a"))
+REDACTOR = SecretRedactor(McpServerConfig(label="a"))
 
 
 def result(*texts: str, structured: Any = None, is_error: bool = False) -> types.CallToolResult:
@@ -23,7 +23,7 @@ def result(*texts: str, structured: Any = None, is_error: bool = False) -> types
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         (result("a", "b"), "a\nb"),
         (result(), ""),
@@ -38,17 +38,17 @@ def result(*texts: str, structured: Any = None, is_error: bool = False) -> types
         (result(is_error=True), '{"error":"tool failed and did not say why."}'),
     ],
 )
-def test_what_is_said(given: types.CallToolResult, said: str) -> None:
-    assert result_text("tool", given, VEIL) == said
+def test_result_content_becomes_text(given: types.CallToolResult, expected: str) -> None:
+    assert result_text("tool", given, REDACTOR) == expected
 
 
-def test_what_is_too_long_is_cut_and_says_so() -> None:
-    assert result_text("tool", result("x" * MAX_OUTPUT_LENGTH), VEIL) == "x" * MAX_OUTPUT_LENGTH
-    said = result_text("tool", result("x" * (MAX_OUTPUT_LENGTH + 7)), VEIL)
-    assert said.startswith("x" * MAX_OUTPUT_LENGTH + "\n[Cut here: ")
-    assert f"of {MAX_OUTPUT_LENGTH + 7} characters" in said
-    assert len(said) < MAX_OUTPUT_LENGTH + 100
+def test_too_long_result_is_truncated_with_a_note() -> None:
+    assert result_text("tool", result("x" * MAX_OUTPUT_LENGTH), REDACTOR) == "x" * MAX_OUTPUT_LENGTH
+    expected = result_text("tool", result("x" * (MAX_OUTPUT_LENGTH + 7)), REDACTOR)
+    assert expected.startswith("x" * MAX_OUTPUT_LENGTH + "\n[Cut here: ")
+    assert f"of {MAX_OUTPUT_LENGTH + 7} characters" in expected
+    assert len(expected) < MAX_OUTPUT_LENGTH + 100
 
 
-def test_a_long_error_is_short() -> None:
-    assert len(result_text("tool", result("x" * MAX_OUTPUT_LENGTH, is_error=True), VEIL)) < 2000
+def test_long_error_is_truncated() -> None:
+    assert len(result_text("tool", result("x" * MAX_OUTPUT_LENGTH, is_error=True), REDACTOR)) < 2000

@@ -1,4 +1,4 @@
-"""The tools of MCP servers in a turn: what is shown, who answers, and with what."""
+"""MCP toolsets in a turn: offered tools, results, errors, and approvals."""
 
 from __future__ import annotations
 
@@ -27,47 +27,47 @@ from support.mcp_toolsets import (
     stdio_config,
 )
 
-Reached = tuple[list[McpServerConfig], McpServerRequest]
+ServerSetup = tuple[list[McpServerConfig], McpServerRequest]
 
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[dict[str, HttpServer]]:
-    """They may be shared: only one test each asks for what they remember."""
+    """HTTP servers shared by the module: each of their states is used by one test only."""
     with http_server() as new, http_server("--old") as old, http_server("--json") as whole:
         yield {"http": new, "old http": old, "json http": whole}
 
 
-WAYS = ["stdio", "old stdio", "http", "old http", "json http"]
+TRANSPORTS = ["stdio", "old stdio", "http", "old http", "json http"]
 
 
-@pytest.fixture(params=WAYS)
-def reached(request: pytest.FixtureRequest, http: dict[str, HttpServer]) -> Reached:
-    """A server named files, by every way there is."""
-    way = str(request.param)
-    if way in http:
-        return [], server_request(url=http[way].url)
-    return [stdio_config("files", *(["--old"] if "old" in way else []))], server_request()
+@pytest.fixture(params=TRANSPORTS)
+def server_setup(request: pytest.FixtureRequest, http: dict[str, HttpServer]) -> ServerSetup:
+    """A server named files, over every transport."""
+    transport = str(request.param)
+    if transport in http:
+        return [], server_request(url=http[transport].url)
+    return [stdio_config("files", *(["--old"] if "old" in transport else []))], server_request()
 
 
-def far(http: dict[str, HttpServer], **fields: Any) -> McpServerConfig:
-    """A configured server that is up already."""
+def http_config(http: dict[str, HttpServer], **fields: Any) -> McpServerConfig:
+    """The config of a server that is already running."""
     return McpServerConfig(
         label="files", url=http["http"].url, **{"require_approval": "never", **fields}
     )
 
 
-def answers(reached: Reached, *calls: FunctionCall) -> list[str | None]:
+def answers(server_setup: ServerSetup, *calls: FunctionCall) -> list[str | None]:
     async def run() -> list[str | None]:
-        servers, asked = reached
-        async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
-            return [await made.call_tool(one) for one in calls]
+        servers, server_spec = server_setup
+        async with gateway(*servers) as manager, open_toolset(manager, server_spec) as toolset:
+            return [await toolset.call_tool(one) for one in calls]
 
     return asyncio.run(run())
 
 
-def test_every_kind_of_result_by_every_way(reached: Reached) -> None:
+def test_all_kinds_of_results_over_all_transports(server_setup: ServerSetup) -> None:
     added, image, weather, numbers, summary, files, controls = answers(
-        reached,
+        server_setup,
         call("files__add", a=1, b=2),
         call("files__image"),
         call("files__weather", city="Rome"),
@@ -89,9 +89,9 @@ def test_every_kind_of_result_by_every_way(reached: Reached) -> None:
     assert controls == "a\ufffdb\ufffd[31mc\ufffdd\te\n"
 
 
-def test_what_goes_wrong_is_an_error_output(reached: Reached) -> None:
+def test_failures_are_error_outputs(server_setup: ServerSetup) -> None:
     failed, wrong, unread, nothing, huge = answers(
-        reached,
+        server_setup,
         call("files__fail", why="no luck"),
         call("files__add", a="one"),
         FunctionCall("call_1", "files__add", "{not json"),
@@ -106,25 +106,25 @@ def test_what_goes_wrong_is_an_error_output(reached: Reached) -> None:
     assert "[Cut here:" in huge[MAX_OUTPUT_LENGTH:]
 
 
-async def test_strange_names_become_names_that_models_take(reached: Reached) -> None:
-    servers, asked = reached
-    async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
-        shown = sorted(name for name in function_names(made) if "strange" in name)
+async def test_invalid_tool_names_are_converted(server_setup: ServerSetup) -> None:
+    servers, server_spec = server_setup
+    async with gateway(*servers) as manager, open_toolset(manager, server_spec) as toolset:
+        shown = sorted(name for name in function_names(toolset) if "strange" in name)
         plain, strange = sorted(shown, key=len)
         assert plain == "files__strange_name__"
-        assert await made.call_tool(call(plain)) == "plain"
-        assert await made.call_tool(call(strange)) == "strange"
-        (listed,) = made.tool_listings
+        assert await toolset.call_tool(call(plain)) == "plain"
+        assert await toolset.call_tool(call(strange)) == "strange"
+        (listed,) = toolset.tool_listings
         assert {tool["name"] for tool in listed.tools} >= {"strange name/ü", "strange_name__"}
 
 
-async def test_what_the_model_is_shown(http: dict[str, HttpServer]) -> None:
-    async with gateway(far(http)) as opened, open_toolset(opened) as made:
-        (function,) = (one for one in made.functions if one.name == "files__add")
+async def test_offered_functions_and_listings(http: dict[str, HttpServer]) -> None:
+    async with gateway(http_config(http)) as manager, open_toolset(manager) as toolset:
+        (function,) = (one for one in toolset.functions if one.name == "files__add")
         assert function.description == "Add two numbers."
         assert function.parameters is not None
         assert function.parameters["required"] == ["a", "b"]
-        (listed,) = made.tool_listings
+        (listed,) = toolset.tool_listings
         assert (listed.server_label, listed.error) == ("files", None)
         (shown,) = (tool for tool in listed.tools if tool["name"] == "add")
         assert set(shown) == {"name", "description", "input_schema", "annotations"}
@@ -132,36 +132,36 @@ async def test_what_the_model_is_shown(http: dict[str, HttpServer]) -> None:
         json.dumps(listed.tools)
 
 
-async def test_calls_of_others_are_left_to_them(http: dict[str, HttpServer]) -> None:
+async def test_calls_of_other_tools_are_not_answered(http: dict[str, HttpServer]) -> None:
     taken = ["files__add", "files__mine"]
-    async with gateway(far(http)) as opened, open_toolset(opened, taken=taken) as made:
-        assert await made.call_tool(call("get_weather")) is None
-        assert await made.call_tool(call("files__mine")) is None
-        assert await made.call_tool(call("files__add", a=1, b=2)) is None
-        assert made.server_of("files__add") is None
-        assert made.server_of("get_weather") is None
-        assert made.server_of("files__say") == "files"
-        assert made.server_of("files__unknown") == "files"
-        (ours,) = (name for name in function_names(made) if name.startswith("files__add_"))
-        assert await made.call_tool(call(ours, a=1, b=2)) == "3"
+    async with gateway(http_config(http)) as manager, open_toolset(manager, taken=taken) as toolset:
+        assert await toolset.call_tool(call("get_weather")) is None
+        assert await toolset.call_tool(call("files__mine")) is None
+        assert await toolset.call_tool(call("files__add", a=1, b=2)) is None
+        assert toolset.server_of("files__add") is None
+        assert toolset.server_of("get_weather") is None
+        assert toolset.server_of("files__say") == "files"
+        assert toolset.server_of("files__unknown") == "files"
+        (renamed,) = (name for name in function_names(toolset) if name.startswith("files__add_"))
+        assert await toolset.call_tool(call(renamed, a=1, b=2)) == "3"
 
 
-async def test_two_servers_whose_names_run_together() -> None:
+async def test_two_servers_with_colliding_names() -> None:
     servers = (
         stdio_config("a", allowed_tools=("say",)),
         stdio_config("a__b", allowed_tools=("say",)),
     )
-    asked = server_request("a"), server_request("a__b")
-    async with gateway(*servers) as opened, open_toolset(opened, *asked) as made:
-        assert function_names(made) == {"a__say", "a__b__say"}
-        assert made.server_of("a__b__say") == "a__b"
-        # Agreed to as a tool of the other server.
+    server_spec = server_request("a"), server_request("a__b")
+    async with gateway(*servers) as manager, open_toolset(manager, *server_spec) as toolset:
+        assert function_names(toolset) == {"a__say", "a__b__say"}
+        assert toolset.server_of("a__b__say") == "a__b"
+        # Approved as a tool of the other server.
         other = replace(call("a__b__say", text="x"), server="a")
-        assert "no tool" in error_message(await made.call_tool(other, approved=True))
+        assert "no tool" in error_message(await toolset.call_tool(other, approved=True))
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked", "needs"),
+    ("configured", "server_spec", "needs"),
     [
         ({"require_approval": None}, {}, {"add", "say"}),
         ({"require_approval": None}, {"require_approval": "never"}, set()),
@@ -175,28 +175,31 @@ async def test_two_servers_whose_names_run_together() -> None:
         ({"require_approval": ("add",)}, {}, {"add"}),
     ],
 )
-async def test_the_rules_of_approval(
-    http: dict[str, HttpServer], configured: dict[str, Any], asked: dict[str, Any], needs: set[str]
+async def test_approval_rules_of_server_and_request(
+    http: dict[str, HttpServer],
+    configured: dict[str, Any],
+    server_spec: dict[str, Any],
+    needs: set[str],
 ) -> None:
     async with (
-        gateway(far(http, **configured)) as opened,
-        open_toolset(opened, server_request(**asked)) as made,
+        gateway(http_config(http, **configured)) as manager,
+        open_toolset(manager, server_request(**server_spec)) as toolset,
     ):
         calls = {"add": call("files__add", a=1, b=2), "say": call("files__say", text="x")}
-        shown = [McpTool("files", require_approval=made.approvals["files"])]
-        told = {
+        shown = [McpTool("files", require_approval=toolset.approvals["files"])]
+        approval_names = {
             name
             for name, one in calls.items()
             if needs_approval(shown, replace(one, server="files"))
         }
-        waits = {name for name, one in calls.items() if await made.call_tool(one) is None}
-        assert waits == told == needs
-        given = [await made.call_tool(one, approved=True) for one in calls.values()]
-        assert given == ["3", "x"]
+        unanswered = {name for name, one in calls.items() if await toolset.call_tool(one) is None}
+        assert unanswered == approval_names == needs
+        outputs = [await toolset.call_tool(one, approved=True) for one in calls.values()]
+        assert outputs == ["3", "x"]
 
 
 @pytest.mark.parametrize(
-    ("configured", "asked", "left"),
+    ("configured", "server_spec", "expected"),
     [
         (("add", "say"), None, {"files__add", "files__say"}),
         (None, ("add",), {"files__add"}),
@@ -204,107 +207,109 @@ async def test_the_rules_of_approval(
         (None, (), set()),
     ],
 )
-async def test_only_allowed_tools_are_there(
+async def test_only_allowed_tools_are_offered(
     http: dict[str, HttpServer],
     configured: tuple[str, ...] | None,
-    asked: tuple[str, ...] | None,
-    left: set[str],
+    server_spec: tuple[str, ...] | None,
+    expected: set[str],
 ) -> None:
-    server = far(http, allowed_tools=configured)
-    wanted = server_request(allowed_tools=asked)
-    async with gateway(server) as opened, open_toolset(opened, wanted) as made:
-        assert function_names(made) == left
-        (listed,) = made.tool_listings
-        assert len(listed.tools) == len(left)
-        assert "no tool" in error_message(await made.call_tool(call("files__huge", size=1)))
+    server = http_config(http, allowed_tools=configured)
+    wanted = server_request(allowed_tools=server_spec)
+    async with gateway(server) as manager, open_toolset(manager, wanted) as toolset:
+        assert function_names(toolset) == expected
+        (listed,) = toolset.tool_listings
+        assert len(listed.tools) == len(expected)
+        assert "no tool" in error_message(await toolset.call_tool(call("files__huge", size=1)))
 
 
-def test_a_tool_that_is_not_there_waits_where_every_tool_does(http: dict[str, HttpServer]) -> None:
+def test_unknown_tool_needs_approval_if_every_tool_does(http: dict[str, HttpServer]) -> None:
     async def run() -> None:
         nothing = call("files__nothing")
         async with (
-            gateway(far(http, require_approval="always")) as opened,
-            open_toolset(opened) as made,
+            gateway(http_config(http, require_approval="always")) as manager,
+            open_toolset(manager) as toolset,
         ):
-            assert made.approvals == {"files": "always"}
-            assert await made.call_tool(nothing) is None
-            assert "no tool" in error_message(await made.call_tool(nothing, approved=True))
+            assert toolset.approvals == {"files": "always"}
+            assert await toolset.call_tool(nothing) is None
+            assert "no tool" in error_message(await toolset.call_tool(nothing, approved=True))
         async with (
-            gateway(far(http, require_approval=("add",))) as opened,
-            open_toolset(opened) as made,
+            gateway(http_config(http, require_approval=("add",))) as manager,
+            open_toolset(manager) as toolset,
         ):
-            assert made.approvals == {"files": ("add",)}
-            assert "no tool" in error_message(await made.call_tool(nothing))
+            assert toolset.approvals == {"files": ("add",)}
+            assert "no tool" in error_message(await toolset.call_tool(nothing))
 
     asyncio.run(run())
 
 
-async def test_rules_of_approval_name_tools_as_the_server_does(http: dict[str, HttpServer]) -> None:
-    server = far(http, require_approval=("strange name/ü",))
-    async with gateway(server) as opened, open_toolset(opened) as made:
-        (rule,) = tuple(made.approvals["files"])
+async def test_approval_rules_use_the_servers_tool_names(http: dict[str, HttpServer]) -> None:
+    server = http_config(http, require_approval=("strange name/ü",))
+    async with gateway(server) as manager, open_toolset(manager) as toolset:
+        (rule,) = tuple(toolset.approvals["files"])
         strange = call(f"files__{rule}")
-        assert await made.call_tool(strange) is None
-        assert await made.call_tool(strange, approved=True) == "strange"
-        assert await made.call_tool(call("files__strange_name__")) == "plain"
+        assert await toolset.call_tool(strange) is None
+        assert await toolset.call_tool(strange, approved=True) == "strange"
+        assert await toolset.call_tool(call("files__strange_name__")) == "plain"
 
 
-async def test_a_call_that_takes_too_long() -> None:
-    async with gateway(stdio_config(timeout=0.3)) as opened, open_toolset(opened) as made:
-        late = error_message(await made.call_tool(call("files__sleep")))
+async def test_call_that_times_out() -> None:
+    async with gateway(stdio_config(timeout=0.3)) as manager, open_toolset(manager) as toolset:
+        late = error_message(await toolset.call_tool(call("files__sleep")))
         assert late == "files__sleep did not finish within 0.3 s."
 
 
-# An answer in one piece leaves that server no way to notice.
-@pytest.mark.parametrize("reached", WAYS[:-1], indirect=True)
-async def test_a_cancelled_call_is_cancelled_there(reached: Reached) -> None:
-    servers, asked = reached
-    async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
-        sleeping = asyncio.create_task(made.call_tool(call("files__sleep")))
-        assert await made.call_tool(call("files__wait_for", what="began")) == "began"
+# A server that answers with plain JSON cannot notice a cancellation.
+@pytest.mark.parametrize("server_setup", TRANSPORTS[:-1], indirect=True)
+async def test_cancelled_call_is_cancelled_on_the_server(server_setup: ServerSetup) -> None:
+    servers, server_spec = server_setup
+    async with gateway(*servers) as manager, open_toolset(manager, server_spec) as toolset:
+        sleeping = asyncio.create_task(toolset.call_tool(call("files__sleep")))
+        assert await toolset.call_tool(call("files__wait_for", what="began")) == "began"
         sleeping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sleeping
-        told = await made.call_tool(call("files__wait_for", what="cancelled"))
-        assert told == "cancelled"
+        cancelled = await toolset.call_tool(call("files__wait_for", what="cancelled"))
+        assert cancelled == "cancelled"
 
 
-async def test_calls_run_side_by_side(reached: Reached) -> None:
-    servers, asked = reached
-    async with gateway(*servers) as opened, open_toolset(opened, asked) as made:
-        both = await asyncio.gather(*(made.call_tool(call("files__meet")) for _ in range(2)))
+async def test_calls_run_in_parallel(server_setup: ServerSetup) -> None:
+    servers, server_spec = server_setup
+    async with gateway(*servers) as manager, open_toolset(manager, server_spec) as toolset:
+        both = await asyncio.gather(*(toolset.call_tool(call("files__meet")) for _ in range(2)))
         assert both == ["met", "met"]
 
 
 async def test_two_turns_share_the_session_of_a_configured_server() -> None:
     async with (
-        gateway(stdio_config()) as opened,
-        open_toolset(opened) as one,
-        open_toolset(opened) as other,
+        gateway(stdio_config()) as manager,
+        open_toolset(manager) as one,
+        open_toolset(manager) as other,
     ):
-        both = await asyncio.gather(*(made.call_tool(call("files__meet")) for made in (one, other)))
+        both = await asyncio.gather(
+            *(toolset.call_tool(call("files__meet")) for toolset in (one, other))
+        )
         assert both == ["met", "met"]
         await one.aclose()
         assert await other.call_tool(call("files__say", text="still here")) == "still here"
 
 
-def test_it_works_on_uvloop(http: dict[str, HttpServer]) -> None:
+def test_toolset_works_on_uvloop(http: dict[str, HttpServer]) -> None:
     import uvloop
 
     async def run() -> None:
-        async with gateway(stdio_config()) as opened:
-            asked = server_request(), server_request("far", url=http["http"].url)
-            async with open_toolset(opened, *asked) as made:
-                assert await made.call_tool(call("files__add", a=1, b=2)) == "3"
-                assert await made.call_tool(call("far__add", a=1, b=2)) == "3"
+        async with gateway(stdio_config()) as manager:
+            server_spec = server_request(), server_request("far", url=http["http"].url)
+            async with open_toolset(manager, *server_spec) as toolset:
+                assert await toolset.call_tool(call("files__add", a=1, b=2)) == "3"
+                assert await toolset.call_tool(call("far__add", a=1, b=2)) == "3"
 
     uvloop.run(run())
 
 
-async def test_closing_twice_does_no_harm(http: dict[str, HttpServer]) -> None:
-    async with gateway() as opened:
-        made = await opened.open_toolset([server_request(url=http["old http"].url)])
-        await made.aclose()
-        await made.aclose()
-        gone = error_message(await made.call_tool(call("files__add", a=1, b=2)))
-        assert "'files' is not available" in gone
+async def test_closing_twice_is_allowed(http: dict[str, HttpServer]) -> None:
+    async with gateway() as manager:
+        toolset = await manager.open_toolset([server_request(url=http["old http"].url)])
+        await toolset.aclose()
+        await toolset.aclose()
+        lost_error = error_message(await toolset.call_tool(call("files__add", a=1, b=2)))
+        assert "'files' is not available" in lost_error

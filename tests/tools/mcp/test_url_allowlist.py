@@ -1,4 +1,4 @@
-"""Which URLs a request may name."""
+"""The URL allowlist: which URLs a request may name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RULES = UrlAllowlist(
         "https://[::1]/",
     ],
 )
-def test_what_is_allowed(url: str) -> None:
+def test_url_is_allowed(url: str) -> None:
     assert RULES.is_allowed(url)
 
 
@@ -59,7 +59,7 @@ def test_what_is_allowed(url: str) -> None:
         "https://mcp.example.com/a#b",
     ],
 )
-def test_what_is_not(url: str) -> None:
+def test_url_is_not_allowed(url: str) -> None:
     assert not RULES.is_allowed(url)
 
 
@@ -68,14 +68,14 @@ def test_nothing_is_allowed_by_default() -> None:
     assert not UrlAllowlist()
 
 
-def test_everything_takes_a_star() -> None:
+def test_star_allows_every_host() -> None:
     assert UrlAllowlist(["*"]).is_allowed("https://anything.test/")
     assert not UrlAllowlist(["*"]).is_allowed("http://anything.test/")
     assert UrlAllowlist(["http://*:*"]).is_allowed("http://10.0.0.1:99/")
 
 
 @pytest.mark.parametrize("rule", ["", "a b", "https://a/path", "ftp://a", "a.*.b", "u@a", "**.a"])
-def test_what_is_no_rule(rule: str) -> None:
+def test_invalid_rule_is_refused(rule: str) -> None:
     with pytest.raises(ConfigError, match="mcp_allowed_urls"):
         UrlAllowlist([rule])
 
@@ -87,7 +87,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, min_size=1, max_size=9).map("".join))
-def test_what_is_allowed_is_fetched_from_there(url: str) -> None:
+def test_allowed_url_is_parsed_to_the_allowed_host(url: str) -> None:
     if UrlAllowlist(["mcp.example.com"]).is_allowed(url):
         read = httpx2.URL(url)
         assert (read.scheme, read.host, read.port) == ("https", "mcp.example.com", None)
