@@ -398,13 +398,22 @@ class TurnAccumulator:
         )
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
-        """The model's id, if it gave one and gave it to no other call that it is shown."""
+        """The model's id, with a number behind it where another call that it is shown has it."""
         given = delta.call_id
-        if not given or any(call.call_id == given for call in self._calls.values()):
+        if not given:
             return new_call_id()
-        # Some models count anew in each answer.
-        is_taken = b'"id":' + msgspec.json.encode(given) in self._context
-        return new_call_id() if is_taken else given
+        # Some models count anew in each answer. What takes the place of an id is computed: the
+        # same turn gets the same context wherever it runs.
+        call_id, number = given, 1
+        while self._is_call_id_taken(call_id):
+            number += 1
+            call_id = f"{given}_{number}"
+        return call_id
+
+    def _is_call_id_taken(self, call_id: str) -> bool:
+        if any(call.call_id == call_id for call in self._calls.values()):
+            return True
+        return b'"id":' + msgspec.json.encode(call_id) in self._context
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
         done: Item
