@@ -204,8 +204,10 @@ def test_a_complaint_about_a_delay(beside: Any) -> None:
         tickets.append({"issue": issue, "priority": priority})
         return {"ticket_id": "TKT-10000", **tickets[-1], "status": "open"}
 
-    two = tool_call_reply("create_ticket", "I file it.", issue="Delay", priority="high")
-    two["tool_calls"] += tool_call_reply("lookup_order", call_id="call_2", order_id="ORD-123")[
+    two = tool_call_reply(
+        "create_ticket", "I file it.", call_id="call_2", issue="Delay", priority="high"
+    )
+    two["tool_calls"] += tool_call_reply("lookup_order", call_id="call_3", order_id="ORD-123")[
         "tool_calls"
     ]
     both = beside(
