@@ -428,20 +428,6 @@ def test_what_holds_nothing_is_skipped(event: bytes) -> None:
     assert deltas == [OutputTextDelta("a"), Finish("stop")]
 
 
-def test_halves_of_a_character_are_joined() -> None:
-    halves = [b'{"choices":[{"delta":{"content":"a%b"}}]}' % half for half in (b"\\ud83d", b"")]
-    low = b'{"choices":[{"delta":{"content":"\\ude00"}}]}'
-    assert parse_deltas(halves[0], low, chunk("stop"))[:-1] == [
-        OutputTextDelta("a"),
-        OutputTextDelta("\U0001f600"),
-    ]
-    assert parse_deltas(halves[0], halves[1], chunk("stop"))[:-1] == [
-        OutputTextDelta("a"),
-        OutputTextDelta("\ufffda"),
-    ]
-    assert parse_deltas(halves[0], chunk("stop"))[1] == OutputTextDelta("\ufffd")
-
-
 def test_an_answer_in_one_piece() -> None:
     message = {
         "role": "assistant",

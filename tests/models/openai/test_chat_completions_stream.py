@@ -49,8 +49,8 @@ SCALARS = st.one_of(
     st.booleans(),
     st.integers(-(10**30), 10**30),
     st.floats(),
-    st.text(st.characters(codec=None), max_size=4),
-    st.sampled_from(["stop", "length", "0", "{}", "{", '{"a":1}', "error", "\ud83d", "\ude00"]),
+    st.text(max_size=4),
+    st.sampled_from(["stop", "length", "0", "{}", "{", '{"a":1}', "error"]),
 )
 VALUES = st.recursive(
     SCALARS,

@@ -13,8 +13,8 @@ from typing import Literal
 import msgspec
 
 from antiphon.errors import ModelError
-from antiphon.models.openai.sse import SseParser
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable
+from antiphon.models.openai.sse import DECODE_ERRORS, SseParser
+from antiphon.models.openai.upstream_errors import Unreadable
 from antiphon.models.retry import AttemptError
 
 #: The size limit of an answer that is not streamed, in bytes.

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from antiphon.models.openai.lenient_json import decode_lenient, without_surrogates
+from antiphon.models.openai.lenient_json import decode_lenient
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -74,7 +74,7 @@ decode_answer = msgspec.json.Decoder(Completion).decode
 
 
 def decode_answer_leniently(data: bytes) -> Completion:
-    """An answer in any shape. Its strings may hold single surrogates.
+    """An answer in any shape.
 
     Raises what is in ``DECODE_ERRORS``.
     """
@@ -124,10 +124,10 @@ def find_error(answer: Completion, data: bytes) -> bytes | None:
         return data
     status = answer.base_resp
     if isinstance(status, dict) and _is_error_code(status.get("status_code")):
-        return msgspec.json.encode({"base_resp": without_surrogates(status)})
+        return msgspec.json.encode({"base_resp": status})
     for choice in answer.choices or ():
         if _is_error(choice.error):
-            return msgspec.json.encode({"error": without_surrogates(choice.error)})
+            return msgspec.json.encode({"error": choice.error})
     if answer.choices or answer.usage:
         return None
     return data if _is_bare_error(decode_lenient(data)) else None

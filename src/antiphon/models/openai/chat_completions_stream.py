@@ -7,7 +7,7 @@ has one meaning is taken, and a field that nobody needs cannot fail an answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from antiphon.core.deltas import (
@@ -20,7 +20,7 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS, ProviderFields
+from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_fields import AnswerFields
@@ -31,16 +31,11 @@ from antiphon.models.openai.chat_completions_answer import (
     decode_answer_leniently,
     find_error,
 )
-from antiphon.models.openai.lenient_json import (
-    SurrogateJoiner,
-    count_of_value,
-    join_surrogates,
-    text_of_value,
-    without_surrogates,
-)
+from antiphon.models.openai.lenient_json import count_of_value, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
+from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler, read_fragments
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
+from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
 #: What reasons to stop mean, by parts of their names. The first match counts; any other reason
@@ -98,9 +93,6 @@ class ChatCompletionsParser:
         self._has_refusal = self._has_reasoning = False
         #: Under which of its names reasoning has come last.
         self._reasoning_field: str | None = None
-        #: Of text, reasoning and refusal, since an event whose strings may hold halves of
-        #: characters.
-        self._joiners: tuple[SurrogateJoiner, ...] | None = None
         #: Those that are not the first, while that has not come.
         self._other_choices: list[Choice] | None = []
         #: The last event without a choice.
@@ -138,11 +130,6 @@ class ChatCompletionsParser:
         reason = self._read_ending() if self.error is None else "stop"
         if self.error is not None:
             return out
-        if self._joiners is not None:
-            text, reasoning, refusal = (one.close() for one in self._joiners)
-            self._add_reasoning(reasoning, out)
-            self._add_text(text, out)
-            self._add_refusal(refusal, out)
         out += self._tool_calls.finish(is_cut=reason in ("length", "content_filter"))
         if "input" in self._counts or "output" in self._counts:
             out.append(UsageUpdate(_to_usage(self._counts)))
@@ -179,7 +166,6 @@ class ChatCompletionsParser:
                 answer = decode_answer(data)
             except DECODE_ERRORS:
                 answer = decode_answer_leniently(data)
-                self._join_surrogates()
             if answer.usage is not None:
                 self._add_usage(answer.usage)
             choice: Choice | None = None
@@ -198,11 +184,6 @@ class ChatCompletionsParser:
                 self.error = find_error(answer, data)
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), data, error)
-
-    def _join_surrogates(self) -> None:
-        if self._joiners is None:
-            self._joiners = SurrogateJoiner(), SurrogateJoiner(), SurrogateJoiner()
-            self._tool_calls.join_surrogates()
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
@@ -223,8 +204,7 @@ class ChatCompletionsParser:
 
     def _parse_choice(self, choice: Choice, out: list[Delta], *, is_whole: bool) -> None:
         if choice.logprobs and isinstance(choice.logprobs, dict):
-            logprobs = self._readable(choice.logprobs.get("content"))
-            self._logprobs += normalize_logprobs(logprobs)
+            self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
         size = len(out)
         if choice.delta is not None:
             self._add_message(choice.delta, out, is_whole=is_whole)
@@ -268,7 +248,7 @@ class ChatCompletionsParser:
         if message.annotations:
             self._add_annotations(message.annotations, out)
         if fields := _other_fields(message):
-            out.extend(self._fields.field_deltas(self._readable(fields), whole=is_whole))
+            out.extend(self._fields.field_deltas(fields, whole=is_whole))
         if message.refusal and isinstance(message.refusal, str):
             self._add_refusal(message.refusal, out)
         if message.tool_calls or message.function_call:
@@ -285,26 +265,19 @@ class ChatCompletionsParser:
                 break
         if isinstance(message.reasoning_details, list):
             # They are reasoning, and so before what it led to.
-            details = {"reasoning_details": self._readable(message.reasoning_details)}
+            details = {"reasoning_details": message.reasoning_details}
             deltas = list(self._fields.field_deltas(details, whole=is_whole))
             self._has_reasoning |= any(isinstance(one, ReasoningSummaryDelta) for one in deltas)
             out += deltas
 
     def _add_calls(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         calls = self._tool_calls
-        fragments = read_fragments(message.tool_calls, self._call_fields)
+        fragments = read_fragments(message.tool_calls, self._fields.call_fields)
         function = message.function_call
         if isinstance(function, dict) and all(one.is_stub for one in fragments):
             legacy = {"index": 0, "function": function}
-            fragments = read_fragments(legacy, self._call_fields)
+            fragments = read_fragments(legacy, self._fields.call_fields)
         out += calls.feed_whole(fragments) if is_whole else calls.feed(fragments)
-
-    def _call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
-        return self._fields.call_fields(self._readable(call))
-
-    def _readable(self, value: Any) -> Any:
-        """A value whose strings can be encoded."""
-        return value if self._joiners is None else without_surrogates(value)
 
     def _add_content(self, content: Any, out: list[Delta]) -> None:
         """Content that is not a string: parts, or a number."""
@@ -319,31 +292,25 @@ class ChatCompletionsParser:
                 self._add_text(text_of_value(part), out)
 
     def _add_text(self, text: str, out: list[Delta]) -> None:
-        if text and self._joiners is not None:
-            text = self._joiners[0].feed(text)
         if text:
             self._texts.append(text)
             out.append(OutputTextDelta(text, self._logprobs))
             self._logprobs = ()
 
     def _add_reasoning(self, text: str, out: list[Delta]) -> None:
-        if text and self._joiners is not None:
-            text = self._joiners[1].feed(text)
         if text:
             self._has_reasoning = True
             name = self._reasoning_field
             out.append(self._fields.text_delta(name, text) if name else ReasoningSummaryDelta(text))
 
     def _add_refusal(self, text: str, out: list[Delta]) -> None:
-        if text and self._joiners is not None:
-            text = self._joiners[2].feed(text)
         if text:
             self._has_refusal = True
             out.append(RefusalTextDelta(text))
 
     def _add_annotations(self, annotations: Any, out: list[Delta]) -> None:
         for given in annotations if isinstance(annotations, list) else ():
-            annotation = normalize_citation(self._readable(given))
+            annotation = normalize_citation(given)
             # Some servers repeat all of them with each chunk.
             if annotation is not None and annotation not in self._annotations:
                 self._annotations.append(annotation)
@@ -393,7 +360,7 @@ def _read_finish_reason(value: Any) -> str | None:
         value = value.get("type") or value.get("reason")
     if not isinstance(value, str) or value.strip().lower() in _NO_FINISH_REASON:
         return None
-    return join_surrogates(value.strip())[:100]
+    return value.strip()[:100]
 
 
 def _finish_meaning(reason: str) -> str:

@@ -1,7 +1,7 @@
 """Lenient JSON: decodes what upstreams send, and reads values of unexpected types. Pure.
 
-For the answers that a typed decoder refuses: servers write ``NaN``, raw tabs, halves of surrogate
-pairs, and numbers as text.
+For the answers that a typed decoder refuses: servers write ``NaN``, raw tabs, and numbers as text.
+Halves of characters have been joined before (``answer_framing``).
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ _MAX_DIGITS = 600
 
 
 def decode_lenient(data: bytes) -> Any:
-    """The JSON value. Its strings may hold single surrogates (``join_surrogates``).
-
-    Raises what is in ``upstream_errors.DECODE_ERRORS``.
-    """
+    """The JSON value. Raises what is in ``sse.DECODE_ERRORS``."""
     try:
         return _decode(data)
     except msgspec.DecodeError:
@@ -34,44 +31,6 @@ def decode_lenient(data: bytes) -> Any:
 def _parse_int(digits: str) -> int | float:
     """An integer; one of more digits than Python takes is infinite."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
-
-
-def join_surrogates(text: str) -> str:
-    """The text with pairs of surrogates joined, and U+FFFD for each that is alone."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-class SurrogateJoiner:
-    """Joins surrogates over the pieces of a text: a half waits for the next piece."""
-
-    def __init__(self) -> None:
-        self._pending = ""
-
-    def feed(self, piece: str) -> str:
-        """The text that is whole after another piece."""
-        if not self._pending and piece.isascii():
-            return piece
-        text, self._pending = self._pending + piece, ""
-        if text and "\ud800" <= text[-1] <= "\udbff":
-            text, self._pending = text[:-1], text[-1]
-        return join_surrogates(text)
-
-    def close(self) -> str:
-        """What is left at the end of the text."""
-        rest, self._pending = self._pending, ""
-        return join_surrogates(rest)
-
-
-def without_surrogates(value: Any) -> Any:
-    """A decoded value whose strings can be encoded."""
-    match value:
-        case str():
-            return value if value.isascii() else join_surrogates(value)
-        case list():
-            return [without_surrogates(one) for one in value]
-        case dict():
-            return {join_surrogates(key): without_surrogates(it) for key, it in value.items()}
-    return value
 
 
 def text_of_value(value: Any) -> str:
@@ -112,5 +71,5 @@ def count_of_value(value: Any) -> int | None:
 def name_of_value(value: Any) -> str:
     """An id or a name: a string, or a number as text; empty if it is neither."""
     if isinstance(value, str):
-        return join_surrogates(value)
+        return value
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""

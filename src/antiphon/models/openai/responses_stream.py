@@ -40,7 +40,8 @@ from antiphon.models.openai.responses_item_matching import (
     arguments_text,
 )
 from antiphon.models.openai.responses_items import ITEM_TYPES, ItemAssembler
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable, incomplete_stream
+from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
 _Status: TypeAlias = Literal["completed", "incomplete", "failed"]

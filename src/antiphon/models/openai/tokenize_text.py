@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS, Unreadable
+from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.upstream_errors import Unreadable
 from antiphon.turn.protocols import Token
 
 TOKENIZE_PATH = "/tokenize-text"

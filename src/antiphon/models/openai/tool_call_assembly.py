@@ -17,13 +17,10 @@ import msgspec
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.models.openai.lenient_json import (
-    SurrogateJoiner,
     count_of_value,
-    join_surrogates,
     name_of_value,
-    without_surrogates,
 )
-from antiphon.models.openai.upstream_errors import DECODE_ERRORS
+from antiphon.models.openai.sse import DECODE_ERRORS
 
 #: Arguments that hold none, without white space, and beginnings of such.
 _NO_ARGUMENTS = frozenset(("", "{}", "null", "[]", '""'))
@@ -74,7 +71,7 @@ def _read_fragment(
     return ToolCallFragment(
         index if type(index := entry.get("index")) is int else count_of_value(index),
         name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
-        join_surrogates(name) if isinstance(name, str) else "",
+        name if isinstance(name, str) else "",
         _arguments_text(fields.get("arguments")),
         provider_fields,
     )
@@ -86,7 +83,7 @@ def _arguments_text(arguments: Any) -> str:
         return arguments
     if arguments is None or isinstance(arguments, bool):
         return ""
-    return msgspec.json.encode(without_surrogates(arguments)).decode()
+    return msgspec.json.encode(arguments).decode()
 
 
 def is_blank(arguments: str) -> bool:
@@ -138,8 +135,6 @@ class _Call:
         self._size = 0
         self._end = _JsonEnd()
         self._is_cumulative = False
-        #: Where pieces may end within a character.
-        self.joiner: SurrogateJoiner | None = None
 
     @property
     def arguments(self) -> str:
@@ -240,7 +235,6 @@ class ToolCallAssembler:
         self._sent_calls = 0
         self._call_by_index: dict[int, _Call] = {}
         self._call_by_id: dict[str, _Call] = {}
-        self._joins_surrogates = False
 
     @property
     def has_calls(self) -> bool:
@@ -281,7 +275,7 @@ class ToolCallAssembler:
         if fragment.index is None or fragment.name or fragment.provider_fields is not None:
             return None
         call = self._call_by_index.get(fragment.index)
-        if self._joins_surrogates or call is None or (fragment.id and fragment.id != call.id):
+        if call is None or (fragment.id and fragment.id != call.id):
             return None
         if not call.append_inner(fragment.arguments):
             return None
@@ -295,10 +289,6 @@ class ToolCallAssembler:
                 self._add_arguments(self._start_call(fragment), fragment, out)
         return out
 
-    def join_surrogates(self) -> None:
-        """From now on pieces of arguments may end within a character."""
-        self._joins_surrogates = True
-
     def complete_names(self) -> None:
         """Where the model may call one function only, calls without a name are its."""
         if len(self._tool_names) == 1:
@@ -310,8 +300,6 @@ class ToolCallAssembler:
         """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
         out: list[ToolCallDelta] = []
         for call in self._calls:
-            if call.joiner is not None:
-                call.append(call.joiner.close())
             if not is_cut and not call.sent_pieces:
                 call.pieces = [_normalize_arguments(call.arguments)]
         for call in self._calls:
@@ -382,7 +370,7 @@ class ToolCallAssembler:
         self, call: _Call, fragment: ToolCallFragment, out: list[ToolCallDelta]
     ) -> None:
         call.provider_fields = join_provider_fields(call.provider_fields, fragment.provider_fields)
-        rest = call.append(self._join(call, fragment.arguments))
+        rest = call.append(fragment.arguments)
         self._send(call, out)
         while rest:
             # Another object of arguments is another call of the same function.
@@ -393,11 +381,6 @@ class ToolCallAssembler:
             )
             rest = call.append(rest)
             self._send(call, out)
-
-    def _join(self, call: _Call, arguments: str) -> str:
-        if self._joins_surrogates and call.joiner is None:
-            call.joiner = SurrogateJoiner()
-        return call.joiner.feed(arguments) if call.joiner is not None else arguments
 
     def _join_name(self, name: str, piece: str) -> str | None:
         """A name with one more piece of it; None: the piece is another call's name."""

@@ -26,7 +26,6 @@ from antiphon.errors import (
 )
 from antiphon.models.openai.context_overflow import find_context_overflow
 from antiphon.models.openai.provider_errors import ProviderError, parse_provider_error
-from antiphon.models.openai.sse import DECODE_ERRORS as DECODE_ERRORS  # noqa: PLC0414
 from antiphon.models.retry import AttemptError, retry_after
 
 #: All that the HTTP client and the system below it raise: ``RuntimeError`` for a connection

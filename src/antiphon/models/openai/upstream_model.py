@@ -21,18 +21,14 @@ from antiphon.core.http_proxies import Proxy, find_proxy
 from antiphon.errors import ConfigError, ModelNotFoundError, ModelUnavailableError
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
 from antiphon.models.openai.request_rules import fit_request
+from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tokenize_text import (
     MISSING_STATUSES,
     TOKENIZE_PATH,
     decode_tokens,
     encode_tokenize_request,
 )
-from antiphon.models.openai.upstream_errors import (
-    CLIENT_ERRORS,
-    DECODE_ERRORS,
-    ErrorMapper,
-    Unreadable,
-)
+from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.openai.upstream_response import (
     ConnectionDrainer,
     ResponseParser,
