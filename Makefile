@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 UV := .make/uv/bin/uv
 CLIENTS := .make/clients
 AGENTS := tests/clients/agents
-PYTHON_CLIENTS := agents
+PYTHON_CLIENTS := agents kernel
 
 # What may differ between Pythons: rules, tools, stores and the blocking interface. No model is
 # loaded, no server of another program is started.

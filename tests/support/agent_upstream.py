@@ -69,14 +69,19 @@ def reply_to(messages: list[Json]) -> tuple[list[Json], str]:
 
 
 def newest_question(messages: list[Json]) -> Question:
-    """The last user message, other than one that only shows what a tool returned."""
-    for place in range(len(messages) - 1, -1, -1):
-        message = messages[place]
+    """The last user message that does not only show what a tool returned.
+
+    Some clients send it again with each round: then its place is the first of these.
+    """
+    question = Question("", -1, 0)
+    for place, message in enumerate(messages):
         images = images_of(message)
         after_tool = place > 0 and messages[place - 1]["role"] == "tool"
-        if message["role"] == "user" and not (images and after_tool):
-            return Question(text_of(message), place, images)
-    return Question("", -1, 0)
+        if message["role"] != "user" or (images and after_tool):
+            continue
+        if text_of(message) != question.text or images:
+            question = Question(text_of(message), place, images)
+    return question
 
 
 def calls_of(line: str, number: int) -> list[Json]:

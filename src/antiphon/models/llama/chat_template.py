@@ -100,8 +100,8 @@ def load_warning(template: str | None, names: Sequence[str], file_name: str) -> 
             "has no chat template: it is a base model, or its file was converted without one. "
             "It continues a dialogue as text, and may not answer; use a file of an instruct model."
         )
-    said = " ".join((*names, file_name))
-    if _BASE_NAME.search(said) and not _CHAT_NAME.search(said):
+    all_names = " ".join((*names, file_name))
+    if _BASE_NAME.search(all_names) and not _CHAT_NAME.search(all_names):
         return (
             "is a base model by its name: it continues texts and may not answer; use a file of an "
             "instruct model."
