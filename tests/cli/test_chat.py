@@ -1,4 +1,4 @@
-"""One question, one answer: for scripts."""
+"""``antiphon chat`` with a prompt: one answer, for scripts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_piped_text_is_added_to_the_prompt(antiphon: Command) -> None:
     assert ran.out.startswith("You said: Sum it up:\n\nthe text\n")
 
 
-def test_a_pipe_that_stays_silent_is_explained(
+def test_waiting_for_piped_input_is_explained(
     antiphon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, writing = os.pipe()
@@ -49,14 +49,14 @@ def test_a_pipe_that_stays_silent_is_explained(
     assert notes == ["waiting for standard input to end (< /dev/null for none)"]
 
 
-def test_bytes_that_are_no_text_are_refused(antiphon: Command) -> None:
+def test_input_that_is_not_utf8_is_refused(antiphon: Command) -> None:
     for args in (["-p", "caf\udce9"], ["-p", "x", "--system", "\udcff"]):
         ran = antiphon("chat", *args)
         assert (ran.code, ran.out) == (1, "")
         assert ran.err == "error: what is asked is not valid text\n"
 
 
-def test_a_terminal_without_the_letters_gets_an_answer(tmp_path: Path) -> None:
+def test_unencodable_characters_are_replaced_in_the_output(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
     done = subprocess.run(
         [PROGRAM, "chat", "--config", "c.toml", "-p", "é 👋"],
@@ -70,7 +70,7 @@ def test_a_terminal_without_the_letters_gets_an_answer(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_it_goes_on_from_the_newest_or_from_anywhere(antiphon: Command) -> None:
+def test_continue_from_the_newest_or_a_given_response(antiphon: Command) -> None:
     antiphon("chat", "-p", "one")
     first = antiphon("list").out.split("\t")[0]
     assert "said: one" in antiphon("chat", "-c", "-p", "two").out
@@ -136,7 +136,7 @@ def test_an_upstream_of_one_model_needs_no_name(
     assert (ran.code, ran.err) == (0, "")
 
 
-def test_a_bug_is_a_line_too_and_a_traceback_on_request(
+def test_internal_error_is_one_line_and_a_traceback_on_request(
     antiphon: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: object) -> str:
@@ -164,7 +164,7 @@ def start(home: Path, *args: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_ctrl_c_keeps_what_arrived(tmp_path: Path) -> None:
+def test_ctrl_c_stores_the_partial_answer(tmp_path: Path) -> None:
     with (
         upstream() as url,
         start(tmp_path, "--base-url", url, "--model", "far", "-p", "hang") as process,
@@ -181,7 +181,7 @@ def test_ctrl_c_keeps_what_arrived(tmp_path: Path) -> None:
     assert complaint == b""
 
 
-def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
+def test_closed_output_pipe_prints_no_error(tmp_path: Path) -> None:
     with start(tmp_path, "-p", "line\n" * 20_000) as process:
         assert process.stdout is not None
         assert process.stderr is not None

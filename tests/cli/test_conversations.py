@@ -69,7 +69,7 @@ def test_show_prints_each_message_with_its_role(antiphon: Command) -> None:
     assert lines[2] == "assistant: You said: one"
 
 
-def test_delete_erases_a_turn_or_what_follows_too(antiphon: Command) -> None:
+def test_delete_erases_a_turn_or_its_descendants(antiphon: Command) -> None:
     antiphon("chat", "-p", "one")
     (first,) = ids(antiphon)
     antiphon("chat", "-c", "-p", "two")
@@ -86,7 +86,7 @@ def test_delete_erases_a_turn_or_what_follows_too(antiphon: Command) -> None:
 
 @pytest.mark.parametrize("command", ["show", "delete"])
 @pytest.mark.parametrize("wrong", ["resp_" + "0" * 32, "nonsense", "resp_\x1b[31m"])
-def test_an_unknown_id_is_a_line(antiphon: Command, command: str, wrong: str) -> None:
+def test_unknown_id_is_a_one_line_error(antiphon: Command, command: str, wrong: str) -> None:
     ran = antiphon(command, wrong)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("error: No response found")
@@ -109,7 +109,9 @@ def test_a_file_that_is_no_database_is_a_one_line_error(antiphon: Command, tmp_p
     assert "unforeseen" not in ran.err
 
 
-def test_at_a_terminal_it_is_a_table_and_deleting_asks(antiphon: Command, tmp_path: Path) -> None:
+def test_terminal_shows_a_table_and_delete_asks_for_confirmation(
+    antiphon: Command, tmp_path: Path
+) -> None:
     antiphon("chat", "-p", "what is kept here" + " and goes on" * 20)
     (newest,) = ids(antiphon)
 

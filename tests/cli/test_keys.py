@@ -28,7 +28,7 @@ def test_the_key_alone_goes_to_standard_output(antiphon: Command) -> None:
     assert "needs a key" not in antiphon("key", "create", "--tenant", "other").err
 
 
-def test_the_key_is_nowhere_afterwards(antiphon: Command, tmp_path: Path) -> None:
+def test_key_is_stored_nowhere(antiphon: Command, tmp_path: Path) -> None:
     key = antiphon("key", "create", "--tenant", "acme").out.strip()
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -56,7 +56,7 @@ def test_keys_are_listed_and_revoked(antiphon: Command) -> None:
     assert listed[0]["id"] == rows[0][0]
 
 
-def test_revoking_what_is_not_there(antiphon: Command) -> None:
+def test_revoking_an_unknown_key_is_an_error(antiphon: Command) -> None:
     ran = antiphon("key", "revoke", "key_0000000000000000")
     assert (ran.code, ran.out) == (1, "")
     assert "there is no key" in ran.err
@@ -93,7 +93,7 @@ def test_an_empty_list(antiphon: Command) -> None:
     assert json.loads(antiphon("key", "list", "--json").out) == []
 
 
-def test_a_table_for_people(tmp_path: Path, antiphon: Command) -> None:
+def test_terminal_shows_keys_as_a_table(tmp_path: Path, antiphon: Command) -> None:
     antiphon("key", "create", "--tenant", "acme", "--name", "for the phone")
     arguments = [PROGRAM, "key", "list", "--config", "c.toml"]
     with Terminal(arguments, environment(tmp_path), tmp_path) as terminal:
@@ -102,7 +102,7 @@ def test_a_table_for_people(tmp_path: Path, antiphon: Command) -> None:
     assert "acme" in shown
 
 
-def test_the_terminals_chat_needs_no_key(antiphon: Command) -> None:
+def test_chat_command_needs_no_key(antiphon: Command) -> None:
     antiphon("chat", "-p", "before")
     antiphon("key", "create", "--tenant", "acme")
     ran = antiphon("chat", "-c", "-p", "after")

@@ -1,4 +1,4 @@
-"""What every command has in common."""
+"""The ``antiphon`` command: options that all commands share."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def test_every_command_has_help(bare_antiphon: Command, command: str) -> None:
     assert ran.out.startswith(f"Usage: antiphon {command}".rstrip())
 
 
-def test_the_issued_flags_and_variables_are_in_the_help(bare_antiphon: Command) -> None:
+def test_help_lists_flags_and_variables(bare_antiphon: Command) -> None:
     text = bare_antiphon("serve", "--help").out
     for name in ("host", "port", "grpc-port", "store", "base-url", "model", "api-key-env"):
         assert f"--{name} " in text
         assert f"ANTIPHON_{name.upper().replace('-', '_')}" in text
 
 
-def test_an_unknown_command_is_wrong_usage(bare_antiphon: Command) -> None:
+def test_unknown_command_is_a_usage_error(bare_antiphon: Command) -> None:
     ran = bare_antiphon("chatt")
     assert (ran.code, ran.out) == (2, "")
     assert "chatt" in ran.err
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_heavy_modules() -> None:
     code = (
         "import sys; import antiphon.cli.main;"
         "print([m for m in ('aiohttp', 'uvicorn', 'prompt_toolkit', 'xllamacpp', 'starlette',"

@@ -1,4 +1,4 @@
-"""``antiphon mcp``: the official client at a real program's pipes."""
+"""``antiphon mcp``: the official client over a real program's pipes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELLO = {
 
 
 class Pipes:
-    """The program, spoken to by hand."""
+    """The program, with messages written and read directly."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -88,7 +88,7 @@ def pipes(home: Path, *flags: str, model: str = 'kind = "scripted"') -> Iterator
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_official_client_talks_to_it(tmp_path: Path, mode: str) -> None:
+async def test_official_client_can_chat(tmp_path: Path, mode: str) -> None:
     async with Client(program(tmp_path), mode=mode, cache=None) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert tools["stateful_chat"].input_schema == STATEFUL_CHAT
@@ -99,7 +99,7 @@ async def test_the_official_client_talks_to_it(tmp_path: Path, mode: str) -> Non
         assert thread.name == said["response_id"]
 
 
-async def test_a_conversation_goes_on_in_another_process_after_a_kill(tmp_path: Path) -> None:
+async def test_conversation_continues_in_another_process_after_a_kill(tmp_path: Path) -> None:
     with pipes(tmp_path) as first:
         one = first.chat(prompt="My name is Alice.")
         first.process.send_signal(signal.SIGKILL)
@@ -115,7 +115,7 @@ async def test_a_conversation_goes_on_in_another_process_after_a_kill(tmp_path: 
         assert "(I was shown 5 messages.)" in three["content"]
 
 
-def test_a_turn_that_a_kill_interrupted_is_stored_as_interrupted(tmp_path: Path) -> None:
+def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
         with pipes(tmp_path, model=model) as first:
@@ -146,7 +146,7 @@ def test_a_turn_that_a_kill_interrupted_is_stored_as_interrupted(tmp_path: Path)
 PROGRESS = {"progressToken": "p"}
 
 
-def test_a_call_that_is_taken_back_is_stopped(tmp_path: Path) -> None:
+def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
         with pipes(tmp_path, model=model) as spoken:
@@ -160,7 +160,7 @@ def test_a_call_that_is_taken_back_is_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None:
     with pipes(tmp_path) as spoken:
         said = spoken.chat(prompt="Hi")
         spoken.process.send_signal(number)
@@ -169,7 +169,7 @@ def test_a_signal_ends_it(tmp_path: Path, number: signal.Signals) -> None:
         assert spoken.chat(prompt="On", response_id=said["response_id"])
 
 
-def test_the_end_of_its_input_ends_it(tmp_path: Path) -> None:
+def test_end_of_input_ends_the_program(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         spoken.chat(prompt="Hi")
         out, _ = spoken.process.communicate(timeout=TIMEOUT)
@@ -177,7 +177,7 @@ def test_the_end_of_its_input_ends_it(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == ""
 
 
-def test_what_is_no_message_harms_nothing(tmp_path: Path) -> None:
+def test_invalid_message_is_ignored(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         assert spoken.process.stdin is not None
         spoken.process.stdin.write('{\n\n[1]\nnull\n"x"\n{"jsonrpc":"2.0"}\n\x00\n')
@@ -208,21 +208,21 @@ def test_images_are_read_from_root_folders_and_shared_ones(tmp_path: Path, mode:
                     client, "chat_with_vision", prompt="What?", image_paths=[str(path)]
                 )
                 assert said["status"] == "completed"
-            refused = await tool_error(
+            startup_error = await tool_error(
                 client, "chat_with_vision", prompt="x", image_paths=[str(other / "a.gif")]
             )
-            assert "not within the folders that may be read" in refused
+            assert "not within the folders that may be read" in startup_error
         async with Client(program(tmp_path), mode=mode, cache=None) as client:
-            refused = await tool_error(
+            startup_error = await tool_error(
                 client, "chat_with_vision", prompt="x", image_paths=[str(given / "a.gif")]
             )
-            assert "--root DIR" in refused
+            assert "--root DIR" in startup_error
 
     asyncio.run(main())
 
 
-def refused(home: Path, *flags: str, **more: str) -> str:
-    """What the program says on standard error before it leaves without having begun."""
+def startup_error(home: Path, *flags: str, **more: str) -> str:
+    """The standard error of a program that exits before it serves."""
     ran = subprocess.run(
         [PROGRAM, *program(home, *flags).args],
         env={**environment(home), **more},
@@ -237,14 +237,14 @@ def refused(home: Path, *flags: str, **more: str) -> str:
     return ran.stderr
 
 
-def test_a_folder_has_to_be_there(tmp_path: Path) -> None:
-    assert "--root nowhere: there is no such folder" in refused(tmp_path, "--root", "nowhere")
+def test_missing_image_folder_is_an_error(tmp_path: Path) -> None:
+    assert "--root nowhere: there is no such folder" in startup_error(tmp_path, "--root", "nowhere")
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_mcp_extra_names_what_to_install(tmp_path: Path) -> None:
     # A module of that name which is none stands in for one that is not there.
     (tmp_path / "mcp_types.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'mcp_types'\", name='mcp_types')\n"
     )
-    said = refused(tmp_path, PYTHONPATH=str(tmp_path))
+    said = startup_error(tmp_path, PYTHONPATH=str(tmp_path))
     assert said == "error: MCP is not installed: `pip install 'antiphon[mcp]'`\n"

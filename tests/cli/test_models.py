@@ -91,14 +91,14 @@ def test_list_shows_configured_pulled_and_upstream_models(
     assert "xai-something" not in bare_antiphon(*listing).out
 
 
-def test_pull_says_where_the_embedded_weights_are(bare_antiphon: Command) -> None:
+def test_pull_prints_the_path_of_the_embedded_weights(bare_antiphon: Command) -> None:
     ran = bare_antiphon("model", "pull")
     assert ran.code == 0
     assert ran.out.endswith(".gguf\n")
     assert "antiphon chat --model smollm2" in ran.err
 
 
-def test_pull_fetches_from_the_hub_with_a_bar(bare_antiphon: Command, tmp_path: Path) -> None:
+def test_pull_downloads_with_a_progress_bar(bare_antiphon: Command, tmp_path: Path) -> None:
     with hub() as url:
         env = {**environment(tmp_path), "HF_ENDPOINT": url, "HF_HUB_DISABLE_TELEMETRY": "1"}
         arguments = [PROGRAM, "model", "pull", "hf:owner/repo/Tiny-1M.gguf"]
@@ -111,7 +111,7 @@ def test_pull_fetches_from_the_hub_with_a_bar(bare_antiphon: Command, tmp_path: 
 
 
 @pytest.mark.parametrize("what", ["hf:nonsense", "elephant", "hf:o/r/../../x.gguf"])
-def test_what_cannot_be_pulled_is_a_line(bare_antiphon: Command, what: str) -> None:
+def test_failed_pull_is_a_one_line_error(bare_antiphon: Command, what: str) -> None:
     ran = bare_antiphon("model", "pull", what)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("error: ")

@@ -1,4 +1,4 @@
-"""``antiphon serve``: a real server in a process of its own."""
+"""``antiphon serve``: a real server in a separate process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def respond(host: str, port: int, text: str) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_and_stops_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+def test_server_serves_and_shuts_down_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     with running_server(tmp_path) as (process, host, port):
         assert respond(host, port, "hello").startswith("You said: hello")
         process.send_signal(number)
@@ -46,21 +46,21 @@ def test_it_serves_and_stops_in_good_order(tmp_path: Path, number: signal.Signal
         assert process.wait() == 0
 
 
-def test_localhost_is_fine(tmp_path: Path) -> None:
+def test_server_listens_on_localhost(tmp_path: Path) -> None:
     with running_server(tmp_path, "--host", "localhost") as (_, host, port):
         assert host == "127.0.0.1"
         assert respond(host, port, "hello").startswith("You said: hello")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "localhost.evil"])
-def test_without_keys_it_serves_this_machine_only(antiphon: Command, host: str) -> None:
+def test_server_without_keys_refuses_other_hosts(antiphon: Command, host: str) -> None:
     ran = antiphon("serve", "--host", host, "--port", "0")
     assert (ran.code, ran.out) == (1, "")
     assert f"cannot listen on {host}" in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_a_port_in_use_is_a_line(antiphon: Command) -> None:
+def test_port_in_use_is_a_one_line_error(antiphon: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ran = antiphon("serve", "--port", str(taken.getsockname()[1]))
     assert ran.code == 1
@@ -68,12 +68,12 @@ def test_a_port_in_use_is_a_line(antiphon: Command) -> None:
     assert ran.err.count("\n") == 1
 
 
-def test_a_wrong_port_is_wrong_usage(antiphon: Command) -> None:
+def test_invalid_port_is_a_usage_error(antiphon: Command) -> None:
     assert antiphon("serve", "--port", "99999").code == 2
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_with_keys_it_serves_others_who_have_one(
+def test_server_with_keys_serves_other_hosts_with_a_key(
     antiphon: Command, tmp_path: Path, host: str
 ) -> None:
     key = antiphon("key", "create", "--tenant", "acme").out.strip()
@@ -88,9 +88,7 @@ def test_with_keys_it_serves_others_who_have_one(
     assert key not in said
 
 
-def test_a_running_server_learns_of_keys_and_of_their_end(
-    antiphon: Command, tmp_path: Path
-) -> None:
+def test_running_server_applies_created_and_revoked_keys(antiphon: Command, tmp_path: Path) -> None:
     with running_server(tmp_path) as (_, _, port):
         assert status(port) == 200
         made = antiphon("key", "create", "--tenant", "acme")
@@ -103,7 +101,7 @@ def test_a_running_server_learns_of_keys_and_of_their_end(
         assert status(port) == 401, "the last key's end opens nothing"
 
 
-def test_limits_are_those_of_the_keys_tenant(antiphon: Command, tmp_path: Path) -> None:
+def test_limits_apply_to_the_keys_tenant(antiphon: Command, tmp_path: Path) -> None:
     poor, rich = (
         antiphon("key", "create", "--tenant", name).out.strip() for name in ("poor", "rich")
     )
@@ -123,14 +121,14 @@ def test_log_level_info_writes_an_access_log_line_for_each_request(tmp_path: Pat
     assert re.search(r" POST /v1/responses 200 [\d.]+ms - \[mine\]\n$", lines[0])
 
 
-def test_a_wrong_log_level_is_a_line(antiphon: Command) -> None:
+def test_invalid_log_level_is_a_one_line_error(antiphon: Command) -> None:
     ran = antiphon("serve", "--log-level", "loud")
     assert ran.code == 1
     assert "--log-level" in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_connections_leave_files_for_the_rest() -> None:
+def test_connection_limit_fits_the_file_descriptor_limit() -> None:
     fitted = _fit_to_system(ConnectionLimits(max_connections=10**9))
     assert 1 <= fitted.max_connections < 10**9
     assert fitted.max_headers == ConnectionLimits().max_headers

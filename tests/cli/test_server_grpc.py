@@ -44,7 +44,7 @@ def grpc_at(process: subprocess.Popen[str]) -> str:
     return found[1]
 
 
-def test_the_sdk_talks_to_it_as_it_comes(tmp_path: Path) -> None:
+def test_xai_sdk_connects_without_tls(tmp_path: Path) -> None:
     with running_server(tmp_path) as (process, _, port):
         at = grpc_at(process)
         # "localhost" is the one host that the SDK does not want TLS from.
@@ -74,9 +74,7 @@ def test_grpc_port_0_starts_no_grpc_listener(tmp_path: Path) -> None:
         assert "gRPC" not in process.stderr.read()
 
 
-def test_a_grpc_port_in_use_is_an_error_only_where_it_was_named(
-    antiphon: Command, tmp_path: Path
-) -> None:
+def test_grpc_port_in_use_is_an_error_only_if_configured(antiphon: Command, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ran = antiphon("serve", "--port", "0", "--grpc-port", str(port))
@@ -102,7 +100,7 @@ async def started(settings: Settings) -> str | None:
         return rpc.address
 
 
-def test_without_the_extra_it_says_so(
+def test_missing_grpc_extra_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [
@@ -119,7 +117,7 @@ def test_without_the_extra_it_says_so(
         asyncio.run(started(wanting))
 
 
-def test_grpc_is_not_loaded_before_it_is_used() -> None:
+def test_grpc_is_imported_on_first_use() -> None:
     look = (
         "import sys, antiphon, antiphon.cli.main, antiphon.cli.server; print('grpc' in sys.modules)"
     )
@@ -192,7 +190,7 @@ with xai_sdk.Client("any", api_host=sys.argv[1]) as client:
 """
 
 
-def test_tls(tmp_path: Path, certificate: Tls) -> None:
+def test_http_and_grpc_use_tls(tmp_path: Path, certificate: Tls) -> None:
     more = ("--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key))
     with running_server(tmp_path, *more, scheme="https") as (process, _, port):
         trusting = ssl.create_default_context(cafile=str(certificate.cert))
@@ -211,7 +209,7 @@ def test_tls(tmp_path: Path, certificate: Tls) -> None:
         assert said.stdout.startswith("You said: Hi"), said.stderr
 
 
-def test_half_a_certificate_or_a_wrong_one(
+def test_incomplete_or_invalid_certificate_is_refused(
     antiphon: Command, tmp_path: Path, certificate: Tls
 ) -> None:
     cert, key = str(certificate.cert), str(certificate.key)
@@ -225,6 +223,6 @@ def test_half_a_certificate_or_a_wrong_one(
         check_tls(Tls(certificate.cert, tmp_path / "c.toml"))
 
 
-def test_closing_is_fine_where_nothing_was_started() -> None:
+def test_closing_an_unstarted_listener_is_allowed() -> None:
     with closing(asyncio.new_event_loop()) as loop:
         loop.run_until_complete(GrpcListener().stop(0))

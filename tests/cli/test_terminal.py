@@ -38,7 +38,7 @@ def chat(home: Path, *args: str) -> Terminal:
     return Terminal(arguments, environment(home), home)
 
 
-def test_a_conversation_survives_kill_9_and_goes_on(home: Path) -> None:
+def test_conversation_continues_after_kill_9(home: Path) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("My name is Alice.\n")
@@ -64,7 +64,7 @@ def test_a_conversation_survives_kill_9_and_goes_on(home: Path) -> None:
         assert terminal.leave() == 0
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_what_arrived(home: Path) -> None:
+def test_ctrl_c_stops_the_answer_and_stores_the_partial_text(home: Path) -> None:
     with chat(home, "--model", "far") as terminal:
         terminal.expect("> ")
         terminal.type("hang\n")
@@ -80,7 +80,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_arrived(home: Path) -> None:
         assert "Traceback" not in terminal.shown
 
 
-def test_an_error_costs_its_turn_only(home: Path) -> None:
+def test_failed_turn_does_not_end_the_chat(home: Path) -> None:
     with chat(home, "--model", "far") as terminal:
         terminal.expect("> ")
         terminal.type("first\n")
@@ -96,7 +96,7 @@ def test_an_error_costs_its_turn_only(home: Path) -> None:
         assert terminal.leave() == 0
 
 
-def test_ctrl_c_at_the_prompt_clears_and_twice_leaves(home: Path) -> None:
+def test_ctrl_c_at_the_prompt_clears_it_and_twice_exits(home: Path) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("never sent")
@@ -140,7 +140,7 @@ def test_the_arrow_keys_show_the_prompt_history(home: Path) -> None:
         assert terminal.leave() == 0
 
 
-def test_a_chat_that_keeps_nothing_promises_nothing(home: Path) -> None:
+def test_unstored_chat_prints_no_resume_hint(home: Path) -> None:
     with chat(home, "--store", "memory:") as terminal:
         terminal.expect("> ")
         terminal.type("hello\n")
@@ -152,7 +152,7 @@ def test_a_chat_that_keeps_nothing_promises_nothing(home: Path) -> None:
     assert not (home / "turns.db").exists()
 
 
-def test_what_a_model_says_does_not_steer_the_terminal(home: Path) -> None:
+def test_control_characters_of_the_model_are_stripped(home: Path) -> None:
     with chat(home, "-p", "\x1b]0;owned\x07 \x1b[2J \x9b31m red") as terminal:
         assert terminal.leave() == 0
         assert "]0;owned" in terminal.shown
@@ -167,7 +167,7 @@ def test_an_unknown_model_is_an_error_before_the_prompt(home: Path) -> None:
         assert "nobody" in terminal.shown
 
 
-def test_a_kill_in_the_middle_of_an_answer_loses_no_text(home: Path) -> None:
+def test_kill_during_an_answer_keeps_the_printed_text(home: Path) -> None:
     with chat(home, "--model", "far") as terminal:
         terminal.expect("> ")
         terminal.type("first\n")

@@ -21,7 +21,7 @@ def test_stripping_control_characters_keeps_lines_and_letters() -> None:
     )
 
 
-def test_an_answer_to_a_pipe_is_exact(capsys: pytest.CaptureFixture[str]) -> None:
+def test_answer_to_a_pipe_is_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     terminal_output.print_output("\x1b[31m\r\x00")
     assert capsys.readouterr().out == "\x1b[31m\r\x00"
 
@@ -69,14 +69,14 @@ def screen_of(written: str) -> list[str]:
     return ["".join(line) for line in lines]
 
 
-def wrapped(pieces: list[str], columns: int) -> list[str]:
+def wrapped(chunks: list[str], columns: int) -> list[str]:
     wrap = WordWrapper(columns)
-    return screen_of("".join(wrap.feed(piece) for piece in pieces))
+    return screen_of("".join(wrap.feed(piece) for piece in chunks))
 
 
 def test_a_word_that_does_not_fit_moves_to_the_next_line() -> None:
-    pieces = ["the kee", "per of ", "the light", "house"]
-    assert wrapped(pieces, 12) == ["the keeper ", "of the ", "lighthouse"]
+    chunks = ["the kee", "per of ", "the light", "house"]
+    assert wrapped(chunks, 12) == ["the keeper ", "of the ", "lighthouse"]
 
 
 def test_a_word_longer_than_a_line_is_broken() -> None:
@@ -88,7 +88,7 @@ def test_wide_characters_take_two_columns() -> None:
 
 
 @given(st.lists(st.text(alphabet="ab", min_size=1, max_size=7), max_size=15), st.data())
-def test_words_stay_whole_and_no_line_is_too_long(words: list[str], data: st.DataObject) -> None:
+def test_words_stay_whole_and_lines_fit(words: list[str], data: st.DataObject) -> None:
     columns = data.draw(st.integers(min_value=8, max_value=20))
     text = "".join(word + data.draw(st.sampled_from([" ", "\n", "\n\n"])) for word in words)
     lines = wrapped([text], columns)
@@ -97,5 +97,5 @@ def test_words_stay_whole_and_no_line_is_too_long(words: list[str], data: st.Dat
 
 
 @given(st.text(alphabet="ab \n", max_size=60), st.integers(min_value=2, max_value=15))
-def test_the_pieces_make_no_difference(text: str, columns: int) -> None:
+def test_wrapping_does_not_depend_on_chunks(text: str, columns: int) -> None:
     assert wrapped(list(text), columns) == wrapped([text], columns)

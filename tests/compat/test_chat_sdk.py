@@ -1,4 +1,4 @@
-"""The old Chat SDK's surface: its programs run, and what they say is kept."""
+"""The old Chat SDK's API: its programs run, and their conversations are stored."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def run(folder: Path, work: Work, **options: Any) -> None:
     asyncio.run(asyncio.wait_for(main(), 20))
 
 
-def said(conversation: Conversation) -> list[tuple[StatelessResponse.Sender, str]]:
+def stored_texts(conversation: Conversation) -> list[tuple[StatelessResponse.Sender, str]]:
     return [(one.sender, one.message) for one in conversation.history]
 
 
-def shown(upstream: MisbehavingUpstream, number: int = -1) -> list[tuple[str, str]]:
+def sent_texts(upstream: MisbehavingUpstream, number: int = -1) -> list[tuple[str, str]]:
     messages = upstream.requests[number].json["messages"]
     return [(message["role"], message["content"]) for message in messages]
 
@@ -90,7 +90,7 @@ async def read(tokens: Any) -> str:
 # The programs.
 
 
-def ported(name: str, home: Path) -> Path:
+def ported_program(name: str, home: Path) -> Path:
     """A program as it was written, but for the import line."""
     written = (SEEDS / f"{name}.py.txt").read_text("utf-8")
     assert "\nimport xai_sdk\n" in written
@@ -102,11 +102,11 @@ def ported(name: str, home: Path) -> Path:
 
 
 def program(name: str, home: Path, upstream: ReplayUpstream, stdin: str) -> ProgramResult:
-    return run_program([str(ported(name, home))], home, upstream, stdin)
+    return run_program([str(ported_program(name, home))], home, upstream, stdin)
 
 
 @pytest.mark.parametrize("name", ["simple_chat", "simple_chat_no_stream"])
-def test_a_program_runs_as_it_was_written(name: str, tmp_path: Path) -> None:
+def test_old_program_runs_unchanged(name: str, tmp_path: Path) -> None:
     with replay_upstream("Hello Alice!", "Your name is Alice.") as upstream:
         ran = program(name, tmp_path, upstream, "My name is Alice.\nWhat's my name?\n\n")
         assert upstream.sent_messages() == [
@@ -118,7 +118,7 @@ def test_a_program_runs_as_it_was_written(name: str, tmp_path: Path) -> None:
     assert ran == ProgramResult(0, f"Enter an empty message to quit.\n\n{answers}", "")
 
 
-def test_a_program_that_looks_at_no_future_goes_on_after_a_failure(tmp_path: Path) -> None:
+def test_program_that_ignores_its_future_continues_after_a_failure(tmp_path: Path) -> None:
     with replay_upstream("Hello!", error_reply("Out of order."), "Here I am.") as upstream:
         ran = program("simple_chat", tmp_path, upstream, "Hi\nAnyone?\nAnyone?\n\n")
         assert [one["content"] for one in upstream.sent_messages()] == ["Hi", "Hello!", "Anyone?"]
@@ -128,14 +128,14 @@ def test_a_program_that_looks_at_no_future_goes_on_after_a_failure(tmp_path: Pat
     assert "Out of order." in ran.err
 
 
-# What they are made of.
+# The API.
 
 
-def test_an_answer_as_a_stream_and_as_a_future(tmp_path: Path) -> None:
+def test_answer_as_a_stream_and_as_a_future(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         tokens, future = conversation.add_response("Hi")
-        assert said(conversation) == [(HUMAN, "Hi")]
+        assert stored_texts(conversation) == [(HUMAN, "Hi")]
         assert await anext(tokens) == "Hel"
         assert not future.done()
         assert await read(tokens) == "lo."
@@ -144,24 +144,28 @@ def test_an_answer_as_a_stream_and_as_a_future(tmp_path: Path) -> None:
         assert answer is conversation.history[-1]
         assert (await conversation.add_response_no_stream("More")).message == "Hello."
         hi, more = [(HUMAN, "Hi"), (ASSISTANT, "Hello.")], [(HUMAN, "More"), (ASSISTANT, "Hello.")]
-        assert said(conversation) == hi + more
-        assert shown(upstream) == [("user", "Hi"), ("assistant", "Hello."), ("user", "More")]
+        assert stored_texts(conversation) == hi + more
+        assert sent_texts(upstream) == [("user", "Hi"), ("assistant", "Hello."), ("user", "More")]
         assert not conversation.fun_mode
 
     run(tmp_path, work)
 
 
-def test_nothing_is_sent_before_the_stream_is_used(tmp_path: Path) -> None:
+def test_no_request_before_the_stream_is_used(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         unused, future = conversation.add_response("Later")
         await conversation.add_response_no_stream("Now")
-        assert shown(upstream) == [("user", "Now")]
+        assert sent_texts(upstream) == [("user", "Now")]
         assert not future.done()
-        assert said(conversation) == [(HUMAN, "Now"), (ASSISTANT, "Hello."), (HUMAN, "Later")]
+        assert stored_texts(conversation) == [
+            (HUMAN, "Now"),
+            (ASSISTANT, "Hello."),
+            (HUMAN, "Later"),
+        ]
         await read(unused)
-        assert shown(upstream)[-1] == ("user", "Later")
-        assert said(conversation)[-2:] == [(HUMAN, "Later"), (ASSISTANT, "Hello.")]
+        assert sent_texts(upstream)[-1] == ("user", "Later")
+        assert stored_texts(conversation)[-2:] == [(HUMAN, "Later"), (ASSISTANT, "Hello.")]
 
     run(tmp_path, work)
 
@@ -174,7 +178,7 @@ def test_nothing_is_sent_before_the_stream_is_used(tmp_path: Path) -> None:
     ],
     ids=["refused", "cut"],
 )
-def test_a_failure_leaves_the_conversation_where_it_was(
+def test_failed_turn_does_not_move_the_conversation(
     behaviour: Any, kind: type[Exception], tmp_path: Path
 ) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
@@ -188,31 +192,31 @@ def test_a_failure_leaves_the_conversation_where_it_was(
         with pytest.raises((InvalidRequestError, ModelError)):
             await future
         assert conversation.response_id == before
-        assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
+        assert stored_texts(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
         upstream.then(behaviour)
         with pytest.raises((InvalidRequestError, ModelError)):
             await conversation.add_response_no_stream("More")
         await conversation.add_response_no_stream("More")
-        assert shown(upstream) == [("user", "Hi"), ("assistant", "Hello."), ("user", "More")]
+        assert sent_texts(upstream) == [("user", "Hi"), ("assistant", "Hello."), ("user", "More")]
         assert len(conversation.history) == 4
 
     run(tmp_path, work)
 
 
 @pytest.mark.parametrize("given", [None, "Tell jokes."])
-def test_fun_mode(given: str | None, tmp_path: Path) -> None:
+def test_fun_mode_prompt(given: str | None, tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation(fun_mode=True)
         assert conversation.fun_mode
         await conversation.add_response_no_stream("Hi")
         await conversation.add_response_no_stream("More")
-        assert shown(upstream)[:2] == [("system", given or FUN_PROMPT), ("user", "Hi")]
+        assert sent_texts(upstream)[:2] == [("system", given or FUN_PROMPT), ("user", "Hi")]
         assert len(conversation.history) == 4
 
     run(tmp_path, work, **({"fun_prompt": given} if given else {}))
 
 
-def test_a_model_can_be_named(tmp_path: Path) -> None:
+def test_model_can_be_chosen(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         await client.chat.create_conversation().add_response_no_stream("Hi")
         assert upstream.requests[-1].json["model"] == "m"
@@ -220,7 +224,7 @@ def test_a_model_can_be_named(tmp_path: Path) -> None:
     run(tmp_path, work, model="m")
 
 
-def test_a_conversation_is_found_again(tmp_path: Path) -> None:
+def test_conversation_is_resumed_by_id(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         assert conversation.response_id is None
@@ -237,10 +241,10 @@ def test_a_conversation_is_found_again(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
-# Streams that are not simply read to their end.
+# Streams that are not read to their end.
 
 
-def test_a_stream_that_is_closed_half_way(tmp_path: Path) -> None:
+def test_closing_a_stream_cancels_the_turn(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         upstream.then(stream(*events(chunk(content="Hel")), end=HANG))
@@ -250,14 +254,14 @@ def test_a_stream_that_is_closed_half_way(tmp_path: Path) -> None:
         await tokens.aclose()
         await upstream.requests[0].disconnected.wait()
         assert (await future).message == "Hel"
-        assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hel")]
+        assert stored_texts(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hel")]
         await conversation.add_response_no_stream("More")
-        assert shown(upstream) == [("user", "Hi"), ("assistant", "Hel"), ("user", "More")]
+        assert sent_texts(upstream) == [("user", "Hi"), ("assistant", "Hel"), ("user", "More")]
 
     run(tmp_path, work)
 
 
-def test_a_stream_that_is_forgotten_half_way(tmp_path: Path) -> None:
+def test_garbage_collected_stream_cancels_the_turn(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         upstream.then(stream(*events(chunk(content="Hel")), end=HANG))
@@ -268,14 +272,12 @@ def test_a_stream_that_is_forgotten_half_way(tmp_path: Path) -> None:
         tokens, _ = conversation.add_response("More")
         assert await read(tokens) == "Hello."
         assert (await future).message == "Hel"
-        assert shown(upstream) == [("user", "Hi"), ("assistant", "Hel"), ("user", "More")]
+        assert sent_texts(upstream) == [("user", "Hi"), ("assistant", "Hel"), ("user", "More")]
 
     run(tmp_path, work)
 
 
-def test_a_loop_that_ends_in_the_middle_of_an_answer(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_event_loop_end_during_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def begin(conversation: Conversation) -> AsyncGenerator[str, None]:
         tokens, _ = conversation.add_response("Hi")
         assert await anext(tokens) == "Hel"
@@ -286,21 +288,21 @@ def test_a_loop_that_ends_in_the_middle_of_an_answer(
         conversation = client.chat.create_conversation()
         # Held, so that it is the loop that closes it.
         tokens = asyncio.run(begin(conversation))
-        assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hel")]
+        assert stored_texts(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hel")]
         asyncio.run(conversation.add_response_no_stream("More"))
         assert user_turns(upstream.sent_messages()) == ["Hi", "More"]
     assert caplog.records == []
     del tokens
 
 
-def test_a_program_that_ends_in_the_middle_of_an_answer(tmp_path: Path) -> None:
+def test_program_exit_during_an_answer(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(LEAVING)
     with replay_upstream(hanging_reply("Hello, I")) as upstream:
         assert run_program(["program.py"], tmp_path, upstream) == ProgramResult(0, "Hello,\n", "")
 
 
-def test_ctrl_c_in_the_middle_of_an_answer(tmp_path: Path) -> None:
-    path = ported("simple_chat", tmp_path)
+def test_ctrl_c_during_an_answer(tmp_path: Path) -> None:
+    path = ported_program("simple_chat", tmp_path)
     with (
         replay_upstream(hanging_reply("Hello, I")) as upstream,
         Terminal([sys.executable, str(path)], environment(tmp_path, upstream), tmp_path) as shell,
@@ -316,7 +318,7 @@ def test_ctrl_c_in_the_middle_of_an_answer(tmp_path: Path) -> None:
             assert noise not in shell.shown
 
 
-def test_a_reader_that_is_cancelled(tmp_path: Path) -> None:
+def test_cancelled_reader(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         upstream.then(stream(*events(chunk(content="Hel")), end=HANG))
@@ -326,15 +328,15 @@ def test_a_reader_that_is_cancelled(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await reader
         # Whatever had arrived is said; the conversation goes on.
-        assert said(conversation)[0] == (HUMAN, "Hi")
+        assert stored_texts(conversation)[0] == (HUMAN, "Hi")
         await conversation.add_response_no_stream("More")
-        assert shown(upstream)[0] == ("user", "Hi")
-        assert shown(upstream)[-1] == ("user", "More")
+        assert sent_texts(upstream)[0] == ("user", "Hi")
+        assert sent_texts(upstream)[-1] == ("user", "More")
 
     run(tmp_path, work)
 
 
-def test_a_future_that_nobody_wants(tmp_path: Path) -> None:
+def test_unawaited_future(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         for behaviour in (hello_answer(), refuse(400)):
@@ -342,26 +344,26 @@ def test_a_future_that_nobody_wants(tmp_path: Path) -> None:
             tokens, future = conversation.add_response("Hi")
             future.cancel()
             await read(tokens)
-        assert said(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
+        assert stored_texts(conversation) == [(HUMAN, "Hi"), (ASSISTANT, "Hello.")]
 
     run(tmp_path, work)
 
 
-def test_two_streams_at_once_take_turns(tmp_path: Path) -> None:
+def test_concurrent_streams_run_in_sequence(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         one, _ = conversation.add_response("One")
         two, _ = conversation.add_response("Two")
         assert list(await asyncio.gather(read(one), read(two))) == ["Hello.", "Hello."]
         expected = [("user", "One"), ("assistant", "Hello."), ("user", "Two")]
-        assert shown(upstream) == expected
+        assert sent_texts(upstream) == expected
         spoken = [(HUMAN, "One"), (ASSISTANT, "Hello."), (HUMAN, "Two"), (ASSISTANT, "Hello.")]
-        assert said(conversation) == spoken
+        assert stored_texts(conversation) == spoken
 
     run(tmp_path, work)
 
 
-def test_two_streams_read_in_turns(tmp_path: Path) -> None:
+def test_two_streams_read_alternately(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         one, _ = conversation.add_response("One")
@@ -374,7 +376,7 @@ def test_two_streams_read_in_turns(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
-def test_a_stream_that_is_closed_before_its_turn(tmp_path: Path) -> None:
+def test_stream_closed_before_its_turn(tmp_path: Path) -> None:
     async def work(upstream: MisbehavingUpstream, client: Client) -> None:
         conversation = client.chat.create_conversation()
         upstream.then(stream(*events(chunk(content="Hel")), end=HANG))
@@ -388,13 +390,13 @@ def test_a_stream_that_is_closed_before_its_turn(tmp_path: Path) -> None:
             await reader
         assert future.cancelled()
         await one.aclose()
-        assert said(conversation) == [(HUMAN, "One"), (ASSISTANT, "Hel")]
+        assert stored_texts(conversation) == [(HUMAN, "One"), (ASSISTANT, "Hel")]
         assert len(upstream.requests) == 1
 
     run(tmp_path, work)
 
 
-def test_one_conversation_in_two_loops(tmp_path: Path) -> None:
+def test_conversation_used_in_two_event_loops(tmp_path: Path) -> None:
     made: list[Conversation] = []
     with replay_upstream("One.", "Two.") as upstream:
         settings = settings_for(tmp_path, upstream.base_url)

@@ -1,4 +1,4 @@
-"""One conversation through every way in: each goes on from where the one before stopped.
+"""One conversation through all interfaces: each continues where the previous one stopped.
 
 A server, programs of their own and this process have the same database open.
 """
@@ -48,8 +48,8 @@ Turn: TypeAlias = tuple[str, str]
 T = TypeVar("T")
 
 
-def story() -> Messages:
-    """The whole conversation, as everybody should see it."""
+def expected_messages() -> Messages:
+    """The whole conversation, as every interface should show it."""
     told = [{"role": "system", "content": SYSTEM}]
     for _, said, answer in TURNS:
         told.append({"role": "user", "content": said})
@@ -58,7 +58,7 @@ def story() -> Messages:
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """A server, and what it takes to go around it to its database."""
+    """A server, and direct access to its database."""
 
     home: Path
     upstream: ReplayUpstream
@@ -94,10 +94,10 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def staged(
+def open_interfaces(
     home: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]
 ) -> Iterator[Stage]:
-    """Everything open, and a model that knows its lines."""
+    """Opens every interface, with a scripted model."""
     with ExitStack() as stack:
         here = stack.enter_context(commands(home, patch, capture))
         upstream = stack.enter_context(replay_upstream(*(answer for _, _, answer in TURNS)))
@@ -124,7 +124,7 @@ def staged(
 
 
 def grpc_of(home: Path) -> str:
-    """Where a server says that it listens for gRPC."""
+    """The address at which a server reports its gRPC listener."""
     log = home / "server.log"
     wait_until(lambda: "xai-sdk: " in log.read_text() and log.read_text().endswith("\n"))
     found = re.search(r"gRPC, for the xai-sdk: (\S+)\n", log.read_text())
@@ -132,7 +132,7 @@ def grpc_of(home: Path) -> str:
     return found[1]
 
 
-# How each goes on: from a response's id to the answer and the next id.
+# Each interface: from a response id to the answer and the next id.
 
 
 def by_grpc(stage: Stage, said: str, previous: str | None) -> Turn:
@@ -198,11 +198,11 @@ WAYS = {
 }
 
 
-# What each shows of it.
+# Reading the conversation in each interface.
 
 
-def shown_by_http(stage: Stage, newest: str) -> Messages:
-    """From the newest response back to the first."""
+def messages_by_http(stage: Stage, newest: str) -> Messages:
+    """The messages from the newest response back to the first."""
     told: Messages = []
     at: str | None = newest
     while at is not None:
@@ -220,7 +220,7 @@ def shown_by_http(stage: Stage, newest: str) -> Messages:
     return told
 
 
-async def shown_by_mcp(client: Client, newest: str) -> Messages:
+async def messages_by_mcp(client: Client, newest: str) -> Messages:
     uri = f"antiphon://conversations/{newest}.json"
     (document,) = (await client.read_resource(uri)).contents
     assert isinstance(document, types.TextResourceContents)
@@ -228,32 +228,32 @@ async def shown_by_mcp(client: Client, newest: str) -> Messages:
     return told
 
 
-def shown_whole(stage: Stage, newest: str) -> list[Messages]:
-    """What each shows that shows a conversation as one."""
+def messages_by_interface(stage: Stage, newest: str) -> list[Messages]:
+    """The messages from each interface that shows a whole conversation."""
     return [
-        stage.mcp(shown_by_mcp, stage.pipes, newest),
-        stage.mcp(shown_by_mcp, stage.door, newest),
+        stage.mcp(messages_by_mcp, stage.pipes, newest),
+        stage.mcp(messages_by_mcp, stage.door, newest),
         json.loads(stage.read("show", newest, "--json").out),
         Conversation.resume(newest, settings=stage.settings).messages(),
     ]
 
 
-def test_a_conversation_goes_through_all_interfaces(
+def test_conversation_continues_across_all_interfaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with staged(tmp_path, monkeypatch, capsys) as stage:
+    with open_interfaces(tmp_path, monkeypatch, capsys) as stage:
         ids: list[str] = []
         for number, (way, said, answer) in enumerate(TURNS):
             got, name = WAYS[way](stage, said, ids[-1] if ids else None)
             assert got == answer, way
             # The model was shown all that any of them had said before.
-            assert stage.upstream.sent_messages() == story()[: 2 * number + 2], way
+            assert stage.upstream.sent_messages() == expected_messages()[: 2 * number + 2], way
             ids.append(name)
         assert len(set(ids)) == len(TURNS)
         newest = ids[-1]
 
-        assert shown_by_http(stage, newest) == story()
-        assert shown_whole(stage, newest) == [story()] * 4
+        assert messages_by_http(stage, newest) == expected_messages()
+        assert messages_by_interface(stage, newest) == [expected_messages()] * 4
         # Over gRPC a completion is read alone, and has only its answer.
         answers = [stage.official.chat.get_stored_completion(name)[0].content for name in ids]
         assert answers == [answer for _, _, answer in TURNS]
@@ -261,13 +261,13 @@ def test_a_conversation_goes_through_all_interfaces(
         # What one of them erases is gone for all: here the turn of the pipes.
         erased = ids[2]
         stage.official.chat.delete_stored_completion(erased)
-        left = [one for place, one in enumerate(story()) if place not in {5, 6}]
-        assert shown_whole(stage, newest) == [left] * 4
-        assert_gone(stage, erased)
+        left = [one for place, one in enumerate(expected_messages()) if place not in {5, 6}]
+        assert messages_by_interface(stage, newest) == [left] * 4
+        check_missing(stage, erased)
 
 
-def assert_gone(stage: Stage, name: str) -> None:
-    """Nobody knows of it any more."""
+def check_missing(stage: Stage, name: str) -> None:
+    """Checks that a response is missing in every interface."""
     with pytest.raises(openai.NotFoundError):
         stage.openai.responses.retrieve(name)
     with pytest.raises(grpc.RpcError) as caught:

@@ -34,7 +34,9 @@ from support.stateless_loop import StatelessChatLoop
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def process_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.MonkeyPatch]:
     """Settings of this process as a program in ``tmp_path`` would have them."""
     for name in ("ANTIPHON_CONFIG", "ANTIPHON_MODEL", "ANTIPHON_BASE_URL", "XAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -45,22 +47,24 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.Mon
     portal.run(close_shared_engines)
 
 
-def use(here: pytest.MonkeyPatch, upstream: ReplayUpstream) -> None:
-    here.setenv("ANTIPHON_BASE_URL", upstream.base_url)
-    here.setenv("ANTIPHON_MODEL", "grok-4")
+def use(process_settings: pytest.MonkeyPatch, upstream: ReplayUpstream) -> None:
+    process_settings.setenv("ANTIPHON_BASE_URL", upstream.base_url)
+    process_settings.setenv("ANTIPHON_MODEL", "grok-4")
 
 
 # Dialogues as they were printed.
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
-def test_a_dialogue_as_it_was_printed(name: str, tmp_path: Path, here: pytest.MonkeyPatch) -> None:
+def test_printed_dialogue_is_reproduced(
+    name: str, tmp_path: Path, process_settings: pytest.MonkeyPatch
+) -> None:
     printed = dialogue(name)
     array = normalize_messages(printed)
     tools = TOOLS if "tool" in roles(array) else []
     ends = [at for at, role in enumerate([*roles(array), "user"]) if role == "user"][1:]
     with replay_upstream(*replies(printed)) as upstream:
-        use(here, upstream)
+        use(process_settings, upstream)
         chat = Conversation(
             instructions=printed[0]["content"], tools=tools, deps=Shop(tmp_path / "bot.db")
         )
@@ -80,17 +84,17 @@ def test_a_dialogue_as_it_was_printed(name: str, tmp_path: Path, here: pytest.Mo
 # Dialogues beside a loop by hand.
 
 
-class Beside:
-    """A loop by hand and a conversation, each with a model that says the same."""
+class DialoguePair:
+    """A manual chat loop and a conversation, each with the same scripted model."""
 
     def __init__(
         self,
-        here: pytest.MonkeyPatch,
+        process_settings: pytest.MonkeyPatch,
         theirs: ReplayUpstream,
         ours: ReplayUpstream,
         system: str | None,
     ) -> None:
-        use(here, ours)
+        use(process_settings, ours)
         self.hand = StatelessChatLoop(theirs.base_url, system)
         self.chat = Conversation(instructions=system)
         self._theirs, self._ours = theirs, ours
@@ -114,26 +118,26 @@ def parsed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def beside(here: pytest.MonkeyPatch) -> Any:
+def make_pair(process_settings: pytest.MonkeyPatch) -> Any:
     """Makes a ``Beside`` from a system prompt and a script; its models stop with the test."""
     running: list[Any] = []
 
-    def make(system: str | None, *script: ReplyBody) -> Beside:
+    def make(system: str | None, *script: ReplyBody) -> DialoguePair:
         running.extend(replay_upstream(*script) for _ in range(2))
         theirs, ours = (one.__enter__() for one in running[-2:])
-        return Beside(here, theirs, ours, system)
+        return DialoguePair(process_settings, theirs, ours, system)
 
     yield make
     for one in running:
         one.__exit__(None, None, None)
 
 
-def test_my_name_is_alice(beside: Any) -> None:
+def test_name_is_remembered(make_pair: Any) -> None:
     script = (
         "Hello Alice! Nice to meet you. How can I help you today?",
         "Your name is Alice, as you just told me!",
     )
-    both = beside("You are a helpful assistant.", *script)
+    both = make_pair("You are a helpful assistant.", *script)
     for text, answer in zip(("My name is Alice.", "What's my name?"), script, strict=True):
         assert both.hand.chat(text) == both.chat.send(text).text == answer
         both.same()
@@ -148,8 +152,10 @@ def test_my_name_is_alice(beside: Any) -> None:
     assert both.chat.messages() == both.hand.messages[:1]
 
 
-def test_pasta_tonight(beside: Any) -> None:
-    both = beside("You are a friendly cooking assistant.", "Good!", "Flour, eggs.", "Two minutes.")
+def test_short_dialogue(make_pair: Any) -> None:
+    both = make_pair(
+        "You are a friendly cooking assistant.", "Good!", "Flour, eggs.", "Two minutes."
+    )
     for text in (
         "I want to make pasta tonight.",
         "What ingredients do I need?",
@@ -159,15 +165,15 @@ def test_pasta_tonight(beside: Any) -> None:
         both.same()
 
 
-def test_a_story_in_pieces(beside: Any) -> None:
-    both = beside("You are a storyteller.", "Once there was a robot.", "It slept.")
+def test_streamed_story(make_pair: Any) -> None:
+    both = make_pair("You are a storyteller.", "Once there was a robot.", "It slept.")
     for text in ("Tell me a short story about a robot.", "And then?"):
         assert list(both.hand.chat_stream(text)) == list(both.chat.stream(text))
         both.same()
 
 
-def test_the_weather_in_two_cities(beside: Any) -> None:
-    both = beside(
+def test_tool_call_in_each_turn(make_pair: Any) -> None:
+    both = make_pair(
         "You are a helpful assistant with access to weather data.",
         tool_call_reply("get_weather", location="Tokyo"),
         "72 F and sunny in Tokyo.",
@@ -193,7 +199,7 @@ def test_the_weather_in_two_cities(beside: Any) -> None:
     assert [one["tool_call_id"] for one in array if one["role"] == "tool"] == ["call_1", "call_2"]
 
 
-def test_a_complaint_about_a_delay(beside: Any) -> None:
+def test_parallel_tool_calls(make_pair: Any) -> None:
     orders = {"ORD-123": {"status": "shipped", "eta": "2 days"}}
     tickets: list[dict[str, str]] = []
 
@@ -204,11 +210,13 @@ def test_a_complaint_about_a_delay(beside: Any) -> None:
         tickets.append({"issue": issue, "priority": priority})
         return {"ticket_id": "TKT-10000", **tickets[-1], "status": "open"}
 
-    two = tool_call_reply("create_ticket", "I file it.", issue="Delay", priority="high")
-    two["tool_calls"] += tool_call_reply("lookup_order", call_id="call_2", order_id="ORD-123")[
+    two = tool_call_reply(
+        "create_ticket", "I file it.", call_id="call_2", issue="Delay", priority="high"
+    )
+    two["tool_calls"] += tool_call_reply("lookup_order", call_id="call_3", order_id="ORD-123")[
         "tool_calls"
     ]
-    both = beside(
+    both = make_pair(
         "You are a customer support agent for TechCorp.",
         "Which order?",
         tool_call_reply("lookup_order", order_id="ORD-123"),
@@ -234,8 +242,8 @@ def test_a_complaint_about_a_delay(beside: Any) -> None:
     assert tickets == [{"issue": "Delay", "priority": "high"}] * 2
 
 
-def test_a_picture_and_a_question_about_it(beside: Any) -> None:
-    both = beside(None, "A beach.", "Blue and yellow.")
+def test_image_and_follow_up_question(make_pair: Any) -> None:
+    both = make_pair(None, "A beach.", "Blue and yellow.")
     url, text = "https://example.com/photo.jpg", "What's in this image?"
     sent = both.chat.send(text, images=[url], detail="high")
     assert both.hand.chat(text, image_url=url) == sent.text
@@ -258,10 +266,10 @@ class MenuAnalysis(BaseModel):
     price_range: str
 
 
-def test_a_menu(beside: Any) -> None:
+def test_structured_menu(make_pair: Any) -> None:
     item = {"name": "Ribollita", "price": 9.5, "description": "A soup."}
     menu = json.dumps({"items": [item], "cuisine_type": "Italian", "price_range": "cheap"})
-    both = beside(None, menu)
+    both = make_pair(None, menu)
     text = "Create a 3-item Italian restaurant menu"
     parsed = both.chat.send(text, returns=MenuAnalysis).parsed
     assert both.hand.chat_structured(text, MenuAnalysis) == parsed

@@ -1,4 +1,4 @@
-"""What was acknowledged is there: at once, after a kill, and in every process."""
+"""Durability: acknowledged turns are readable at once, after a kill, and in every process."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from support.http_server import ServerProcess, ThreadServer, serving
 
 
 def digest(messages: Messages) -> str:
-    """What stands for exactly these messages."""
+    """A hash of exactly these messages."""
     return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
 
 
-def seen(messages: Messages) -> ScriptedReply:
-    """A model that says what it was shown, in pieces."""
+def digest_reply(messages: Messages) -> ScriptedReply:
+    """A model that streams the hash of its messages."""
     text = digest(messages)
     return say(text[:20], text[20:])
 
 
 async def events_of(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """A stream's events as they come, without what comes after the last."""
+    """A stream's events as they arrive, up to the last."""
     rest = b""
     async for piece in answer.content.iter_any():
         *blocks, rest = (rest + piece).split(b"\n\n")
@@ -51,7 +51,7 @@ def text_of(response: dict[str, Any]) -> str:
 async def take_turn(
     session: aiohttp.ClientSession, text: str, previous: str | None, stream: bool
 ) -> dict[str, Any]:
-    """One turn, over as soon as the client can know that it is."""
+    """Runs one turn; returns as soon as the client knows its end."""
     body = {"input": text, "previous_response_id": previous, "stream": stream}
     async with session.post("/v1/responses", json=body) as answer:
         assert answer.status == 200, await answer.text()
@@ -63,7 +63,7 @@ async def take_turn(
     raise AssertionError("the stream ended without an end")
 
 
-def test_the_next_turn_sees_the_one_before(tmp_path: Path) -> None:
+def test_next_turn_sees_the_previous_turn_at_once(tmp_path: Path) -> None:
     clients, turns = 8, 63
 
     async def converse(session: aiohttp.ClientSession, who: int) -> int:
@@ -82,13 +82,13 @@ def test_the_next_turn_sees_the_one_before(tmp_path: Path) -> None:
         async with aiohttp.ClientSession(url) as session:
             return sum(await asyncio.gather(*(converse(session, who) for who in range(clients))))
 
-    with serving(ScriptedModel(seen), tmp_path / "antiphon.db") as server:
+    with serving(ScriptedModel(digest_reply), tmp_path / "antiphon.db") as server:
         assert asyncio.run(main(server.url)) >= 500
         assert server.stored_count() == clients
 
 
 class Acknowledged(msgspec.Struct):
-    """What a client was told of one turn. ``output`` None: only that it was begun."""
+    """What a client received of one turn; ``output`` is None if it only began."""
 
     response_id: str
     text: str
@@ -96,7 +96,7 @@ class Acknowledged(msgspec.Struct):
 
 
 class Moment:
-    """When the server is killed: so many steps from now."""
+    """Kills the server after a number of steps."""
 
     def __init__(self) -> None:
         self._server: ServerProcess | None = None
@@ -113,7 +113,7 @@ class Moment:
 
 
 class Upstream:
-    """A chat completions endpoint that answers with what stands for what it was shown."""
+    """A chat completions endpoint that answers with the hash of its messages."""
 
     def __init__(self, moment: Moment) -> None:
         self._moment = moment
@@ -155,7 +155,7 @@ async def upstream(moment: Moment) -> AsyncIterator[str]:
 
 
 class Client:
-    """One conversation, carried on from kill to kill."""
+    """One conversation that continues after each kill."""
 
     def __init__(self, who: int, moment: Moment) -> None:
         self.acknowledged: list[Acknowledged] = []
@@ -214,7 +214,7 @@ class Client:
         return messages
 
 
-def check_kept(server: ServerProcess, turns: list[Acknowledged]) -> None:
+def check_stored(server: ServerProcess, turns: list[Acknowledged]) -> None:
     """Everything that was acknowledged is in the store.
 
     A turn whose end nobody was told may have one, which is taken down here.
@@ -230,7 +230,7 @@ def check_kept(server: ServerProcess, turns: list[Acknowledged]) -> None:
 
 
 def check_ended(server: ServerProcess) -> None:
-    """No turn, acknowledged or not, is left running by the process that was killed."""
+    """Checks that the killed process left no turn in progress."""
     with closing(sqlite3.connect(server.database)) as database:
         rows = database.execute("SELECT id FROM responses ORDER BY created_at DESC LIMIT 20")
         newest = [response_id_of(key) for (key,) in rows]
@@ -242,8 +242,8 @@ def check_ended(server: ServerProcess) -> None:
             assert kept["error"]["code"] == "interrupted"
 
 
-async def hammer(server: ServerProcess, clients: list[Client]) -> None:
-    """All clients talk until the server is dead."""
+async def send_until_killed(server: ServerProcess, clients: list[Client]) -> None:
+    """All clients send turns until the server is killed."""
     async with aiohttp.ClientSession(server.url) as session:
         await asyncio.gather(*(client.talk(session) for client in clients))
     await asyncio.to_thread(server.process.wait)
@@ -252,14 +252,14 @@ async def hammer(server: ServerProcess, clients: list[Client]) -> None:
 def check_all(server: ServerProcess, clients: list[Client], checked: list[int]) -> None:
     check_ended(server)
     for place, client in enumerate(clients):
-        check_kept(server, client.acknowledged[checked[place] :])
+        check_stored(server, client.acknowledged[checked[place] :])
         checked[place] = len(client.acknowledged)
 
 
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 9))]
 )
-async def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
+async def test_acknowledged_turns_survive_kills(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     moment = Moment()
     clients = [Client(who, moment) for who in range(4)]
@@ -269,14 +269,14 @@ async def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, seed: int) 
             with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
                 await asyncio.to_thread(check_all, server, clients, checked)
                 moment.set(server, chance.randint(1, 150))
-                await hammer(server, clients)
+                await send_until_killed(server, clients)
         with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
             await asyncio.to_thread(check_all, server, clients, [0] * len(clients))
             assert await asyncio.to_thread(server.stop) == 0
     assert all(client.acknowledged for client in clients)
 
 
-def test_a_turn_that_was_running_when_the_server_stopped(tmp_path: Path) -> None:
+def test_turn_running_at_shutdown_is_interrupted(tmp_path: Path) -> None:
     database = tmp_path / "antiphon.db"
     reached = asyncio.Event()
     with serving(ScriptedModel([say("Hel") + hang(reached)]), database) as server:
@@ -298,7 +298,7 @@ def test_a_turn_that_was_running_when_the_server_stopped(tmp_path: Path) -> None
         ]
 
 
-def test_two_processes_on_one_database(tmp_path: Path) -> None:
+def test_two_processes_share_one_database(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as other, serving(ScriptedModel(), other.database) as server:
         servers = [other, server]
         previous = None
@@ -328,7 +328,7 @@ def holds_canary(folder: Path) -> bool:
 
 
 def unstored_turns(server: ThreadServer, previous: str) -> Iterator[int]:
-    """Every way to have a turn that is not to be stored; its HTTP status."""
+    """Runs an unstored turn in every way; yields the HTTP status."""
     for stream in (False, True):
         body: dict[str, Any] = {"input": CANARY, "store": False, "stream": stream}
         yield server.post("/v1/responses", **body).status
@@ -343,7 +343,7 @@ def unstored_turns(server: ThreadServer, previous: str) -> Iterator[int]:
         yield server.post("/v1/responses", **{**body, "store": True, "top_p": CANARY}).status
 
 
-def test_what_is_not_stored_leaves_no_trace(tmp_path: Path) -> None:
+def test_unstored_turns_leave_no_trace_on_disk(tmp_path: Path) -> None:
     reached = asyncio.Event()
 
     def script(messages: Messages) -> ScriptedReply:

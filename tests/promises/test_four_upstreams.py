@@ -1,4 +1,4 @@
-"""A chain that goes through four strict upstreams and the embedded model: nothing of it is lost.
+"""A chain through four strict upstreams and the embedded model: nothing of it is lost.
 
 Each upstream refuses what the others send: one wants its thoughts back with its calls, one takes
 a single system message, one takes ids of nine letters, one knows no JSON schemas. In between, the
@@ -36,7 +36,7 @@ SIGNED: Json = {"extra_content": {"google": {"thought_signature": "SECRET"}}}
 
 
 def misses_thoughts(request: Json) -> str | None:
-    """Its own calls need what it showed with them."""
+    """The error of an upstream whose own calls lack their reasoning."""
     for message in request["messages"]:
         for call in message.get("tool_calls", ()):
             own = call["id"].startswith("call-of-thinks")
@@ -55,7 +55,7 @@ ORDERS = [[*list(CHECKS)[start:], *list(CHECKS)[:start]] for start in range(len(
 
 
 def behave(request: Request) -> Behaviour:
-    """A call where the user has spoken last, and an answer behind its output."""
+    """A call after a user message, and an answer after a tool output."""
     body = request.json
     name, messages = body["model"], body["messages"]
     fault = CHECKS[name](body)
@@ -133,7 +133,7 @@ def go_through(world: Scenario, order: list[str]) -> tuple[str, list[str], list[
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: str(order[0]))
-def test_a_chain_through_strict_upstreams_keeps_every_word_and_every_call(order: list[str]) -> None:
+def test_chain_through_strict_upstreams_keeps_all_text_and_calls(order: list[str]) -> None:
     with scenario(models=upstream_models) as world:
         world.upstream_answers(behave)
         last, words, _ = go_through(world, [*order, *order])
@@ -144,7 +144,7 @@ def test_a_chain_through_strict_upstreams_keeps_every_word_and_every_call(order:
 
 
 @needs_model
-def test_the_embedded_model_goes_on_with_the_chain_and_the_upstreams_with_its_answer() -> None:
+def test_chain_continues_on_the_embedded_model_and_back() -> None:
     with scenario(models=models_with_embedded) as world:
         world.upstream_answers(behave)
         last, words, expected = go_through(world, ["thinks"])

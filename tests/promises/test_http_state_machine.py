@@ -53,8 +53,8 @@ EXAMPLES = 15
 STEPS = 50
 
 
-class Director:
-    """Says what the model does, by the number that the newest message has."""
+class NumberedScript:
+    """The model's script, chosen by the number in the newest message."""
 
     def __init__(self) -> None:
         self.shown: dict[int, list[str]] = {}
@@ -91,8 +91,8 @@ MOSTLY = st.sampled_from([True] * 9 + [False])
 CHOICE = st.data()
 
 
-class Held(msgspec.Struct, eq=False):
-    """A turn that waits in the model, and the client who reads it, unless that hung up."""
+class WaitingTurn(msgspec.Struct, eq=False):
+    """A turn that waits in the model, and its client unless that disconnected."""
 
     turn: ReferenceTurn
     stored: bool
@@ -109,9 +109,9 @@ class Server(RuleBasedStateMachine):
     def begin(self) -> None:
         self.clock = ManualClock(time.time())
         self.book = ReferenceModel(self.clock)
-        self.director = Director()
+        self.director = NumberedScript()
         self.model = ScriptedModel(self.director)
-        self.running: list[Held] = []
+        self.running: list[WaitingTurn] = []
         self.folder = Path(tempfile.mkdtemp())
         keys = MemoryApiKeyStore(time.time)
         store = functools.partial(type(self).opener, self.clock, self.folder)
@@ -275,9 +275,9 @@ class Server(RuleBasedStateMachine):
         self._check_shown(turn)
         turn.answer = f"begun {turn.number}"
         self._keep(turn, store)
-        self.running.append(Held(turn, store, connection, reading))
+        self.running.append(WaitingTurn(turn, store, connection, reading))
 
-    def _over(self, one: Held, status: str) -> None:
+    def _over(self, one: WaitingTurn, status: str) -> None:
         one.turn.status = status
         self.running.remove(one)
         one.connection.close()
@@ -292,7 +292,7 @@ class Server(RuleBasedStateMachine):
         else:
             self._release(one, listen=how == "release")
 
-    def _release(self, one: Held, *, listen: bool) -> None:
+    def _release(self, one: WaitingTurn, *, listen: bool) -> None:
         turn = one.turn
         if one.stored and not listen:
             one.reading.close()
@@ -306,7 +306,7 @@ class Server(RuleBasedStateMachine):
         turn.answer += " done"
         self._over(one, "completed")
 
-    def _cancel(self, one: Held) -> None:
+    def _cancel(self, one: WaitingTurn) -> None:
         turn = one.turn
         path = f"/v1/responses/{turn.id}/cancel"
         other = "b" if turn.tenant == "a" else "a"
@@ -321,7 +321,7 @@ class Server(RuleBasedStateMachine):
         assert b"[DONE]" in one.reading.read()
         self._over(one, "cancelled")
 
-    def _hang_up(self, one: Held) -> None:
+    def _hang_up(self, one: WaitingTurn) -> None:
         self.model.cancelled.clear()
         one.reading.close()
         self._over(one, "cancelled")
@@ -474,7 +474,7 @@ class Server(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("opener", [in_memory, in_file])
-def test_the_rules_hold_whatever_clients_do(opener: Callable[[ManualClock, Path], Any]) -> None:
+def test_api_agrees_with_the_reference_model(opener: Callable[[ManualClock, Path], Any]) -> None:
     machine = type("Machine", (Server,), {"opener": staticmethod(opener)})
     run_state_machine_as_test(
         machine,

@@ -1,4 +1,4 @@
-"""What a model is shown, whatever became of the conversation: nothing lost, torn, moved or made up.
+"""The model's context after any operations: nothing lost, split, reordered or invented.
 
 Random stories are played on the real service, each turn twice: first unstored by a service
 that has just been opened over the same store, then for good by one that has been there all
@@ -52,8 +52,8 @@ from support.turn_service import (
 )
 
 
-class Told(msgspec.Struct, frozen=True):
-    """A response of a story. ``waiting`` are its calls without an output."""
+class StoredResponse(msgspec.Struct, frozen=True):
+    """A response; ``waiting`` are its calls without an output."""
 
     id: str
     turn: int
@@ -62,15 +62,15 @@ class Told(msgspec.Struct, frozen=True):
     completed: bool
 
 
-class Story:
-    """Plays steps on one store, and checks every question that a model is asked."""
+class StepRunner:
+    """Runs steps on one store, and checks every model call."""
 
     def __init__(self, store: Store, *, counts: bool) -> None:
         self._store = store
         self._counts = counts
         self._robot = InstructedModel(counts=counts)
         self._service = service_with(self._robot, store)
-        self._told: list[Told] = []
+        self._told: list[StoredResponse] = []
         self._erased: set[int] = set()
         #: Turns that brought outputs, and the turn that they are for: both are shown or none.
         self._tied: dict[int, int] = {}
@@ -84,9 +84,9 @@ class Story:
         request = self._request(step, turn, parent)
         cold = InstructedModel(counts=self._counts)
         unstored = msgspec.structs.replace(request, store=False)
-        first = await performed(service_with(cold, self._store), cold, unstored)
+        first = await run_request(service_with(cold, self._store), cold, unstored)
         before = len(self._robot.calls)
-        second = await performed(self._service, self._robot, request)
+        second = await run_request(self._service, self._robot, request)
         asked = [one.messages for one in self._robot.calls[before:]]
         cold_asked = [one.messages for one in cold.calls]
         assert list(map(number_call_ids, cold_asked)) == list(map(number_call_ids, asked))
@@ -98,7 +98,7 @@ class Story:
                 await self._check_refusal(request, parent, lineage)
             return
         event(f"ended: {second.status}")
-        self._told.append(told(second, turn, lineage))
+        self._told.append(stored_response(second, turn, lineage))
         transcript = await self._service.reader.messages(DEFAULT_TENANT, second.id, "")
         self._check_transcript(transcript, lineage)
         for raw in asked:
@@ -107,7 +107,7 @@ class Story:
             if turn_number(message_text(newest_words(messages))) is not None:
                 self._check_shown(messages, transcript, request, turn)
 
-    def _request(self, step: Step, turn: int, parent: Told | None) -> TurnRequest:
+    def _request(self, step: Step, turn: int, parent: StoredResponse | None) -> TurnRequest:
         given, approved = [], []
         for at, open_call in enumerate(parent.waiting if parent else ()):
             way = (step.answers >> 2 * at) % 4
@@ -184,7 +184,7 @@ class Story:
         assert {one.output for one in given} <= {message_text(one) for one in messages}
 
     async def _check_refusal(
-        self, request: TurnRequest, parent: Told | None, lineage: tuple[int, ...]
+        self, request: TurnRequest, parent: StoredResponse | None, lineage: tuple[int, ...]
     ) -> None:
         """Refused before it began: then not even what must be shown fits."""
         if not self._counts or any(isinstance(one, Summarize) for one in request.context_policies):
@@ -215,20 +215,22 @@ def plain(content: Any) -> str:
     return content if isinstance(content, str) else content[0].text
 
 
-def told(response: Response, turn: int, lineage: tuple[int, ...]) -> Told:
+def stored_response(response: Response, turn: int, lineage: tuple[int, ...]) -> StoredResponse:
     waiting: dict[str, FunctionCall] = {}
     for item in response.output:
         if isinstance(item, FunctionCall):
             waiting[item.call_id] = item
         elif isinstance(item, FunctionCallOutput):
             waiting.pop(item.call_id, None)
-    return Told(response.id, turn, lineage, tuple(waiting.values()), response.status == "completed")
+    return StoredResponse(
+        response.id, turn, lineage, tuple(waiting.values()), response.status == "completed"
+    )
 
 
-async def performed(
+async def run_request(
     service: TurnService, robot: InstructedModel, request: TurnRequest
 ) -> Response | AntiphonError:
-    """A turn, stopped where its model hangs. What it was refused with, if it was."""
+    """Runs a turn, cancelled if its model hangs; returns its response or its error."""
     robot.reached.clear()
     try:
         turn = await service.start(request, WorkTools())
@@ -270,7 +272,7 @@ def rules(messages: Messages) -> list[str]:
 
 
 def atoms(messages: Messages) -> list[tuple[str, Any]]:
-    """What was said, called and given: calls may join the words before them, or words follow."""
+    """Texts, calls and outputs, independent of how they are grouped into messages."""
     said: list[tuple[str, Any]] = []
     for message in messages:
         if message["content"] or "tool_calls" not in message:
@@ -280,7 +282,7 @@ def atoms(messages: Messages) -> list[tuple[str, Any]]:
 
 
 def by_turn(messages: Messages) -> dict[int, Messages]:
-    """What was said in each turn, but for system messages; outputs stand with their calls."""
+    """The messages of each turn without system messages; outputs belong to their call's turn."""
     turns: dict[int, Messages] = {}
     number = -1
     for message in messages:
@@ -295,7 +297,7 @@ def by_turn(messages: Messages) -> dict[int, Messages]:
 
 
 def check_pairs(messages: Messages) -> None:
-    """Each output is that of its own call."""
+    """Checks that each output belongs to its own call."""
     marks: dict[str, str] = {}
     for message in messages:
         for one in message.get("tool_calls", ()):
@@ -305,42 +307,42 @@ def check_pairs(messages: Messages) -> None:
             assert message["content"] in (result, INTERRUPTED_OUTPUT), "the output of another call"
 
 
-async def played(store: Store, steps: list[Step], *, counts: bool) -> None:
-    story = Story(store, counts=counts)
+async def run_steps(store: Store, steps: list[Step], *, counts: bool) -> None:
+    story = StepRunner(store, counts=counts)
     for turn, step in enumerate(steps, 1):
         await story.play(step, turn)
 
 
 @settings(deadline=None, max_examples=100)
 @given(scenarios(), st.booleans())
-def test_a_model_is_shown_what_it_may_be_shown(steps: list[Step], counts: bool) -> None:
+def test_memory_store_gives_the_expected_model_context(steps: list[Step], counts: bool) -> None:
     async def main() -> None:
         async with open_store("memory", Path()) as store:
-            await played(store, steps, counts=counts)
+            await run_steps(store, steps, counts=counts)
 
     run(main())
 
 
 @settings(deadline=None, max_examples=15)
 @given(scenarios(), st.booleans())
-def test_and_so_it_is_where_turns_are_kept_in_a_file(steps: list[Step], counts: bool) -> None:
+def test_sqlite_store_gives_the_expected_model_context(steps: list[Step], counts: bool) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             async with open_store("sqlite", Path(folder)) as store:
-                await played(store, steps, counts=counts)
+                await run_steps(store, steps, counts=counts)
 
     run(main())
 
 
-# Ids that come again.
+# Reused ids.
 
 
 @pytest.mark.parametrize("summed_up", [False, True])
 @pytest.mark.parametrize("kind", STORES)
-def test_an_output_is_not_shown_for_another_call_that_came_with_the_same_id(
+def test_output_is_not_paired_with_another_call_of_the_same_id(
     kind: str, summed_up: bool, tmp_path: Path
 ) -> None:
-    """The turn between was erased, which answered the one and made the other."""
+    """The erased turn between them answered one call and made the other."""
 
     async def story(store: Store) -> None:
         again = calls(call("look", {}, call_id="call_0"))
@@ -364,17 +366,19 @@ def test_an_output_is_not_shown_for_another_call_that_came_with_the_same_id(
         for one, seen in ((service, model), (service_with(fresh, store), fresh)):
             await run_turn(one, "Well?", after=third.id)
             assert contents(seen) == [*said, "Well?"]
-        told = [one["content"] for one in await service.reader.messages(DEFAULT_TENANT, third.id)]
-        assert told == said
+        stored_response = [
+            one["content"] for one in await service.reader.messages(DEFAULT_TENANT, third.id)
+        ]
+        assert stored_response == said
 
     run_with_store(kind, tmp_path, story)
 
 
-# Too long, and nobody allowed to leave anything out.
+# Too long without truncation.
 
 
-def narrow(messages: Messages) -> ScriptedReply | str:
-    """A model that sees twelve words."""
+def limited_model(messages: Messages) -> ScriptedReply | str:
+    """A model with a limit of twelve words."""
     size = count_words(messages)
     if size > 12:
         return fail(ContextLengthExceededError("Too long.", used=size, limit=12))
@@ -382,9 +386,9 @@ def narrow(messages: Messages) -> ScriptedReply | str:
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_too_long_is_an_error_and_leaves_only_the_failed_turn(kind: str, tmp_path: Path) -> None:
+def test_too_long_context_fails_and_stores_only_the_failed_turn(kind: str, tmp_path: Path) -> None:
     async def story(store: Store) -> None:
-        service = service_with(ScriptedModel(narrow), store)
+        service = service_with(ScriptedModel(limited_model), store)
         first = await run_turn(service, "One two three four.")
         before = await service.reader.chain(DEFAULT_TENANT, first.id)
         turn = await service.start(turn_request("word " * 9, after=first.id))
@@ -411,7 +415,7 @@ def test_too_long_is_an_error_and_leaves_only_the_failed_turn(kind: str, tmp_pat
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("truncation", ["auto", "disabled"])
-def test_over_the_budget_alone_is_an_error_and_leaves_nothing(
+def test_input_over_the_token_budget_is_refused_and_not_stored(
     kind: str, truncation: Any, tmp_path: Path
 ) -> None:
     async def story(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""With ``store: false`` no byte of what was said is left anywhere: not on disk, not in a log."""
+"""With ``store: false`` no content is left anywhere: neither on disk nor in a log."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ENDINGS = {
 
 
 class _Lines(logging.Handler):
-    """Keeps what is logged, as it would be written."""
+    """Collects log lines, formatted as they would be written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.usefixtures("logged")
-def test_nothing_is_left_of_an_unstored_turn(ending: str, tmp_path: Path) -> None:
+def test_unstored_turn_leaves_no_content(ending: str, tmp_path: Path) -> None:
     model = ScriptedModel(["It is.", *[ENDINGS[ending]] * 20])
     with serving(model, tmp_path / "a.db") as server:
         server.respond("Something is stored.")
@@ -122,7 +122,7 @@ def _absent(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("logged")
-def test_nothing_is_left_of_one_that_is_refused_or_left(tmp_path: Path) -> None:
+def test_refused_or_abandoned_unstored_turn_leaves_no_content(tmp_path: Path) -> None:
     reached = asyncio.Event()
     model = ScriptedModel([say(CANARY) + hang(reached)])
     with serving(model, tmp_path / "a.db") as server:
@@ -149,7 +149,7 @@ def test_nothing_is_left_of_one_that_is_refused_or_left(tmp_path: Path) -> None:
     _absent(tmp_path)
 
 
-def test_nothing_is_left_by_a_server_of_its_own(tmp_path: Path) -> None:
+def test_server_process_leaves_no_content_of_an_unstored_turn(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         for fields in ({}, {"stream": True}, {"previous_response_id": CANARY}):
             server.request("POST", "/v1/responses", {**FULL, "model": "m", **fields})
@@ -161,7 +161,7 @@ def test_nothing_is_left_by_a_server_of_its_own(tmp_path: Path) -> None:
     _absent(tmp_path)
 
 
-def test_what_is_stored_would_be_found(tmp_path: Path) -> None:
+def test_content_of_a_stored_turn_is_found(tmp_path: Path) -> None:
     with serving(ScriptedModel(), tmp_path / "a.db") as server:
         assert server.request("POST", "/v1/responses", {**FULL, "store": True}).status == 200
         assert CANARY.encode() in all_bytes(tmp_path)

@@ -1,4 +1,4 @@
-"""Somebody else's id is a missing one: on every endpoint there is, in every place of a request."""
+"""Tenant isolation: another tenant's id is answered like a missing one, on every endpoint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WITHOUT_IDS = {
 
 
 class Ids(NamedTuple):
-    """One id of each kind, of one tenant's things or of nothing."""
+    """One id of each kind, of one tenant's objects or of nothing."""
 
     response: str
     conversation: str
@@ -64,8 +64,8 @@ MISSING = Ids(
 )
 
 
-class House(NamedTuple):
-    """A server, its app, who has things there, and who looks for them."""
+class SharedServer(NamedTuple):
+    """A server, its app, and the clients of two tenants: the owner and a stranger."""
 
     app: HttpApp
     site: KeyedServer
@@ -75,7 +75,7 @@ class House(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def house() -> Iterator[House]:
+def shared_server() -> Iterator[SharedServer]:
     keys = MemoryApiKeyStore(time.time)
     apps: list[HttpApp] = []
 
@@ -89,7 +89,7 @@ def house() -> Iterator[House]:
     with serving(ScriptedModel(), site=make) as server:
         site = KeyedServer(server, keys)
         owner, other = site.client("owner"), site.client("other")
-        yield House(apps[0], site, owner, other, _things(server, owner))
+        yield SharedServer(apps[0], site, owner, other, _things(server, owner))
 
 
 def _things(server: ThreadServer, owner: Client) -> Ids:
@@ -97,10 +97,10 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
     items = [{"role": "user", "content": "A secret"}]
     made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
     first = owner.get(f"/v1/conversations/{made}/items").json["data"][0]["id"]
-    asked = TurnRequest((Message("user", "Read."),), tenant="owner")
+    requests_with_ids = TurnRequest((Message("user", "Read."),), tenant="owner")
     hello = {"messages": [{"role": "user", "content": "A secret"}], "store": True}
     completion = owner.request("POST", "/v1/chat/completions", hello).json["id"]
-    waiting = server.run(server.service.store_turn(asked, [WAITING]))
+    waiting = server.run(server.service.store_turn(requests_with_ids, [WAITING]))
     return Ids(
         response,
         made,
@@ -112,7 +112,7 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
 
 
 def bodies(ids: Ids) -> list[dict[str, Any]]:
-    """Every place in a request's body that may hold an id."""
+    """A request body for every field that may hold an id."""
     said = {"role": "user", "content": "Hi"}
     decision = {"type": "mcp_approval_response", "approval_request_id": ids.approval}
     named = [ids.item, ids.conversation_item, ids.approval, ids.response]
@@ -130,8 +130,8 @@ def bodies(ids: Ids) -> list[dict[str, Any]]:
     ]
 
 
-def asked(ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
-    """Every request that names something: of every endpoint in the route table."""
+def requests_with_ids(ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """Every request with an id, for every endpoint in the route table."""
     every = [
         (method, template)
         for template, methods in METHODS_BY_PATH.items()
@@ -174,27 +174,29 @@ def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]
     return [{"model": "scripted", **body, **extra} for body in bodies(ids) for extra in more]
 
 
-def plain(answer: str, ids: Ids) -> str:
-    """An answer with all ids and times taken out."""
+def normalized(answer: str, ids: Ids) -> str:
+    """An answer with all ids and times removed."""
     for name, one in ids._asdict().items():
         answer = answer.replace(one, name)
     return re.sub(r'"(created_at|completed_at)":\d+', "", re.sub(r"[0-9a-f]{32}", "HEX", answer))
 
 
-def answers(house: House, who: Client, ids: Ids) -> list[tuple[str, str, int, str]]:
+def answers(shared_server: SharedServer, who: Client, ids: Ids) -> list[tuple[str, str, int, str]]:
     seen = []
-    for method, path, body in asked(ids):
+    for method, path, body in requests_with_ids(ids):
         answer = who.request(method, path, body)
-        shown = plain(answer.body.decode(), ids)
-        what = plain(f"{method} {path} {json.dumps(body)}", ids)
+        shown = normalized(answer.body.decode(), ids)
+        what = normalized(f"{method} {path} {json.dumps(body)}", ids)
         kept = {name: answer.headers.get(name, "") for name in ("content-type", "x-should-retry")}
         seen.append((what, json.dumps(kept), answer.status, shown))
     return seen
 
 
-def test_every_endpoint_tells_foreign_from_missing_by_nothing(house: House) -> None:
-    before = _everything(house)
-    foreign, missing = (answers(house, house.other, ids) for ids in (house.ids, MISSING))
+def test_every_endpoint_answers_foreign_and_missing_ids_alike(shared_server: SharedServer) -> None:
+    before = _everything(shared_server)
+    foreign, missing = (
+        answers(shared_server, shared_server.other, ids) for ids in (shared_server.ids, MISSING)
+    )
     assert len(foreign) > 200
     for one, another in zip(foreign, missing, strict=True):
         assert one == another
@@ -206,22 +208,24 @@ def test_every_endpoint_tells_foreign_from_missing_by_nothing(house: House) -> N
         for _, _, status, shown in foreign
         if status == 200
     )
-    assert _everything(house) == before, "nothing was touched, and nothing of it stored"
-    assert house.other.get("/v1/responses").json["data"] == []
+    assert _everything(shared_server) == before, "nothing was touched, and nothing of it stored"
+    assert shared_server.other.get("/v1/responses").json["data"] == []
 
 
-def test_no_endpoint_is_left_out(house: House) -> None:
-    """The owner reaches everything by those requests: they are the right ones."""
+def test_requests_cover_every_endpoint(shared_server: SharedServer) -> None:
+    """The owner's requests succeed, so that the stranger's failures mean isolation."""
     reached = {
         template
         for template in METHODS_BY_PATH
-        if template in WITHOUT_IDS or any(_paths(template, house.ids))
+        if template in WITHOUT_IDS or any(_paths(template, shared_server.ids))
     }
     assert reached == set(METHODS_BY_PATH)
     found = {
         what.split("?")[0]
         for what, _, status, _ in answers(
-            house, house.owner, _things(house.site.server, house.owner)
+            shared_server,
+            shared_server.owner,
+            _things(shared_server.site.server, shared_server.owner),
         )
         # What is over cannot be cancelled, but is found.
         if status == (400 if "/cancel" in what else 200)
@@ -236,10 +240,10 @@ def test_no_endpoint_is_left_out(house: House) -> None:
             assert any(what.startswith(start) for what in found), start
 
 
-def _everything(house: House) -> list[bytes]:
-    ids = house.ids
+def _everything(shared_server: SharedServer) -> list[bytes]:
+    ids = shared_server.ids
     return [
-        house.owner.get(path).body
+        shared_server.owner.get(path).body
         for path in (
             "/v1/responses",
             "/v1/conversations",
@@ -250,28 +254,30 @@ def _everything(house: House) -> list[bytes]:
     ]
 
 
-def test_over_a_websocket_too(house: House) -> None:
-    server = house.site.server
+def test_websocket_answers_foreign_and_missing_ids_alike(shared_server: SharedServer) -> None:
+    server = shared_server.site.server
     told: list[list[str]] = [[], []]
     with connect(
-        f"ws://127.0.0.1:{server.port}/v1/responses", additional_headers=house.other.headers
+        f"ws://127.0.0.1:{server.port}/v1/responses", additional_headers=shared_server.other.headers
     ) as client:
-        for seen, ids in zip(told, (house.ids, MISSING), strict=True):
+        for seen, ids in zip(told, (shared_server.ids, MISSING), strict=True):
             for body in bodies(ids):
                 for store in (True, False):
                     client.send(json.dumps({"type": "response.create", "store": store, **body}))
                     answer = str(client.recv(TIMEOUT))
                     assert json.loads(answer)["type"] == "error"
-                    seen.append(plain(answer, ids))
+                    seen.append(normalized(answer, ids))
     assert told[0] == told[1]
 
 
-def test_an_idempotency_key_is_no_way_to_somebody_elses_response(house: House) -> None:
+def test_idempotency_key_does_not_return_another_tenants_response(
+    shared_server: SharedServer,
+) -> None:
     headers = {"idempotency-key": "shared"}
     body = {"input": "A secret"}
     mine, theirs = (
         who.request("POST", "/v1/responses", body, headers).json["id"]
-        for who in (house.owner, house.other)
+        for who in (shared_server.owner, shared_server.other)
     )
     assert mine != theirs
-    house.other.request("DELETE", f"/v1/responses/{theirs}")
+    shared_server.other.request("DELETE", f"/v1/responses/{theirs}")

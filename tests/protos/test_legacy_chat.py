@@ -18,7 +18,7 @@ from antiphon.protos.legacy_chat import (
 )
 
 
-def test_the_bytes_are_those_of_the_old_sdk() -> None:
+def test_encoded_messages_equal_those_of_the_old_sdk() -> None:
     conversation = StatelessConversation(
         responses=[StatelessResponse(sender=HUMAN, message="Hi")],
         system_prompt_name="fun",
@@ -30,7 +30,7 @@ def test_the_bytes_are_those_of_the_old_sdk() -> None:
     )
 
 
-def test_the_classes_are_those_of_the_file(tmp_path: Path) -> None:
+def test_generated_classes_match_the_proto_file(tmp_path: Path) -> None:
     protoc = pytest.importorskip("grpc_tools.protoc")
     folder = Path(antiphon.protos.__file__).parent
     made = tmp_path / "made"

@@ -1,4 +1,4 @@
-"""MCP servers in the settings: what is read of them, and what has to be mended."""
+"""MCP servers in the settings: valid tables, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load(folder: Path, text: str, **environ: str) -> Settings:
     return load_settings({"config": str(path), "store": "memory:"}, environ, folder)
 
 
-def test_a_program_and_a_url(tmp_path: Path) -> None:
+def test_server_by_command_and_by_url(tmp_path: Path) -> None:
     settings = load(
         tmp_path,
         """
@@ -67,13 +67,13 @@ def test_the_allowlist_is_empty_by_default(tmp_path: Path) -> None:
     assert (server.allowed_tools, server.require_approval, server.timeout) == (None, None, 60.0)
 
 
-def test_the_allowed_urls_are_a_variable_too(tmp_path: Path) -> None:
+def test_allowed_urls_from_an_environment_variable(tmp_path: Path) -> None:
     settings = load(tmp_path, "", ANTIPHON_MCP_ALLOWED_URLS="a.example, *.b.example")
     assert settings.mcp_allowed_urls == ("a.example", "*.b.example")
 
 
 @pytest.mark.parametrize(
-    ("table", "says"),
+    ("table", "expected"),
     [
         ("", "either a command or a url"),
         ("command = ['x']\nurl = 'https://a.example'", "either a command or a url"),
@@ -90,20 +90,20 @@ def test_the_allowed_urls_are_a_variable_too(tmp_path: Path) -> None:
         ("command = ['x']\nrequire = 1", "require"),
     ],
 )
-def test_what_has_to_be_mended_is_named(tmp_path: Path, table: str, says: str) -> None:
+def test_invalid_server_table_is_named(tmp_path: Path, table: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, f"[mcp.files]\n{table}")
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
     assert "files" in str(caught.value) or "mcp" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_name_has_to_leave_room_for_the_tools(tmp_path: Path) -> None:
+def test_too_long_server_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="1 to 40 characters"):
         load(tmp_path, f"[mcp.{'x' * 41}]\ncommand = ['x']")
 
 
-def test_no_key_is_looked_up_where_none_is_needed(tmp_path: Path) -> None:
+def test_key_variables_are_not_read_without_resolve_keys(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text("[mcp.wiki]\nurl = 'https://a.example'\nheaders_env = { A = 'NOT_SET' }")
     settings = load_settings(

@@ -45,7 +45,7 @@ def load(
     return load_settings(flags, env or {}, cwd)
 
 
-def refusal(
+def config_error(
     cwd: Path, toml: str | None = None, env: dict[str, str] | None = None, **flags: str | int | None
 ) -> str:
     with pytest.raises(ConfigError) as caught:
@@ -90,7 +90,7 @@ def test_config_file_is_found_by_variable_and_in_the_users_folder(cwd: Path, hom
     assert load(cwd, "port = 7", {"ANTIPHON_CONFIG": "other.toml"}).port == 7
 
 
-def test_paths_begin_where_they_are_written(cwd: Path, tmp_path: Path) -> None:
+def test_relative_paths_resolve_from_their_source(cwd: Path, tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "a.toml").write_text('store = "sqlite:x.db"')
     config = str(tmp_path / "conf" / "a.toml")
@@ -123,7 +123,7 @@ def test_the_kind_of_the_upstream_can_be_chosen(cwd: Path) -> None:
     given = load(cwd, env={"ANTIPHON_KIND": "responses"}, base_url="http://127.0.0.1:9/v1")
     assert given.upstream == ModelSettings(kind="responses", base_url="http://127.0.0.1:9/v1")
     for wrong in ("llama", "gpt"):
-        assert "ANTIPHON_KIND" in refusal(cwd, env={"ANTIPHON_KIND": wrong})
+        assert "ANTIPHON_KIND" in config_error(cwd, env={"ANTIPHON_KIND": wrong})
     (cwd / "c.toml").write_text("[models.a]\nkind = 'chat'\nbase_url = 'http://e.com'")
     assert load(cwd, config="c.toml").models["a"].kind == "chat_completions"
 
@@ -179,7 +179,7 @@ def test_a_named_key_goes_to_the_base_url(cwd: Path) -> None:
     assert upstream.api_key.reveal() == KEY
 
 
-def test_no_key_is_ever_shown(cwd: Path) -> None:
+def test_keys_are_never_shown(cwd: Path) -> None:
     settings = load(cwd, env={"XAI_API_KEY": KEY})
     for shown in (repr(settings), str(settings.upstream), f"{Secret(KEY)}", repr(Secret(KEY))):
         assert KEY not in shown
@@ -187,7 +187,7 @@ def test_no_key_is_ever_shown(cwd: Path) -> None:
         msgspec.json.encode(settings)
 
 
-def test_without_keys_nothing_is_looked_up(cwd: Path) -> None:
+def test_key_variables_are_not_read_without_resolve_keys(cwd: Path) -> None:
     (cwd / "c.toml").write_text('base_url = "https://e.com"\napi_key_env = "MISSING"')
     settings = load_settings({"config": "c.toml"}, {"XAI_API_KEY": KEY}, cwd, resolve_keys=False)
     assert settings.upstream is not None
@@ -306,8 +306,8 @@ def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
         (f"[models.a]\napi_key = '{KEY}'", ["antiphon.toml", "api_key_env"]),
     ],
 )
-def test_a_mistake_in_the_file_names_it(cwd: Path, toml: str, words: list[str]) -> None:
-    message = refusal(cwd, toml)
+def test_error_in_the_file_is_named(cwd: Path, toml: str, words: list[str]) -> None:
+    message = config_error(cwd, toml)
     assert all(word in message for word in words), message
 
 
@@ -332,17 +332,17 @@ def test_a_mistake_in_the_file_names_it(cwd: Path, toml: str, words: list[str]) 
     ],
 )
 def test_a_wrong_flag_is_named(cwd: Path, flags: dict[str, str | int], words: list[str]) -> None:
-    message = refusal(cwd, None, None, **flags)
+    message = config_error(cwd, None, None, **flags)
     assert all(word in message for word in words), message
 
 
 def test_a_wrong_variable_is_named(cwd: Path) -> None:
-    assert "ANTIPHON_PORT" in refusal(cwd, env={"ANTIPHON_PORT": "http"})
-    assert "ANTIPHON_PORT" in refusal(cwd, env={"ANTIPHON_PORT": "٣"})
-    assert "XAI_API_KEY" in refusal(cwd, env={"XAI_API_KEY": f"{KEY}\nX-Header: 1"})
+    assert "ANTIPHON_PORT" in config_error(cwd, env={"ANTIPHON_PORT": "http"})
+    assert "ANTIPHON_PORT" in config_error(cwd, env={"ANTIPHON_PORT": "٣"})
+    assert "XAI_API_KEY" in config_error(cwd, env={"XAI_API_KEY": f"{KEY}\nX-Header: 1"})
 
 
-def test_a_server_for_many(cwd: Path) -> None:
+def test_multi_user_server_settings(cwd: Path) -> None:
     settings = load(
         cwd,
         """
@@ -384,7 +384,7 @@ def test_defaults_are_no_limits_and_thirty_days_of_retention(cwd: Path) -> None:
     assert settings.cors_origins == ()
 
 
-def test_a_server_for_many_by_variables(cwd: Path) -> None:
+def test_multi_user_server_settings_from_variables(cwd: Path) -> None:
     env = {
         "ANTIPHON_RETENTION_DAYS": "0.5",
         "ANTIPHON_LOG_LEVEL": "INFO",
@@ -414,7 +414,7 @@ def test_chat_completions_may_all_be_stored(
     assert load(cwd, text, env).store_chat_completions is stores
 
 
-def test_a_switch_is_true_or_false(cwd: Path) -> None:
-    message = refusal(cwd, env={"ANTIPHON_STORE_CHAT_COMPLETIONS": "sure"})
+def test_boolean_setting_is_true_or_false(cwd: Path) -> None:
+    message = config_error(cwd, env={"ANTIPHON_STORE_CHAT_COMPLETIONS": "sure"})
     assert "ANTIPHON_STORE_CHAT_COMPLETIONS" in message
     assert "sure" in message

@@ -29,7 +29,7 @@ def model(folder: Path, text: str, **environ: str) -> ModelSettings:
     return load(folder, MODEL + text, **environ).models["a"]
 
 
-def test_everything(tmp_path: Path) -> None:
+def test_all_upstream_model_settings(tmp_path: Path) -> None:
     settings = model(
         tmp_path,
         """
@@ -54,7 +54,7 @@ def test_everything(tmp_path: Path) -> None:
     assert KEY not in repr(settings)
 
 
-def test_nothing(tmp_path: Path) -> None:
+def test_default_upstream_model_settings(tmp_path: Path) -> None:
     plain = ModelSettings(kind="chat_completions", base_url="https://api.example/v1")
     assert model(tmp_path, "") == plain
 
@@ -83,7 +83,7 @@ def test_nothing(tmp_path: Path) -> None:
         ("quirks = 'single-system-message'", "Expected `array"),
     ],
 )
-def test_what_has_to_be_corrected(tmp_path: Path, text: str, reason: str) -> None:
+def test_invalid_model_settings_are_refused(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         model(tmp_path, text)
     assert reason in caught.value.message
@@ -92,13 +92,13 @@ def test_what_has_to_be_corrected(tmp_path: Path, text: str, reason: str) -> Non
 
 @pytest.mark.parametrize("field", ["headers = {}", "extra = {}", "quirks = []", "fallback = []"])
 @pytest.mark.parametrize("kind", ["llama", "scripted"])
-def test_local_models_take_none_of_them(tmp_path: Path, kind: str, field: str) -> None:
+def test_local_models_refuse_upstream_settings(tmp_path: Path, kind: str, field: str) -> None:
     with pytest.raises(ConfigError, match="takes no"):
         load(tmp_path, f"[models.a]\nkind = '{kind}'\n{field}")
 
 
 @pytest.mark.parametrize("field", ["headers = {}", "extra = {}", "quirks = []"])
-def test_grpc_takes_no_http_settings(tmp_path: Path, field: str) -> None:
+def test_grpc_models_refuse_http_settings(tmp_path: Path, field: str) -> None:
     with pytest.raises(ConfigError, match="takes no"):
         load(tmp_path, f"[models.a]\nkind = 'xai-grpc'\nbase_url = 'api.x.ai'\n{field}")
 
@@ -111,9 +111,7 @@ def test_grpc_takes_no_http_settings(tmp_path: Path, field: str) -> None:
         ('fallback = ["nobody"]', "falls back to 'nobody', which is not there"),
     ],
 )
-async def test_unknown_names_are_errors_of_the_settings(
-    tmp_path: Path, text: str, reason: str
-) -> None:
+async def test_unknown_names_are_config_errors(tmp_path: Path, text: str, reason: str) -> None:
     settings = load(tmp_path, MODEL + text)
     with pytest.raises(ConfigError, match=reason):
         async with open_engine(settings):
