@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 from antiphon.core.deltas import (
@@ -363,6 +364,7 @@ def _read_finish_reason(value: Any) -> str | None:
     return value.strip()[:100]
 
 
+@lru_cache(maxsize=256)
 def _finish_meaning(reason: str) -> str:
     name = reason.lower().replace("-", "_").replace(" ", "_")
     return next((one for pattern, one in _FINISH_PATTERNS if pattern.search(name)), "stop")

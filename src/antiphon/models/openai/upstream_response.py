@@ -84,6 +84,10 @@ class UpstreamResponse:
         parser = self._response_parser
         data = await self._read_or_end()
         batch = self._parse(data)
+        if data and self._framing.may_be_whole() and self.response.content.at_eof():
+            # All of a document came in one read, its end too.
+            data = b""
+            batch += self._parse(data)
         self.is_complete = not data or parser.done or parser.error is not None
         if self.is_complete:
             self._has_output = self._has_output or bool(batch)
