@@ -168,6 +168,7 @@ CALLS: dict[str, tuple[Behaviour, list[tuple[str, str]]]] = {
     "call-type-odd": (of_calls(first(type="tool"), *PIECES), ONE),
     "call-type-odd-number": (of_calls(first(type=7), *PIECES), ONE),
     "call-name-pieces": (of_calls(first("look"), entry("up", "", index=0), *PIECES), ONE),
+    "call-name-with-spaces": (of_calls(first(" lookup\n"), *PIECES), ONE),
     "call-name-pieces-no-arguments": (
         of_calls(first("n"), entry("ow", index=0)),
         NO_ARGUMENTS,

@@ -199,7 +199,7 @@ class ItemAssembler:
         self._recent = None
         if item.is_done:
             return
-        item.name = item.name or name_of_value(name)
+        item.name = item.name or name_of_value(name).strip()
         item.final_arguments = arguments_text(arguments) or item.final_arguments
         self._emit_arguments(item, out)
 

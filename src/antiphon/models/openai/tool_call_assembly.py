@@ -71,7 +71,8 @@ def _read_fragment(
     return ToolCallFragment(
         index if type(index := entry.get("index")) is int else count_of_value(index),
         name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
-        name if isinstance(name, str) else "",
+        # No name has white space around it, or in it.
+        name.strip() if isinstance(name, str) else "",
         _arguments_text(fields.get("arguments")),
         provider_fields,
     )
