@@ -11,10 +11,8 @@ nothing it was made from has changed. Small segments are merged into larger ones
 counting: a turn is indexed again at most eight times, and a tenant has at most eight segments
 that are not half full, however few turns come at a time.
 
-Why not SQLite's FTS5: what is deleted from it stays in its segments until they happen to be
-merged, and rewriting the whole index after each deletion takes time that grows with it. FTS5's
-secure-delete option (SQLite 3.42) removes the need for this package: once every supported Python
-has SQLite >= 3.42, use that instead.
+Why not SQLite's FTS5: it holds the words themselves, and what is deleted from it stays in the file
+or costs more to remove than here (ARCHITECTURE.md has the figures).
 """
 
 from __future__ import annotations
@@ -22,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import struct
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -34,7 +31,7 @@ from antiphon.errors import StoreError
 from antiphon.stores.search_tokenizer import parse_query
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.reader import PageRequest, snapshot
-from antiphon.stores.sqlite.search.query import SEARCH_SQL, read_hits, text_at
+from antiphon.stores.sqlite.search.query import SEARCH_SQL, read_hits, read_indexed_turn, text_at
 from antiphon.stores.sqlite.search.segment import (
     MAX_SEGMENT_TURNS,
     IndexedTurn,
@@ -44,8 +41,6 @@ from antiphon.stores.sqlite.search.segment import (
 )
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import SearchHit
-
-_TIME = struct.Struct(">d")
 
 
 class IndexingPlan(msgspec.Struct, frozen=True):
@@ -85,7 +80,7 @@ def read_plan(
         for row_id, _, owner, time in rows:
             if time is not None:
                 pending = by_tenant.setdefault(owner, _PendingTurns([], []))
-                pending.turns.append(_read_indexed_turn(connection, row_id, _TIME.unpack(time)[0]))
+                pending.turns.append(read_indexed_turn(connection, row_id, time))
         for owner, pending in by_tenant.items():
             _merge_smaller_segments(connection, owner, pending)
     if not rows:
@@ -128,12 +123,6 @@ def apply_plan(transaction: WriteTransaction, plan: IndexingPlan) -> bool:
     return True
 
 
-def _read_indexed_turn(
-    connection: sqlite3.Connection, row_id: int, created_at: float
-) -> IndexedTurn:
-    return IndexedTurn(row_id, created_at, text_at(connection, row_id))
-
-
 def _merge_smaller_segments(
     connection: sqlite3.Connection, tenant: str, pending: _PendingTurns
 ) -> None:
@@ -147,7 +136,7 @@ def _merge_smaller_segments(
         pending.merged_segments.append((segment_id, secret))
         ((entries,),) = connection.execute(SEARCH_SQL["turn_entries"], (segment_id,)).fetchall()
         pending.turns += [
-            _read_indexed_turn(connection, row_id, time)
+            IndexedTurn(row_id, time, text_at(connection, row_id))
             for row_id, time, _ in decode_turn_entries(entries)
         ]
 

@@ -92,10 +92,15 @@ def read_pending_turns(connection: sqlite3.Connection, tenant: str) -> list[Inde
         SEARCH_SQL["pending_turns"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
     ).fetchall()
     return [
-        IndexedTurn(row_id, _TIME.unpack(time)[0], text_at(connection, row_id))
+        read_indexed_turn(connection, row_id, time)
         for row_id, _, _, time in rows
         if time is not None
     ]
+
+
+def read_indexed_turn(connection: sqlite3.Connection, row_id: int, time: bytes) -> IndexedTurn:
+    """A turn with its text. ``time`` is as its header has it."""
+    return IndexedTurn(row_id, _TIME.unpack(time)[0], text_at(connection, row_id))
 
 
 def text_at(connection: sqlite3.Connection, row_id: int) -> str:
