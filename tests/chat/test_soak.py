@@ -89,7 +89,8 @@ class Shop:
 
 
 class FaultyUpstreamPlan:
-    """Plans upstream answers, valid and invalid. Keys, ids and answers are unique."""
+    """Plans upstream answers, valid and invalid. Keys, ids and answers are unique, also the
+    ones of odd chunks: an odd shape with one meaning becomes an answer."""
 
     def __init__(self, generator: random.Random) -> None:
         self.generator = generator
@@ -166,8 +167,8 @@ class FaultyUpstreamPlan:
                 b'{"error": {"message": "No."}}',
                 {"choices": None},
                 {"choices": [{"index": 0, "delta": "Hello."}]},
-                {"choices": [{"index": 0, "delta": {"content": 5}}]},
-                {"choices": [{"index": "a", "delta": {"content": "Hi"}}]},
+                {"choices": [{"index": 0, "delta": {"content": self._next()}}]},
+                {"choices": [{"index": "a", "delta": {"content": f"Hi {self._next()}"}}]},
                 chunk(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
                 chunk(tool_calls=[{"index": 0, "id": 7, "function": {"name": 7}}]),
                 chunk(tool_calls=[nameless]),
@@ -289,7 +290,6 @@ class Soak:
 
 
 def check_unique(values: list[str]) -> None:
-    print([x for x, n in Counter(values).items() if n > 1]) if len(set(values)) < len(values) else 0
     assert [value for value, times in Counter(values).items() if times > 1] == []
 
 
