@@ -136,9 +136,10 @@ export function parseRoute(path) {
   return { kind: found[1] === "c" ? "chat" : "turn", id: found[2] };
 }
 
-export function navigate(path, { replace = false } = {}) {
+/** Shows what an address names; `mark` are words to show where they stand. */
+export function navigate(path, { replace = false, mark = null } = {}) {
   if (path !== location.pathname) history[replace ? "replaceState" : "pushState"](null, "", path);
-  set({ route: parseRoute(path), sidebar: false });
+  set({ route: { ...parseRoute(path), mark }, sidebar: false });
 }
 
 addEventListener("popstate", () => set({ route: parseRoute(location.pathname) }));
