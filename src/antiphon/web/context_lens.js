@@ -13,8 +13,8 @@ function contentText(content) {
 
 function Sent({ message }) {
   const text = contentText(message.content);
-  return html`<li class=${`sent ${message.role}`}><h4>${message.role}${message.tool_call_id ? ` for ${message.tool_call_id}` : ""}</h4>
-    ${text && html`<p class="plain">${text}</p>`}
+  return html`<li class=${`sent ${message.role}`}><h3>${message.role}${message.tool_call_id ? ` for ${message.tool_call_id}` : ""}</h3>
+    ${text && html`<p class="plain" tabindex="0">${text}</p>`}
     ${message.tool_calls?.map((call) => html`<pre class="data" tabindex="0">${call.function?.name ?? call.name} ${pretty(call.function?.arguments ?? "")}</pre>`)}</li>`;
 }
 
@@ -45,7 +45,7 @@ export default function ContextLens({ turn }) {
       <tbody>${row("This turn", usage?.turn ?? response.usage)}${usage && row(`Branch, ${usage.turns} turns`, usage.chain)}</tbody></table></div>
     ${response.tools?.length > 0 && html`<details class="fold"><summary><span class="fold-title">Tools</span><span class="fold-words">${response.tools.map((one) => one.name ?? one.server_label ?? one.type).join(", ")}</span></summary><div class="fold-body"><pre class="data" tabindex="0">${JSON.stringify(response.tools, null, 2)}</pre></div></details>`}
     <ol class="context">
-      ${leftOut > 0 && html`<li class="left-out"><h4>Not sent: the ${leftOut === 1 ? "oldest turn" : `${number.format(leftOut)} oldest turns`}</h4>
+      ${leftOut > 0 && html`<li class="left-out"><h3>Not sent: the ${leftOut === 1 ? "oldest turn" : `${number.format(leftOut)} oldest turns`}</h3>
         ${greyed.map((one) => html`<p class="plain" key=${one.response.id}>${one.position + 1}. ${questionText(one).slice(0, 160)}</p>`)}</li>`}
       ${messages.map((message, index) => html`<${Sent} key=${index} message=${message} />`)}
     </ol>
