@@ -15,6 +15,7 @@ import msgspec
 from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors
 from antiphon.api.http.chat_completion_requests import ChatCompletionCreate
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chats import CHAT_STATUSES, ChatChange, ChatEndpoints
 from antiphon.api.http.conversations import (
     ConversationCreate,
     ConversationEndpoints,
@@ -44,6 +45,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     stored_chat_completions: StoredChatCompletionEndpoints
     models: ModelEndpoints
     conversations: ConversationEndpoints
+    chats: ChatEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints
@@ -359,6 +361,51 @@ _CONVERSATION_ROUTES: Final = (
         handler=lambda to: to.conversations.delete_item,
     ),
 )
+_CHAT_PATH: Final = "/v1/chats/{id}"
+_CHAT_ROUTES: Final = (
+    Route(
+        "GET",
+        "/v1/chats",
+        "List chats, or search them.",
+        "ChatList",
+        query=(
+            *_PAGINATION,
+            Parameter("query", _STRING, "Full-text search: each chat once, the best first."),
+            Parameter("status", {"enum": sorted(CHAT_STATUSES)}, "Only chats with this status."),
+            Parameter("pinned", {"type": "boolean"}, "Only chats that are pinned, or are not."),
+            Parameter("model", _STRING, "Only chats whose newest turn is of this model."),
+            Parameter(
+                "metadata",
+                {"type": "object", "additionalProperties": _STRING},
+                "Only chats with all of these pairs: metadata[key]=value.",
+                style="deepObject",
+            ),
+        ),
+        handler=lambda to: to.chats.list_all,
+    ),
+    Route(
+        "GET",
+        _CHAT_PATH,
+        "Retrieve a chat.",
+        "Chat",
+        handler=lambda to: to.chats.retrieve,
+    ),
+    Route(
+        "POST",
+        _CHAT_PATH,
+        "Update a chat's title, metadata, or whether it is pinned.",
+        "Chat",
+        ChatChange,
+        handler=lambda to: to.chats.update,
+    ),
+    Route(
+        "DELETE",
+        _CHAT_PATH,
+        "Delete a chat with all its turns.",
+        "Deleted",
+        handler=lambda to: to.chats.delete,
+    ),
+)
 _SERVER_ROUTES: Final = (
     Route(
         "POST",
@@ -412,6 +459,7 @@ ROUTES: Final = (
     *_STORED_COMPLETION_ROUTES,
     *_XAI_ROUTES,
     *_CONVERSATION_ROUTES,
+    *_CHAT_ROUTES,
     *_SERVER_ROUTES,
 )
 #: Paths that need no API key: monitors and browsers have none to send. They show no tenant's data.
