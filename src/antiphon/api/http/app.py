@@ -160,7 +160,7 @@ def create_app(  # noqa: PLR0913
             XaiEndpoints(service, authenticator, prices),
             store_chat_completions=store_chat_completions,
         ),
-        Authorizer(authenticator, limiter),
+        Authorizer(authenticator, limiter, origins),
         metrics,
         CorsPolicy(origins) if origins else None,
     )
