@@ -1,4 +1,4 @@
-"""litellm's proxy before the server at ``OPENAI_BASE_URL``, and the OpenAI client before the proxy."""
+"""litellm's proxy before the server at ``OPENAI_BASE_URL``, and the OpenAI client before that."""
 
 import os
 import secrets
