@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.custom_tool_input import custom_arguments
+from antiphon.core.custom_tool_input import INPUT_START, custom_arguments, escape_input
 from antiphon.core.deltas import (
     Delta,
     Finish,
@@ -77,7 +77,6 @@ _ARGUMENTS_DELTA = "response.function_call_arguments.delta"
 #: A custom tool's call is read as that of a function: its text within JSON, piece by piece.
 _CUSTOM_CALL = "custom_tool_call"
 _INPUT_DELTA = "response.custom_tool_call_input.delta"
-_INPUT_START = custom_arguments("").removesuffix('"}')
 
 _END_EVENTS: dict[str, _Status] = {
     "response.completed": "completed",
@@ -258,9 +257,8 @@ class ResponsesParser:
 
     def _on_input_delta(self, event: _Event, out: list[Delta]) -> None:
         item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
-        piece = custom_arguments(text_of_value(event.delta))
-        piece = piece.removesuffix('"}').removeprefix(_INPUT_START if item.words else "")
-        self._items.add_arguments(item, piece, out)
+        piece = escape_input(text_of_value(event.delta))
+        self._items.add_arguments(item, piece if item.words else INPUT_START + piece, out)
 
     def _on_input_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
         item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)

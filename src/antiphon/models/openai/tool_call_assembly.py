@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.core.custom_tool_input import INPUT_END, INPUT_START, escape_input
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.models.openai.lenient_json import (
@@ -32,13 +33,17 @@ _STRUCTURE = re.compile(r'\\(?s:.)?|["{}\[\]]')
 
 
 class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
-    """One entry of ``tool_calls``, with its marks where it has them."""
+    """One entry of ``tool_calls``, with its marks where it has them.
+
+    ``is_custom``: ``arguments`` are a piece of a custom tool's text, as it stands in JSON.
+    """
 
     index: int | None
     id: str
     name: str
     arguments: str
     provider_fields: ProviderFields | None = None
+    is_custom: bool = False
 
     @property
     def is_stub(self) -> bool:
@@ -55,7 +60,7 @@ def read_fragments(
     ``fields_of`` gives what stands beside the call in an entry.
     """
     if isinstance(tool_calls, dict):
-        is_entry = any(name in tool_calls for name in ("function", "name", "arguments"))
+        is_entry = any(name in tool_calls for name in ("function", "custom", "name", "arguments"))
         tool_calls = [tool_calls] if is_entry else list(tool_calls.values())
     if not isinstance(tool_calls, list):
         return []
@@ -65,16 +70,21 @@ def read_fragments(
 def _read_fragment(
     entry: dict[str, Any], provider_fields: ProviderFields | None
 ) -> ToolCallFragment:
-    function = entry.get("function")
+    function, custom = entry.get("function"), entry.get("custom")
     fields = function if isinstance(function, dict) else entry
+    is_custom = fields is entry and isinstance(custom, dict)
+    if isinstance(custom, dict) and is_custom:
+        fields = custom
     name = function if isinstance(function, str) else fields.get("name")
+    arguments = _arguments_text(fields.get("input" if is_custom else "arguments"))
     return ToolCallFragment(
         index if type(index := entry.get("index")) is int else count_of_value(index),
         name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
         # No name has white space around it, or in it.
         name.strip() if isinstance(name, str) else "",
-        _arguments_text(fields.get("arguments")),
+        escape_input(arguments) if is_custom else arguments,
         provider_fields,
+        is_custom,
     )
 
 
@@ -136,6 +146,9 @@ class _Call:
         self._size = 0
         self._end = _JsonEnd()
         self._is_cumulative = False
+        self._is_custom = fragment.is_custom
+        if fragment.is_custom:
+            self._push(INPUT_START)
 
     @property
     def arguments(self) -> str:
@@ -148,7 +161,9 @@ class _Call:
 
     @property
     def is_cut(self) -> bool:
-        return bool(self.pieces) and self.pieces[0][0] in "{[" and not self.is_complete
+        is_open = bool(self.pieces) and self.pieces[0][0] in "{[" and not self.is_complete
+        # The end of a custom tool's text is that of the answer.
+        return is_open and not self._is_custom
 
     @property
     def is_blank(self) -> bool:
@@ -197,6 +212,11 @@ class _Call:
         self._size += len(piece)
         self.sent_pieces += 1
         return True
+
+    def close_input(self) -> None:
+        """The text of a custom tool is whole."""
+        if self._is_custom and not self.is_complete:
+            self._push(INPUT_END)
 
     def _may_continue(self, piece: str) -> bool:
         return not (self.is_complete or piece.lstrip().startswith("{"))
@@ -301,6 +321,8 @@ class ToolCallAssembler:
         """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
         out: list[ToolCallDelta] = []
         for call in self._calls:
+            if not is_cut:
+                call.close_input()
             if not is_cut and not call.sent_pieces:
                 call.pieces = [_normalize_arguments(call.arguments)]
         for call in self._calls:
