@@ -17,7 +17,7 @@ UV := .make/uv/bin/uv
 export UV_SYSTEM_CERTS := 1
 CLIENTS := .make/clients
 AGENTS := tests/clients/agents
-PYTHON_CLIENTS := agents kernel
+PYTHON_CLIENTS := agents kernel proxy
 
 # What may differ between Pythons: rules, tools, stores and the blocking interface. No model is
 # loaded, no server of another program is started.
