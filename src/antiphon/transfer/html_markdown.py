@@ -56,10 +56,10 @@ def line_html(text: str) -> str:
 
 def visible(text: str) -> str:
     """A text with a picture of each control character in its place."""
-    return _CONTROL.sub(_picture, text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _CONTROL.sub(_symbol_of, text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
-def _picture(found: re.Match[str]) -> str:
+def _symbol_of(found: re.Match[str]) -> str:
     code = ord(found[0])
     return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
 

@@ -35,7 +35,9 @@ from antiphon.core.items import (
     Part,
     Reasoning,
     Refusal,
+    message_text,
     replaces_turns,
+    shorten,
 )
 from antiphon.core.turns import Response
 from antiphon.transfer.html_markdown import code_html, line_html, markdown_html
@@ -83,6 +85,14 @@ def page_end(note: str = "") -> str:
     """What comes after the last turn. ``note`` is for the reader."""
     shown = line_html(note or "Exported from antiphon.")
     return f"</main>\n<footer>{shown}</footer>\n</body>\n</html>\n"
+
+
+def opening_of_turn(turn: Response) -> str | None:
+    """The first words of the question of a turn, on one line."""
+    for item in turn.input:
+        if isinstance(item, Message) and item.role == "user" and message_text(item).strip():
+            return shorten(message_text(item))
+    return None
 
 
 def turn_html(turn: Response) -> str:

@@ -10,24 +10,28 @@ from typing import Protocol
 
 import msgspec
 
-from antiphon.core.turns import End
-from antiphon.turn.store_protocols import NewTurn
+from antiphon.core.images import Blob
+from antiphon.core.turns import End, Header
 
 
 class TurnImport(msgspec.Struct, frozen=True):
-    """A turn with its end, of a chat that is imported.
+    """A turn with its end, of a chat that is imported. Items are encoded (``core.items``).
 
-    ``turn`` has neither parent nor sibling: ``parent`` is the position of the turn that it
-    continues, None: it begins the chat. ``turn.response_id`` is used unless something has it.
-    ``digest`` tells the turn from every other of its tenant. ``is_of_words``: it is a hash of
-    what was said, and is erased with it; otherwise it is one of names, and stays.
+    ``parent`` is the position of the turn that it continues, None: it begins the chat.
+    ``response_id`` is used unless something has it. ``digest`` tells the turn from every other of
+    its tenant. ``is_of_words``: it is a hash of what was said, and is erased with that; otherwise
+    it is one of names, and stays.
     """
 
-    turn: NewTurn
+    response_id: str
+    created_at: float
+    header: Header
+    input: Sequence[bytes]
     output: Sequence[bytes]
     end: End
     digest: bytes
-    parent: int | None
+    parent: int | None = None
+    blobs: Sequence[Blob] = ()
     is_of_words: bool = False
 
 
