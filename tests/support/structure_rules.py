@@ -32,7 +32,13 @@ SERVICE = {
 }
 PROTOCOLS = {"antiphon.turn.protocols", "antiphon.turn.store_protocols"}
 CORE = {"antiphon.core", "antiphon.errors"}
-API = CORE | SERVICE | {"antiphon.logging_setup", "antiphon.thread_priority", "antiphon.api.common"}
+TRANSFER = {"antiphon.transfer"}
+API = (
+    CORE
+    | SERVICE
+    | TRANSFER
+    | {"antiphon.logging_setup", "antiphon.thread_priority", "antiphon.api.common"}
+)
 #: What each layer may import of ours, besides itself: modules, or packages with all they hold.
 #: The longest name that a module's begins with is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -48,6 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": CORE | PROTOCOLS,
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,
+    # Its formats are pure; its import and export use a store.
+    "transfer": CORE | SERVICE,
     "api": set(),
     "api.common": CORE | SERVICE | {"antiphon.logging_setup"},
     # MCP over HTTP is a route of its application.

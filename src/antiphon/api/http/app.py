@@ -26,6 +26,7 @@ from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path
 from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
+from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
@@ -103,6 +104,7 @@ def _create_endpoints(
         health=health,
         xai=xai,
         docs=DocsEndpoints(ROUTES),
+        web_page=WebPageEndpoints(),
     )
 
 
@@ -160,7 +162,7 @@ def create_app(  # noqa: PLR0913
             XaiEndpoints(service, authenticator, prices),
             store_chat_completions=store_chat_completions,
         ),
-        Authorizer(authenticator, limiter),
+        Authorizer(authenticator, limiter, origins),
         metrics,
         CorsPolicy(origins) if origins else None,
     )

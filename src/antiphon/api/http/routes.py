@@ -1,6 +1,6 @@
 """Route table: path, method, handler, request body, response and summary of each endpoint.
 
-The router (``app``), the OpenAPI document (``openapi``) and the list of paths that need no key
+The router (``app``), the OpenAPI document (``openapi``) and which paths need no key
 (``middleware``) are all derived from it. The bodies are the decoders' own types, so that the
 description cannot differ from the decoding. HEAD is added to each path that has GET.
 """
@@ -31,6 +31,7 @@ from antiphon.api.http.stored_chat_completions import (
     ChatCompletionUpdate,
     StoredChatCompletionEndpoints,
 )
+from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.xai_rest import TokenizeText, XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 
@@ -48,6 +49,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     health: HealthEndpoints
     xai: XaiEndpoints
     docs: DocsEndpoints
+    web_page: WebPageEndpoints
 
 
 class Route(Operation, frozen=True, kw_only=True):
@@ -414,14 +416,48 @@ ROUTES: Final = (
     *_CONVERSATION_ROUTES,
     *_SERVER_ROUTES,
 )
-#: Paths that need no API key: monitors and browsers have none to send. They show no tenant's data.
-PUBLIC_PATHS: Final = frozenset(route.path for route in ROUTES if route.public)
+#: The web page: for browsers, so that the API's description does not have it.
+PAGE_ROUTES: Final = (
+    Route("GET", "/", "The page.", None, public=True, handler=lambda to: to.web_page.page),
+    Route("GET", "/c/{id}", "A chat.", None, public=True, handler=lambda to: to.web_page.page),
+    Route("GET", "/r/{id}", "A turn.", None, public=True, handler=lambda to: to.web_page.page),
+    Route(
+        "GET",
+        "/web/{version}/{path:path}",
+        "A file of the page.",
+        None,
+        public=True,
+        handler=lambda to: to.web_page.file,
+    ),
+    *(
+        Route(
+            "GET",
+            path,
+            "A service worker that removes itself.",
+            None,
+            public=True,
+            handler=lambda to: to.web_page.removing_worker,
+        )
+        for path in ("/sw.js", "/service-worker.js")
+    ),
+)
+_PUBLIC: Final = [route.path for route in (*ROUTES, *PAGE_ROUTES) if route.public]
+_PUBLIC_PATHS: Final = frozenset(path for path in _PUBLIC if "{" not in path)
+_PUBLIC_PREFIXES: Final = tuple(path.partition("{")[0] for path in _PUBLIC if "{" in path)
+
+
+def is_public(path: str) -> bool:
+    """Whether a path needs no API key: monitors and browsers have none to send.
+
+    Nothing public shows a tenant's data.
+    """
+    return path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIXES)
 
 
 def handlers_by_path(endpoints: Endpoints) -> dict[str, dict[str, Handler]]:
     """Handlers by method by path, which answer errors themselves; HEAD comes last."""
     handlers: dict[str, dict[str, Handler]] = {}
-    for route in ROUTES:
+    for route in (*ROUTES, *PAGE_ROUTES):
         handlers.setdefault(route.path, {})[route.method] = handle_errors(route.handler(endpoints))
     for methods in handlers.values():
         if "GET" in methods:

@@ -142,8 +142,8 @@ class ErrorMapper:
     def from_exception(self, raised: Exception) -> AttemptError:
         """The failure for an exception that is one of ``CLIENT_ERRORS``."""
         failure = self._map_exception(raised)
-        if not isinstance(raised, aiohttp.ClientResponseError):
-            # Those carry the request's headers, and with them the key.
+        if not isinstance(raised, (aiohttp.ClientResponseError, HttpProcessingError)):
+            # Those quote the request's headers or the answer, and with them the key.
             failure.error.__cause__ = raised
         return failure
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import Final, Protocol
 
-import aiohttp
-
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
+from antiphon.models.openai.upstream_connection import HttpResponse
 from antiphon.models.openai.upstream_errors import (
     CLIENT_ERRORS,
     ErrorMapper,
@@ -70,7 +69,7 @@ class UpstreamResponse:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, errors: ErrorMapper, response_parser: ResponseParser
+        self, response: HttpResponse, errors: ErrorMapper, response_parser: ResponseParser
     ) -> None:
         self.is_complete = False
         self.response = response
@@ -193,9 +192,9 @@ class ConnectionDrainer:
     """
 
     def __init__(self) -> None:
-        self._timers: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
+        self._timers: dict[HttpResponse, asyncio.TimerHandle] = {}
 
-    def add(self, response: aiohttp.ClientResponse) -> None:
+    def add(self, response: HttpResponse) -> None:
         loop = asyncio.get_running_loop()
         self._timers[response] = loop.call_later(_DRAIN_TIMEOUT, self._close_response, response)
 
@@ -204,7 +203,7 @@ class ConnectionDrainer:
             timer.cancel()
             self._close_response(response)
 
-    def _close_response(self, response: aiohttp.ClientResponse) -> None:
+    def _close_response(self, response: HttpResponse) -> None:
         del self._timers[response]
         response.close()
 
@@ -213,7 +212,7 @@ class ConnectionDrainer:
 _ERROR_WORDS: Final = re.compile(rb"error|exception|traceback|failed", re.IGNORECASE)
 
 
-async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
+async def read_error_body(response: HttpResponse) -> bytes:
     """The body of an error response, as far as it arrives; closes the connection."""
     parts: list[bytes] = []
     try:
@@ -228,7 +227,7 @@ async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
         return b""
 
 
-async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def read_start(response: HttpResponse, max_bytes: int) -> bytes:
     """The body, cut off after ``max_bytes``; closes the connection.
 
     Raises what is in ``CLIENT_ERRORS``, and ``Unreadable``.
@@ -241,7 +240,7 @@ async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         raise Unreadable(str(error), b"") from None
 
 
-async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: list[bytes]) -> None:
+async def _read_start(response: HttpResponse, max_bytes: int, parts: list[bytes]) -> None:
     try:
         async for data in response.content.iter_any():
             parts.append(data)
@@ -251,6 +250,6 @@ async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: l
         response.close()
 
 
-def _decode_start(response: aiohttp.ClientResponse, parts: list[bytes], max_bytes: int) -> bytes:
+def _decode_start(response: HttpResponse, parts: list[bytes], max_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "")
     return decode_content(b"".join(parts), encoding, max_bytes)
