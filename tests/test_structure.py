@@ -188,6 +188,7 @@ def test_what_is_required_is_what_is_imported() -> None:
         "google": "xai-sdk",
         "grpc": "xai-sdk",
         "mcp_types": "mcp",
+        "multidict": "aiohttp",
         "pydantic_core": "pydantic",
         "referencing": "jsonschema",
         "sse_starlette": "mcp",
