@@ -16,6 +16,7 @@ from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
+from antiphon.stores.memory.shares import MemoryShareStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.search_tokenizer import (
     MAX_TERM_COUNT,
@@ -238,6 +239,7 @@ class MemoryStore:
                 lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
             ),
             health=MemoryHealth(),
+            shares=MemoryShareStore(clock),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

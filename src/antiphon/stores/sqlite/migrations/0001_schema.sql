@@ -113,6 +113,22 @@ CREATE TABLE api_keys (
     revoked_at REAL
 ) WITHOUT ROWID;
 
+-- Links that show a chain to whoever has them, by the SHA-256 of each one's secret.
+CREATE TABLE shares (
+    id TEXT PRIMARY KEY,
+    sha256 BLOB NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    -- 16 bytes of the response that the chain ends with
+    response_id BLOB NOT NULL,
+    created_at REAL NOT NULL,
+    -- NULL: until it is revoked
+    expires_at REAL
+) WITHOUT ROWID;
+
+CREATE INDEX shares_recent ON shares (tenant, created_at, id);
+
+CREATE INDEX shares_expiry ON shares (expires_at) WHERE expires_at IS NOT NULL;
+
 -- Idempotency: what keys were used for in the last day, by the SHA-256 of each.
 -- result_id NULL: reserved, not completed yet.
 CREATE TABLE idempotency_records (
