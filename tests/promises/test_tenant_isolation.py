@@ -15,6 +15,7 @@ from antiphon.api.http.app import HttpApp, create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.ids import completion_id_of, item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
+from antiphon.core.share_secrets import new_share_id
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore
@@ -53,6 +54,7 @@ class Ids(NamedTuple):
     conversation_item: str
     completion: str
     chat: str
+    share: str
 
 
 MISSING = Ids(
@@ -63,6 +65,7 @@ MISSING = Ids(
     item_id(new_response_id(), "message", 0),
     completion_id_of(new_response_id()),
     f"chat_{new_response_id()[5:]}",
+    new_share_id(),
 )
 
 
@@ -113,6 +116,7 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
         first,
         completion,
         chat,
+        owner.request("POST", "/v1/shares", {"response_id": response}).json["id"],
     )
 
 
@@ -154,8 +158,10 @@ def _paths(template: str, ids: Ids) -> list[str]:
     names = [ids.completion if is_chat else ids.response, ids.conversation]
     if template.startswith("/v1/chats"):
         names = [ids.chat, ids.response, ids.conversation]
+    if template.startswith("/v1/shares"):
+        names = [ids.share, ids.response]
     if "{id}" not in template:
-        if template in ("/v1/responses", "/v1/conversations", "/v1/chats"):
+        if template in ("/v1/responses", "/v1/conversations", "/v1/chats", "/v1/shares"):
             return [template, *(f"{template}?after={name}" for name in names)]
         return [template]
     items = [ids.item, ids.conversation_item] if "{item}" in template else [""]
@@ -170,6 +176,8 @@ def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]
     if method != "POST":
         return [None]
     said = [{"role": "user", "content": "Hi"}]
+    if template == "/v1/shares":
+        return [{"response_id": one} for one in (ids.response, ids.completion, ids.conversation)]
     if template.startswith("/v1/chat/completions/"):
         return [{"metadata": {"a": "b"}}]
     if template.startswith("/v1/conversations"):
@@ -246,6 +254,7 @@ def test_requests_cover_every_endpoint(shared_server: SharedServer) -> None:
             kind = "conversation" if "conversations" in template else "response"
             kind = "completion" if template.startswith("/v1/chat/") else kind
             kind = "chat" if template.startswith("/v1/chats/") else kind
+            kind = "share" if template.startswith("/v1/shares/") else kind
             start = f"{method} {template.replace('{id}', kind)}"
             assert any(what.startswith(start) for what in found), start
 
@@ -258,6 +267,7 @@ def _everything(shared_server: SharedServer) -> list[bytes]:
             "/v1/responses",
             "/v1/conversations",
             "/v1/chats",
+            "/v1/shares",
             f"/v1/conversations/{ids.conversation}/items",
             f"/v1/responses/{ids.response}/input_items",
             f"/v1/chat/completions/{ids.completion}",

@@ -17,6 +17,7 @@ from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
+from antiphon.turn.transfer_protocols import ShareStore
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -450,3 +451,4 @@ class Stores(msgspec.Struct, frozen=True):
     search: SearchIndex
     health: StoreHealth
     chats: ChatStore
+    shares: ShareStore

@@ -37,6 +37,7 @@ from antiphon.stores.sqlite.reader import (
 )
 from antiphon.stores.sqlite.response_index import SqliteResponseIndex
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
+from antiphon.stores.sqlite.shares import SqliteShareStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn, RecentThread, StoredTurn, Stores, Window
 
@@ -118,6 +119,7 @@ class SqliteStore:
             search=self._search,
             health=database,
             chats=SqliteChatStore(database),
+            shares=SqliteShareStore(database),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
