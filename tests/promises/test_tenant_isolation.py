@@ -173,7 +173,7 @@ def _paths(template: str, ids: Ids) -> list[str]:
 
 
 def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]:
-    if method != "POST":
+    if method != "POST" or template.endswith("/cancel"):
         return [None]
     said = [{"role": "user", "content": "Hi"}]
     if template == "/v1/shares":
@@ -185,8 +185,6 @@ def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]
         return [*named, {"items": said, "metadata": {}}] if "{id}" in template else [*named]
     if template.startswith("/v1/chats"):
         return [{"title": "A title"}]
-    if template.endswith("/cancel"):
-        return [None]
     more: list[dict[str, Any]] = [{}, {"stream": True}, {"store": False}, {"background": True}]
     return [{"model": "scripted", **body, **extra} for body in bodies(ids) for extra in more]
 
