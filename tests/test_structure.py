@@ -170,9 +170,9 @@ def test_what_is_required_is_what_is_imported() -> None:
     ]
     required = {re.split(r"[<>=; \[]", line)[0].replace("-", "_") for line in lines}
     module_names = {
-        "markdown_it_py": "markdown_it",
         "python_dotenv": "dotenv",
         "backports.zstd": "backports",
+        "markdown_it_py": "markdown_it",
     }
     required = {module_names.get(name, name) for name in required}
     imported = {
@@ -188,6 +188,7 @@ def test_what_is_required_is_what_is_imported() -> None:
         "google": "xai-sdk",
         "grpc": "xai-sdk",
         "mcp_types": "mcp",
+        "multidict": "aiohttp",
         "pydantic_core": "pydantic",
         "referencing": "jsonschema",
         "sse_starlette": "mcp",

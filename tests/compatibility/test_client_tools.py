@@ -78,7 +78,7 @@ STARTS: dict[str, tuple[list[Any], list[str]]] = {
     "tool-tool_search": ([LOOKUP, {"type": "tool_search"}], ["lookup"]),
     "tool_search-of-client": (
         [LOOKUP, {"type": "tool_search", "execution": "client", "parameters": {}}],
-        ["lookup"],
+        ["lookup", "tool_search"],
     ),
     "tool-image_generation": ([LOOKUP, {"type": "image_generation"}], ["lookup"]),
     "tool-file-search": (

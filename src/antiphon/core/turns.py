@@ -52,7 +52,8 @@ class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``name`` is what models call it. In a ``namespace`` its client calls it ``local_name``.
     ``is_custom``: its input is one text instead of JSON, and ``format`` says of which form
-    (``core.tool_definitions``).
+    (``core.tool_definitions``). ``is_search``: it finds more tools, and its calls are items of
+    their own (``core.foreign_items``).
     """
 
     name: str
@@ -63,6 +64,7 @@ class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
     local_name: str | None = None
     is_custom: bool = False
     format: dict[str, Any] | None = None
+    is_search: bool = False
 
 
 class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):

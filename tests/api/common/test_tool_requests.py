@@ -11,7 +11,7 @@ from openai.types.responses import Tool, ToolChoiceAllowed, ToolChoiceFunction, 
 from openai.types.responses.tool_choice_options import ToolChoiceOptions
 from pydantic import TypeAdapter
 
-from antiphon.api.common.tool_requests import choice_body, tool_bodies
+from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.http.responses_codec import decode_request
 from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.secrets import Secret

@@ -14,12 +14,11 @@ import msgspec
 
 from antiphon.api.common.body import RequestDecoder, check_depth, drop_nulls
 from antiphon.api.common.input_items import DecodedInput, decode_items
+from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.common.tool_requests import (
     DecodedTools,
-    choice_body,
     decode_tools,
     parse_tools,
-    tool_bodies,
 )
 from antiphon.api.http.item_bodies import output_items
 from antiphon.core.items import Item, Message

@@ -20,6 +20,7 @@ from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.reasoning_sidecar import (
     FIELDS_KEY,
     ITEMS_KEY,
+    NATIVE_KEY,
     PHASE_KEY,
     REASONING_KEY,
     UNCOMMON_MARK,
@@ -63,16 +64,26 @@ class MessageFunction(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class MessageToolCall(msgspec.Struct, frozen=True, rename={"provider_fields": FIELDS_KEY}):
+class MessageToolCall(
+    msgspec.Struct,
+    frozen=True,
+    rename={"provider_fields": FIELDS_KEY, "native_item": NATIVE_KEY},
+):
     id: str
     function: MessageFunction
     provider_fields: ProviderFields | None = None
+    native_item: dict[str, Any] | None = None
 
 
 class ChatMessage(
     msgspec.Struct,
     frozen=True,
-    rename={"reasoning": REASONING_KEY, "phase": PHASE_KEY, "items_behind": ITEMS_KEY},
+    rename={
+        "reasoning": REASONING_KEY,
+        "phase": PHASE_KEY,
+        "items_behind": ITEMS_KEY,
+        "native_item": NATIVE_KEY,
+    },
 ):
     role: str
     content: str | list[MessagePart] | None = None
@@ -82,6 +93,8 @@ class ChatMessage(
     reasoning: tuple[ReasoningSidecar, ...] = ()
     items_behind: tuple[dict[str, Any], ...] = ()
     phase: Phase | None = None
+    #: The item that it is a view of (``core.reasoning_sidecar``).
+    native_item: dict[str, Any] | None = None
 
 
 decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode

@@ -253,6 +253,9 @@ def _message_items(message: ChatMessage, origin: str | None, ids: _CallIds) -> I
     match message.role:
         case "assistant":
             yield from _assistant_items(message, origin, ids)
+        case "tool" if message.native_item is not None:
+            # It is a part of its call's item.
+            pass
         case "tool":
             given = message.tool_call_id or ""
             kind = "custom_tool_call" if given in ids.custom_ids else "function_call"
@@ -279,6 +282,9 @@ def _assistant_items(
         yield item if message.phase is None else {**item, "phase": message.phase}
     for position, call in enumerate(message.tool_calls or (), 1):
         yield from _reasoning_items(reasoning, position)
+        if call.native_item is not None:
+            yield call.native_item
+            continue
         yield {**_call_fields(call, origin), **_call_item(call, ids)}
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
-from typing import Protocol
-
-import aiohttp
+from typing import Final, Protocol
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
+from antiphon.models.openai.upstream_connection import HttpResponse
+from antiphon.models.openai.upstream_errors import (
+    CLIENT_ERRORS,
+    ErrorMapper,
+    Unreadable,
+    incomplete_stream,
+)
 from antiphon.models.retry import AttemptError
 
 #: How much of an error body is read, in bytes, and for how long, in seconds.
@@ -64,7 +69,7 @@ class UpstreamResponse:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, errors: ErrorMapper, response_parser: ResponseParser
+        self, response: HttpResponse, errors: ErrorMapper, response_parser: ResponseParser
     ) -> None:
         self.is_complete = False
         self.response = response
@@ -141,6 +146,8 @@ class UpstreamResponse:
 
     def _finish(self) -> list[Delta]:
         parser = self._response_parser
+        if parser.finish_reason is None and _ERROR_WORDS.search(self._framing.plain_words):
+            parser.error = parser.error or incomplete_stream()
         batch = parser.finish()
         has_output = self._has_output or any(type(one) not in _END_DELTAS for one in batch)
         if parser.done and parser.finish_reason is None and not has_output:
@@ -185,9 +192,9 @@ class ConnectionDrainer:
     """
 
     def __init__(self) -> None:
-        self._timers: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
+        self._timers: dict[HttpResponse, asyncio.TimerHandle] = {}
 
-    def add(self, response: aiohttp.ClientResponse) -> None:
+    def add(self, response: HttpResponse) -> None:
         loop = asyncio.get_running_loop()
         self._timers[response] = loop.call_later(_DRAIN_TIMEOUT, self._close_response, response)
 
@@ -196,12 +203,16 @@ class ConnectionDrainer:
             timer.cancel()
             self._close_response(response)
 
-    def _close_response(self, response: aiohttp.ClientResponse) -> None:
+    def _close_response(self, response: HttpResponse) -> None:
         del self._timers[response]
         response.close()
 
 
-async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
+#: What a text in place of an event says, where it is no sign of life.
+_ERROR_WORDS: Final = re.compile(rb"error|exception|traceback|failed", re.IGNORECASE)
+
+
+async def read_error_body(response: HttpResponse) -> bytes:
     """The body of an error response, as far as it arrives; closes the connection."""
     parts: list[bytes] = []
     try:
@@ -216,7 +227,7 @@ async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
         return b""
 
 
-async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def read_start(response: HttpResponse, max_bytes: int) -> bytes:
     """The body, cut off after ``max_bytes``; closes the connection.
 
     Raises what is in ``CLIENT_ERRORS``, and ``Unreadable``.
@@ -229,7 +240,7 @@ async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         raise Unreadable(str(error), b"") from None
 
 
-async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: list[bytes]) -> None:
+async def _read_start(response: HttpResponse, max_bytes: int, parts: list[bytes]) -> None:
     try:
         async for data in response.content.iter_any():
             parts.append(data)
@@ -239,6 +250,6 @@ async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: l
         response.close()
 
 
-def _decode_start(response: aiohttp.ClientResponse, parts: list[bytes], max_bytes: int) -> bytes:
+def _decode_start(response: HttpResponse, parts: list[bytes], max_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "")
     return decode_content(b"".join(parts), encoding, max_bytes)
