@@ -155,7 +155,8 @@ def _tokens(lexer: Lexer, text: str, stack: list[str]) -> Iterator[tuple[Any, st
         yield from found
         return
     # The loop of RegexLexer.get_tokens_unprocessed, but that it keeps its stack.
-    states, at, source = lexer._tokens, 0, text + "\n"
+    states: Any = lexer._tokens  # type: ignore[attr-defined]
+    at, source = 0, text + "\n"
     while at < len(source):
         for match_at, action, new_state in states[stack[-1]]:
             found_at = match_at(source, at)
@@ -181,8 +182,8 @@ def _values(lexer: Lexer, action: Any, found: Any, end: int) -> Iterator[tuple[A
             yield action, value
         return
     for start, kind, value in action(lexer, found):
-        if kept := value[: max(0, end - start)]:
-            yield kind, kept
+        if shown := value[: max(0, end - start)]:
+            yield kind, shown
 
 
 def _move(stack: list[str], new_state: Any) -> None:

@@ -90,15 +90,15 @@ def join_spans(spans: Iterable[Span]) -> Line:
 
 def crop(line: Iterable[Span], width: int) -> Line:
     """As much of a line as fits into ``width`` columns."""
-    kept: list[Span] = []
+    cropped: list[Span] = []
     for span in line:
         for end, char in enumerate(span.text):
             width -= char_width(char)
             if width < 0:
-                kept.append(Span(span.text[:end], span.style, span.link))
-                return join_spans(kept)
-        kept.append(span)
-    return join_spans(kept)
+                cropped.append(Span(span.text[:end], span.style, span.link))
+                return join_spans(cropped)
+        cropped.append(span)
+    return join_spans(cropped)
 
 
 def split_common(old: Line, new: Line) -> tuple[Line, Line, Line]:
