@@ -14,8 +14,10 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
+from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
+from antiphon.stores.memory.shares import MemoryShareStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.search_tokenizer import (
     MAX_TERM_COUNT,
@@ -238,6 +240,8 @@ class MemoryStore:
                 lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
             ),
             health=MemoryHealth(),
+            chats=MemoryChatStore(turns, self._conversations),
+            shares=MemoryShareStore(clock),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
