@@ -15,6 +15,7 @@ from antiphon.api.http.app import HttpApp, create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.ids import completion_id_of, item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
+from antiphon.core.share_secrets import new_share_id
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore
@@ -52,6 +53,7 @@ class Ids(NamedTuple):
     approval: str
     conversation_item: str
     completion: str
+    share: str
 
 
 MISSING = Ids(
@@ -61,6 +63,7 @@ MISSING = Ids(
     item_id(new_response_id(), "mcp_approval_request", 1),
     item_id(new_response_id(), "message", 0),
     completion_id_of(new_response_id()),
+    new_share_id(),
 )
 
 
@@ -108,6 +111,7 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
         item_id(waiting, "mcp_approval_request", 1),
         first,
         completion,
+        owner.request("POST", "/v1/shares", {"response_id": response}).json["id"],
     )
 
 
@@ -147,8 +151,10 @@ def requests_with_ids(ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | Non
 def _paths(template: str, ids: Ids) -> list[str]:
     is_chat = template.startswith("/v1/chat/")
     names = [ids.completion if is_chat else ids.response, ids.conversation]
+    if template.startswith("/v1/shares"):
+        names = [ids.share, ids.response]
     if "{id}" not in template:
-        if template in ("/v1/responses", "/v1/conversations"):
+        if template in ("/v1/responses", "/v1/conversations", "/v1/shares"):
             return [template, *(f"{template}?after={name}" for name in names)]
         return [template]
     items = [ids.item, ids.conversation_item] if "{item}" in template else [""]
@@ -163,6 +169,8 @@ def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]
     if method != "POST":
         return [None]
     said = [{"role": "user", "content": "Hi"}]
+    if template == "/v1/shares":
+        return [{"response_id": one} for one in (ids.response, ids.completion, ids.conversation)]
     if template.startswith("/v1/chat/completions/"):
         return [{"metadata": {"a": "b"}}]
     if template.startswith("/v1/conversations"):
@@ -236,6 +244,7 @@ def test_requests_cover_every_endpoint(shared_server: SharedServer) -> None:
         for method in methods:
             kind = "conversation" if "conversations" in template else "response"
             kind = "completion" if template.startswith("/v1/chat/") else kind
+            kind = "share" if template.startswith("/v1/shares/") else kind
             start = f"{method} {template.replace('{id}', kind)}"
             assert any(what.startswith(start) for what in found), start
 
@@ -247,6 +256,7 @@ def _everything(shared_server: SharedServer) -> list[bytes]:
         for path in (
             "/v1/responses",
             "/v1/conversations",
+            "/v1/shares",
             f"/v1/conversations/{ids.conversation}/items",
             f"/v1/responses/{ids.response}/input_items",
             f"/v1/chat/completions/{ids.completion}",

@@ -23,6 +23,8 @@ MARK = "# loaded on first use"
 SERVICE = {
     "antiphon.turn.service",
     "antiphon.turn.conversations",
+    "antiphon.turn.shares",
+    "antiphon.turn.transfer_protocols",
     "antiphon.turn.turn_reader",
     "antiphon.turn.running_turns",
     "antiphon.turn.replay",
@@ -30,7 +32,11 @@ SERVICE = {
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
 }
-PROTOCOLS = {"antiphon.turn.protocols", "antiphon.turn.store_protocols"}
+PROTOCOLS = {
+    "antiphon.turn.protocols",
+    "antiphon.turn.store_protocols",
+    "antiphon.turn.transfer_protocols",
+}
 CORE = {"antiphon.core", "antiphon.errors"}
 TRANSFER = {"antiphon.transfer"}
 API = (
@@ -110,6 +116,7 @@ SAME_FILE = {
     "model.py": "a provider's implementation of the model protocol",
     "options.py": "options that several entry points take",
     "responses.py": "the Responses API: served, and called",
+    "shares.py": "shared links: the service, the stores, the endpoints",
     "server.py": "a server that listens until it is told to stop",
     "store.py": "an implementation of the store protocol",
     "turn_execution.py": "one turn run to its end for a caller",

@@ -166,7 +166,7 @@ class SourceChatBuilder:
             waiting = [msgspec.structs.replace(self._messages[name], parent=None)]
 
 
-def said(role: Role, parts: Sequence[Part]) -> tuple[Item, ...]:
+def message_of(role: Role, parts: Sequence[Part]) -> tuple[Item, ...]:
     """A message of parts, those without words left out; nothing where none is left."""
     parts = [part for part in parts if not isinstance(part, InputText | OutputText) or part.text]
     if not parts:

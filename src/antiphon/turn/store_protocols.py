@@ -16,6 +16,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
+from antiphon.turn.transfer_protocols import ShareStore
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -446,3 +447,4 @@ class Stores(msgspec.Struct, frozen=True):
     idempotency: IdempotencyStore
     search: SearchIndex
     health: StoreHealth
+    shares: ShareStore

@@ -24,7 +24,9 @@ from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
-from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path
+from antiphon.api.http.route import Endpoints
+from antiphon.api.http.routes import ROUTES, handlers_by_path
+from antiphon.api.http.shares import ShareEndpoints
 from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
 from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.websocket import WebSocketEndpoint
@@ -33,6 +35,7 @@ from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
+from antiphon.turn.shares import ShareService
 from antiphon.turn.store_protocols import ApiKeyStore, StoreHealth
 
 
@@ -100,6 +103,7 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
+        shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,
         xai=xai,

@@ -249,6 +249,13 @@ def _response_schemas() -> Schema:
             "created_at": _INTEGER,
             "excerpt": _STRING,
         },
+        "Share": {
+            "id": _STRING,
+            "object": _STRING,
+            "response_id": _STRING,
+            "created_at": _INTEGER,
+            "expires_at": {},
+        },
         "Deleted": {"id": _STRING, "object": _STRING, "deleted": {"const": True}},
         "Compaction": {
             "id": _STRING,
@@ -278,6 +285,7 @@ def _response_schemas() -> Schema:
         "ResponseList": {**listed, "data": _array("Response")},
         "ItemList": {**listed, "data": _array("Item")},
         "ConversationList": {**listed, "data": _array("Conversation", "Hit")},
+        "ShareList": {**listed, "data": _array("Share")},
         "Message": {},
     }
     return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error_schema()}

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from antiphon.models.openai.lenient_json import decode_lenient
+from antiphon.models.openai.lenient_json import decode_lenient, wrapped_object
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -138,7 +138,9 @@ def decode_answer_leniently(data: bytes) -> Completion:
     completion = _convert(value, Completion)
     choices: Any = completion.choices
     if isinstance(choices, dict):
-        choices = [choices]
+        # One by itself, or several by their numbers.
+        is_choice = any(name in choices for name in Choice.__struct_fields__)
+        choices = [choices] if is_choice else list(choices.values())
     completion.choices = [
         _convert_choice(one) for one in (choices if isinstance(choices, list) else ()) if one
     ]
@@ -166,6 +168,13 @@ def _convert(value: Any, kind: type[_Struct]) -> _Struct:
     if not isinstance(value, dict):
         return kind()
     return kind(**{name: value[name] for name in kind.__struct_fields__ if name in value})
+
+
+def find_answer(data: bytes) -> bytes | None:
+    """The answer within an object that a gateway put around it; None: there is none."""
+    value = decode_lenient(data)
+    inner = wrapped_object(value, "choices") if isinstance(value, dict) else None
+    return None if inner is None else msgspec.json.encode(inner)
 
 
 def find_error(answer: Completion, data: bytes) -> bytes | None:

@@ -31,12 +31,14 @@ from antiphon.models.openai.chat_completions_answer import (
     decode_answer,
     decode_answer_leniently,
     decode_plain_chunk,
+    find_answer,
     find_error,
 )
 from antiphon.models.openai.lenient_json import count_of_value, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
 from antiphon.models.openai.sse import DECODE_ERRORS
-from antiphon.models.openai.tool_call_assembly import ToolCallAssembler, read_fragments
+from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
+from antiphon.models.openai.tool_call_fragments import read_fragments
 from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
@@ -46,7 +48,8 @@ _FINISH_PATTERNS: Final = [
     (re.compile(pattern), meaning)
     for pattern, meaning in (
         (r"error|abort|fail|cancel|insufficient|malformed|timeout|timed_out|overload|unavailable"
-         r"|interrupt|disconnect|exhausted|quota|rate_limit|crash|exception|killed", "error"),
+         r"|interrupt|preempt|evict|disconnect|exhausted|quota|rate_limit|crash|exception"
+         r"|killed", "error"),
         (r"filter|safety|sensitive|recitation|prohibited|block|spii|moderat|guardrail|policy"
          r"|refus|flagged|risk", "content_filter"),
         (r"length|max_|maxtok|limit|context_window|truncat|incomplete|partial", "length"),
@@ -203,6 +206,8 @@ class ChatCompletionsParser:
                 answer = decode_answer(data)
             except DECODE_ERRORS:
                 answer = decode_answer_leniently(data)
+            if answer.choices is None and (inner := find_answer(data)) is not None:
+                data, answer = inner, decode_answer_leniently(inner)
             if answer.usage is not None:
                 self._add_usage(answer.usage)
             choice: Choice | None = None
@@ -305,6 +310,8 @@ class ChatCompletionsParser:
         calls = self._tool_calls
         fragments = read_fragments(message.tool_calls, self._fields.call_fields)
         function = message.function_call
+        if isinstance(function, list) and function:
+            function = function[0]
         if isinstance(function, dict) and all(one.is_stub for one in fragments):
             legacy = {"index": 0, "function": function}
             fragments = read_fragments(legacy, self._fields.call_fields)

@@ -9,96 +9,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import msgspec
 
-from antiphon.core.custom_tool_input import INPUT_END, INPUT_START, escape_input
+from antiphon.core.custom_tool_input import INPUT_END, INPUT_START
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.models.openai.chat_completions_answer import PlainCall
-from antiphon.models.openai.lenient_json import count_of_value, name_of_value
 from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.tool_call_fragments import (
+    LONGEST_BLANK,
+    NO_ARGUMENTS,
+    ToolCallFragment,
+    is_blank,
+    normalize_arguments,
+)
 
-#: Arguments that hold none, without white space, and beginnings of such.
-_NO_ARGUMENTS = frozenset(("", "{}", "null", "[]", '""'))
-_MAYBE_NO_ARGUMENTS = _NO_ARGUMENTS | {"{"}
-_LONGEST_BLANK = 64
+#: Beginnings of arguments that hold none.
+_MAYBE_NO_ARGUMENTS = NO_ARGUMENTS | {"{"}
 #: What may stand between two objects.
 _SEPARATORS = " \t\r\n,;"
 _OPENING = re.compile(r"[{\[\\]")
 _STRUCTURE = re.compile(r'\\(?s:.)?|["{}\[\]]')
-
-
-class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
-    """One entry of ``tool_calls``, with its marks where it has them.
-
-    ``is_custom``: ``arguments`` are a piece of a custom tool's text, as it stands in JSON.
-    """
-
-    index: int | None
-    id: str
-    name: str
-    arguments: str
-    provider_fields: ProviderFields | None = None
-    is_custom: bool = False
-
-    @property
-    def is_stub(self) -> bool:
-        """Whether it adds nothing to a call."""
-        return not self.name and is_blank(self.arguments)
-
-
-def read_fragments(
-    tool_calls: Any,
-    fields_of: Callable[[Mapping[str, Any]], ProviderFields | None] = lambda entry: None,
-) -> list[ToolCallFragment]:
-    """The entries of ``tool_calls``: a list, one entry, or an object of entries.
-
-    ``fields_of`` gives what stands beside the call in an entry.
-    """
-    if isinstance(tool_calls, dict):
-        is_entry = any(name in tool_calls for name in ("function", "custom", "name", "arguments"))
-        tool_calls = [tool_calls] if is_entry else list(tool_calls.values())
-    if not isinstance(tool_calls, list):
-        return []
-    return [_read_fragment(one, fields_of(one)) for one in tool_calls if isinstance(one, dict)]
-
-
-def _read_fragment(
-    entry: dict[str, Any], provider_fields: ProviderFields | None
-) -> ToolCallFragment:
-    function, custom = entry.get("function"), entry.get("custom")
-    fields = function if isinstance(function, dict) else entry
-    is_custom = fields is entry and isinstance(custom, dict)
-    if isinstance(custom, dict) and is_custom:
-        fields = custom
-    name = function if isinstance(function, str) else fields.get("name")
-    arguments = _arguments_text(fields.get("input" if is_custom else "arguments"))
-    return ToolCallFragment(
-        index if type(index := entry.get("index")) is int else count_of_value(index),
-        name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
-        # No name has white space around it, or in it.
-        name.strip() if isinstance(name, str) else "",
-        escape_input(arguments) if is_custom else arguments,
-        provider_fields,
-        is_custom,
-    )
-
-
-def _arguments_text(arguments: Any) -> str:
-    """A string by the specification, but servers send objects and null too."""
-    if isinstance(arguments, str):
-        return arguments
-    if arguments is None or isinstance(arguments, bool):
-        return ""
-    return msgspec.json.encode(arguments).decode()
-
-
-def is_blank(arguments: str) -> bool:
-    """Whether arguments hold none: an empty object, or less."""
-    return len(arguments) <= _LONGEST_BLANK and "".join(arguments.split()) in _NO_ARGUMENTS
 
 
 class _JsonEnd:
@@ -173,14 +106,14 @@ class _Call:
 
     @property
     def is_blank(self) -> bool:
-        return not self.sent_pieces and self._size <= _LONGEST_BLANK and is_blank(self.arguments)
+        return not self.sent_pieces and self._size <= LONGEST_BLANK and is_blank(self.arguments)
 
     @property
     def has_sendable_arguments(self) -> bool:
         """Whether the arguments will stay as they are: some may still be replaced at the end."""
         if self.sent_pieces or not self.pieces:
             return bool(self.pieces)
-        if self._size <= _LONGEST_BLANK:
+        if self._size <= LONGEST_BLANK:
             text = "".join(self.arguments.split())
             return (
                 text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text) and text[0] != '"'
@@ -328,7 +261,7 @@ class ToolCallAssembler:
             if not is_cut:
                 call.close_input()
             if not is_cut and not call.sent_pieces:
-                call.pieces = [_normalize_arguments(call.arguments)]
+                call.pieces = [normalize_arguments(call.arguments)]
         for call in self._calls:
             self._send(call, out, is_final=True)
         return out
@@ -460,20 +393,6 @@ def _take_arguments(call: _Call, *, is_final: bool) -> str:
     text = "".join(call.pieces[call.sent_pieces :])
     call.sent_pieces = len(call.pieces)
     return text
-
-
-def _normalize_arguments(arguments: str) -> str:
-    """Arguments that are whole: none become an empty object, and an object in a string itself."""
-    if is_blank(arguments):
-        return "{}"
-    if arguments.startswith('"'):
-        try:
-            inner = msgspec.json.decode(arguments, type=str)
-            if isinstance(msgspec.json.decode(inner), dict):
-                return inner
-        except DECODE_ERRORS:
-            pass
-    return arguments
 
 
 def _is_same_json(one: str, other: str) -> bool:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
 from antiphon.models.openai.upstream_connection import HttpResponse
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
+from antiphon.models.openai.upstream_errors import (
+    CLIENT_ERRORS,
+    ErrorMapper,
+    Unreadable,
+    incomplete_stream,
+)
 from antiphon.models.retry import AttemptError
 
 #: How much of an error body is read, in bytes, and for how long, in seconds.
@@ -139,6 +145,8 @@ class UpstreamResponse:
 
     def _finish(self) -> list[Delta]:
         parser = self._response_parser
+        if parser.finish_reason is None and _ERROR_WORDS.search(self._framing.plain_words):
+            parser.error = parser.error or incomplete_stream()
         batch = parser.finish()
         has_output = self._has_output or any(type(one) not in _END_DELTAS for one in batch)
         if parser.done and parser.finish_reason is None and not has_output:
@@ -191,6 +199,10 @@ class ConnectionDrainer:
     def _close_response(self, response: HttpResponse) -> None:
         del self._timers[response]
         response.close()
+
+
+#: What a text in place of an event says, where it is no sign of life.
+_ERROR_WORDS: Final = re.compile(rb"error|exception|traceback|failed", re.IGNORECASE)
 
 
 async def read_error_body(response: HttpResponse) -> bytes:

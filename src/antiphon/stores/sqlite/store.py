@@ -36,6 +36,7 @@ from antiphon.stores.sqlite.reader import (
 )
 from antiphon.stores.sqlite.response_index import SqliteResponseIndex
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
+from antiphon.stores.sqlite.shares import SqliteShareStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn, RecentThread, StoredTurn, Stores, Window
 
@@ -116,6 +117,7 @@ class SqliteStore:
             idempotency=SqliteIdempotencyStore(database),
             search=self._search,
             health=database,
+            shares=SqliteShareStore(database),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -27,7 +27,7 @@ from antiphon.transfer.source_chat import (
     SourceChatBuilder,
     SourceMessage,
     image_part,
-    said,
+    message_of,
     text_part,
     thought,
     tool_call,
@@ -123,7 +123,7 @@ class _ChatGptReader:
         if role == "assistant" and recipient not in {"", "all"}:
             return self._tool_call(name, recipient, content)
         known = _ROLES.get(role, "user")
-        return said(known, self._parts(content, known, metadata))
+        return message_of(known, self._parts(content, known, metadata))
 
     def _tool_call(self, name: str, recipient: str, content: Json) -> tuple[Item, ...]:
         text = "\n".join(

@@ -26,7 +26,7 @@ from antiphon.transfer.source_chat import (
     attached_text,
     image_of_url,
     image_part,
-    said,
+    message_of,
     text_part,
     thought,
     tool_call,
@@ -186,5 +186,5 @@ class _ClaudeMessageReader:
 
     def _flush(self) -> None:
         """End the message that the parts so far are."""
-        self._items += said(self._role, self._parts)
+        self._items += message_of(self._role, self._parts)
         self._parts = []

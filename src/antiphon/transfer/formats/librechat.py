@@ -22,7 +22,7 @@ from antiphon.transfer.source_chat import (
     SourceMessage,
     image_of_url,
     image_part,
-    said,
+    message_of,
     text_part,
     thought,
     tool_call,
@@ -98,10 +98,10 @@ def _items(
     for index, part in enumerate(objects_at(message, "content")):
         kind = text_at(part, "type")
         if kind == "think":
-            items += said(role, parts) + thought(_words(part, "think"))
+            items += message_of(role, parts) + thought(_words(part, "think"))
             parts = []
         elif kind == "tool_call":
-            items += [*said(role, parts), *_call(f"librechat {name} {index}", part)]
+            items += [*message_of(role, parts), *_call(f"librechat {name} {index}", part)]
             parts = []
         elif text := _words(part, "text"):
             parts.append(text_part(role, text))
@@ -113,7 +113,7 @@ def _items(
         parts.append(text_part(role, text))
     for file in objects_at(message, "files") + objects_at(message, "attachments"):
         parts += _image(file, builder, read_file)
-    return (*items, *said(role, parts))
+    return (*items, *message_of(role, parts))
 
 
 def _words(part: Json, field: str) -> str:

@@ -21,7 +21,7 @@ from antiphon.transfer.source_chat import (
     SourceMessage,
     attached_text,
     image_of_url,
-    said,
+    message_of,
     text_part,
     thought,
     tool_call,
@@ -90,7 +90,7 @@ def _items(
     items: list[Item] = []
     if known == "assistant":
         items += thought(text_at(message, "reasoningContent", "thinking", "reasoning_content"))
-    items += said(known, parts)
+    items += message_of(known, parts)
     for number, one in enumerate(_tool_calls(message)):
         function = object_at(one, "function")
         arguments = to_json_text(function.get("arguments") or {})

@@ -24,7 +24,7 @@ from antiphon.transfer.source_chat import (
     SourceChatBuilder,
     SourceMessage,
     image_of_url,
-    said,
+    message_of,
     text_part,
     thought,
     tool_call,
@@ -118,7 +118,7 @@ class _MessagesReader:
         items: list[Item] = []
         if known == "assistant":
             items += thought(text_at(message, "reasoning_content", "reasoning", "thinking"))
-        items += said(known, self._parts(message, known))
+        items += message_of(known, self._parts(message, known))
         calls = objects_at(message, "tool_calls")
         if function := object_at(message, "function_call"):
             calls = [*calls, {"function": function}]

@@ -26,7 +26,7 @@ from antiphon.transfer.source_chat import (
     SourceMessage,
     image_of_url,
     image_part,
-    said,
+    message_of,
     text_part,
     thought,
     tool_call,
@@ -114,11 +114,11 @@ def _items(
         return (call, tool_output(call, [InputText(content)]))
     images = _images(message, builder, read_file)
     if known != "assistant":
-        return said(known, [text_part(known, content), *images])
+        return message_of(known, [text_part(known, content), *images])
     items: list[Item] = [
         *thought(text_at(message, "reasoning_content", "reasoning")),
         *_answer(name, content),
-        *said(known, images),
+        *message_of(known, images),
     ]
     if error := object_at(message, "error"):
         builder.skip(f"an error in place of an answer: {text_at(error, 'content')[:60]}")
@@ -130,7 +130,9 @@ def _answer(name: str, content: str) -> list[Item]:
     items: list[Item] = []
     at = 0
     for number, found in enumerate(_DETAILS.finditer(content)):
-        items += said("assistant", [text_part("assistant", content[at : found.start()].strip())])
+        items += message_of(
+            "assistant", [text_part("assistant", content[at : found.start()].strip())]
+        )
         at = found.end()
         attributes = {key: html.unescape(it) for key, it in _ATTRIBUTE.findall(found[2])}
         body = html.unescape(_SUMMARY.sub("", found[3]))
@@ -147,7 +149,7 @@ def _answer(name: str, content: str) -> list[Item]:
         if result:
             items.append(tool_output(call, [InputText(result)]))
     rest = content[at:].strip() if at else content
-    return [*items, *said("assistant", [text_part("assistant", rest)])]
+    return [*items, *message_of("assistant", [text_part("assistant", rest)])]
 
 
 def _images(message: Json, builder: SourceChatBuilder, read_file: FileReader) -> list[Part]:
