@@ -14,6 +14,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
+from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.shares import MemoryShareStore
@@ -239,6 +240,7 @@ class MemoryStore:
                 lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
             ),
             health=MemoryHealth(),
+            chats=MemoryChatStore(turns, self._conversations),
             shares=MemoryShareStore(clock),
         )
 
