@@ -17,7 +17,7 @@ UV := .make/uv/bin/uv
 export UV_SYSTEM_CERTS := 1
 CLIENTS := .make/clients
 AGENTS := tests/clients/agents
-PYTHON_CLIENTS := agents kernel
+PYTHON_CLIENTS := agents kernel proxy
 
 # What may differ between Pythons: rules, tools, stores and the blocking interface. No model is
 # loaded, no server of another program is started.
@@ -25,7 +25,7 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench lock lock-clients clean
+.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench bench-scale lock lock-clients vendor clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
@@ -36,9 +36,11 @@ help:
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
 	@echo "make bench   measure"
+	@echo "make bench-scale  measure at a million turns; some fifteen minutes"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the pages and the API reference as a site, in .make/site"
 	@echo "make lock    choose the newest allowed versions for constraints.txt"
+	@echo "make vendor  remake the page's third-party modules from npm, as their lock file says"
 	@echo "make clean   remove .venv* and caches"
 
 setup: $(STAMP)
@@ -119,6 +121,10 @@ docs: setup
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
+# Its results go to a folder of their own: those of `make bench` stay.
+bench-scale: setup
+	$(BIN)/python -m bench million --out .make/bench-scale $(ARGS)
+
 # For all platforms and Pythons at once, which `pip freeze` cannot do.
 lock: | $(UV)
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --upgrade \
@@ -131,6 +137,12 @@ lock-clients: | $(UV)
 		--python-version 3.11 --upgrade --no-annotate --custom-compile-command "make lock-clients" \
 		$(AGENTS)/python/$$group.in --output-file $(AGENTS)/python/$$group.lock || exit; done
 	@cd $(AGENTS)/node && npm update --package-lock-only --ignore-scripts --no-audit --no-fund
+
+# The result is committed, so that neither an installation nor a test needs npm.
+vendor:
+	@rm -rf .make/page && mkdir -p .make/page && cp tests/page/npm/* .make/page/
+	@cd .make/page && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@cd .make/page && node vendor.mjs $(CURDIR)/.make/page $(CURDIR)/src/antiphon/web/vendor
 
 clean:
 	rm -rf .venv .venv-* .make .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -169,7 +169,11 @@ def test_what_is_required_is_what_is_imported() -> None:
         line for name, some in extras.items() if name != "all" for line in some
     ]
     required = {re.split(r"[<>=; \[]", line)[0].replace("-", "_") for line in lines}
-    module_names = {"python_dotenv": "dotenv", "backports.zstd": "backports"}
+    module_names = {
+        "python_dotenv": "dotenv",
+        "backports.zstd": "backports",
+        "markdown_it_py": "markdown_it",
+    }
     required = {module_names.get(name, name) for name in required}
     imported = {
         name.split(".")[0] for path in FILES for _, name in imports(ast.parse(path.read_text()))

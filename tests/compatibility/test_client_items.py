@@ -60,10 +60,6 @@ SILENT: dict[str, list[Json]] = {
         {"type": "tool_search_call", "call_id": None, "execution": "server", "arguments": {}},
         {"type": "tool_search_output", "call_id": None, "execution": "server", "tools": []},
     ],
-    "item-tool_search-client": [
-        {"type": "tool_search_call", "call_id": "t", "execution": "client", "arguments": {}},
-        {"type": "tool_search_output", "call_id": "t", "execution": "client", "tools": [LOOKUP]},
-    ],
     "item-additional_tools": [
         {"type": "additional_tools", "role": "developer", "tools": [LOOKUP, {"type": "shell"}]}
     ],
@@ -73,13 +69,12 @@ SILENT: dict[str, list[Json]] = {
     "reasoning-bare": [{"type": "reasoning"}],
     "reasoning-nulls": [{"type": "reasoning", "summary": None, "content": None, "status": None}],
     "reasoning-strings": [{"type": "reasoning", "summary": ["a"], "content": "b"}],
-    "code_interpreter_call": [
-        {"type": "code_interpreter_call", "id": "ci_1", "code": "1", "container_id": "c"}
-    ],
-    "image_generation_call": [{"type": "image_generation_call", "id": "ig_1", "result": "AA=="}],
+    "image_generation_call": [{"type": "image_generation_call", "id": "ig_1", "result": None}],
     "computer_call": [
         {"type": "computer_call", "call_id": "k", "action": {"type": "screenshot"}},
-        {"type": "computer_call_output", "call_id": "k", "output": {"image_url": PIXEL}},
+    ],
+    "x_search_call": [
+        {"type": "x_search_call", "id": "x_1", "status": "completed", "action": {"query": "q"}}
     ],
     "compaction_trigger": [{"type": "compaction_trigger"}],
     "output-without-call": [{"type": "local_shell_call_output", "id": "z", "output": "x"}],
@@ -175,6 +170,24 @@ PAIRED: dict[str, tuple[list[Json], list[str], str]] = {
         ],
         ["apply_patch", "ls"],
         "a.txt",
+    ),
+    "item-tool_search-client": (
+        [
+            {
+                "type": "tool_search_call",
+                "call_id": "t",
+                "execution": "client",
+                "arguments": {"query": "ls"},
+            },
+            {
+                "type": "tool_search_output",
+                "call_id": "t",
+                "execution": "client",
+                "tools": [{**LOOKUP, "description": "Finds a.txt"}],
+            },
+        ],
+        ["tool_search", '{"query":"ls"}'],
+        '{"name":"lookup","description":"Finds a.txt"}',
     ),
     "namespaced": (
         [{**CALL, "namespace": "files", "arguments": "ls"}, {**OUTPUT, "output": "a.txt"}],

@@ -15,6 +15,7 @@ from antiphon.api.http.app import HttpApp, create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.ids import completion_id_of, item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
+from antiphon.core.share_secrets import new_share_id
 from antiphon.core.turns import TurnRequest
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore
@@ -52,6 +53,8 @@ class Ids(NamedTuple):
     approval: str
     conversation_item: str
     completion: str
+    chat: str
+    share: str
 
 
 MISSING = Ids(
@@ -61,6 +64,8 @@ MISSING = Ids(
     item_id(new_response_id(), "mcp_approval_request", 1),
     item_id(new_response_id(), "message", 0),
     completion_id_of(new_response_id()),
+    f"chat_{new_response_id()[5:]}",
+    new_share_id(),
 )
 
 
@@ -94,6 +99,8 @@ def shared_server() -> Iterator[SharedServer]:
 
 def _things(server: ThreadServer, owner: Client) -> Ids:
     response = owner.respond("A secret").json["id"]
+    first_of_chat = owner.respond("A secret").json["id"]
+    chat = owner.get(f"/v1/chats/{first_of_chat}").json["id"]
     items = [{"role": "user", "content": "A secret"}]
     made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
     first = owner.get(f"/v1/conversations/{made}/items").json["data"][0]["id"]
@@ -108,6 +115,8 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
         item_id(waiting, "mcp_approval_request", 1),
         first,
         completion,
+        chat,
+        owner.request("POST", "/v1/shares", {"response_id": response}).json["id"],
     )
 
 
@@ -147,8 +156,12 @@ def requests_with_ids(ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | Non
 def _paths(template: str, ids: Ids) -> list[str]:
     is_chat = template.startswith("/v1/chat/")
     names = [ids.completion if is_chat else ids.response, ids.conversation]
+    if template.startswith("/v1/chats"):
+        names = [ids.chat, ids.response, ids.conversation]
+    if template.startswith("/v1/shares"):
+        names = [ids.share, ids.response]
     if "{id}" not in template:
-        if template in ("/v1/responses", "/v1/conversations"):
+        if template in ("/v1/responses", "/v1/conversations", "/v1/chats", "/v1/shares"):
             return [template, *(f"{template}?after={name}" for name in names)]
         return [template]
     items = [ids.item, ids.conversation_item] if "{item}" in template else [""]
@@ -160,16 +173,18 @@ def _paths(template: str, ids: Ids) -> list[str]:
 
 
 def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]:
-    if method != "POST":
+    if method != "POST" or template.endswith("/cancel"):
         return [None]
     said = [{"role": "user", "content": "Hi"}]
+    if template == "/v1/shares":
+        return [{"response_id": one} for one in (ids.response, ids.completion, ids.conversation)]
     if template.startswith("/v1/chat/completions/"):
         return [{"metadata": {"a": "b"}}]
     if template.startswith("/v1/conversations"):
         named = [{"items": [{"type": "item_reference", "id": ids.item}]}]
         return [*named, {"items": said, "metadata": {}}] if "{id}" in template else [*named]
-    if template.endswith("/cancel"):
-        return [None]
+    if template.startswith("/v1/chats"):
+        return [{"title": "A title"}]
     more: list[dict[str, Any]] = [{}, {"stream": True}, {"store": False}, {"background": True}]
     return [{"model": "scripted", **body, **extra} for body in bodies(ids) for extra in more]
 
@@ -236,6 +251,8 @@ def test_requests_cover_every_endpoint(shared_server: SharedServer) -> None:
         for method in methods:
             kind = "conversation" if "conversations" in template else "response"
             kind = "completion" if template.startswith("/v1/chat/") else kind
+            kind = "chat" if template.startswith("/v1/chats/") else kind
+            kind = "share" if template.startswith("/v1/shares/") else kind
             start = f"{method} {template.replace('{id}', kind)}"
             assert any(what.startswith(start) for what in found), start
 
@@ -247,6 +264,8 @@ def _everything(shared_server: SharedServer) -> list[bytes]:
         for path in (
             "/v1/responses",
             "/v1/conversations",
+            "/v1/chats",
+            "/v1/shares",
             f"/v1/conversations/{ids.conversation}/items",
             f"/v1/responses/{ids.response}/input_items",
             f"/v1/chat/completions/{ids.completion}",

@@ -273,13 +273,19 @@ def completion_outcome(answered: Answer) -> Outcome:
         text=message.get("content") or "",
         refusal=message.get("refusal") or "",
         reasoning=message.get("reasoning_content") or message.get("reasoning") or "",
-        calls=[(one["function"]["name"], one["function"]["arguments"]) for one in calls],
+        calls=[_completion_call(one) for one in calls],
         call_ids=[one["id"] for one in calls],
         error=error,
         body=body,
         events=chunks,
         answer=answered,
     )
+
+
+def _completion_call(made: Json) -> tuple[str, str]:
+    """A call's name, and its arguments or a custom tool's input."""
+    called = made.get("custom") or made["function"]
+    return called["name"], called.get("arguments", called.get("input"))
 
 
 def _joined(chunks: list[Json]) -> tuple[Json, str | None]:
@@ -307,6 +313,8 @@ def _join_calls(calls: list[Json], fragments: list[Json]) -> None:
         call["id"] = call["id"] or one.get("id", "")
         for name, value in one.get("function", {}).items():
             call["function"][name] += value
+        if "custom" in one:
+            call["type"] = "custom"
         call |= {k: v for k, v in one.items() if k not in ("index", "id", "type", "function")}
 
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from antiphon.stores.sqlite.connection import open_database
-from antiphon.stores.sqlite.search.index import apply_plan, read_plan
+from antiphon.stores.sqlite.search.indexing import apply_plan, read_plan
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from support.store_turns import complete_turn, sqlite

@@ -23,6 +23,10 @@ MARK = "# loaded on first use"
 SERVICE = {
     "antiphon.turn.service",
     "antiphon.turn.conversations",
+    "antiphon.turn.chats",
+    "antiphon.turn.chat_protocols",
+    "antiphon.turn.shares",
+    "antiphon.turn.transfer_protocols",
     "antiphon.turn.turn_reader",
     "antiphon.turn.running_turns",
     "antiphon.turn.replay",
@@ -30,9 +34,20 @@ SERVICE = {
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
 }
-PROTOCOLS = {"antiphon.turn.protocols", "antiphon.turn.store_protocols"}
+PROTOCOLS = {
+    "antiphon.turn.protocols",
+    "antiphon.turn.store_protocols",
+    "antiphon.turn.chat_protocols",
+    "antiphon.turn.transfer_protocols",
+}
 CORE = {"antiphon.core", "antiphon.errors"}
-API = CORE | SERVICE | {"antiphon.logging_setup", "antiphon.thread_priority", "antiphon.api.common"}
+TRANSFER = {"antiphon.transfer"}
+API = (
+    CORE
+    | SERVICE
+    | TRANSFER
+    | {"antiphon.logging_setup", "antiphon.thread_priority", "antiphon.api.common"}
+)
 #: What each layer may import of ours, besides itself: modules, or packages with all they hold.
 #: The longest name that a module's begins with is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -48,6 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": CORE | PROTOCOLS,
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,
+    # Its formats are pure; its import and export use a store.
+    "transfer": CORE | SERVICE,
     "api": set(),
     "api.common": CORE | SERVICE | {"antiphon.logging_setup"},
     # MCP over HTTP is a route of its application.
@@ -92,6 +109,7 @@ SAME_FILE = {
     "api_keys.py": "API keys: what one is, and their table",
     "chat.py": "the chat that a caller holds: the RPC, and the command",
     "chat_completions.py": "the Chat Completions API: served, and called",
+    "chats.py": "chats: the service, the stores, the endpoints",
     "connection.py": "one connection, which is opened, checked and closed: to a file, to a server",
     "conversations.py": "conversations: the service, the stores, the endpoints, the command",
     "errors.py": "errors of a layer as errors of ours",
@@ -102,6 +120,7 @@ SAME_FILE = {
     "model.py": "a provider's implementation of the model protocol",
     "options.py": "options that several entry points take",
     "responses.py": "the Responses API: served, and called",
+    "shares.py": "shared links: the service, the stores, the endpoints",
     "server.py": "a server that listens until it is told to stop",
     "store.py": "an implementation of the store protocol",
     "turn_execution.py": "one turn run to its end for a caller",

@@ -100,14 +100,17 @@ def test_turn_is_the_same_in_the_callers_task(parts: list[ScriptedReply]) -> Non
     assert started == run
 
 
-@pytest.mark.parametrize("field", [{"model": "nobody"}, {"after": "resp_" + "0" * 32}])
-async def test_invalid_request_raises_and_runs_nothing(field: dict[str, str]) -> None:
-    service = service_with(model := ScriptedModel())
+@pytest.mark.parametrize(("model", "after"), [("nobody", None), (None, "resp_" + "0" * 32)])
+async def test_invalid_request_raises_and_runs_nothing(
+    model: str | None, after: str | None
+) -> None:
+    service = service_with(scripted := ScriptedModel())
     started: list[RunningTurn] = []
+    asked = turn_request("Hi", store=False, stream=False, model=model, after=after)
     with pytest.raises((NotFoundError, InvalidRequestError)):
-        await service.run(turn_request("Hi", store=False, stream=False, **field), started.append)
+        await service.run(asked, started.append)
     assert not started
-    assert not model.calls
+    assert not scripted.calls
 
 
 @pytest.mark.parametrize("error", [None, ModelError("The server is being stopped.")])

@@ -57,13 +57,17 @@ def serve(
             "  [env: ANTIPHON_LOG_LEVEL]",
         ),
     ] = None,
+    open_page: Annotated[
+        bool,
+        typer.Option("--open", help="Open the chat page in the browser."),
+    ] = False,
     model: Model = None,
     base_url: BaseUrl = None,
     api_key_env: ApiKeyEnv = None,
     store: Store = None,
     config: Config = None,
 ) -> None:
-    """Serve the OpenAI Responses and chat completions APIs, and gRPC for the xai-sdk.
+    """Serve a chat page, the OpenAI Responses and chat completions APIs, and gRPC for the xai-sdk.
 
     Without --base-url and without XAI_API_KEY the embedded model answers. Once there are
     keys (`antiphon key create`) every request needs one; until then only this machine
@@ -85,5 +89,6 @@ def serve(
             "api_key_env": api_key_env,
             "store": store,
             "config": config,
-        }
+        },
+        open_page=open_page,
     )

@@ -9,6 +9,8 @@ import signal
 import socket
 import ssl
 import sys
+import threading
+import webbrowser
 from collections.abc import Callable, Generator, Mapping
 from types import FrameType
 from typing import Protocol
@@ -43,14 +45,17 @@ _ABORT_SECONDS = 2
 _MAX_PORT = 65535
 
 
-def run_server(flags: Mapping[str, str | int | None]) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ``ConfigError`` if it cannot listen."""
+def run_server(flags: Mapping[str, str | int | None], *, open_page: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ``ConfigError`` if it cannot listen.
+
+    ``open_page``: open the chat page in the browser.
+    """
     settings = load_settings(flags)
     if settings.tls is not None:
         check_tls(settings.tls)
     log_to_stderr(settings.log_level, settings.log_format)
     run = asyncio.run if sys.platform == "win32" else uvloop.run
-    run(_run_engine(settings))
+    run(_run_engine(settings, open_page=open_page))
 
 
 def listen(host: str, port: int, *, has_keys: bool) -> socket.socket:
@@ -80,12 +85,24 @@ def _keys_required(host: str) -> ConfigError:
     )
 
 
-async def _run_engine(settings: Settings) -> None:
+async def _run_engine(settings: Settings, *, open_page: bool) -> None:
     async with open_engine(settings) as engine:
         has_model_names = await engine.choose_model()
         has_keys = await engine.stores.api_keys.has_keys()
         with contextlib.closing(listen(settings.host, settings.port, has_keys=has_keys)) as sock:
+            if open_page:
+                # The socket listens already: a browser that is quicker than the server waits.
+                threading.Thread(target=_open_page, args=(settings, sock), daemon=True).start()
             await _serve(engine, sock, has_keys=has_keys, has_model_names=has_model_names)
+
+
+def _open_page(settings: Settings, sock: socket.socket) -> None:
+    host, port = sock.getsockname()[:2]
+    # An address that stands for all of this machine's is none to go to.
+    name = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104
+    scheme = "http" if settings.tls is None else "https"
+    if not webbrowser.open(f"{scheme}://{name}:{port}/"):
+        terminal_output.print_note("no browser could be opened")
 
 
 async def _serve(

@@ -38,6 +38,15 @@ _HIGH_SURROGATE: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 
 _encode = msgspec.json.Encoder().encode
 
+#: How such arguments begin and end.
+INPUT_START: Final = f'{{"{CUSTOM_INPUT}":"'
+INPUT_END: Final = '"}'
+
+
+def escape_input(text: str) -> str:
+    """A piece of a custom tool's text, as it stands between ``INPUT_START`` and ``INPUT_END``."""
+    return _encode(text).decode()[1:-1]
+
 
 def custom_arguments(text: str) -> str:
     """The arguments by which a model calls a custom tool with this input."""

@@ -32,6 +32,7 @@ REASONING_KEY = "antiphon_reasoning"
 PHASE_KEY = "antiphon_phase"
 FIELDS_KEY = "antiphon_fields"
 ITEMS_KEY = "antiphon_items"
+NATIVE_KEY = "antiphon_native"
 
 _BEGIN = b'\n,"antiphon_'
 _END = b"\n}"
@@ -80,6 +81,14 @@ def attach_items(message: bytes, items: Sequence[Mapping[str, Any]]) -> bytes:
     if not items:
         return message
     return b"".join((message[:-1], b'\n,"%b":' % ITEMS_KEY.encode(), _encode(items), _END))
+
+
+def attach_native_item(owner: bytes, item: Mapping[str, Any]) -> bytes:
+    """A call or an output, as compact JSON of an object, and the foreign item that it is a view of.
+
+    Upstreams of that item's kind are sent the item in its place; an empty one: nothing.
+    """
+    return b"".join((owner[:-1], b'\n,"%b":' % NATIVE_KEY.encode(), _encode(item), _END))
 
 
 def insert_fields(messages: bytes, origin: str) -> bytes:

@@ -1,7 +1,8 @@
 """Tool definitions: decodes the Responses API's client tools into what a model is offered. Pure.
 
-A client may run functions, custom tools (their input is one text, not JSON), and namespaces of
-both. A model is offered functions only: a tool of a namespace has a name that is made of both.
+A client may run functions, custom tools (their input is one text, not JSON), namespaces of
+both, and a search that finds more of them. A model is offered functions only: a tool of a
+namespace has a name that is made of both.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -22,6 +23,8 @@ from antiphon.core.turns import FunctionTool
 MAX_OFFERED_NAME_LENGTH: Final = 64
 _DIGEST_LENGTH: Final = 8
 _INVALID_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
+#: The name of the function as which a search for tools is offered.
+TOOL_SEARCH: Final = "tool_search"
 #: The items that bring tools with them.
 _TOOL_ITEMS: Final = frozenset({"additional_tools", "tool_search_output"})
 
@@ -44,13 +47,26 @@ class CustomToolParam(msgspec.Struct, frozen=True, tag="custom", tag_field="type
     format: dict[str, Any] | None = None
 
 
+class ToolSearchParam(msgspec.Struct, frozen=True, tag="tool_search", tag_field="type"):
+    """A search for more tools. The client runs it: others are hosted tools."""
+
+    execution: Literal["client"]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What a model calls it."""
+        return TOOL_SEARCH
+
+
 class NamespaceToolParam(msgspec.Struct, frozen=True, tag="namespace", tag_field="type"):
     name: NamespaceName
     description: str | None = None
     tools: list[FunctionToolParam | CustomToolParam] = []
 
 
-ClientTool: TypeAlias = FunctionToolParam | CustomToolParam | NamespaceToolParam
+ClientTool: TypeAlias = FunctionToolParam | CustomToolParam | NamespaceToolParam | ToolSearchParam
 
 
 def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +82,10 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
         clean |= {name: value for name, value in nested.items() if value is not None}
     if kind == "function" and "input_schema" in clean:
         clean.setdefault("parameters", clean["input_schema"])
+    if isinstance(clean.get("strict"), str):
+        clean["strict"] = clean["strict"].strip().lower() == "true"
+    if isinstance(clean.get("parameters"), str):
+        clean["parameters"] = _object_of(clean["parameters"])
     tools = clean.get("tools")
     if kind == "namespace" and isinstance(tools, list):
         clean["tools"] = [normalize_tool(one) if isinstance(one, dict) else one for one in tools]
@@ -73,6 +93,14 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
     if kind == "custom" and isinstance(form, dict) and isinstance(form.get("grammar"), dict):
         clean["format"] = {"type": "grammar", **form["grammar"]}
     return {**clean, "type": kind}
+
+
+def _object_of(text: str) -> Any:
+    """The object in a text; the text itself, where there is none."""
+    try:
+        return msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        return text
 
 
 def offered_tools(given: Iterable[ClientTool]) -> list[FunctionTool]:
@@ -126,7 +154,7 @@ def tool_finder(tools: Iterable[FunctionTool]) -> Callable[[str], FunctionTool |
     named = {tool.name: tool for tool in tools}
     if not named:
         return _find_no_tool
-    if all(tool.namespace is None and not tool.is_custom for tool in named.values()):
+    if all(is_plain_function(tool) for tool in named.values()):
         return lambda name: None
     others: dict[str, FunctionTool | None] = {}
     for tool in named.values():
@@ -134,6 +162,11 @@ def tool_finder(tools: Iterable[FunctionTool]) -> Callable[[str], FunctionTool |
             for name in (tool.local_name or "", f"{tool.namespace}.{tool.local_name}"):
                 others[name] = None if name in others else tool
     return lambda name: named.get(name) or others.get(name)
+
+
+def is_plain_function(tool: FunctionTool) -> bool:
+    """Whether a tool's calls are shown as models make them."""
+    return tool.namespace is None and not tool.is_custom and not tool.is_search
 
 
 def _digest_name(name: str, namespace: str, local_name: str) -> str:
@@ -149,7 +182,9 @@ def _function_tools(tool: ClientTool, namespace: str | None = None) -> Iterator[
         return
     local = None if namespace is None else tool.name
     name = offered_name(namespace, tool.name)
-    if isinstance(tool, CustomToolParam):
+    if isinstance(tool, ToolSearchParam):
+        yield FunctionTool(name, tool.description, tool.parameters, is_search=True)
+    elif isinstance(tool, CustomToolParam):
         yield FunctionTool(
             name,
             tool.description,

@@ -52,7 +52,8 @@ class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``name`` is what models call it. In a ``namespace`` its client calls it ``local_name``.
     ``is_custom``: its input is one text instead of JSON, and ``format`` says of which form
-    (``core.tool_definitions``).
+    (``core.tool_definitions``). ``is_search``: it finds more tools, and its calls are items of
+    their own (``core.foreign_items``).
     """
 
     name: str
@@ -63,6 +64,7 @@ class FunctionTool(msgspec.Struct, frozen=True, omit_defaults=True):
     local_name: str | None = None
     is_custom: bool = False
     format: dict[str, Any] | None = None
+    is_search: bool = False
 
 
 class McpTool(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -224,7 +226,9 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
     earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
-    ``model`` is the one that answered, None: the one that was requested.
+    ``model`` is the one that answered, None: the one that was requested. ``cost`` is what ``usage``
+    cost by the model's price at that time, None: it has none. ``approvals`` are the ids of the
+    calls that a person has to agree to.
     """
 
     status: TurnStatus
@@ -237,6 +241,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     logprob_counts: tuple[int, ...] = ()
     context_turns: int | None = None
     model: str | None = None
+    cost: float | None = None
+    approvals: tuple[str, ...] = ()
 
 
 class Response(msgspec.Struct, frozen=True):

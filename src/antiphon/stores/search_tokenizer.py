@@ -46,7 +46,6 @@ _UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
 )
 _TOKEN_PATTERN = re.compile(f"([{_UNSPACED}]+)|[^ {_UNSPACED}]+")
-_ASCII_WORDS = re.compile("[a-z0-9]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 
 
@@ -60,6 +59,19 @@ class _SeparatorTable(dict[int, int]):
 
 
 _SEPARATORS = _SeparatorTable()
+
+
+#: For ``bytes.translate``: without case, and a space for what is neither letter nor digit. Bytes of
+#: other characters than those of ASCII stay.
+_ASCII_FOLDING = bytes(
+    [byte if byte > 127 or chr(byte).isalnum() else 32 for byte in range(256)]
+).lower()
+#: What is foreign in most texts that are in plain letters otherwise.
+_PUNCTUATION: Final = "’‘“”–—…•→\u00a0"  # noqa: RUF001
+#: Latin and Cyrillic letters and digits, of which none becomes anything else by folding.
+_PLAIN_WORD = re.compile(
+    "[0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0400-\u0481\u048a-\u052f]+"
+)
 
 
 class SearchQuery(msgspec.Struct, frozen=True):
@@ -91,22 +103,50 @@ def searchable_text(items: Iterable[bytes]) -> str:
 
     With summaries; without instructions, tools and items that cannot be decoded.
     """
-    return unicodedata.normalize("NFC", " ".join(" ".join(map(_item_text, items)).split()))
+    return " ".join(text_to_index(items).split())
 
 
-def tokenize(text: str) -> list[str]:
-    """The terms of a searchable text, repeated as often as they occur."""
-    if text.isascii():
-        words = _ASCII_WORDS.findall(text.lower())
-        return [word[:MAX_WORD_LENGTH] for word in words] if len(text) > MAX_WORD_LENGTH else words
+def text_to_index(items: Iterable[bytes]) -> str:
+    """The same on as many lines as it has: its terms are the same."""
+    text = " ".join(map(_item_text, items))
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def tokenize(text: str) -> list[bytes]:
+    """The terms of a searchable text in UTF-8, repeated as often as they occur."""
+    if not text.isascii():
+        for character in _PUNCTUATION:
+            text = text.replace(character, " ")
+    words = text.encode("utf-8", "surrogatepass").translate(_ASCII_FOLDING).split()
+    if not text.isascii():
+        foreign = [word for word in words if not word.isascii()]
+        words = [word for word in words if word.isascii()]
+        words += _foreign_terms(foreign)
+    if max(map(len, words), default=0) > MAX_WORD_LENGTH:
+        # Others than ASCII words have more bytes than characters, and are truncated already.
+        return [word[:MAX_WORD_LENGTH] if word.isascii() else word for word in words]
+    return words
+
+
+def _foreign_terms(words: Iterable[bytes]) -> list[bytes]:
+    """The terms of what lies between two separators of ASCII and is not all ASCII."""
+    plain: list[str] = []
     terms: list[str] = []
-    for _, _, term, unspaced in _tokens(text):
-        if unspaced:
-            terms += term
-            terms += _bigrams(term)
-        else:
-            terms.append(term)
-    return terms
+    for data in words:
+        word = data.decode("utf-8", "surrogatepass")
+        if _PLAIN_WORD.fullmatch(word):
+            plain.append(word)
+            continue
+        for _, _, term, unspaced in _tokens(word):
+            if unspaced:
+                terms += term
+                terms += _bigrams(term)
+            else:
+                terms.append(term)
+    if plain:
+        # Folding costs as much for all of them as for a few.
+        terms += [word[:MAX_WORD_LENGTH] for word in _fold(" ".join(plain)).split()]
+    return [term.encode("utf-8", "surrogatepass") for term in terms]
 
 
 def build_excerpt(text: str, query: SearchQuery) -> str | None:

@@ -6,6 +6,7 @@ The messages dialect of chat completions is the common form of what models are s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import (
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     InputAudio,
@@ -25,7 +27,7 @@ from antiphon.core.items import (
     text_and_refusals_of,
 )
 from antiphon.core.provider_fields import ProviderFields
-from antiphon.core.reasoning_sidecar import UNCOMMON_MARK, attach_fields
+from antiphon.core.reasoning_sidecar import UNCOMMON_MARK, attach_fields, attach_native_item
 from antiphon.core.tool_definitions import offered_name
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 
@@ -63,15 +65,26 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_answer(
-    message: Message | None, calls: Sequence[FunctionCall], *, bare: bool = False
+    message: Message | None,
+    calls: Sequence[FunctionCall],
+    native_items: Sequence[ForeignItem | None] = (),
+    *,
+    bare: bool = False,
 ) -> bytes:
-    """A model's message with its calls; ``bare``: without the fields beside the calls."""
+    """A model's message with its calls; ``bare``: without the fields beside the calls.
+
+    ``native_items`` are the items that the calls are views of.
+    """
     return _encode(
         _ChatMessage(
             "assistant",
             content_value(message.content) if message else "",
             message.name if message else None,
-            [_chat_call(call, None if bare else call.provider_fields) for call in calls] or None,
+            [
+                _chat_call(call, None if bare else call.provider_fields, None if bare else native)
+                for call, native in zip_longest(calls, native_items)
+            ]
+            or None,
         )
     )
 
@@ -82,8 +95,13 @@ def _called_function(call: FunctionCall) -> _Function:
     return _Function(offered_name(call.namespace, call.name), as_json(call.arguments))
 
 
-def _chat_call(call: FunctionCall, provider_fields: ProviderFields | None) -> _Call | msgspec.Raw:
+def _chat_call(
+    call: FunctionCall, provider_fields: ProviderFields | None, native: ForeignItem | None
+) -> _Call | msgspec.Raw:
     function = _called_function(call)
+    if native is not None:
+        encoded = _encode(_Call(call.call_id, "function", function))
+        return msgspec.Raw(attach_native_item(encoded, native.body))
     if provider_fields is None:
         return _Call(call.call_id, "function", function)
     origin, fields = provider_fields.origin, dict(provider_fields.fields)

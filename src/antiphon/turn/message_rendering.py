@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.core.foreign_items import function_views, is_history
+from antiphon.core.foreign_items import function_views, is_history, result_view
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -32,6 +32,7 @@ from antiphon.core.reasoning_sidecar import (
     ReasoningSidecar,
     attach_fields,
     attach_items,
+    attach_native_item,
     attach_sidecars,
 )
 from antiphon.core.tool_definitions import added_tools
@@ -187,10 +188,11 @@ def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTur
 
 
 class _CallWithReasoning(msgspec.Struct, frozen=True):
-    """A call and the reasoning that led to it."""
+    """A call and the reasoning that led to it. ``native``: the item that it is a view of."""
 
     call: FunctionCall
     reasoning: tuple[Reasoning | ForeignItem, ...] = ()
+    native: ForeignItem | None = None
 
 
 class _MessageBuilder:
@@ -230,8 +232,14 @@ class _MessageBuilder:
         if item.role in SYSTEM_ROLES:
             self.system.append(self.messages[-1])
 
-    def add_call(self, call: FunctionCall, output: FunctionCallOutput | None) -> None:
-        made, self._pending_reasoning = _CallWithReasoning(call, self._pending_reasoning), ()
+    def add_call(
+        self,
+        call: FunctionCall,
+        output: FunctionCallOutput | None,
+        native: ForeignItem | None = None,
+    ) -> None:
+        made = _CallWithReasoning(call, self._pending_reasoning, native)
+        self._pending_reasoning = ()
         if output is None:
             self.open_calls.append(made)
         else:
@@ -243,7 +251,12 @@ class _MessageBuilder:
             self._pending_reasoning += (item,)
 
     def add_foreign_item(self, item: ForeignItem) -> None:
-        if is_history(item):
+        if not is_history(item):
+            return
+        view = result_view(item)
+        if view is not None:
+            self.add_call(*view, item)
+        else:
             self._pending_reasoning += (item,)
 
     def drop_reasoning(self) -> None:
@@ -268,7 +281,8 @@ class _MessageBuilder:
             return
         given = self._assistant_message
         calls = [made.call for made in self._calls]
-        plain = encode_answer(given, calls)
+        natives = [made.native for made in self._calls]
+        plain = encode_answer(given, calls, natives)
         reasoning = [*self._message_reasoning, *(r for c in self._calls for r in c.reasoning)]
         parts = [
             (item.provider_fields, item.text)
@@ -289,10 +303,12 @@ class _MessageBuilder:
             return
         message = attach_sidecars(plain, self._sidecars(), _assistant_phase(given))
         self.messages.append(attach_fields(message, fields))
-        has_call_fields = any(call.provider_fields for call in calls)
+        has_call_fields = any(call.provider_fields for call in calls) or any(natives)
         bare = encode_answer(given, calls, bare=True) if has_call_fields else plain
         self.sidecar_bytes += len(self.messages[-1]) - len(bare)
-        self.messages.extend(map(encode_output, self._outputs))
+        for output, native in zip(self._outputs, natives, strict=False):
+            encoded = encode_output(output)
+            self.messages.append(attach_native_item(encoded, {}) if native else encoded)
         self._attach_behind(behind)
         self._assistant_message, self._calls, self._outputs = None, [], []
         self._message_reasoning = ()

@@ -15,6 +15,7 @@ import msgspec
 
 from antiphon.core import deltas, events
 from antiphon.core.custom_tool_input import CustomInputDecoder
+from antiphon.core.foreign_items import function_views, search_call
 from antiphon.core.ids import new_call_id
 from antiphon.core.items import (
     ForeignItem,
@@ -198,8 +199,8 @@ class TurnAccumulator:
         if self.finish_reason in ("length", "content_filter") or not self._calls:
             return [], []
         out = self.close(is_complete=True)
-        made = self._items[self._round_start :]
-        return [item for item in made if isinstance(item, FunctionCall)], out
+        made = [item for item in self._items[self._round_start :] if item is not None]
+        return [item for item in function_views(made) if isinstance(item, FunctionCall)], out
 
     def start_round(self) -> None:
         """The model is asked (again), now that tools have run."""
@@ -364,10 +365,13 @@ class TurnAccumulator:
 
     def _emit_call_start(self, call: _OpenItem, out: list[events.Event]) -> None:
         """The beginning of a call, and what has come of it so far."""
+        call.tool = self._find_tool(call.name)
+        if call.tool is not None and call.tool.is_search:
+            # Its item has no deltas: it comes in one piece.
+            return
         call.is_started = True
         call.index = len(self._items)
         self._items.append(None)
-        call.tool = self._find_tool(call.name)
         if call.tool is not None and call.tool.is_custom:
             call.input_decoder = CustomInputDecoder()
             call.pieces = [call.input_decoder.feed("".join(call.pieces))]
@@ -420,6 +424,10 @@ class TurnAccumulator:
         if item.kind is FunctionCall:
             if not item.is_started:
                 self._emit_call_start(item, out)
+            if item.tool is not None and item.tool.is_search:
+                search = search_call(item.call_id, "".join(item.pieces), status)
+                out += self.add_item(search)
+                return
             if item.input_decoder is not None and (rest := item.input_decoder.finish()):
                 item.pieces.append(rest)
                 self._emit_arguments(item, rest, out)

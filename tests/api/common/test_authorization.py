@@ -24,7 +24,35 @@ from support.http_server import ThreadServer, serving
 )
 def test_this_machine_is_let_in(host: str) -> None:
     require_local_host([(b"host", host.encode())])
-    require_local_host([(b"host", b"localhost"), (b"origin", f"http://{host}".encode())])
+    for scheme in ("http", "https"):
+        require_local_host([(b"host", host.encode()), (b"origin", f"{scheme}://{host}".encode())])
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("localhost:8080", "http://localhost:3000"),
+        ("localhost:8080", "http://localhost"),
+        ("localhost:8080", "http://127.0.0.1:8080"),
+        ("127.0.0.1:8080", "http://127.0.0.2:8080"),
+        ("localhost", "http://app.localhost"),
+    ],
+)
+def test_another_page_of_this_machine_is_let_in_where_it_is_listed(host: str, origin: str) -> None:
+    headers = [(b"host", host.encode()), (b"origin", origin.encode())]
+    with pytest.raises(ForbiddenError, match="cors_origins"):
+        require_local_host(headers)
+    with pytest.raises(ForbiddenError, match="cors_origins"):
+        require_local_host(headers, ["https://localhost:3000", "https://app.example.com"])
+    require_local_host(headers, [origin])
+    require_local_host(headers, ["*"])
+
+
+@pytest.mark.parametrize("origins", [["*"], ["https://evil.example"]])
+def test_a_list_lets_in_no_page_of_another_machine(origins: list[str]) -> None:
+    headers = [(b"host", b"localhost"), (b"origin", b"https://evil.example")]
+    with pytest.raises(ForbiddenError):
+        require_local_host(headers, origins)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +128,8 @@ def test_a_page_gets_nothing_done(
     assert server.request(method, path, body).status != 403
 
 
-def test_a_page_of_this_machine_gets_things_done(server: ThreadServer) -> None:
-    answer = server.request(
-        "POST", "/v1/responses", {"input": "Hi"}, {"origin": "http://localhost:3000"}
-    )
-    assert answer.status == 200
+def test_the_page_of_the_server_gets_things_done_and_no_other(server: ThreadServer) -> None:
+    own, other = {"origin": server.url}, {"origin": "http://localhost:3000"}
+    for headers, status in ((own, 200), (other, 403)):
+        answer = server.request("POST", "/v1/responses", {"input": "Hi"}, headers)
+        assert answer.status == status

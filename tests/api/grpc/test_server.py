@@ -261,11 +261,10 @@ def test_keys_and_tenants() -> None:
 
 
 def test_without_keys_no_web_page_may_ask(echo: GrpcTestServer) -> None:
-    failed = rpc_failure(
-        lambda: echo.call_raw(COMPLETE, asking("Hi"), origin="https://evil.example")
-    )
-    assert failed.code is grpc.StatusCode.PERMISSION_DENIED
-    assert echo.call_raw(COMPLETE, asking("Hi"), origin="http://localhost:3000")
+    for origin in ("https://evil.example", "http://localhost:3000"):
+        failed = rpc_failure(partial(echo.call_raw, COMPLETE, asking("Hi"), origin=origin))
+        assert failed.code is grpc.StatusCode.PERMISSION_DENIED
+    assert echo.call_raw(COMPLETE, asking("Hi"))
 
 
 def test_limits_are_those_of_http() -> None:

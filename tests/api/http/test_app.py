@@ -104,7 +104,7 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
         }
 
 
-@pytest.mark.parametrize("path", ["/", f"/v1/responses/{UNKNOWN}", "/v1/models/none"])
+@pytest.mark.parametrize("path", ["/nothing", f"/v1/responses/{UNKNOWN}", "/v1/models/none"])
 def test_head_of_nothing(server: ThreadServer, path: str) -> None:
     head, got = server.request("HEAD", path), server.get(path)
     assert (head.status, head.body) == (404, b"")
@@ -124,7 +124,7 @@ def test_head_follows_no_stream() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/web",
         "/v1",
         "/v1/",
         "/V1/responses",

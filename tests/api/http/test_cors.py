@@ -103,7 +103,7 @@ def test_off_unless_set() -> None:
         assert (asked.status, allowed(asked)) == (405, {})
 
 
-def test_without_keys_a_list_opens_nothing() -> None:
+def test_without_keys_a_list_lets_in_pages_of_this_machine_only() -> None:
     with serving_with_keys(origins=["*", APP, "http://localhost:3000"]) as site:
         before = site.server.stored_count()
         answer = site.anonymous_client().request(

@@ -141,8 +141,8 @@ TOO_LONG: dict[str, tuple[str, int | None, int | None]] = {
     "lm-studio": (
         "Trying to keep the first 5000 tokens when context the overflows. However, the model is "
         "loaded with context length of only 4096 tokens, which is not enough.",
-        None,
-        None,
+        5000,
+        4096,
     ),
     "lm-studio-keep": (
         "The number of tokens to keep from the initial prompt is greater than the context length.",

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.deltas import Finish, ToolCallDelta
-from antiphon.models.openai.tool_call_assembly import ToolCallAssembler, read_fragments
+from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
+from antiphon.models.openai.tool_call_fragments import read_fragments
 from support.chat_completions_chunks import chunk, function_fields, parse_deltas, parse_events
 
 Json = dict[str, Any]

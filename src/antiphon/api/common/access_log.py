@@ -29,6 +29,8 @@ def request_id_for(given: bytes | None) -> str:
 access_logger = logging.getLogger("antiphon.access")
 
 _MAX_PATH_LENGTH = 200
+#: What comes behind it in a path is a secret.
+_SHARES = "/s/"
 
 
 def log_access(scope: Scope, status: int, seconds: float) -> None:
@@ -45,7 +47,15 @@ def log_access(scope: Scope, status: int, seconds: float) -> None:
     )
 
 
+def shown_path(scope: Scope) -> str:
+    """A request's path for the log, without the secret of a shared link."""
+    path: str = scope["path"]
+    return f"{_SHARES}..." if path.startswith(_SHARES) else path
+
+
 def _path(scope: Scope) -> str:
+    if scope["path"].startswith(_SHARES):
+        return shown_path(scope)
     # As it came: what is escaped in it must not break the line.
     path = ascii(scope["raw_path"].decode("latin-1"))[1:-1]
     return path if len(path) <= _MAX_PATH_LENGTH else path[:_MAX_PATH_LENGTH] + "..."

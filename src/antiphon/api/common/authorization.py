@@ -5,12 +5,13 @@ HTTP requests, turns on a WebSocket and gRPC calls all pass ``authorize``.
 Loopback only: a browser will carry a page's request to a server on this machine, by a plain
 POST from any site, or by a name that the site's owner points at 127.0.0.1 (DNS rebinding). So
 while there are no keys, a request must name this machine as its host, and must not come from
-another origin.
+another origin: neither from another site, nor from another program's page on this machine, unless
+that page's origin is listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -45,13 +46,21 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Authorizer:
-    """The keys and the limits of one server. ``limiter`` None: there are no limits."""
+    """The keys and the limits of one server. ``limiter`` None: there are no limits.
+
+    ``origins`` are the web pages that are let in besides the server's own: while there are no
+    keys, those of this machine only.
+    """
 
     def __init__(
-        self, authenticator: ApiKeyAuthenticator, limiter: RateLimiter | None = None
+        self,
+        authenticator: ApiKeyAuthenticator,
+        limiter: RateLimiter | None = None,
+        origins: Collection[str] = (),
     ) -> None:
         self.authenticator = authenticator
         self.limiter = limiter
+        self._origins = frozenset(origins)
 
     async def authorize(
         self,
@@ -76,7 +85,7 @@ class Authorizer:
         credential, key = credential_of(headers), None
         needs_key = await self.authenticator.is_required(credential)
         if not needs_key:
-            require_local_host(local_headers)
+            require_local_host(local_headers, self._origins)
         if is_public:
             principal = Principal(credential=credential)
             on_principal(principal)
@@ -96,13 +105,31 @@ class Authorizer:
         return principal
 
 
-def require_local_host(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ``ForbiddenError`` unless each Host and Origin header names this machine."""
+def require_local_host(
+    headers: Iterable[tuple[bytes, bytes]], origins: Collection[str] = ()
+) -> None:
+    """Raise ``ForbiddenError`` unless a request is for this machine, and from a page of its own.
+
+    Each Host names this machine, and each Origin is that Host's, or one of ``origins`` that names
+    this machine ("*": all that do). One without an Origin comes from no page, or from its own.
+    """
+    hosts: set[bytes] = set()
+    page_origins: list[bytes] = []
     for name, value in headers:
         if name == b"host":
             _require_local(value, value, "Host")
+            hosts.add(value)
         elif name == b"origin":
             _require_local(value.partition(b"://")[2], value, "Origin")
+            page_origins.append(value)
+    for origin in page_origins:
+        is_own = origin.partition(b"://")[2] in hosts
+        if not is_own and "*" not in origins and origin.decode("latin-1") not in origins:
+            raise ForbiddenError(
+                f"A page of {origin.decode('latin-1')[:_MAX_QUOTED]!r} is not served: as long as"
+                " there are no API keys only the server's own pages are, and those of this"
+                " machine that are listed in cors_origins."
+            )
 
 
 def _require_local(netloc: bytes, value: bytes, header: str) -> None:

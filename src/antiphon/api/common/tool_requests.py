@@ -20,17 +20,19 @@ from antiphon.core.mcp_servers import (
 )
 from antiphon.core.secrets import Secret
 from antiphon.core.tool_definitions import (
+    TOOL_SEARCH,
     ClientTool,
     CustomToolParam,
     FunctionToolParam,
     NamespaceToolParam,
     ToolName,
+    ToolSearchParam,
     normalize_tool,
     offered_name,
     offered_tools,
 )
 from antiphon.core.tool_rules import ALL_TOOLS, HOSTED_PREFIX, qualified_name
-from antiphon.core.turns import FunctionTool, McpTool, Options
+from antiphon.core.turns import FunctionTool, McpTool
 from antiphon.errors import InvalidRequestError
 
 ServerLabel = Annotated[
@@ -98,8 +100,7 @@ class _AllowedTools(msgspec.Struct, frozen=True):
 
 ToolChoice: TypeAlias = str | Definition
 #: The modes of a choice; some APIs call "required" another name.
-_MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
-_SERVER_CHOICE_FIELDS = {"type", "server_label"}
+_MODES = {"": "auto", "auto": "auto", "none": "none", "required": "required", "any": "required"}
 
 
 class DecodedTools(msgspec.Struct, frozen=True):
@@ -115,8 +116,14 @@ class DecodedTools(msgspec.Struct, frozen=True):
 
 
 def parse_tools(given: Sequence[Definition], path: str = "tools") -> list[ToolParam]:
-    """Tools in their types. Raises ``InvalidRequestError`` naming the invalid field."""
-    return [_parse_tool(one, f"{path}[{index}]") for index, one in enumerate(given)]
+    """Tools in their types, each once. Raises ``InvalidRequestError`` naming the invalid field."""
+    tools: list[ToolParam] = []
+    for index, one in enumerate(given):
+        tool = _parse_tool(one, f"{path}[{index}]")
+        # Some clients collect tools from several places, and name one twice.
+        if isinstance(tool, HostedToolParam) or tool not in tools:
+            tools.append(tool)
+    return tools
 
 
 def _parse_tool(definition: Definition, path: str) -> ToolParam:
@@ -124,6 +131,8 @@ def _parse_tool(definition: Definition, path: str) -> ToolParam:
     kind = clean["type"]
     if not isinstance(kind, str) or not kind:
         raise InvalidRequestError("A tool's type is a string.", param=f"{path}.type")
+    if kind == TOOL_SEARCH and clean.get("execution") == "client":
+        return convert_value(clean, ToolSearchParam, path)
     if kind in _TOOL_TYPES:
         return convert_value(clean, _TOOL_TYPES[kind], path)
     if {"name", "parameters"} <= clean.keys():
@@ -204,12 +213,15 @@ def _check_namespace(tool: NamespaceToolParam, path: str, prefixes: tuple[str, .
 
 
 def _check_function(
-    tool: FunctionToolParam | CustomToolParam, path: str, name: str, prefixes: tuple[str, ...]
+    tool: FunctionToolParam | CustomToolParam | ToolSearchParam,
+    path: str,
+    name: str,
+    prefixes: tuple[str, ...],
 ) -> None:
-    if isinstance(tool, FunctionToolParam):
-        check_depth(tool.parameters, f"{path}.parameters")
-    else:
+    if isinstance(tool, CustomToolParam):
         check_depth(tool.format, f"{path}.format")
+    else:
+        check_depth(tool.parameters, f"{path}.parameters")
     if name.startswith(prefixes):
         raise InvalidRequestError(
             f"The name '{name}' is one that an MCP server's tool may have.", param=f"{path}.name"
@@ -323,6 +335,9 @@ class _Choosable(msgspec.Struct, frozen=True):
                     raise _unknown_tool(server.server_label, f"{path}.server_label")
                 return qualified_name(server.server_label, server.name or ALL_TOOLS)
             case str() as kind:
+                search = next((one.name for one in self.functions if one.is_search), None)
+                if kind == TOOL_SEARCH and search is not None:
+                    return search
                 if not any(one.get("type") == kind for one in self.hosted):
                     raise _unknown_tool(kind, f"{path}.type")
                 return HOSTED_PREFIX + kind
@@ -352,8 +367,9 @@ def _decode_choice(
     if choice is None:
         return "auto", None
     if isinstance(choice, str):
-        if choice in _MODES:
-            return _MODES[choice], None
+        mode = _MODES.get(choice.strip().lower())
+        if mode is not None:
+            return mode, None
         if not any(choice in (tool.name, tool.local_name) for tool in tools.functions):
             raise InvalidRequestError(
                 f"There is no tool choice '{choice[:64]}': it is auto, none, required or a tool.",
@@ -395,94 +411,3 @@ def _normalize_choice(given: Definition) -> Definition | str:
     if kind == "allowed_tools" and isinstance(nested, dict):
         return {**nested, "type": kind}
     return kind if isinstance(kind, str) and kind in _MODES else choice
-
-
-def tool_bodies(options: Options) -> list[Definition]:
-    """The tools as a response shows them: nothing that an MCP server is reached with."""
-    bodies: list[Definition] = []
-    namespaces: dict[str, Definition] = {}
-    for tool in options.tools:
-        if tool.namespace is None:
-            bodies.append(_function_body(tool))
-            continue
-        if tool.namespace not in namespaces:
-            namespaces[tool.namespace] = {
-                "type": "namespace",
-                "name": tool.namespace,
-                "description": options.namespaces.get(tool.namespace, ""),
-                "tools": [],
-            }
-            bodies.append(namespaces[tool.namespace])
-        namespaces[tool.namespace]["tools"].append(_function_body(tool))
-    bodies += [
-        {
-            "type": "mcp",
-            "server_label": server.server_label,
-            "server_url": server.server_url,
-            "server_description": server.server_description,
-            "allowed_tools": None if server.allowed_tools is None else list(server.allowed_tools),
-            "require_approval": _approval_body(server),
-        }
-        for server in options.mcp_servers
-    ]
-    return [*bodies, *options.hosted_tools]
-
-
-def _function_body(tool: FunctionTool) -> Definition:
-    name = tool.local_name or tool.name
-    if tool.is_custom:
-        return {
-            "type": "custom",
-            "name": name,
-            "description": tool.description,
-            "format": tool.format or {"type": "text"},
-        }
-    return {
-        "type": "function",
-        "name": name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
-
-
-def _approval_body(server: McpTool) -> str | dict[str, Any]:
-    body: dict[str, Any] = {}
-    if isinstance(server.require_approval, tuple):
-        body["always"] = {"tool_names": list(server.require_approval)}
-    if server.exempt:
-        body["never"] = {"tool_names": list(server.exempt)}
-    return body or str(server.require_approval)
-
-
-def choice_body(options: Options) -> str | Definition:
-    """The tool choice as a response shows it."""
-    if options.allowed_tools is not None:
-        tools = [_named_choice_body(name, options) for name in options.allowed_tools]
-        if options.tool_choice == "required" and [set(one) for one in tools] == [
-            _SERVER_CHOICE_FIELDS
-        ]:
-            # That is how one server is chosen without naming a tool of it.
-            return tools[0]
-        return {"type": "allowed_tools", "mode": options.tool_choice, "tools": tools}
-    choice = options.tool_choice
-    if ":" not in choice:
-        return choice
-    return _named_choice_body(choice.removeprefix("function:"), options)
-
-
-def _named_choice_body(name: str, options: Options) -> Definition:
-    """A tool that is chosen; ``name`` as in ``Options.allowed_tools``."""
-    if name.startswith(HOSTED_PREFIX):
-        return {"type": name.removeprefix(HOSTED_PREFIX)}
-    tool = next((tool for tool in options.tools if tool.name == name), None)
-    if tool is not None:
-        kind = "custom" if tool.is_custom else "function"
-        return {"type": kind, "name": tool.local_name or tool.name}
-    for server in options.mcp_servers:
-        label = server.server_label
-        if name.startswith(label + NAME_SEPARATOR):
-            local_name = name.removeprefix(label + NAME_SEPARATOR)
-            body = {"type": "mcp", "server_label": label}
-            return body if local_name == ALL_TOOLS else {**body, "name": local_name}
-    return {"type": "function", "name": name}

@@ -17,6 +17,7 @@ from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
@@ -24,14 +25,19 @@ from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
-from antiphon.api.http.routes import ROUTES, Endpoints, handlers_by_path
+from antiphon.api.http.route import Endpoints
+from antiphon.api.http.routes import ROUTES, handlers_by_path
+from antiphon.api.http.shares import ShareEndpoints
 from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
+from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
+from antiphon.turn.chats import ChatService
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
+from antiphon.turn.shares import ShareService
 from antiphon.turn.store_protocols import ApiKeyStore, StoreHealth
 
 
@@ -99,10 +105,13 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
+        chats=ChatEndpoints(ChatService(service, stores)),
+        shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,
         xai=xai,
         docs=DocsEndpoints(ROUTES),
+        web_page=WebPageEndpoints(),
     )
 
 
@@ -160,7 +169,7 @@ def create_app(  # noqa: PLR0913
             XaiEndpoints(service, authenticator, prices),
             store_chat_completions=store_chat_completions,
         ),
-        Authorizer(authenticator, limiter),
+        Authorizer(authenticator, limiter, origins),
         metrics,
         CorsPolicy(origins) if origins else None,
     )

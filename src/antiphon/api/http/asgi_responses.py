@@ -12,6 +12,7 @@ from typing import Any, Self, TypeAlias
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
+from antiphon.api.common.access_log import shown_path
 from antiphon.api.common.body import ClientDisconnected
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError
@@ -153,9 +154,9 @@ def handle_errors(handler: Handler) -> Handler:
         except AntiphonError as error:
             failure = error
             if answered.started:
-                log.exception("%s %s failed after it began", scope["method"], scope["path"])
+                log.exception("%s %s failed after it began", scope["method"], shown_path(scope))
         except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            log.exception("%s %s failed", scope["method"], shown_path(scope))
             failure = server_failure()
         if not answered.started:
             await send_error(send, failure)

@@ -32,7 +32,7 @@ from antiphon.api.http.responses_codec import (
     format_fields,
 )
 from antiphon.core.items import Message
-from antiphon.core.tool_definitions import CustomToolParam, FunctionToolParam
+from antiphon.core.tool_definitions import CustomToolParam, FunctionToolParam, ToolSearchParam
 from antiphon.core.turns import INCLUDE_LOGPROBS, NO_OPTIONS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 
@@ -253,7 +253,7 @@ def _decode_tools(params: ChatCompletionCreate) -> DecodedTools:
     if not definitions and choice is None:
         return DecodedTools()
     try:
-        tools = parse_tools(definitions)
+        tools = [_plain_tool(tool) for tool in parse_tools(definitions)]
         for index, tool in enumerate(tools):
             if isinstance(tool, McpToolParam):
                 raise InvalidRequestError(
@@ -265,6 +265,13 @@ def _decode_tools(params: ChatCompletionCreate) -> DecodedTools:
     except InvalidRequestError as error:
         field = "tool_choice" if params.tool_choice else "function_call"
         raise _locate_error(error, definitions, len(params.tools or ()), field, choice) from None
+
+
+def _plain_tool(tool: ToolParam) -> ToolParam:
+    """A tool as this API has it: its only items are calls of functions and custom tools."""
+    if isinstance(tool, ToolSearchParam):
+        return FunctionToolParam(tool.name, tool.description, tool.parameters)
+    return tool
 
 
 def _find_choice(choice: ToolChoice | None, tools: Sequence[ToolParam]) -> ToolChoice | None:

@@ -22,7 +22,7 @@ from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
 from antiphon.api.http.asgi_responses import Handler, send_error
 from antiphon.api.http.content_encoding import decompress_body, has_content_encoding
 from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
-from antiphon.api.http.routes import PUBLIC_PATHS
+from antiphon.api.http.routes import is_public
 from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
 
@@ -175,15 +175,15 @@ class GatewayMiddleware:
         self, scope: Scope, headers: Mapping[bytes, bytes], response_headers: Headers
     ) -> None:
         """Admit a request; ``response_headers`` get those of its rate limit."""
-        is_public = scope["path"] in PUBLIC_PATHS
+        needs_no_key = is_public(scope["path"])
         await self.authorizer.authorize(
             headers,
             local_headers=scope["headers"],
             add_header=lambda name, value: response_headers.append((name, value)),
             on_principal=partial(_set_principal, scope),
-            is_public=is_public,
+            is_public=needs_no_key,
         )
-        if ADMIT in scope and not is_public:
+        if ADMIT in scope and not needs_no_key:
             scope[ADMIT]()
 
 

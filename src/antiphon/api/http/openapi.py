@@ -18,10 +18,12 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon import errors
 from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.chats import chat_body
 from antiphon.api.http.idempotency import MAX_KEY_LENGTH
 from antiphon.api.http.responses_codec import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
+from antiphon.turn.chat_protocols import ChatRecord
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -219,7 +221,12 @@ def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
     match value:
         case dict():
             return {
-                key: names.get(one, one).lstrip("_") if key == "title" else _rename_refs(one, names)
+                key: (
+                    names.get(one, one).lstrip("_")
+                    # A field may have that name too.
+                    if key == "title" and isinstance(one, str)
+                    else _rename_refs(one, names)
+                )
                 for key, one in value.items()
             }
         case list():
@@ -231,6 +238,7 @@ def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
 
 def _response_schemas() -> Schema:
     shown = response_body(Response("", 0.0, Header(""), ()))
+    chat = chat_body(ChatRecord("", 0.0, 0.0, "", 0, 0, "", "idle"))
     listed = {"object": {"const": "list"}, "first_id": {}, "last_id": {}, "has_more": {}}
     answers: dict[str, Schema] = {
         "Response": {name: {} for name in shown} | {"id": _STRING, "status": _STRING},
@@ -248,6 +256,15 @@ def _response_schemas() -> Schema:
             "response_id": _STRING,
             "created_at": _INTEGER,
             "excerpt": _STRING,
+        },
+        "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
+        "ChatList": {**listed, "data": _array("Chat")},
+        "Share": {
+            "id": _STRING,
+            "object": _STRING,
+            "response_id": _STRING,
+            "created_at": _INTEGER,
+            "expires_at": {},
         },
         "Deleted": {"id": _STRING, "object": _STRING, "deleted": {"const": True}},
         "Compaction": {
@@ -278,6 +295,7 @@ def _response_schemas() -> Schema:
         "ResponseList": {**listed, "data": _array("Response")},
         "ItemList": {**listed, "data": _array("Item")},
         "ConversationList": {**listed, "data": _array("Conversation", "Hit")},
+        "ShareList": {**listed, "data": _array("Share")},
         "Message": {},
     }
     return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error_schema()}

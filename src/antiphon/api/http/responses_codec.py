@@ -12,16 +12,25 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import DECODE_ERRORS, RequestDecoder, check_depth, drop_nulls
+from antiphon.api.common.body import (
+    DECODE_ERRORS,
+    RequestDecoder,
+    check_depth,
+    convert_value,
+    drop_nulls,
+)
 from antiphon.api.common.input_items import DecodedInput, decode_items
+from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.common.tool_requests import (
     DecodedTools,
-    choice_body,
     decode_tools,
     parse_tools,
-    tool_bodies,
 )
 from antiphon.api.http.item_bodies import output_items
+from antiphon.api.http.loose_response_requests import (
+    normalize_response_format,
+    normalize_response_request,
+)
 from antiphon.core.items import Item, Message
 from antiphon.core.tool_definitions import added_tools
 from antiphon.core.turns import NO_OPTIONS, Options, Response, TurnRequest, Usage
@@ -150,32 +159,14 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     user: str | None = None
     #: A template that a server keeps; this one keeps none.
     prompt: _Object | None = None
+    # What chat completions call ``max_output_tokens``, ``text.format`` and ``reasoning.effort``.
+    max_completion_tokens: PositiveInt | None = None
+    max_tokens: PositiveInt | None = None
+    response_format: _Object | None = None
+    reasoning_effort: ModelWord | None = None
 
 
-def _normalize_request(fields: dict[str, Any]) -> dict[str, Any]:
-    """A body of other shapes in this API's: one value for a list, empty words for none."""
-    clean = dict(fields)
-    for name in ("tools", "include", "input"):
-        value = clean.get(name)
-        if isinstance(value, list):
-            clean[name] = [one for one in value if one is not None]
-        elif name != "input" and isinstance(value, dict | str):
-            clean[name] = [value] if value else None
-    text = clean.get("text")
-    if isinstance(text, dict):
-        clean["text"] = {**text, "verbosity": text.get("verbosity") or None}
-        clean["text"]["format"] = _normalize_format(text.get("format"))
-    return {**clean, "truncation": clean.get("truncation") or None}
-
-
-def _normalize_format(given: Any) -> Any:
-    """The format of an answer; chat completions nest its schema."""
-    if isinstance(given, dict) and isinstance(given.get("json_schema"), dict):
-        return {**drop_nulls(given["json_schema"]), "type": "json_schema"}
-    return given or None
-
-
-_request = RequestDecoder(ResponseCreate, _normalize_request)
+_request = RequestDecoder(ResponseCreate, normalize_response_request)
 _NO_TOOLS = DecodedTools()
 
 
@@ -296,7 +287,9 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
     return Options(
         temperature=params.temperature,
         top_p=params.top_p,
-        max_output_tokens=params.max_output_tokens,
+        max_output_tokens=(
+            params.max_output_tokens or params.max_completion_tokens or params.max_tokens
+        ),
         frequency_penalty=params.frequency_penalty,
         presence_penalty=params.presence_penalty,
         tools=tools.functions,
@@ -307,9 +300,9 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
         allowed_tools=tools.allowed_tools,
         max_tool_calls=params.max_tool_calls,
         parallel_tool_calls=params.parallel_tool_calls is not False,
-        text_format=format_fields(text.format, "text.format") if text and text.format else None,
+        text_format=_text_format(params),
         verbosity=text.verbosity if text else None,
-        reasoning_effort=(reasoning.effort or None) if reasoning else None,
+        reasoning_effort=(reasoning.effort if reasoning else params.reasoning_effort) or None,
         reasoning_summary=(
             (reasoning.summary or reasoning.generate_summary or None) if reasoning else None
         ),
@@ -323,6 +316,16 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
         user=params.user or None,
         extra=extra,
     )
+
+
+def _text_format(params: ResponseCreate) -> dict[str, Any] | None:
+    if params.text and params.text.format:
+        return format_fields(params.text.format, "text.format")
+    if not params.response_format:
+        return None
+    given = normalize_response_format(params.response_format)
+    kind: Any = TextFormat | JsonObjectFormat | JsonSchemaFormat
+    return format_fields(convert_value(given, kind, "response_format"), "response_format")
 
 
 _encode = msgspec.json.Encoder().encode

@@ -1,104 +1,39 @@
 """Route table: path, method, handler, request body, response and summary of each endpoint.
 
-The router (``app``), the OpenAPI document (``openapi``) and the list of paths that need no key
+The router (``app``), the OpenAPI document (``openapi``) and which paths need no key
 (``middleware``) are all derived from it. The bodies are the decoders' own types, so that the
 description cannot differ from the decoding. HEAD is added to each path that has GET.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
-
-import msgspec
 
 from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors
 from antiphon.api.http.chat_completion_requests import ChatCompletionCreate
-from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chat_routes import CHAT_ROUTES
 from antiphon.api.http.conversations import (
     ConversationCreate,
-    ConversationEndpoints,
     ConversationUpdate,
     ItemsCreate,
 )
-from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
-from antiphon.api.http.item_bodies import INCLUDABLE
-from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
-from antiphon.api.http.pagination import STATUSES
-from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.responses_codec import ResponseCreate
+from antiphon.api.http.route import (
+    ASCENDING_PAGINATION,
+    CASCADE,
+    FILTERS,
+    INCLUDE,
+    PAGINATION,
+    SEARCH,
+    STREAM,
+    Endpoints,
+    Route,
+)
 from antiphon.api.http.stored_chat_completions import (
     ChatCompletionUpdate,
-    StoredChatCompletionEndpoints,
 )
-from antiphon.api.http.xai_rest import TokenizeText, XaiEndpoints
-from antiphon.api.mcp.streamable_http import McpEndpoint
-
-
-class Endpoints(msgspec.Struct, frozen=True):
-    """The objects whose methods handle requests, one for each resource."""
-
-    responses: ResponseEndpoints
-    compaction: CompactionEndpoints
-    chat_completions: ChatCompletionsEndpoint
-    stored_chat_completions: StoredChatCompletionEndpoints
-    models: ModelEndpoints
-    conversations: ConversationEndpoints
-    mcp: McpEndpoint
-    health: HealthEndpoints
-    xai: XaiEndpoints
-    docs: DocsEndpoints
-
-
-class Route(Operation, frozen=True, kw_only=True):
-    """One row of the table. ``handler`` picks the method that handles the requests."""
-
-    handler: Callable[[Endpoints], Handler]
-
-
-_STRING: Final = {"type": "string"}
-_BOOLEAN: Final = {"type": "boolean", "default": False}
-
-_PAGINATION: Final = (
-    Parameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-        "The page size.",
-    ),
-    Parameter("order", {"enum": ["asc", "desc"], "default": "desc"}, "desc: the newest first."),
-    Parameter("after", _STRING, "The id of the last entry of the previous page."),
-)
-_ASCENDING_PAGINATION: Final = (
-    *(one for one in _PAGINATION if one.name != "order"),
-    Parameter("order", {"enum": ["asc", "desc"], "default": "asc"}, "asc: the oldest first."),
-)
-_FILTERS: Final = (
-    Parameter("model", _STRING, "Only responses of this model."),
-    Parameter("status", {"enum": sorted(STATUSES)}, "Only responses with this status."),
-    Parameter(
-        "metadata",
-        {"type": "object", "additionalProperties": _STRING},
-        "Only responses with all of these pairs: metadata[key]=value.",
-        style="deepObject",
-    ),
-)
-_SEARCH: Final = Parameter(
-    "query", _STRING, "Full-text search: turns with all of these words, the best first."
-)
-_STREAM: Final = (
-    Parameter("stream", _BOOLEAN, "Stream the response's events from the first one on."),
-    Parameter(
-        "starting_after",
-        {"type": "integer", "minimum": -1, "maximum": 999_999_999},
-        "With stream: only the events after this sequence number.",
-    ),
-)
-_INCLUDE: Final = Parameter(
-    "include",
-    {"type": "array", "items": {"enum": list(INCLUDABLE)}},
-    "Fields that are included on request only.",
-)
-_CASCADE: Final = Parameter("cascade", _BOOLEAN, "Delete its descendants too.")
+from antiphon.api.http.transfer_routes import TRANSFER_ROUTES
+from antiphon.api.http.xai_rest import TokenizeText
 
 _RESPONSE_PATH: Final = "/v1/responses/{id}"
 _CONVERSATION_PATH: Final = "/v1/conversations/{id}"
@@ -120,7 +55,7 @@ _RESPONSE_ROUTES: Final = (
         "/v1/responses",
         "List responses.",
         "ResponseList",
-        query=(*_PAGINATION, *_FILTERS),
+        query=(*PAGINATION, *FILTERS),
         handler=lambda to: to.responses.list_all,
     ),
     Route(
@@ -144,7 +79,7 @@ _RESPONSE_ROUTES: Final = (
         _RESPONSE_PATH,
         "Retrieve a response, or its events.",
         "Response",
-        query=(*_STREAM, _INCLUDE),
+        query=(*STREAM, INCLUDE),
         streams=True,
         handler=lambda to: to.responses.retrieve,
     ),
@@ -153,7 +88,7 @@ _RESPONSE_ROUTES: Final = (
         _RESPONSE_PATH,
         "Delete a response.",
         "Deleted",
-        query=(_CASCADE,),
+        query=(CASCADE,),
         handler=lambda to: to.responses.delete,
     ),
     Route(
@@ -168,7 +103,7 @@ _RESPONSE_ROUTES: Final = (
         f"{_RESPONSE_PATH}/input_items",
         "List a response's input items.",
         "ItemList",
-        query=(*_PAGINATION, _INCLUDE),
+        query=(*PAGINATION, INCLUDE),
         handler=lambda to: to.responses.list_input,
     ),
     Route(
@@ -211,7 +146,7 @@ _STORED_COMPLETION_ROUTES: Final = (
         "/v1/chat/completions",
         "List stored chat completions.",
         "ChatCompletionList",
-        query=(*_ASCENDING_PAGINATION, *(one for one in _FILTERS if one.name != "status")),
+        query=(*ASCENDING_PAGINATION, *(one for one in FILTERS if one.name != "status")),
         handler=lambda to: to.stored_chat_completions.list_all,
     ),
     Route(
@@ -241,7 +176,7 @@ _STORED_COMPLETION_ROUTES: Final = (
         f"{_COMPLETION_PATH}/messages",
         "List the messages of a stored chat completion's request.",
         "ChatMessageList",
-        query=_ASCENDING_PAGINATION,
+        query=ASCENDING_PAGINATION,
         handler=lambda to: to.stored_chat_completions.list_messages,
     ),
 )
@@ -299,7 +234,7 @@ _CONVERSATION_ROUTES: Final = (
         "/v1/conversations",
         "List conversations, or search them.",
         "ConversationList",
-        query=(*_PAGINATION, _SEARCH),
+        query=(*PAGINATION, SEARCH),
         handler=lambda to: to.conversations.list_all,
     ),
     Route(
@@ -331,7 +266,7 @@ _CONVERSATION_ROUTES: Final = (
         "Append items; no model is called.",
         "ItemList",
         ItemsCreate,
-        query=(_INCLUDE,),
+        query=(INCLUDE,),
         takes_idempotency_key=True,
         handler=lambda to: to.conversations.add_items,
     ),
@@ -340,7 +275,7 @@ _CONVERSATION_ROUTES: Final = (
         f"{_CONVERSATION_PATH}/items",
         "List a conversation's items.",
         "ItemList",
-        query=(*_PAGINATION, _INCLUDE),
+        query=(*PAGINATION, INCLUDE),
         handler=lambda to: to.conversations.list_items,
     ),
     Route(
@@ -348,7 +283,7 @@ _CONVERSATION_ROUTES: Final = (
         _ITEM_PATH,
         "Retrieve an item.",
         "Item",
-        query=(_INCLUDE,),
+        query=(INCLUDE,),
         handler=lambda to: to.conversations.retrieve_item,
     ),
     Route(
@@ -412,16 +347,61 @@ ROUTES: Final = (
     *_STORED_COMPLETION_ROUTES,
     *_XAI_ROUTES,
     *_CONVERSATION_ROUTES,
+    *CHAT_ROUTES,
+    *TRANSFER_ROUTES,
     *_SERVER_ROUTES,
 )
-#: Paths that need no API key: monitors and browsers have none to send. They show no tenant's data.
-PUBLIC_PATHS: Final = frozenset(route.path for route in ROUTES if route.public)
+#: The web page: for browsers, so that the API's description does not have it.
+PAGE_ROUTES: Final = (
+    Route("GET", "/", "The page.", None, public=True, handler=lambda to: to.web_page.page),
+    Route("GET", "/c/{id}", "A chat.", None, public=True, handler=lambda to: to.web_page.page),
+    Route("GET", "/r/{id}", "A turn.", None, public=True, handler=lambda to: to.web_page.page),
+    # The secret is the key.
+    Route(
+        "GET",
+        "/s/{secret}",
+        "A shared chat.",
+        None,
+        public=True,
+        handler=lambda to: to.shares.page,
+    ),
+    Route(
+        "GET",
+        "/web/{version}/{path:path}",
+        "A file of the page.",
+        None,
+        public=True,
+        handler=lambda to: to.web_page.file,
+    ),
+    *(
+        Route(
+            "GET",
+            path,
+            "A service worker that removes itself.",
+            None,
+            public=True,
+            handler=lambda to: to.web_page.removing_worker,
+        )
+        for path in ("/sw.js", "/service-worker.js")
+    ),
+)
+_PUBLIC: Final = [route.path for route in (*ROUTES, *PAGE_ROUTES) if route.public]
+_PUBLIC_PATHS: Final = frozenset(path for path in _PUBLIC if "{" not in path)
+_PUBLIC_PREFIXES: Final = tuple(path.partition("{")[0] for path in _PUBLIC if "{" in path)
+
+
+def is_public(path: str) -> bool:
+    """Whether a path needs no API key: monitors and browsers have none to send.
+
+    Nothing public shows a tenant's data.
+    """
+    return path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIXES)
 
 
 def handlers_by_path(endpoints: Endpoints) -> dict[str, dict[str, Handler]]:
     """Handlers by method by path, which answer errors themselves; HEAD comes last."""
     handlers: dict[str, dict[str, Handler]] = {}
-    for route in ROUTES:
+    for route in (*ROUTES, *PAGE_ROUTES):
         handlers.setdefault(route.path, {})[route.method] = handle_errors(route.handler(endpoints))
     for methods in handlers.values():
         if "GET" in methods:

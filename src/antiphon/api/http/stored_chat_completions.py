@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import decode_body, query_params, read_body
-from antiphon.api.common.tool_requests import choice_body, tool_bodies
+from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chat_completions_codec import completion_body, message_body
 from antiphon.api.http.pagination import (

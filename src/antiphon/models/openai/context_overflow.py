@@ -24,6 +24,10 @@ _MORE = (
     r"|maximum|max\b|reduce|only|does(?: not|n't) fit|超|过长)"
 )
 #: What a message says that means too much input. Quotation marks are gone, case does not count.
+_EXCEED = (
+    r"(?:exceed\w*|over the|(?:more|great|long|larg)(?:er)? than|too (?:large|long)"
+    r"|supports? (?:only |at most|up to)|limit (?:is|of))"
+)
 _SIGNS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -48,8 +52,21 @@ _SIGNS = [
         r"reduce the (?:length|size) of (?:the |your )?(?:messages|prompt|input)",
         r"\bexceeds? max(?:imum)? (?:length|message tokens)",
         r"max size: [\d,]+ tokens",
+        rf"\b(?:input|prompt|requests?|messages?|conversation|text)\b.{{0,40}}\btokens?\b"
+        rf".{{0,40}}{_EXCEED}",
+        rf"\btokens?\b.{{0,40}}\b(?:input|prompt|requests?|messages|conversation)\b"
+        rf".{{0,40}}{_EXCEED}",
+        rf"\b(?:input|prompt|messages|conversation)\b (?:is |are )?{_EXCEED}.{{0,40}}\btokens?\b",
+        r"\bprompt of at most",
+        r"\bmessage (?:\w+ ){0,3}too long",
+        r"\bn_ctx\b",
+        r"\bcontext window (?:is|was) full",
+        r"(?:输入|輸入|上下文|tokens?).{0,20}(?:超过|超出|超過|过长|過長)",
+        r"(?:超过|超出|超過).{0,20}(?:上下文|输入|輸入|tokens?|长度|長度)",
     )
 ]
+#: What is about the context, whatever else the message speaks of.
+_SURE = re.compile(r"maximum (?:context|prompt) length (?:of [\w. -]+ )?is [\d,]+", re.IGNORECASE)
 #: Limits of something else: of one field's text, of the output, of a rate.
 _OTHER_LIMITS = re.compile(
     r"(?:string|array|object|name|key|id|value|list|schema|instructions?|description) (?:is )?"
@@ -58,10 +75,15 @@ _OTHER_LIMITS = re.compile(
     r"|\bmax_(?:completion_|output_|new_)?tokens (?:value|should|is too large)"
     r"(?!.*\b(?:input|prompt|context|total)\b)"
     r"|range of max_\w*tokens"
+    r"|每分钟|每日|每天"
     r"|\bper (?:min(?:ute)?|hour|day)\b|\b[TR]P[MD]\b",
     re.IGNORECASE | re.DOTALL,
 )
 
+#: Larger numbers, and such as are further apart, are something else, such as codes and ids.
+_MAX_RATIO = 8
+_MAX_TOKENS = 20_000_000
+_NUMBER = re.compile(r"(?<![\w.])\d[\d,]{2,}(?![\w.]*\w)")
 _USED, _LIMIT, _OUTPUT = (rf"(?P<{name}>\d[\d,]*)" for name in ("used", "limit", "output"))
 #: The numbers of tokens in a message, used and allowed.
 _COUNTS = [
@@ -106,6 +128,8 @@ def find_context_overflow(message: str, *codes: str) -> ContextOverflow | None:
     if any(map(_CODES.search, codes)):
         return _count(_without_marks(message))
     plain = _without_marks(message)
+    if _SURE.search(plain):
+        return _count(plain)
     if _OTHER_LIMITS.search(plain) or not any(sign.search(plain) for sign in _SIGNS):
         return _count(plain) if _CODES.search(plain) else None
     return _count(plain)
@@ -125,4 +149,9 @@ def _count(message: str) -> ContextOverflow:
                 for name in ("used", "limit", "output")
             )
             return ContextOverflow(used, limit - output if output < limit else limit)
+    found_numbers = {int(one.replace(",", "")) for one in _NUMBER.findall(message)}
+    numbers = sorted(one for one in found_numbers if 1000 <= one <= _MAX_TOKENS)
+    if len(numbers) == 2 and numbers[1] <= numbers[0] * _MAX_RATIO:
+        # Which is which is clear by their sizes.
+        return ContextOverflow(numbers[1], numbers[0])
     return ContextOverflow()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +31,19 @@ def decode_lenient(data: bytes) -> Any:
 def _parse_int(digits: str) -> int | float:
     """An integer; one of more digits than Python takes is infinite."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+#: Where gateways put the answer of the server behind them.
+_WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body")
+
+
+def wrapped_object(value: dict[str, Any], field: str) -> dict[str, Any] | None:
+    """The object with a field, where another one is around it; None: there is none."""
+    for name in _WRAPPING_FIELDS:
+        inner = value.get(name)
+        if isinstance(inner, dict) and inner.get(field):
+            return inner
+    return None
 
 
 def text_of_value(value: Any) -> str:

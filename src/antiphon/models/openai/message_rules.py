@@ -22,9 +22,12 @@ _SYSTEM_ROLES: Final = ("system", "developer")
 _GAP: Final = "\n\n"
 #: The content of messages that only a rule needs, and nobody wrote.
 _BEGINNING: Final = "(The conversation begins.)"
+_CONTINUATION: Final = "(Please go on.)"
 _ACKNOWLEDGEMENT: Final = "OK."
 _NO_OUTPUT: Final = "(no output)"
 _OUTPUT_FOLLOWS: Final = "(The output is in the next message.)"
+_ODD_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
+_LONGEST_NAME: Final = 64
 #: The thoughts of a model that had none: some servers take an empty text for none.
 _NO_THOUGHTS: Final = " "
 
@@ -119,6 +122,13 @@ def user_message_required(messages: Messages) -> Messages:
             user = {**messages[index], "role": "user"}
             return [*messages[:index], *messages[index + 1 :], user]
     return [_user_message(_BEGINNING, *messages[:1]), *messages]
+
+
+def user_message_last(messages: Messages) -> Messages:
+    """A user message behind what an assistant said last, where a server does not go on alone."""
+    if messages and messages[-1].get("role") == "assistant" and not messages[-1].get("tool_calls"):
+        return [*messages, _user_message(_CONTINUATION, messages[-1])]
+    return messages
 
 
 def assistant_after_tool(messages: Messages) -> Messages:
@@ -270,6 +280,43 @@ def _moved_message(moved: list[tuple[str, Messages]], like: Json) -> Json:
             parts.append(_text_part(f"Output of the call {call_id}:", others))
         parts += others
     return _user_message(parts, like)
+
+
+def single_calls(messages: Messages) -> Messages:
+    """One call in a message, with its output behind it: some templates know no more."""
+    out: Messages = []
+    waiting: dict[str, Json] = {}
+    for one in messages:
+        if is_tool_output(one) and one.get("tool_call_id") in waiting:
+            out += [waiting.pop(one["tool_call_id"]), one]
+            continue
+        out += waiting.values()
+        waiting = {}
+        calls = one.get("tool_calls") or ()
+        if len(calls) < 2:
+            out.append(one)
+            continue
+        rest = {"role": one["role"], "content": ""}
+        for number, call in enumerate(calls):
+            waiting[call["id"]] = {**(rest if number else one), "tool_calls": [call]}
+    return [*out, *waiting.values()]
+
+
+def plain_function_names(messages: Messages) -> Messages:
+    """Names of called functions with the characters that all upstreams take: some write others."""
+
+    def plain(function: Json) -> Json:
+        name = _ODD_CHARACTER.sub("_", str(function["name"]))[:_LONGEST_NAME]
+        return {**function, "name": name or "function"}
+
+    out: Messages = []
+    for one in messages:
+        if one.get("tool_calls"):
+            calls = [{**call, "function": plain(call["function"])} for call in one["tool_calls"]]
+            out.append({**one, "tool_calls": calls})
+        else:
+            out.append(plain(one) if one.get("type") == "function_call" else one)
+    return out
 
 
 def no_tool_messages(messages: Messages) -> Messages:

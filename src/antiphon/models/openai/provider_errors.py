@@ -134,6 +134,9 @@ def _first_text(names: Iterable[str], *objects: Any) -> str:
 def _location(value: Any) -> str:
     """The field that a list of validation errors names first, as FastAPI sends it."""
     details = value.get("detail") if isinstance(value, dict) else None
+    if details is None and isinstance(value, dict):
+        inner = value.get("message", value.get("error"))
+        details = inner.get("detail") if isinstance(inner, dict) else None
     first = details[0] if isinstance(details, list) and details else None
     location = first.get("loc") if isinstance(first, dict) else None
     if not isinstance(location, list):

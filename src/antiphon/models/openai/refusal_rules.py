@@ -26,6 +26,7 @@ from antiphon.models.openai.request_rules import (
     without_tools_of_type,
 )
 from antiphon.models.openai.tool_type_rules import refused_tool_types
+from antiphon.models.openai.upstream_errors import TOOL_USE_FAILED
 
 log = logging.getLogger("antiphon")
 
@@ -45,7 +46,7 @@ _UNSUPPORTED: Final = _pattern(
     r"\bremove\b|"
     r"not (\w+ )?(supported?|permitted|allowed|available|accepted|recogni[sz]ed|enabled|found)|"
     r"n't (support|accept|allow|recogni[sz]e|exist|work)|"
-    r"invalid (argument|field|param|key|property|name)"
+    r"invalid (argument|field|param|key|property|name)|illegal|不支持|未知|无效|非法"
 )
 
 #: Words of refusals, and the rules that they call for; all that match are proposed, in this order.
@@ -53,16 +54,32 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
-            r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream"
+            r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream|"
+            r"cannot.{0,30}\bstream|unsupported (for|with|in)\W+stream"
         ),
         ("never-stream",),
     ),
     (
         _pattern(
             r"non-?\s?stream|only.{0,20}\bstream|stream(ing)?( mode)? (is |be )?required|"
-            r"(must|please).{0,40}\bstream"
+            r"(must|please).{0,40}\bstream|stream\W+(must|has to|should) be (set to )?true"
         ),
         ("always-stream",),
+    ),
+    (
+        _pattern(r"(single|one|parallel|multiple).{0,20}(tool|function)[- _]?calls?\b"),
+        ("single-calls",),
+    ),
+    (
+        _pattern(
+            r"(function|tool)\S*[._ ]name\b.*(pattern|invalid|match|must|regular)|"
+            r"invalid (function|tool) name"
+        ),
+        ("plain-function-names",),
+    ),
+    (
+        _pattern(r"\blast\b.{0,30}\b(role|message|user)\b|prefill|(end|finish) with a user|最后"),
+        ("user-message-last",),
     ),
     (
         _pattern(r"\bids?\b.*(of 9|9 char|nine|\{9\})|(of 9|nine|\{9\}).*\bids?\b"),
@@ -99,7 +116,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
-            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after"
+            r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after|"
+            r"\bodd (number|index)|immediately after a user"
         ),
         ("alternating-roles", "single-system-message"),
     ),
@@ -113,7 +131,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"empty|blank|without content|at least one character|"
+            r"empty|blank|without content|at least (one|1) (character|token)|"
+            r"<nil>|must have a text|(messages?|消息|参数)\W{0,3}(参数)?(非法|为空|不能为空)|"
             r"content\b.*(required|missing|null|must)|(either|must).*\bcontent\b"
         ),
         ("no-empty-messages",),
@@ -140,7 +159,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
 _FORMAT: Final = _pattern(
     r"response_?.?format|json_schema|json_object|json (mode|output)|"
     r"structured (output|generation)|text\.format|mime type|schema.*(support|available)|"
-    r"guided|grammar"
+    r"guided|grammar|invalid format"
 )
 #: A mistake in the schema itself, or of the prompt: whoever wrote it has to see that.
 _FORMAT_MISTAKE: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) (required|invalid)")
@@ -206,6 +225,8 @@ def repair_request(
 
 def _is_refusal(error: AntiphonError) -> bool:
     """Whether an error can be about the form of the request; some servers answer 500 to that."""
+    if error.code == TOOL_USE_FAILED:
+        return False
     is_failure = type(error) is ModelError and error.code == ModelError.default_code
     return type(error) is InvalidRequestError or is_failure
 

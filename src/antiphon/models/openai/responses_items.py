@@ -71,6 +71,8 @@ class ItemAssembler:
 
     def __init__(self, origin: str) -> None:
         self.has_calls = False
+        #: The arguments of a call that has no name.
+        self.nameless_arguments = ""
         self._origin = origin
         self._items: list[KnownItem] = []
         self._by_id: dict[tuple[str, str], KnownItem] = {}
@@ -341,8 +343,9 @@ class ItemAssembler:
         final = arguments_text(body.get("arguments"))
         final = final if final.strip() else item.final_arguments
         written = "".join((*item.arguments, *item.held_arguments))
-        if not item.name and not (written + final).strip():
-            # A stub: servers send one where nothing is called.
+        if not item.name:
+            # A stub, where nothing is called; or else nobody knows what is.
+            self.nameless_arguments = self.nameless_arguments or (written + final).strip()
             return
         if final.strip() and final != written and (_is_object(final) or not _is_object(written)):
             written = self._replace_arguments(item, written, final, out)

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from antiphon.core.custom_tool_input import custom_arguments
+from antiphon.core.custom_tool_input import INPUT_START, custom_arguments, escape_input
 from antiphon.core.deltas import (
     Delta,
     Finish,
@@ -31,7 +31,9 @@ from antiphon.models.openai.lenient_json import (
     decode_lenient,
     name_of_value,
     text_of_value,
+    wrapped_object,
 )
+from antiphon.models.openai.responses_item_bodies import item_bodies, output_of
 from antiphon.models.openai.responses_item_matching import (
     FUNCTION_CALL,
     MESSAGE,
@@ -75,9 +77,7 @@ _DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _TEXT_EVENTS.items()}
 _DONE_EVENTS = {f"{name}.done": kind for name, kind in _TEXT_EVENTS.items()}
 _ARGUMENTS_DELTA = "response.function_call_arguments.delta"
 #: A custom tool's call is read as that of a function: its text within JSON, piece by piece.
-_CUSTOM_CALL = "custom_tool_call"
 _INPUT_DELTA = "response.custom_tool_call_input.delta"
-_INPUT_START = custom_arguments("").removesuffix('"}')
 
 _END_EVENTS: dict[str, _Status] = {
     "response.completed": "completed",
@@ -111,6 +111,7 @@ class ResponsesParser:
             **dict.fromkeys(_DONE_EVENTS, self._on_text_done),
             **dict.fromkeys(_END_EVENTS, self._on_end),
             "response.output_text.annotation.added": self._on_annotation,
+            "response.content_part.added": self._on_part_added,
             "response.content_part.done": self._on_part_done,
             "response.reasoning_summary_part.done": self._on_part_done,
             "response.function_call_arguments.done": self._on_arguments_done,
@@ -142,7 +143,8 @@ class ResponsesParser:
         if not isinstance(response, dict):
             self.error = Unreadable("it holds no answer", body)
             return out
-        output = _output_of(response)
+        response = wrapped_object(response, "output") or response
+        output = output_of(response)
         if output is None and any(response.get(field) for field in _ERROR_FIELDS):
             self.error = body
         elif output is None:
@@ -173,6 +175,9 @@ class ResponsesParser:
                 return
         kind = _DELTA_EVENTS.get(event.type)
         if kind is not None:
+            if event.delta is None:
+                # Some servers send the words under another name.
+                event.delta = decode_lenient(data).get("text")
             self._on_text_delta(event, kind, out)
         elif event.type == _ARGUMENTS_DELTA:
             item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
@@ -198,7 +203,7 @@ class ResponsesParser:
             self.error = data
         elif event.type:
             return
-        elif (output := _output_of(fields)) is not None:
+        elif (output := output_of(fields)) is not None:
             # A whole response, where events should be.
             self._end(output, _status_of(fields, "completed"), fields, out)
         elif any(fields.get(field) for field in _ERROR_FIELDS):
@@ -221,6 +226,14 @@ class ResponsesParser:
         kind = _DONE_EVENTS[event.type]
         given = fields.get("refusal") if kind is RefusalTextDelta else None
         self._finish_text(event, kind, given or fields.get("text"), out)
+
+    def _on_part_added(self, event: _Event, fields: Json, out: list[Delta]) -> None:
+        """A part begins; a server that sends no deltas has all of its text here."""
+        part = fields.get("part")
+        text = part.get("text") if isinstance(part, dict) else None
+        if text and isinstance(text, str):
+            item = self._items.find(MESSAGE, event.item_id or "", event.output_index)
+            item.finals.setdefault((OutputTextDelta, event.content_index or 0), text)
 
     def _on_part_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
         part = fields.get("part")
@@ -258,9 +271,8 @@ class ResponsesParser:
 
     def _on_input_delta(self, event: _Event, out: list[Delta]) -> None:
         item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
-        piece = custom_arguments(text_of_value(event.delta))
-        piece = piece.removesuffix('"}').removeprefix(_INPUT_START if item.words else "")
-        self._items.add_arguments(item, piece, out)
+        piece = escape_input(text_of_value(event.delta))
+        self._items.add_arguments(item, piece if item.words else INPUT_START + piece, out)
 
     def _on_input_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
         item = self._items.find(FUNCTION_CALL, event.item_id or "", event.output_index)
@@ -268,22 +280,26 @@ class ResponsesParser:
         self._items.finish_arguments(item, arguments, None, out)
 
     def _on_item_added(self, event: _Event, fields: Json, out: list[Delta]) -> None:
-        for item in _item_bodies(fields.get("item")):
+        for item in item_bodies(fields.get("item")):
             self._items.add(item, event.output_index, out)
 
     def _on_item_done(self, event: _Event, fields: Json, out: list[Delta]) -> None:
-        for item in _item_bodies(fields.get("item")):
+        for item in item_bodies(fields.get("item")):
             self._items.complete(item, event.output_index, out)
 
     def _on_end(self, event: _Event, fields: Json, out: list[Delta]) -> None:
         given = fields.get("response")
         response = given if isinstance(given, dict) else fields
         status = _status_of(response, _END_EVENTS[event.type])
-        self._end(_output_of(response) or [], status, response, out)
+        self._end(output_of(response) or [], status, response, out)
 
     def _end(self, output: list[Json], status: _Status, response: Json, out: list[Delta]) -> None:
         self._items.end(output, out, is_whole=status == "completed", is_failed=status == "failed")
         self._usage = _usage_of(response.get("usage")) or self._usage
+        if self._items.nameless_arguments and status == "completed":
+            arguments = self._items.nameless_arguments.encode(errors="replace")
+            self.error = Unreadable("a tool call has no name", arguments)
+            return
         if status == "failed":
             error = response.get("error")
             given = name_of_value(response.get("status"))
@@ -313,31 +329,6 @@ def _lenient_event(fields: Any) -> _Event:
         fields.get("delta"),
         fields.get("logprobs"),
     )
-
-
-def _output_of(response: Json) -> list[Json] | None:
-    """A response's items; None: it has none and no place for them."""
-    bodies = _item_bodies(response.get("output"))
-    text = response.get("output_text")
-    if not bodies and isinstance(text, str) and text:
-        return _item_bodies(text)
-    return bodies if bodies or isinstance(response.get("output"), list) else None
-
-
-def _item_bodies(given: Any) -> list[Json]:
-    """The items in a list, or of one item in its place; a text alone is a message's."""
-    bodies: list[Json] = []
-    for one in given if isinstance(given, list) else [given]:
-        if isinstance(one, dict) and one.get("type") == _CUSTOM_CALL:
-            text = text_of_value(one.get("input"))
-            # At its beginning a call has no input yet.
-            arguments = custom_arguments(text) if text or one.get("status") == "completed" else ""
-            bodies.append({**one, "type": FUNCTION_CALL, "arguments": arguments})
-        elif isinstance(one, dict) and one:
-            bodies.append(one)
-        elif isinstance(one, str) and one:
-            bodies.append({"type": MESSAGE, "content": one})
-    return bodies
 
 
 def _status_of(response: Json, default: _Status) -> _Status:

@@ -9,87 +9,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import msgspec
 
+from antiphon.core.custom_tool_input import INPUT_END, INPUT_START
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.models.openai.lenient_json import (
-    count_of_value,
-    name_of_value,
-)
+from antiphon.models.openai.chat_completions_answer import PlainCall
 from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.tool_call_fragments import (
+    LONGEST_BLANK,
+    NO_ARGUMENTS,
+    ToolCallFragment,
+    is_blank,
+    normalize_arguments,
+)
 
-#: Arguments that hold none, without white space, and beginnings of such.
-_NO_ARGUMENTS = frozenset(("", "{}", "null", "[]", '""'))
-_MAYBE_NO_ARGUMENTS = _NO_ARGUMENTS | {"{"}
-_LONGEST_BLANK = 64
+#: Beginnings of arguments that hold none.
+_MAYBE_NO_ARGUMENTS = NO_ARGUMENTS | {"{"}
 #: What may stand between two objects.
 _SEPARATORS = " \t\r\n,;"
+_OPENING = re.compile(r"[{\[\\]")
 _STRUCTURE = re.compile(r'\\(?s:.)?|["{}\[\]]')
-
-
-class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
-    """One entry of ``tool_calls``, with its marks where it has them."""
-
-    index: int | None
-    id: str
-    name: str
-    arguments: str
-    provider_fields: ProviderFields | None = None
-
-    @property
-    def is_stub(self) -> bool:
-        """Whether it adds nothing to a call."""
-        return not self.name and is_blank(self.arguments)
-
-
-def read_fragments(
-    tool_calls: Any,
-    fields_of: Callable[[Mapping[str, Any]], ProviderFields | None] = lambda entry: None,
-) -> list[ToolCallFragment]:
-    """The entries of ``tool_calls``: a list, one entry, or an object of entries.
-
-    ``fields_of`` gives what stands beside the call in an entry.
-    """
-    if isinstance(tool_calls, dict):
-        is_entry = any(name in tool_calls for name in ("function", "name", "arguments"))
-        tool_calls = [tool_calls] if is_entry else list(tool_calls.values())
-    if not isinstance(tool_calls, list):
-        return []
-    return [_read_fragment(one, fields_of(one)) for one in tool_calls if isinstance(one, dict)]
-
-
-def _read_fragment(
-    entry: dict[str, Any], provider_fields: ProviderFields | None
-) -> ToolCallFragment:
-    function = entry.get("function")
-    fields = function if isinstance(function, dict) else entry
-    name = function if isinstance(function, str) else fields.get("name")
-    return ToolCallFragment(
-        index if type(index := entry.get("index")) is int else count_of_value(index),
-        name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
-        # No name has white space around it, or in it.
-        name.strip() if isinstance(name, str) else "",
-        _arguments_text(fields.get("arguments")),
-        provider_fields,
-    )
-
-
-def _arguments_text(arguments: Any) -> str:
-    """A string by the specification, but servers send objects and null too."""
-    if isinstance(arguments, str):
-        return arguments
-    if arguments is None or isinstance(arguments, bool):
-        return ""
-    return msgspec.json.encode(arguments).decode()
-
-
-def is_blank(arguments: str) -> bool:
-    """Whether arguments hold none: an empty object, or less."""
-    return len(arguments) <= _LONGEST_BLANK and "".join(arguments.split()) in _NO_ARGUMENTS
 
 
 class _JsonEnd:
@@ -118,6 +60,13 @@ class _JsonEnd:
                     return match.end()
         return len(piece)
 
+    def feed_inner(self, piece: str) -> None:
+        """Take a piece without the end of anything but strings."""
+        if self._is_escaped or _OPENING.search(piece):
+            self.feed(piece)
+        elif piece.count('"') % 2:
+            self._in_string = not self._in_string
+
 
 class _Call:
     """A call that grows."""
@@ -136,6 +85,9 @@ class _Call:
         self._size = 0
         self._end = _JsonEnd()
         self._is_cumulative = False
+        self._is_custom = fragment.is_custom
+        if fragment.is_custom:
+            self._push(INPUT_START)
 
     @property
     def arguments(self) -> str:
@@ -148,18 +100,20 @@ class _Call:
 
     @property
     def is_cut(self) -> bool:
-        return bool(self.pieces) and self.pieces[0][0] in "{[" and not self.is_complete
+        is_open = bool(self.pieces) and self.pieces[0][0] in "{[" and not self.is_complete
+        # The end of a custom tool's text is that of the answer.
+        return is_open and not self._is_custom
 
     @property
     def is_blank(self) -> bool:
-        return not self.sent_pieces and self._size <= _LONGEST_BLANK and is_blank(self.arguments)
+        return not self.sent_pieces and self._size <= LONGEST_BLANK and is_blank(self.arguments)
 
     @property
     def has_sendable_arguments(self) -> bool:
         """Whether the arguments will stay as they are: some may still be replaced at the end."""
         if self.sent_pieces or not self.pieces:
             return bool(self.pieces)
-        if self._size <= _LONGEST_BLANK:
+        if self._size <= LONGEST_BLANK:
             text = "".join(self.arguments.split())
             return (
                 text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text) and text[0] != '"'
@@ -188,15 +142,18 @@ class _Call:
         """Take a piece that can only be the inside of an object; False: it may be more."""
         if not self.sent_pieces or self.is_complete:
             return False
-        if not piece or piece[0] == "{" or "}" in piece or "]" in piece:
+        if piece[0] == "{" or "}" in piece or "]" in piece or self.pieces[0][0] not in "{[":
             return False
-        if self.pieces[0][0] not in "{[":
-            return False
-        self._end.feed(piece)
+        self._end.feed_inner(piece)
         self.pieces.append(piece)
         self._size += len(piece)
         self.sent_pieces += 1
         return True
+
+    def close_input(self) -> None:
+        """The text of a custom tool is whole."""
+        if self._is_custom and not self.is_complete:
+            self._push(INPUT_END)
 
     def _may_continue(self, piece: str) -> bool:
         return not (self.is_complete or piece.lstrip().startswith("{"))
@@ -255,8 +212,6 @@ class ToolCallAssembler:
 
     def feed(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of the fragments in one chunk."""
-        if len(fragments) == 1 and (deltas := self._continue_call(fragments[0])) is not None:
-            return deltas
         out: list[ToolCallDelta] = []
         touched: list[_Call] = []
         for fragment in fragments:
@@ -271,16 +226,18 @@ class ToolCallAssembler:
             self._add_arguments(call, fragment, out)
         return out
 
-    def _continue_call(self, fragment: ToolCallFragment) -> list[ToolCallDelta] | None:
-        """Fast path: the next piece of a call that grows, as nearly all fragments are; or None."""
-        if fragment.index is None or fragment.name or fragment.provider_fields is not None:
+    def continue_call(self, piece: PlainCall) -> ToolCallDelta | None:
+        """Fast path: the next piece of a call that grows, as nearly all are.
+
+        None: it may be more, and has not been taken.
+        """
+        call = self._call_by_index.get(piece.index)
+        arguments = piece.function.arguments
+        if call is None or not arguments or piece.function.name:
             return None
-        call = self._call_by_index.get(fragment.index)
-        if call is None or (fragment.id and fragment.id != call.id):
+        if (piece.id and piece.id != call.id) or not call.append_inner(arguments):
             return None
-        if not call.append_inner(fragment.arguments):
-            return None
-        return [ToolCallDelta(call.number, None, None, fragment.arguments)]
+        return ToolCallDelta(call.number, None, None, arguments)
 
     def feed_whole(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of all calls of an answer in one piece, of which each entry is one."""
@@ -301,8 +258,10 @@ class ToolCallAssembler:
         """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
         out: list[ToolCallDelta] = []
         for call in self._calls:
+            if not is_cut:
+                call.close_input()
             if not is_cut and not call.sent_pieces:
-                call.pieces = [_normalize_arguments(call.arguments)]
+                call.pieces = [normalize_arguments(call.arguments)]
         for call in self._calls:
             self._send(call, out, is_final=True)
         return out
@@ -434,20 +393,6 @@ def _take_arguments(call: _Call, *, is_final: bool) -> str:
     text = "".join(call.pieces[call.sent_pieces :])
     call.sent_pieces = len(call.pieces)
     return text
-
-
-def _normalize_arguments(arguments: str) -> str:
-    """Arguments that are whole: none become an empty object, and an object in a string itself."""
-    if is_blank(arguments):
-        return "{}"
-    if arguments.startswith('"'):
-        try:
-            inner = msgspec.json.decode(arguments, type=str)
-            if isinstance(msgspec.json.decode(inner), dict):
-                return inner
-        except DECODE_ERRORS:
-            pass
-    return arguments
 
 
 def _is_same_json(one: str, other: str) -> bool:

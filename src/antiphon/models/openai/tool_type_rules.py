@@ -2,7 +2,7 @@
 
 For upstreams of the Responses API (``request_rules``): many know functions only. A custom tool
 becomes a function of one text, and its calls become that function's. Tools that the upstream was to
-run are left out, as are their items.
+run are left out; their items are shown as calls of functions where they hold what came of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 from typing import Any, Final, TypeAlias
 
 from antiphon.core.custom_tool_input import custom_arguments
+from antiphon.core.foreign_items import result_view
+from antiphon.core.items import ForeignItem
 from antiphon.core.tool_definitions import as_function
 from antiphon.core.turns import FunctionTool
 
@@ -64,7 +66,9 @@ def without_tool_type(request: Json, kind: str) -> Json:
         items = [_as_function_item(one) for one in items]
     else:
         tools = [one for one in tools if one.get("type") != kind]
-        items = [one for one in items if _tool_type(one) != kind]
+        items = [
+            view for one in items for view in ([one] if _tool_type(one) != kind else _views(one))
+        ]
     fitted = {**request, "tools": tools, "input": items, "tool_choice": choice}
     if not tools:
         for name in ("parallel_tool_calls", "max_tool_calls", "tool_choice"):
@@ -80,6 +84,19 @@ def _tool_types(request: Json) -> list[str]:
     tools = [str(one.get("type")) for one in request.get("tools") or ()]
     items = [_tool_type(one) for one in request["input"]]
     return list(dict.fromkeys(one for one in (*tools, *items) if one and one != "function"))
+
+
+def _views(item: Json) -> list[Json]:
+    """An item of such a tool as a function's call and its output; none, if it tells nothing."""
+    pair = result_view(ForeignItem(item))
+    if pair is None:
+        return []
+    call, output = pair
+    head = {"call_id": call.call_id}
+    return [
+        {"type": "function_call", **head, "name": call.name, "arguments": call.arguments},
+        {"type": "function_call_output", **head, "output": output.output},
+    ]
 
 
 def _names(text: str, kind: str) -> bool:

@@ -41,6 +41,8 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
 
 #: The error code of a path that the upstream does not have.
 ENDPOINT_MISSING = "upstream_not_found"
+#: The code for a call that the model itself has written wrongly: it may do better the next time.
+TOOL_USE_FAILED = "tool_use_failed"
 _INVALID_RESPONSE_CODE = "upstream_invalid_response"
 _DISCONNECTED_CODE = "upstream_disconnected"
 #: The length limit of an upstream's text in an error message, in characters.
@@ -140,8 +142,8 @@ class ErrorMapper:
     def from_exception(self, raised: Exception) -> AttemptError:
         """The failure for an exception that is one of ``CLIENT_ERRORS``."""
         failure = self._map_exception(raised)
-        if not isinstance(raised, aiohttp.ClientResponseError):
-            # Those carry the request's headers, and with them the key.
+        if not isinstance(raised, (aiohttp.ClientResponseError, HttpProcessingError)):
+            # Those quote the request's headers or the answer, and with them the key.
             failure.error.__cause__ = raised
         return failure
 
@@ -282,7 +284,10 @@ class ErrorMapper:
             failure = _later(kind(description), delay)
             failure.transient = status != 505
             return failure
-        return AttemptError(self._map_request_error(status, provider_error, message, description))
+        return AttemptError(
+            self._map_request_error(status, provider_error, message, description),
+            transient=provider_error.code == TOOL_USE_FAILED,
+        )
 
     def _map_request_error(
         self, status: int, provider_error: ProviderError, message: str, description: str

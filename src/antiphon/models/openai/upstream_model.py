@@ -12,12 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-import aiohttp
 import msgspec
 from yarl import URL
 
 from antiphon.core.deltas import Delta
-from antiphon.core.http_proxies import Proxy, find_proxy
+from antiphon.core.http_proxies import find_proxy
 from antiphon.errors import ConfigError, ModelNotFoundError, ModelUnavailableError
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
 from antiphon.models.openai.request_rules import fit_request
@@ -28,6 +27,7 @@ from antiphon.models.openai.tokenize_text import (
     decode_tokens,
     encode_tokenize_request,
 )
+from antiphon.models.openai.upstream_connection import HttpResponse, UpstreamConnectionPool
 from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.openai.upstream_response import (
     ConnectionDrainer,
@@ -39,8 +39,6 @@ from antiphon.models.openai.upstream_response import (
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
-#: How long an idle connection stays open, in seconds: a person pauses between two turns.
-_KEEP_ALIVE_SECONDS = 60.0
 #: The longest silence of an upstream by default, in seconds.
 READ_TIMEOUT: Final = 600.0
 #: How often a refused request is rewritten and sent again.
@@ -99,19 +97,17 @@ class UpstreamModel(ABC):
             proxy_may_answer=in_the_clear,
             other_secrets=[value for value in headers.values() if len(value) >= _SECRET_LENGTH],
         )
-        self._headers = _headers(api_key, headers)
         self._extra = extra
-        self._proxy_options = (
-            _proxy_request_options(proxy, self._url, self._headers) if proxy else {}
-        )
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout, sock_read=read_timeout
+        self._connections = UpstreamConnectionPool(
+            _headers(api_key, headers),
+            proxy,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
         )
         self._rules = LearnedRules(self._url.authority, quirks)
         self._retry = retry or RetryPolicy()
         self._clock = clock
         self._sleep = sleep
-        self._session: aiohttp.ClientSession | None = None
         self._drainer = ConnectionDrainer()
         self._closed = False
 
@@ -178,12 +174,10 @@ class UpstreamModel(ABC):
 
     async def model_names(self) -> list[str]:
         """The models that the endpoint lists, without retries. Raises ``AttemptError``."""
-        session = self._get_session()
+        connections = self._open_connections()
         try:
             async with asyncio.timeout(_LIST_TIME):
-                response = await session.get(
-                    self._list_url, allow_redirects=False, **self._proxy_options
-                )
+                response = await connections.send("GET", self._list_url)
                 body = await read_start(response, _LONGEST_LIST)
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised) from None
@@ -200,9 +194,7 @@ class UpstreamModel(ABC):
         """A text's tokens, where the endpoint shows them as xAI's does; without retries."""
         request = encode_tokenize_request(self._upstream_name or model, text)
         try:
-            response = await self._get_session().post(
-                self._tokenize_url, data=request, allow_redirects=False, **self._proxy_options
-            )
+            response = await self._open_connections().send("POST", self._tokenize_url, request)
             body = await read_start(response, _LONGEST_LIST)
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised).error from None
@@ -231,16 +223,13 @@ class UpstreamModel(ABC):
         """Close all connections; calls that still run fail."""
         self._closed = True
         self._drainer.close()
-        if self._session is not None:
-            await self._session.close()
+        await self._connections.close()
 
-    async def _send(self, body: bytes) -> aiohttp.ClientResponse:
+    async def _send(self, body: bytes) -> HttpResponse:
         """One attempt, up to the response's headers. Raises ``AttemptError``."""
-        session = self._get_session()
+        connections = self._open_connections()
         try:
-            response = await session.post(
-                self._url, data=body, allow_redirects=False, **self._proxy_options
-            )
+            response = await connections.send("POST", self._url, body)
         except CLIENT_ERRORS as raised:
             raise self._errors.from_exception(raised) from None
         if not 200 <= response.status < 300:
@@ -250,20 +239,10 @@ class UpstreamModel(ABC):
             )
         return response
 
-    def _get_session(self) -> aiohttp.ClientSession:
+    def _open_connections(self) -> UpstreamConnectionPool:
         if self._closed:
             raise AttemptError(ModelUnavailableError("This model has been closed."))
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # A session would send its own headers to proxies, too, the key among them.
-                headers=None if self._proxy_options else self._headers,
-                timeout=self._timeout,
-                # Labels may be wrong, see ``ContentDecoder``.
-                auto_decompress=False,
-            )
-        return self._session
+        return self._connections
 
 
 def _endpoint_url(base_url: str, path: str) -> URL:
@@ -293,18 +272,6 @@ def _headers(api_key: str | None, others: Mapping[str, str]) -> dict[str, str]:
         headers["Authorization"] = authorization_header(api_key)
     set_names = {name.lower() for name in others}
     return {name: it for name, it in headers.items() if name.lower() not in set_names} | {**others}
-
-
-def _proxy_request_options(proxy: Proxy, url: URL, headers: dict[str, str]) -> dict[str, Any]:
-    """The request options for a proxy.
-
-    For ``https`` the proxy sees only the request for a tunnel. A request to ``http`` it reads
-    whole, the key with it, and removes its own headers.
-    """
-    if url.scheme == "http":
-        return {"proxy": proxy.url, "headers": {**headers, **proxy.headers()}}
-    proxy_headers = {"User-Agent": headers["User-Agent"], **proxy.headers()}
-    return {"proxy": proxy.url, "headers": headers, "proxy_headers": proxy_headers}
 
 
 def parse_http_url(text: str) -> URL | None:

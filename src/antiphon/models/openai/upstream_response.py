@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
-from typing import Protocol
-
-import aiohttp
+from typing import Final, Protocol
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
+from antiphon.models.openai.upstream_connection import HttpResponse
+from antiphon.models.openai.upstream_errors import (
+    CLIENT_ERRORS,
+    ErrorMapper,
+    Unreadable,
+    incomplete_stream,
+)
 from antiphon.models.retry import AttemptError
 
 #: How much of an error body is read, in bytes, and for how long, in seconds.
@@ -64,7 +69,7 @@ class UpstreamResponse:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, errors: ErrorMapper, response_parser: ResponseParser
+        self, response: HttpResponse, errors: ErrorMapper, response_parser: ResponseParser
     ) -> None:
         self.is_complete = False
         self.response = response
@@ -84,7 +89,8 @@ class UpstreamResponse:
         parser = self._response_parser
         data = await self._read_or_end()
         batch = self._parse(data)
-        if data and self._framing.may_be_whole() and self.response.content.at_eof():
+        may_be_whole = self._framing.may_be_whole()
+        if may_be_whole and data and self.response.content.at_eof():
             # All of a document came in one read, its end too.
             data = b""
             batch += self._parse(data)
@@ -95,9 +101,7 @@ class UpstreamResponse:
         if batch:
             self._has_output = True
             self._deadline = None
-        if self._deadline is None and (
-            parser.finish_reason is not None or self._framing.may_be_whole()
-        ):
+        if self._deadline is None and (may_be_whole or parser.finish_reason is not None):
             self._deadline = asyncio.get_running_loop().time() + _END_TIMEOUT
         return batch
 
@@ -141,6 +145,8 @@ class UpstreamResponse:
 
     def _finish(self) -> list[Delta]:
         parser = self._response_parser
+        if parser.finish_reason is None and _ERROR_WORDS.search(self._framing.plain_words):
+            parser.error = parser.error or incomplete_stream()
         batch = parser.finish()
         has_output = self._has_output or any(type(one) not in _END_DELTAS for one in batch)
         if parser.done and parser.finish_reason is None and not has_output:
@@ -157,24 +163,18 @@ class UpstreamResponse:
         """
         try:
             if self._deadline is None:
-                return await self._read_available()
-            async with asyncio.timeout_at(self._deadline):
-                return await self._read_available()
-        except (AttemptError, TimeoutError) as failure:
+                return await self.response.read()
+            async with asyncio.timeout_at(self._deadline) as deadline:
+                return await self.response.read()
+        except CLIENT_ERRORS as raised:
             if self._response_parser.finish_reason is not None or self._framing.is_whole():
                 return b""
-            if isinstance(failure, AttemptError):
-                raise
+            if self._deadline is None or not deadline.expired():
+                failure = self._errors.from_exception(raised)
+                raise failure from None
+        # What looked like the end of a document was none.
         self._deadline = None
-        return await self._read_available()
-
-    async def _read_available(self) -> bytes:
-        """The bytes that arrived, at least one; none: the end of the response."""
-        try:
-            return await self.response.content.readany()
-        except CLIENT_ERRORS as raised:
-            failure = self._errors.from_exception(raised)
-        raise failure
+        return await self._read_or_end()
 
 
 class ConnectionDrainer:
@@ -185,9 +185,9 @@ class ConnectionDrainer:
     """
 
     def __init__(self) -> None:
-        self._timers: dict[aiohttp.ClientResponse, asyncio.TimerHandle] = {}
+        self._timers: dict[HttpResponse, asyncio.TimerHandle] = {}
 
-    def add(self, response: aiohttp.ClientResponse) -> None:
+    def add(self, response: HttpResponse) -> None:
         loop = asyncio.get_running_loop()
         self._timers[response] = loop.call_later(_DRAIN_TIMEOUT, self._close_response, response)
 
@@ -196,12 +196,16 @@ class ConnectionDrainer:
             timer.cancel()
             self._close_response(response)
 
-    def _close_response(self, response: aiohttp.ClientResponse) -> None:
+    def _close_response(self, response: HttpResponse) -> None:
         del self._timers[response]
         response.close()
 
 
-async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
+#: What a text in place of an event says, where it is no sign of life.
+_ERROR_WORDS: Final = re.compile(rb"error|exception|traceback|failed", re.IGNORECASE)
+
+
+async def read_error_body(response: HttpResponse) -> bytes:
     """The body of an error response, as far as it arrives; closes the connection."""
     parts: list[bytes] = []
     try:
@@ -216,7 +220,7 @@ async def read_error_body(response: aiohttp.ClientResponse) -> bytes:
         return b""
 
 
-async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def read_start(response: HttpResponse, max_bytes: int) -> bytes:
     """The body, cut off after ``max_bytes``; closes the connection.
 
     Raises what is in ``CLIENT_ERRORS``, and ``Unreadable``.
@@ -229,7 +233,7 @@ async def read_start(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         raise Unreadable(str(error), b"") from None
 
 
-async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: list[bytes]) -> None:
+async def _read_start(response: HttpResponse, max_bytes: int, parts: list[bytes]) -> None:
     try:
         async for data in response.content.iter_any():
             parts.append(data)
@@ -239,6 +243,6 @@ async def _read_start(response: aiohttp.ClientResponse, max_bytes: int, parts: l
         response.close()
 
 
-def _decode_start(response: aiohttp.ClientResponse, parts: list[bytes], max_bytes: int) -> bytes:
+def _decode_start(response: HttpResponse, parts: list[bytes], max_bytes: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "")
     return decode_content(b"".join(parts), encoding, max_bytes)

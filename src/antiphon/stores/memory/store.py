@@ -14,8 +14,10 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
+from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
+from antiphon.stores.memory.shares import MemoryShareStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.search_tokenizer import (
     MAX_TERM_COUNT,
@@ -160,12 +162,13 @@ def _rank_turns(turns: list[StoredTurn], query: SearchQuery) -> list[tuple[Store
     texts = [searchable_text((*turn.input, *turn.output)) for turn in turns]
     counts = [Counter(tokenize(text)) for text in texts]
     lengths = [term_counter.total() for term_counter in counts]
-    document_counts = [sum(term in term_counter for term_counter in counts) for term in query.terms]
+    terms = [term.encode("utf-8", "surrogatepass") for term in query.terms]
+    document_counts = [sum(term in term_counter for term_counter in counts) for term in terms]
     scale = bm25_weights(sum(map(bool, counts)), sum(lengths), document_counts)
     found = []
     for turn, text, term_counter, length in zip(turns, texts, counts, lengths, strict=True):
-        if all(term in term_counter for term in query.terms):
-            term_counts = [min(term_counter[term], MAX_TERM_COUNT) for term in query.terms]
+        if all(term in term_counter for term in terms):
+            term_counts = [min(term_counter[term], MAX_TERM_COUNT) for term in terms]
             found.append((-bm25_score(scale, term_counts, length), -turn.created_at, turn, text))
     found.sort(key=lambda one: one[:2])
     return [(turn, text) for _, _, turn, text in found]
@@ -237,6 +240,8 @@ class MemoryStore:
                 lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
             ),
             health=MemoryHealth(),
+            chats=MemoryChatStore(turns, self._conversations),
+            shares=MemoryShareStore(clock),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -1,5 +1,6 @@
--- name: count_pending
-SELECT count(*) FROM (SELECT 1 FROM search_pending LIMIT ?)
+-- name: has_pending
+-- Whether more than so many turns are pending.
+SELECT 1 FROM search_pending LIMIT 1 OFFSET ?
 
 -- name: count_pending_of
 -- Of one tenant, up to a limit.
@@ -9,21 +10,28 @@ SELECT count(*) FROM (
 )
 
 -- name: pending_turns
--- Turns that wait to be indexed, of a tenant or (NULL) of all, each with its time; no time: it
--- has not ended, or was erased.
-SELECT w.row_id, w.revision, t.tenant, CASE WHEN e.kind = 3 THEN substr(h.key, 17, 8) END
+-- Turns that wait to be indexed, each with its tenant and time; no time: it was erased.
+SELECT w.row_id, w.revision, t.tenant, substr(h.key, 17, 8)
 FROM search_pending AS w
 LEFT JOIN threads AS t ON t.id = w.row_id >> 34
 LEFT JOIN log AS h ON h.row_id = w.row_id AND h.kind = 0
-LEFT JOIN log AS e ON e.row_id = w.row_id + 32767
-WHERE :tenant IS NULL OR t.tenant = :tenant
 ORDER BY w.row_id LIMIT :limit
 
--- name: newest_segments
-SELECT id, turns, secret FROM search_segments WHERE tenant = ? ORDER BY id DESC LIMIT ?
+-- name: pending_turns_of
+-- The same of one tenant, those that ended last first.
+SELECT w.row_id, w.revision, t.tenant, substr(h.key, 17, 8)
+FROM search_pending AS w
+JOIN threads AS t ON t.id = w.row_id >> 34
+LEFT JOIN log AS h ON h.row_id = w.row_id AND h.kind = 0
+WHERE t.tenant = :tenant
+ORDER BY w.revision DESC LIMIT :limit
 
--- name: turn_entries
-SELECT turn_entries FROM search_segments WHERE id = ?
+-- name: items_of
+-- Of turns in the order of their row ids in an array.
+SELECT turn.key, texts.body
+FROM json_each(?) AS turn
+CROSS JOIN log ON log.row_id BETWEEN turn.value AND turn.value + 32767 AND log.kind IN (1, 2)
+CROSS JOIN texts ON texts.id = log.text
 
 -- name: items
 SELECT texts.body FROM log JOIN texts ON texts.id = log.text
@@ -33,30 +41,84 @@ WHERE log.row_id BETWEEN :row_id AND :row_id + 32767 AND log.kind IN (1, 2) ORDE
 SELECT log.key, texts.body FROM log JOIN texts ON texts.id = log.text
 WHERE log.row_id = ? AND log.kind = 0
 
--- name: is_pending
-SELECT 1 FROM search_pending WHERE row_id = ? AND revision = ?
+-- name: pending_revisions
+SELECT row_id, revision FROM search_pending WHERE row_id IN (SELECT value FROM json_each(?))
 
--- name: segment_exists
-SELECT 1 FROM search_segments WHERE id = ? AND secret = ?
+-- name: delete_pending
+DELETE FROM search_pending WHERE row_id IN (SELECT value FROM json_each(?))
+
+-- name: smallest_segments
+-- Of those in no group.
+SELECT s.id, s.turns, k.secret
+FROM search_segments AS s JOIN search_secrets AS k ON k.id = s.id
+WHERE s.tenant = ? AND s.group_id IS NULL ORDER BY s.turns LIMIT ?
+
+-- name: count_single
+SELECT count(*) FROM search_segments WHERE tenant = ? AND group_id IS NULL
+
+-- name: largest_segments
+-- Of those in no group.
+SELECT s.id, s.turns, s.words, k.secret
+FROM search_segments AS s JOIN search_secrets AS k ON k.id = s.id
+WHERE s.tenant = ? AND s.group_id IS NULL ORDER BY s.turns DESC LIMIT ?
+
+-- name: has_secret
+SELECT 1 FROM search_secrets WHERE id = ? AND secret = ?
+
+-- name: free_secret
+SELECT id FROM search_secrets WHERE secret = x'00000000000000000000000000000000' LIMIT 1
+
+-- name: add_secret
+INSERT INTO search_secrets (secret) VALUES (?)
+
+-- name: reuse_secret
+UPDATE search_secrets SET secret = ? WHERE id = ?
 
 -- name: delete_segment
 DELETE FROM search_segments WHERE id = ?
 
 -- name: add_segment
-INSERT INTO search_segments (tenant, turns, words, secret, bucket_count, turn_entries)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO search_segments (id, tenant, turns, words, bucket_count, row_ids, turn_entries)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 
 -- name: add_bucket
-INSERT INTO search_buckets (segment, number, body) VALUES (?, ?, ?)
+INSERT INTO search_buckets (id, body) VALUES (?, ?)
 
--- name: add_segment_turn
-INSERT INTO search_segment_turns (segment, row_id) VALUES (?, ?)
+-- name: add_segment_turns
+INSERT INTO search_segment_turns (segment, row_id) SELECT ?, value FROM json_each(?)
 
--- name: delete_pending
-DELETE FROM search_pending WHERE row_id = ?
+-- name: add_group
+INSERT INTO search_groups (id, tenant, turns, words, bucket_count, segments)
+VALUES (?, ?, ?, ?, ?, ?)
 
--- name: segments
-SELECT id, turns, words, secret, bucket_count FROM search_segments WHERE tenant = ? ORDER BY id
+-- name: set_group
+UPDATE search_segments SET group_id = ? WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: count_ungrouped
+-- How many of these segments are in no group.
+SELECT count(*) FROM search_segments
+WHERE id IN (SELECT value FROM json_each(?)) AND group_id IS NULL
+
+-- name: single_segments
+SELECT s.id, s.turns, s.words, s.bucket_count, k.secret
+FROM search_segments AS s JOIN search_secrets AS k ON k.id = s.id
+WHERE s.tenant = ? AND s.group_id IS NULL
+
+-- name: groups
+SELECT g.id, g.turns, g.words, g.bucket_count, k.secret, g.segments
+FROM search_groups AS g JOIN search_secrets AS k ON k.id = g.id
+WHERE g.tenant = ?
+
+-- name: segment
+SELECT s.bucket_count, k.secret
+FROM search_segments AS s JOIN search_secrets AS k ON k.id = s.id
+WHERE s.id = ?
+
+-- name: turn_entries
+SELECT row_ids, turn_entries FROM search_segments WHERE id = ?
 
 -- name: bucket
-SELECT body FROM search_buckets WHERE segment = ? AND number = ?
+SELECT body FROM search_buckets WHERE id = ?
+
+-- name: buckets
+SELECT id, body FROM search_buckets WHERE id BETWEEN ? << 16 AND ? << 16 | 65535

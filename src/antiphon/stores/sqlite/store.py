@@ -23,6 +23,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
+from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
@@ -36,6 +37,7 @@ from antiphon.stores.sqlite.reader import (
 )
 from antiphon.stores.sqlite.response_index import SqliteResponseIndex
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
+from antiphon.stores.sqlite.shares import SqliteShareStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn, RecentThread, StoredTurn, Stores, Window
 
@@ -116,6 +118,8 @@ class SqliteStore:
             idempotency=SqliteIdempotencyStore(database),
             search=self._search,
             health=database,
+            chats=SqliteChatStore(database),
+            shares=SqliteShareStore(database),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -11,7 +11,8 @@ import pytest
 
 from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.sqlite.rows import END_POSITION
-from antiphon.stores.sqlite.search.index import SqliteSearchIndex, apply_plan, read_plan
+from antiphon.stores.sqlite.search.index import SqliteSearchIndex
+from antiphon.stores.sqlite.search.indexing import apply_plan, read_plan
 from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS
 from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.store import SqliteStore
@@ -47,8 +48,9 @@ async def wait_until_indexed(store: SqliteStore) -> None:
 
 
 def segment_sizes(path: Path) -> list[object]:
-    """The number of turns in each segment."""
-    return [size for (size,) in query_file(path, "SELECT turns FROM search_segments ORDER BY id")]
+    """The number of turns in each segment, the largest first."""
+    rows = query_file(path, "SELECT turns FROM search_segments ORDER BY turns DESC")
+    return [size for (size,) in rows]
 
 
 def pending_count(path: Path) -> object:
@@ -65,17 +67,23 @@ def is_consistent(path: Path) -> bool:
         END_POSITION,
         END_POSITION,
     )
+    owners = "(SELECT id FROM search_segments UNION SELECT id FROM search_groups)"
     strays = query_file(
         path,
-        "SELECT (SELECT count(*) FROM search_buckets"
-        "        WHERE segment NOT IN (SELECT id FROM search_segments)),"
+        f"SELECT (SELECT count(*) FROM search_buckets WHERE id >> 16 NOT IN {owners}),"
         "       (SELECT count(*) FROM search_segment_turns"
         "        WHERE segment NOT IN (SELECT id FROM search_segments)),"
         "       (SELECT count(*) FROM search_segment_turns)"
-        "       - (SELECT total(turns) FROM search_segments)",
+        "       - (SELECT total(turns) FROM search_segments),"
+        "       (SELECT count(*) FROM search_secrets"
+        f"        WHERE (secret = zeroblob(16)) = (id IN {owners})),"
+        "       (SELECT count(*) FROM search_segments"
+        "        WHERE group_id IS NOT NULL AND group_id NOT IN (SELECT id FROM search_groups)),"
+        "       (SELECT total(turns) FROM search_segments WHERE group_id IS NOT NULL)"
+        "       - (SELECT total(turns) FROM search_groups)",
     )
     check = query_file(path, "PRAGMA integrity_check")
-    return (unindexed, strays, check) == ([(0,)], [(0, 0, 0)], [("ok",)])
+    return (unindexed, strays, check) == ([(0,)], [(0, 0, 0, 0, 0, 0)], [("ok",)])
 
 
 # When turns are indexed
@@ -158,7 +166,7 @@ async def test_small_segments_are_merged(path: Path) -> None:
         assert segment_sizes(path) == [8, 2, 1]
         await complete_many(store, MAX_SEGMENT_TURNS)
         assert len(await search_ids(store, "common")) == 11 + MAX_SEGMENT_TURNS
-        assert segment_sizes(path) == [8, 2, 1, MAX_SEGMENT_TURNS]
+        assert segment_sizes(path) == [MAX_SEGMENT_TURNS, 8, 2, 1]
         assert is_consistent(path)
 
 
@@ -199,7 +207,7 @@ async def test_index_contains_no_plain_words(path: Path) -> None:
         for table in ("search_buckets", "search_segments"):
             for row in query_file(path, f"SELECT * FROM {table}"):
                 assert b"canary" not in b"".join(v for v in row if isinstance(v, bytes))
-        # The same words are hashed differently in another segment.
+        # The same words look different in another segment.
         bodies = {body for (body,) in query_file(path, "SELECT body FROM search_buckets")}
         await complete_many(store, 2, "canaryword")
         await search_ids(store, "x")
@@ -214,7 +222,7 @@ async def test_erased_words_and_segment_secrets_are_in_no_file(path: Path) -> No
             for n in range(40)
         ]
         assert len(await search_ids(store, "shared")) == 40
-        ((secret,),) = query_file(path, "SELECT secret FROM search_segments")
+        ((secret,),) = query_file(path, "SELECT secret FROM search_secrets")
         assert isinstance(secret, bytes)
         assert secret in all_bytes(path.parent)
         for head in heads[::2]:

@@ -13,6 +13,44 @@ CREATE TABLE threads (
 
 CREATE INDEX threads_parent ON threads (parent) WHERE parent IS NOT NULL;
 
+-- The branches of a tree; first those that begin beside its first turn.
+CREATE INDEX threads_tree ON threads (tree, parent) WHERE id <> tree;
+
+-- Chats: one row per tree, from its first turn until its last one is gone. The beginning and the
+-- end of a turn update it in their transactions.
+CREATE TABLE chats (
+    tree INTEGER PRIMARY KEY,
+    -- of its first turn's response
+    key BLOB NOT NULL,
+    tenant TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    -- the timestamp and the row id of its newest turn, which is the greatest pair of all
+    updated_at REAL NOT NULL,
+    newest INTEGER NOT NULL,
+    -- how many threads have turns: erased ones are none
+    branches INTEGER NOT NULL,
+    -- conversations.id of the one that its first turn was begun on
+    conversation BLOB,
+    is_pinned INTEGER NOT NULL DEFAULT 0,
+    -- texts.id; NULL: the first words are its title
+    title INTEGER,
+    -- a model made the title of the words of its turns, and it goes with any of them
+    is_title_generated INTEGER NOT NULL DEFAULT 0,
+    -- texts.id of its JSON
+    metadata INTEGER,
+    input_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost REAL
+);
+
+CREATE UNIQUE INDEX chats_key ON chats (key);
+
+CREATE INDEX chats_recent ON chats (tenant, updated_at);
+
+-- Without the time: a turn would write it anew.
+CREATE INDEX chats_pinned ON chats (tenant) WHERE is_pinned;
+
 -- How often something was erased from a tree; no row: never. Caches compare it.
 CREATE TABLE epochs (
     tree INTEGER PRIMARY KEY,
@@ -72,6 +110,11 @@ CREATE TABLE running (
     owner INTEGER NOT NULL
 );
 
+-- The turns that ended with calls which a person has to agree to, until they are continued.
+CREATE TABLE waiting (
+    row_id INTEGER PRIMARY KEY
+);
+
 -- Images, stored once per tenant and hash. Rows of the log of kind 5, right after a turn's
 -- header, say which turn uses which. A blob is written in the transaction that adds its first
 -- use and erased in the one that removes its last, so no crash leaves one without the other.
@@ -113,6 +156,22 @@ CREATE TABLE api_keys (
     revoked_at REAL
 ) WITHOUT ROWID;
 
+-- Links that show a chain to whoever has them, by the SHA-256 of each one's secret.
+CREATE TABLE shares (
+    id TEXT PRIMARY KEY,
+    sha256 BLOB NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    -- 16 bytes of the response that the chain ends with
+    response_id BLOB NOT NULL,
+    created_at REAL NOT NULL,
+    -- NULL: until it is revoked
+    expires_at REAL
+) WITHOUT ROWID;
+
+CREATE INDEX shares_recent ON shares (tenant, created_at, id);
+
+CREATE INDEX shares_expiry ON shares (expires_at) WHERE expires_at IS NOT NULL;
+
 -- Idempotency: what keys were used for in the last day, by the SHA-256 of each.
 -- result_id NULL: reserved, not completed yet.
 CREATE TABLE idempotency_records (
@@ -129,18 +188,28 @@ CREATE INDEX idempotency_records_created ON idempotency_records (created_at);
 
 -- Full-text search: an inverted index in immutable segments, each of many turns of one tenant.
 -- Erasing anything from a turn deletes its segment in the same statement, and the segment's
--- other turns are indexed again.
---
--- A segment contains no words, only their hashes under a secret of its own. SQLite leaves copies
--- of rows that it moves in the unused parts of pages, where secure_delete does not reach; the
--- copies of a deleted segment say nothing.
+-- other turns are indexed again. What segments contain is encrypted, each under a secret of its own
+-- (stores/sqlite/search/segment.py). SQLite leaves copies of rows that it moves in the unused parts
+-- of pages, where secure_delete does not reach; without the secret they say nothing.
 
--- The ended turns that are in no segment, by the row id of their header. The revision changes
--- with the turn's text, so that an index made of older text is rejected.
+-- The ended turns that are in no segment, by the row id of their header. The revision grows
+-- with each change of the turn's text, so that an index made of older text is rejected. It is the
+-- time of the end, in milliseconds, and 20 random bits: the newest are searched first.
 CREATE TABLE search_pending (
     row_id INTEGER PRIMARY KEY,
     revision INTEGER NOT NULL
 );
+
+-- The secrets of segments and of groups, which have their ids from here. Rows are only added at the
+-- end, so that SQLite moves none, and never deleted: a secret that is not needed any more
+-- is overwritten where it is, with zeros, and its row is used again.
+CREATE TABLE search_secrets (
+    id INTEGER PRIMARY KEY,
+    secret BLOB NOT NULL
+);
+
+CREATE INDEX search_secrets_free ON search_secrets (id)
+WHERE secret = x'00000000000000000000000000000000';
 
 CREATE TABLE search_segments (
     id INTEGER PRIMARY KEY,
@@ -148,56 +217,80 @@ CREATE TABLE search_segments (
     -- how many turns are in it, and how many words they have
     turns INTEGER NOT NULL,
     words INTEGER NOT NULL,
-    -- the key of its hashes
-    secret BLOB NOT NULL,
     -- how many buckets its terms are divided into
     bucket_count INTEGER NOT NULL,
-    -- 20 bytes per turn: row id, time, words
+    -- the group that it belongs to
+    group_id INTEGER,
+    -- row ids of its turns, as JSON, and 12 bytes per turn: time, words
+    row_ids TEXT NOT NULL,
     turn_entries BLOB NOT NULL
 );
 
--- What every search reads of every segment: all but the entries.
-CREATE INDEX search_segments_tenant
-ON search_segments (tenant, id, turns, words, secret, bucket_count);
+-- What every search reads of every segment that is in no group.
+CREATE INDEX search_segments_single ON search_segments (tenant, turns, id, words, bucket_count)
+WHERE group_id IS NULL;
+
+CREATE INDEX search_segments_group ON search_segments (group_id) WHERE group_id IS NOT NULL;
+
+-- Groups of 32 segments: which of them have which terms, so that a search reads only those. A group
+-- goes with the first of its segments that does: what it says of the others would tell what words
+-- the erased turn had.
+CREATE TABLE search_groups (
+    id INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    turns INTEGER NOT NULL,
+    words INTEGER NOT NULL,
+    bucket_count INTEGER NOT NULL,
+    -- ids of its segments, as JSON
+    segments TEXT NOT NULL
+);
+
+CREATE INDEX search_groups_tenant ON search_groups (tenant);
 
 CREATE TABLE search_segment_turns (
     row_id INTEGER PRIMARY KEY,
     segment INTEGER NOT NULL
 );
 
-CREATE INDEX search_segment_turns_segment ON search_segment_turns (segment);
-
--- Postings of some sixteen terms each (stores/sqlite/search/segment.py): a row per term would
--- take ten times as long to write.
+-- Postings of some hundred terms each: a row per term would take ten times as long to write.
 CREATE TABLE search_buckets (
-    segment INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (segment, number)
-) WITHOUT ROWID;
+    -- that of the segment or group, times 65536, and the bucket's number
+    id INTEGER PRIMARY KEY,
+    body BLOB NOT NULL
+);
 
 CREATE TRIGGER search_segment_deleted AFTER DELETE ON search_segments BEGIN
+    UPDATE search_secrets SET secret = x'00000000000000000000000000000000' WHERE id = OLD.id;
+    DELETE FROM search_buckets WHERE id BETWEEN OLD.id << 16 AND OLD.id << 16 | 65535;
     INSERT OR IGNORE INTO search_pending (row_id, revision)
-    SELECT row_id, random() FROM search_segment_turns WHERE segment = OLD.id;
-    DELETE FROM search_buckets WHERE segment = OLD.id;
-    DELETE FROM search_segment_turns WHERE segment = OLD.id;
+    SELECT value, random() & 1048575 FROM json_each(OLD.row_ids);
+    DELETE FROM search_segment_turns WHERE row_id IN (SELECT value FROM json_each(OLD.row_ids));
+    DELETE FROM search_groups WHERE id = OLD.group_id;
+END;
+
+CREATE TRIGGER search_group_deleted AFTER DELETE ON search_groups BEGIN
+    UPDATE search_secrets SET secret = x'00000000000000000000000000000000' WHERE id = OLD.id;
+    DELETE FROM search_buckets WHERE id BETWEEN OLD.id << 16 AND OLD.id << 16 | 65535;
+    UPDATE search_segments SET group_id = NULL WHERE group_id = OLD.id;
 END;
 
 -- A turn's end (kind 3) has the last of its 32768 row ids.
 CREATE TRIGGER search_turn_ended AFTER INSERT ON log WHEN NEW.kind = 3 BEGIN
-    INSERT OR REPLACE INTO search_pending (row_id, revision)
-    VALUES (NEW.row_id - 32767, random());
+    INSERT OR REPLACE INTO search_pending (row_id, revision) VALUES (
+        NEW.row_id - 32767,
+        (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) << 20) + (random() & 1048575)
+    );
 END;
 
 -- An item (kind 1, 2) is erased with its turn, or replaced by another.
 CREATE TRIGGER search_item_deleted AFTER DELETE ON log WHEN OLD.kind IN (1, 2) BEGIN
-    UPDATE search_pending SET revision = random() WHERE row_id = OLD.row_id & ~32767;
+    UPDATE search_pending SET revision = revision + 1 WHERE row_id = OLD.row_id & ~32767;
     DELETE FROM search_segments
     WHERE id = (SELECT segment FROM search_segment_turns WHERE row_id = OLD.row_id & ~32767);
 END;
 
 CREATE TRIGGER search_item_updated AFTER UPDATE ON log WHEN OLD.kind IN (1, 2) BEGIN
-    UPDATE search_pending SET revision = random() WHERE row_id = OLD.row_id & ~32767;
+    UPDATE search_pending SET revision = revision + 1 WHERE row_id = OLD.row_id & ~32767;
     DELETE FROM search_segments
     WHERE id = (SELECT segment FROM search_segment_turns WHERE row_id = OLD.row_id & ~32767);
 END;

@@ -1,16 +1,16 @@
 """Search query: from a parsed query to the turns that match all of it, the best first.
 
-Each segment of the tenant is searched for each term, a segment at a time, in small steps that
-let other threads run: a search among a million turns must not delay running turns. Turns that
-wait to be indexed, as many as one segment has, are searched as a segment that is made for it.
+Groups say which of their segments hold the terms; those segments, and the ones without a group,
+are read, a segment at a time, in small steps that let other threads run: a search among a
+million turns must not delay running turns. Turns that wait to be indexed, as many as one segment
+has, are searched as a segment that is made for it.
 """
 
 from __future__ import annotations
 
 import heapq
 import sqlite3
-import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -26,34 +26,46 @@ from antiphon.stores.search_tokenizer import (
 )
 from antiphon.stores.sqlite.reader import PageRequest, has_expired, snapshot
 from antiphon.stores.sqlite.rows import decode_header
+from antiphon.stores.sqlite.search.pending import SEARCH_SQL, read_pending_turns
 from antiphon.stores.sqlite.search.segment import (
-    MAX_SEGMENT_TURNS,
-    IndexedTurn,
+    IndexSegment,
     build_segment,
     decode_postings,
     decode_turn_entries,
     find_postings,
     hash_term,
 )
-from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.turn.store_protocols import SearchHit, unknown_cursor
-
-SEARCH_SQL: Final = parse_queries(read_sql("search.sql"))
-
-_TIME = struct.Struct(">d")
 
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]
+_ids_decoder: Final = msgspec.json.Decoder(list[int])
 
 
-class _Matches(msgspec.Struct, frozen=True):
+class _Segment(msgspec.Struct, frozen=True):
+    """A segment in the file, or of pending turns (its id is None), and how to read its buckets."""
+
+    segment_id: int | None
+    bucket_count: int
+    secret: bytes
+    pending: IndexSegment | None = None
+
+
+class _Matches(msgspec.Struct):
     """The segments that hold all terms of a query, each with what it has of every term.
 
-    A segment is its id, or the turn entries of the one that is made of pending turns.
+    ``counts`` are the turns with each term in the segments read, ``unread`` the number of segments
+    with it that were not, as they lack another term; ``read`` that of the segments read for it.
     """
 
-    weights: Bm25Weights
-    index_segments: list[tuple[int | bytes, list[bytes]]]
+    names: Sequence[int]
+    counts: list[int]
+    unread: list[int]
+    read: list[int]
+    found: list[tuple[_Segment, list[bytes]]]
+    turns: int = 0
+    words: int = 0
 
 
 def read_hits(
@@ -69,10 +81,10 @@ def read_hits(
     """
     hits: list[SearchHit] = []
     with snapshot(connection):
-        matches = _matches(connection, tenant, query)
+        matches = _find_segments(connection, tenant, query)
+        weights = _weights(matches)
         ranked = [
-            _rank_segment(connection, *segment, matches.weights)
-            for segment in matches.index_segments
+            _rank_segment(connection, segment, counts, weights) for segment, counts in matches.found
         ]
         best = heapq.merge(*ranked)
         if page.after is not None:
@@ -86,23 +98,6 @@ def read_hits(
     return hits
 
 
-def read_pending_turns(connection: sqlite3.Connection, tenant: str) -> list[IndexedTurn]:
-    """Turns of a tenant that wait to be indexed, as many as a segment has at most."""
-    rows = connection.execute(
-        SEARCH_SQL["pending_turns"], {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
-    ).fetchall()
-    return [
-        read_indexed_turn(connection, row_id, time)
-        for row_id, _, _, time in rows
-        if time is not None
-    ]
-
-
-def read_indexed_turn(connection: sqlite3.Connection, row_id: int, time: bytes) -> IndexedTurn:
-    """A turn with its text. ``time`` is as its header has it."""
-    return IndexedTurn(row_id, _TIME.unpack(time)[0], text_at(connection, row_id))
-
-
 def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     """The searchable text of the turn with this row id."""
     return searchable_text(
@@ -110,67 +105,106 @@ def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     )
 
 
-def _matches(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
-    turns = words = 0
-    document_counts = [0] * len(query.terms)
-    segments: list[tuple[int | bytes, list[bytes]]] = []
-
-    def add(segment: int | bytes, postings: list[bytes]) -> None:
-        for number, entries in enumerate(postings):
-            document_counts[number] += len(entries) // 2
-        if all(postings):
-            segments.append((segment, postings))
-
-    for segment_id, its_turns, its_words, secret, bucket_count in connection.execute(
-        SEARCH_SQL["segments"], (tenant,)
+def _find_segments(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
+    terms = len(query.terms)
+    names = [hash_term(term) for term in query.terms]
+    matches = _Matches(names, [0] * terms, [0] * terms, [0] * terms, [])
+    for segment_id, turns, words, bucket_count, secret in connection.execute(
+        SEARCH_SQL["single_segments"], (tenant,)
     ).fetchall():
-        turns += its_turns
-        words += its_words
-        postings = [
-            _read_postings(connection, segment_id, *hash_term(term, secret, bucket_count))
-            for term in query.terms
-        ]
-        add(segment_id, postings)
-    pending = build_segment(read_pending_turns(connection, tenant))
+        matches.turns += turns
+        matches.words += words
+        _read_segment(connection, matches, _Segment(segment_id, bucket_count, secret))
+    for group_id, turns, words, bucket_count, secret, members in connection.execute(
+        SEARCH_SQL["groups"], (tenant,)
+    ).fetchall():
+        matches.turns += turns
+        matches.words += words
+        _read_group(connection, matches, _Segment(group_id, bucket_count, secret), members)
+    turns_of = read_pending_turns(connection, tenant).by_tenant
+    pending = build_segment(turns_of.get(tenant, ()))
     if pending is not None:
-        turns += len(pending.row_ids)
-        words += pending.words
-        buckets = dict(pending.bucket_bodies)
-        hashes = [hash_term(term, pending.secret, pending.bucket_count) for term in query.terms]
-        found = [
-            find_postings(buckets[one], name) if one in buckets else b"" for one, name in hashes
-        ]
-        add(pending.turn_entries, found)
-    return _Matches(bm25_weights(turns, words, document_counts), segments)
+        matches.turns += len(pending.row_ids)
+        matches.words += pending.words
+        _read_segment(
+            connection, matches, _Segment(None, pending.bucket_count, pending.secret, pending)
+        )
+    return matches
 
 
-def _read_postings(
-    connection: sqlite3.Connection, segment_id: int, bucket: int, name: bytes
-) -> bytes:
-    rows = connection.execute(SEARCH_SQL["bucket"], (segment_id, bucket)).fetchall()
-    return find_postings(rows[0][0], name) if rows else b""
+def _read_segment(connection: sqlite3.Connection, matches: _Matches, segment: _Segment) -> None:
+    """Add a segment that may have the terms."""
+    postings = [_read_postings(connection, segment, name) for name in matches.names]
+    for number, of_term in enumerate(postings):
+        matches.counts[number] += len(set(of_term))
+        matches.read[number] += bool(of_term)
+    if all(postings):
+        matches.found.append((segment, postings))
+
+
+def _read_group(
+    connection: sqlite3.Connection, matches: _Matches, group: _Segment, members: bytes
+) -> None:
+    """Add the segments of a group that have all terms."""
+    holders = [set(_read_postings(connection, group, name)) for name in matches.names]
+    numbers = set.intersection(*holders)
+    for number, of_term in enumerate(holders):
+        matches.unread[number] += len(of_term) - len(numbers)
+    if not numbers:
+        return
+    segment_ids = _ids_decoder.decode(members)
+    for segment_id in [segment_ids[number] for number in sorted(numbers)]:
+        ((bucket_count, secret),) = connection.execute(
+            SEARCH_SQL["segment"], (segment_id,)
+        ).fetchall()
+        _read_segment(connection, matches, _Segment(segment_id, bucket_count, secret))
+
+
+def _read_postings(connection: sqlite3.Connection, segment: _Segment, name: int) -> bytes:
+    number = name & segment.bucket_count - 1
+    if segment.segment_id is None:
+        bodies = segment.pending.bucket_bodies if segment.pending else ()
+        rows = [(body,) for its_number, body in bodies if its_number == number]
+    else:
+        bucket_id = segment.segment_id << 16 | number
+        rows = connection.execute(SEARCH_SQL["bucket"], (bucket_id,)).fetchall()
+    return find_postings(rows[0][0], segment.secret, number, name) if rows else b""
+
+
+def _weights(matches: _Matches) -> Bm25Weights:
+    """A segment that was not read counts as one that was: where all were, this is exact."""
+    counts = [
+        count + round(unread * (count / read if read else 1))
+        for count, unread, read in zip(matches.counts, matches.unread, matches.read, strict=True)
+    ]
+    return bm25_weights(matches.turns, matches.words, counts)
 
 
 def _rank_segment(
     connection: sqlite3.Connection,
-    segment: int | bytes,
+    segment: _Segment,
     postings: list[bytes],
     weights: Bm25Weights,
 ) -> list[_Candidate]:
     """The turns of a segment that hold all terms, the best first."""
-    counts = [decode_postings(one) for one in postings]
+    counts = [decode_postings(of_term) for of_term in postings]
     matching = set(counts[0]).intersection(*counts[1:])
     if not matching:
         return []
-    data = segment
-    if isinstance(data, int):
-        ((data,),) = connection.execute(SEARCH_SQL["turn_entries"], (data,)).fetchall()
+    row_ids: Sequence[int]
+    if segment.pending is not None:
+        row_ids, data = segment.pending.row_ids, segment.pending.turn_entries
+    else:
+        ((ids, data),) = connection.execute(
+            SEARCH_SQL["turn_entries"], (segment.segment_id,)
+        ).fetchall()
+        row_ids = _ids_decoder.decode(ids)
     entries = decode_turn_entries(data)
     ranked: list[_Candidate] = []
     for number in matching:
-        row_id, created_at, words = entries[number]
+        created_at, words = entries[number]
         score = bm25_score(weights, [of_term[number] for of_term in counts], words)
-        ranked.append((-score, -created_at, row_id))
+        ranked.append((-score, -created_at, row_ids[number]))
     ranked.sort()
     return ranked
 

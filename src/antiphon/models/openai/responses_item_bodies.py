@@ -1,0 +1,79 @@
+"""Responses item bodies: finds the items in an answer, and brings them into one shape. Pure.
+
+Servers put an item in a list's place, a text in an item's, and calls as chat completions have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from antiphon.core.custom_tool_input import custom_arguments
+from antiphon.models.openai.lenient_json import text_of_value
+from antiphon.models.openai.responses_item_matching import FUNCTION_CALL, MESSAGE, Json
+from antiphon.models.openai.tool_call_fragments import normalize_arguments
+
+_CUSTOM_CALL: Final = "custom_tool_call"
+#: What servers call the item of a function's call, besides its name.
+_CALL_TYPES: Final = (FUNCTION_CALL, "tool_call")
+
+
+def output_of(response: Json) -> list[Json] | None:
+    """A response's items; None: it has none and no place for them."""
+    bodies = item_bodies(response.get("output"))
+    text = response.get("output_text")
+    if not bodies and isinstance(text, str) and text:
+        return item_bodies(text)
+    return bodies if bodies or isinstance(response.get("output"), list) else None
+
+
+def item_bodies(given: Any) -> list[Json]:
+    """The items in a list, or of one item in its place; a text alone is a message's."""
+    bodies: list[Json] = []
+    for one in given if isinstance(given, list) else [given]:
+        if isinstance(one, str) and one:
+            bodies.append({"type": MESSAGE, "content": one})
+        elif isinstance(one, dict) and one.get("type") == _CUSTOM_CALL:
+            bodies.append(_custom_call(one))
+        elif isinstance(one, dict) and one.get("type") in _CALL_TYPES:
+            bodies.append(_function_call(one))
+        elif isinstance(one, dict) and one.get("type", MESSAGE) == MESSAGE and one:
+            bodies += _message_and_calls(one)
+        elif isinstance(one, dict) and one:
+            bodies.append(one)
+    return bodies
+
+
+def _custom_call(item: Json) -> Json:
+    text = text_of_value(item.get("input"))
+    # At its beginning a call has no input yet.
+    arguments = custom_arguments(text) if text or item.get("status") == "completed" else ""
+    return {**item, "type": FUNCTION_CALL, "arguments": arguments}
+
+
+def _function_call(item: Json) -> Json:
+    function = item.get("function")
+    if isinstance(function, dict) and not item.get("name"):
+        item = {**{key: it for key, it in item.items() if key != "function"}, **function}
+    fields: Json = {"type": FUNCTION_CALL}
+    if isinstance(name := item.get("name"), str):
+        fields["name"] = name.strip()
+    arguments = item.get("arguments")
+    if isinstance(arguments, str) and arguments.startswith('"'):
+        fields["arguments"] = normalize_arguments(arguments)
+    return {**item, **fields}
+
+
+def _message_and_calls(item: Json) -> Iterator[Json]:
+    """A message; calls in it are items."""
+    calls = item.get("tool_calls")
+    if not isinstance(calls, list) or not calls:
+        yield item
+        return
+    rest = {name: value for name, value in item.items() if name != "tool_calls"}
+    if rest.get("content"):
+        yield rest
+    for call in calls:
+        if isinstance(call, dict):
+            head = {"call_id": call.get("call_id", call.get("id"))}
+            yield _function_call({**call, **head, "id": None, "type": FUNCTION_CALL})

@@ -1,0 +1,1 @@
+"""Readers of the export files of chat programs, one a file. Pure."""

@@ -1,0 +1,121 @@
+"""Transfer protocols: whole chats written and read at once, and shared links.
+
+Every query takes a tenant; another tenant's data is the same as missing data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from antiphon.core.images import Blob
+from antiphon.core.turns import End, Header
+
+
+class TurnImport(msgspec.Struct, frozen=True):
+    """A turn with its end, of a chat that is imported. Items are encoded (``core.items``).
+
+    ``parent`` is the position of the turn that it continues, None: it begins the chat.
+    ``response_id`` is used unless something has it. ``digest`` tells the turn from every other of
+    its tenant. ``is_of_words``: it is a hash of what was said, and is erased with that; otherwise
+    it is one of names, and stays.
+    """
+
+    response_id: str
+    created_at: float
+    header: Header
+    input: Sequence[bytes]
+    output: Sequence[bytes]
+    end: End
+    digest: bytes
+    parent: int | None = None
+    blobs: Sequence[Blob] = ()
+    is_of_words: bool = False
+
+
+class ChatImport(msgspec.Struct, frozen=True):
+    """A chat that is imported: turns that come after their parents.
+
+    ``updated_at`` is when it was last written to where it comes from. ``title``, ``is_pinned``
+    and ``metadata`` are for a chat that is new here.
+    """
+
+    tenant: str
+    turns: Sequence[TurnImport]
+    updated_at: float
+    title: str | None = None
+    is_pinned: bool = False
+    metadata: dict[str, str] = {}
+
+
+class ChatImportResult(msgspec.Struct, frozen=True):
+    """What became of an import: the response ids of all turns, in their order.
+
+    ``added`` is how many of them are new, ``erased`` how many were erased here before, and stay
+    so: their ids are those that they had.
+    """
+
+    response_ids: tuple[str, ...]
+    added: int
+    erased: int
+
+
+class TreeTurn(msgspec.Struct, frozen=True):
+    """A turn of a chat's tree. ``parent`` is the nearest ancestor that is not erased."""
+
+    response_id: str
+    parent: str | None
+
+
+class ChatTransferStore(Protocol):
+    """Chats as a whole, with all their branches."""
+
+    async def import_chat(self, chat: ChatImport) -> ChatImportResult:
+        """Write those turns of a chat that are not there yet, in one transaction.
+
+        A turn is known by its digest, or by its response id. One that was erased is known, too,
+        unless no turn of the chat is left: then the chat is written anew.
+        """
+        ...
+
+    async def tree(self, tenant: str, response_id: str) -> list[TreeTurn]:
+        """All turns of the chat that a response belongs to, parents first; none: there is none."""
+        ...
+
+
+class ShareRecord(msgspec.Struct, frozen=True):
+    """A link that shows a chain, up to a response, to whoever has it. The secret is nowhere.
+
+    ``expires_at`` None: it is valid until it is revoked.
+    """
+
+    id: str
+    tenant: str
+    response_id: str
+    created_at: float
+    expires_at: float | None = None
+
+
+class ShareStore(Protocol):
+    """Shared links by the SHA-256 of their secrets. One that has expired does not exist."""
+
+    async def add(self, share: ShareRecord, sha256: bytes) -> None: ...
+
+    async def find(self, sha256: bytes) -> ShareRecord | None:
+        """The share with that hash, whosesoever it is. One indexed read."""
+        ...
+
+    async def list_shares(
+        self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
+    ) -> list[ShareRecord]:
+        """A tenant's shares by when they were made, from the one behind ``after`` on.
+
+        ``InvalidRequestError``: there is no share ``after``.
+        """
+        ...
+
+    async def revoke(self, tenant: str, share_id: str) -> bool:
+        """From now on it does not exist. False: there was none."""
+        ...

@@ -1,0 +1,233 @@
+/** App: the frame of the page: list of chats, notices, dialogs and keys. */
+import { html, render, useEffect, useState } from "./vendor/preact.js";
+import {
+  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openDialog, parseRoute, query, request, set, startFeed, state, useStore,
+} from "./core.js";
+import { Conversation, loadParts } from "./conversation.js";
+
+const PAGE = 40;
+
+/** A dialog is a module of its own, loaded when it is first opened: name -> file. */
+const DIALOGS = {
+  branches: "./branch_map.js", chat: "./chat_dialog.js", compare: "./compare.js", context: "./context_lens.js",
+  help: "./help.js", inbox: "./inbox.js", jump: "./jump.js", key: "./key_dialog.js", model: "./model_dialog.js",
+  palette: "./palette.js", replay: "./replay.js", share: "./share.js", transfer: "./transfer.js", turn: "./turn_dialog.js", usage: "./usage.js",
+};
+
+// ---- the list of chats
+
+export async function loadChats() {
+  const after = state.moreChats && state.chats.length ? state.chats.at(-1).id : undefined;
+  try {
+    const page = await api(query("/v1/chats", { limit: PAGE, after }));
+    const known = new Set(state.chats.map((one) => one.id));
+    set({ chats: [...state.chats, ...page.data.filter((one) => !known.has(one.id))], moreChats: page.has_more, chatsError: null });
+  } catch (error) {
+    set({ chatsError: error });
+  }
+}
+
+const putChat = (chat) => set({
+  chats: [chat, ...state.chats.filter((one) => one.id !== chat.id)].sort((a, b) => b.updated_at - a.updated_at),
+  ...(state.chat?.id === chat.id ? { chat } : {}),
+});
+
+const removeChat = (id) => set({ chats: state.chats.filter((one) => one.id !== id) });
+
+/** Reads the rows that the feed has named: once for any number of events. */
+const changed = new Set();
+let timer = 0;
+onFeed((event) => {
+  if (event.type === "feed.reset") {
+    set({ chats: [], moreChats: false });
+    loadChats();
+    loadParts().then(({ reload }) => reload());
+    return;
+  }
+  if (event.type === "chat.erased") removeChat(event.chat_id);
+  else if (event.chat_id) changed.add(event.chat_id);
+  timer ||= setTimeout(async () => {
+    timer = 0;
+    const ids = [...changed];
+    changed.clear();
+    await Promise.all(ids.map((id) => api(`/v1/chats/${id}`).then(putChat, (error) => error.status === 404 && removeChat(id))));
+    set({ waiting: state.chats.filter((one) => one.status === "waiting").length });
+  }, 60);
+});
+
+function groups(chats) {
+  const today = new Date().setHours(0, 0, 0, 0) / 1000;
+  const named = [["Pinned", []], ["Today", []], ["Yesterday", []], ["Last week", []], ["Earlier", []]];
+  for (const chat of chats) {
+    const age = today - chat.updated_at;
+    named[chat.pinned ? 0 : age <= 0 ? 1 : age <= 86400 ? 2 : age <= 7 * 86400 ? 3 : 4][1].push(chat);
+  }
+  return named.filter(([, list]) => list.length);
+}
+
+function Sidebar() {
+  const { chats, moreChats, chatsError, chat, sidebar, conversation } = useStore("chats", "moreChats", "chatsError", "chat", "sidebar", "conversation");
+  const waiting = chats.filter((one) => one.status === "waiting").length;
+  const onScroll = (event) => {
+    const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
+    if (moreChats && scrollHeight - scrollTop - clientHeight < 400) loadChatsOnce();
+  };
+  return html`<nav class=${sidebar ? "sidebar open" : "sidebar"} aria-label="Chats">
+    <div class="side-head">
+      <a href="/" class="name" onClick=${startChat}>antiphon</a>
+      ${iconButton("close", "Close the list", () => set({ sidebar: false }), { class: "icon-button menu-button" })}
+    </div>
+    <a href="/" class="side-row new-chat" onClick=${startChat}>${icon("new")}<span>New chat</span><kbd>Alt N</kbd></a>
+    <button type="button" class="side-row" onClick=${() => openDialog("palette")}>${icon("search")}<span>Search</span><kbd>Ctrl K</kbd></button>
+    <div class="chats" onScroll=${onScroll} tabindex="-1">
+      ${groups(chats).map(([name, list]) => html`<section key=${name} aria-label=${name}><h2>${name}</h2><ul>
+        ${list.map((one) => html`<${ChatRow} key=${one.id} chat=${one} current=${one.id === (chat?.id ?? conversation?.chatId)} />`)}</ul></section>`)}
+      ${!chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server.</p>`}
+      ${chatsError && chatsError.status !== 404 && html`<p class="none">${chatsError.message} <button type="button" class="link" onClick=${loadChats}>Try again</button></p>`}
+    </div>
+    <div class="side-foot">
+      <button type="button" class="side-row" onClick=${() => openDialog("inbox")}>${icon("inbox")}<span>Approvals</span>${waiting > 0 && html`<span class="count">${waiting}</span>`}</button>
+      <span class="foot-icons">
+        ${iconButton("chart", "Usage", () => openDialog("usage"))}
+        ${iconButton("share", "Import and export", () => openDialog("transfer"))}
+        ${iconButton("theme", "Light, dark or contrast", nextTheme)}
+        ${iconButton("help", "Keys and help", () => openDialog("help"))}
+      </span>
+    </div>
+  </nav>
+  ${sidebar && html`<div class="shade" onClick=${() => set({ sidebar: false })}></div>`}`;
+}
+
+let loadingChats = false;
+async function loadChatsOnce() {
+  if (loadingChats) return;
+  loadingChats = true;
+  await loadChats();
+  loadingChats = false;
+}
+
+function ChatRow({ chat, current }) {
+  return html`<li class=${current ? "chat-row current" : "chat-row"}>
+    <a href=${`/c/${chat.id}`} aria-current=${current ? "page" : undefined} onClick=${follow} title=${chat.title ?? ""}>
+      ${chat.status !== "idle" && html`<span class=${`status ${chat.status}`} role="img" aria-label=${chat.status === "running" ? "answering" : "waits for an approval"}></span>`}
+      <span class="chat-title">${chat.title || "Untitled"}</span></a>
+    ${iconButton("more", `More about ${chat.title || "this chat"}`, () => openDialog("chat", { chat }), { "aria-haspopup": "dialog" })}
+  </li>`;
+}
+
+export function startChat(event) {
+  if (event?.metaKey || event?.ctrlKey) return;
+  event?.preventDefault();
+  set({ chat: null, conversation: null });
+  navigate("/");
+  document.querySelector("#composer")?.focus();
+}
+
+// ---- erasing with undo: the server is asked when the time is over
+
+export function eraseChat(chat) {
+  removeChat(chat.id);
+  const wasOpen = state.chat?.id === chat.id;
+  if (wasOpen) startChat();
+  let undone = false;
+  const id = notify(`“${chat.title || "Untitled"}” will be erased.`, { label: "Undo", run: () => {
+    undone = true;
+    putChat(chat);
+    if (wasOpen) navigate(`/c/${chat.id}`);
+  } }, 7);
+  const erase = () => {
+    removeEventListener("pagehide", erase);
+    clearTimeout(waiting);
+    dismiss(id);
+    // Goes on after the page is gone.
+    if (!undone) request(`/v1/chats/${chat.id}`, { method: "DELETE", keepalive: true }).catch((error) => { notify(error.message); putChat(chat); });
+  };
+  const waiting = setTimeout(erase, 7000);
+  addEventListener("pagehide", erase);
+}
+
+// ---- theme
+
+const THEMES = ["system", "light", "dark", "contrast"];
+function applyTheme(theme) {
+  if (theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+}
+export function nextTheme() {
+  const theme = THEMES[(THEMES.indexOf(load("theme") ?? "system") + 1) % THEMES.length];
+  localStorage.setItem("antiphon.theme", JSON.stringify(theme));
+  applyTheme(theme);
+  notify(`Colours: ${theme === "system" ? "as the system" : theme}.`, null, 2);
+}
+
+// ---- dialogs and notices
+
+function Dialogs() {
+  const { dialog } = useStore("dialog");
+  const [shown, setShown] = useState(null);
+  useEffect(() => {
+    let left = false;
+    setShown(null);
+    if (dialog) import(DIALOGS[dialog.name]).then((module) => !left && setShown({ dialog, View: module.default }),
+      () => { notify("This part of the page could not be loaded."); set({ dialog: null }); });
+    return () => { left = true; };
+  }, [dialog]);
+  return shown && shown.dialog === dialog ? html`<${shown.View} ...${dialog} />` : null;
+}
+
+function Notices() {
+  const { notices, online } = useStore("notices", "online");
+  return html`<div class="notices" role="status">
+    ${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}
+    ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.action && html`<button type="button" class="link" onClick=${() => { one.action.run(); dismiss(one.id); }}>${one.action.label}</button>`}</p>`)}
+  </div>`;
+}
+
+// ---- keys
+
+const isTyping = (target) => target.closest?.("input, textarea, select, [contenteditable]");
+addEventListener("keydown", (event) => {
+  const { key, ctrlKey, metaKey, altKey } = event;
+  const act = (run) => { event.preventDefault(); run(); };
+  if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
+  else if (altKey && !ctrlKey && key.toLowerCase() === "n") act(startChat);
+  else if (state.dialog || ctrlKey || metaKey || altKey || isTyping(event.target)) return;
+  else if (key === "?") act(() => openDialog("help"));
+  else if (key === "/") act(() => document.querySelector("#composer")?.focus());
+  else if (key === "[" || key === "]") act(() => loadParts().then((parts) => parts.showSiblingInView(key === "[" ? -1 : 1)));
+  else if (key === "j" || key === "k") act(() => loadParts().then((parts) => parts.focusTurn(key === "j" ? 1 : -1)));
+  else if (key === "e" || key === "r") act(() => loadParts().then((parts) => parts.actOnFocusedTurn(key)));
+  else if (key === "i") act(() => openDialog("inbox"));
+  else if (key === "m" && state.chat) act(() => openDialog("branches", { chat: state.chat }));
+  else if (key === "Escape") loadParts().then((parts) => parts.isRunningHere() && parts.stop());
+});
+
+// ---- the frame
+
+function App() {
+  const { route } = useStore("route");
+  useEffect(() => {
+    // A new chat that has just got its address is open already.
+    if (route.kind === "new") { if (state.conversation?.chatId) set({ chat: null, conversation: null }); }
+    else if (route.kind === "turn" || state.conversation?.chatId !== route.id) loadParts().then(({ openRoute }) => openRoute(route, { mark: route.mark }));
+  }, [route]);
+  const { chat } = useStore("chat");
+  useEffect(() => { document.title = chat?.title ? `${chat.title} · antiphon` : "antiphon"; }, [chat]);
+  return html`<a class="skip" href="#composer">To the message</a><${Sidebar} /><${Conversation} /><${Notices} /><${Dialogs} />`;
+}
+
+async function start() {
+  // A worker of another program that had this address would answer in this server's place.
+  navigator.serviceWorker?.getRegistrations().then((all) => all.forEach((one) => one.unregister()), () => {});
+  applyTheme(load("theme") ?? "system");
+  set({ route: parseRoute(location.pathname), model: load("model") });
+  const frame = document.querySelector("#app");
+  frame.replaceChildren();
+  render(html`<${App} />`, frame);
+  await loadChats();
+  if (state.chatsError?.status !== 401) startFeed();
+  // What an earlier page could not send.
+  if (load("outbox")) import("./sending.js").then(({ deliverLeftovers }) => deliverLeftovers());
+}
+
+start();

@@ -1,0 +1,75 @@
+/** Code blocks: language, copy button, and colours that are loaded when the first code is seen. */
+
+const ALIASES = {
+  sh: "bash", shell: "bash", zsh: "bash", console: "bash", js: "javascript", jsx: "javascript",
+  ts: "typescript", tsx: "typescript", py: "python", python3: "python", rb: "ruby", rs: "rust",
+  golang: "go", html: "xml", svg: "xml", yml: "yaml", toml: "ini", md: "markdown", "c++": "cpp",
+  "c#": "csharp", cs: "csharp", kt: "kotlin", patch: "diff", h: "c", hpp: "cpp",
+};
+const LARGEST = 60_000; // characters that are coloured
+
+/** A block of code as an element. `growing`: it has `add(text)` and `finish()`. */
+export function codeBlock(text, info, { growing = false } = {}) {
+  const language = info.trim().split(/[\s,{]/)[0].toLowerCase().slice(0, 30);
+  const block = document.createElement("div");
+  block.className = "code";
+  const head = block.appendChild(document.createElement("div"));
+  head.className = "code-head";
+  const name = head.appendChild(document.createElement("span"));
+  name.textContent = language || "text";
+  const button = head.appendChild(document.createElement("button"));
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", () => copyText(code.textContent, button));
+  const frame = block.appendChild(document.createElement("pre"));
+  frame.tabIndex = 0;
+  frame.setAttribute("role", "region");
+  frame.setAttribute("aria-label", language ? `Code, ${language}` : "Code");
+  const code = frame.appendChild(document.createElement("code"));
+  code.append(text);
+  block.add = (more) => {
+    if (code.lastChild) code.lastChild.appendData(more);
+    else code.append(more);
+  };
+  block.finish = () => colour(code, language);
+  if (!growing) block.finish();
+  return block;
+}
+
+export async function copyText(text, button) {
+  const before = button.textContent;
+  let words = "Copied";
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    words = "Not allowed";
+  }
+  button.textContent = words;
+  setTimeout(() => { button.textContent = before; }, 1500);
+}
+
+async function colour(code, language) {
+  const text = code.textContent;
+  const name = ALIASES[language] ?? language;
+  if (!name || name === "text" || text.length > LARGEST) return;
+  const { default: highlighter } = await import("./vendor/highlight.js");
+  if (!highlighter.getLanguage(name) || code.textContent !== text) return;
+  // The tree, from which highlight.js itself would make markup.
+  const tree = highlighter.highlight(text, { language: name, ignoreIllegals: true })._emitter.rootNode;
+  code.replaceChildren(...tree.children.map(branch));
+}
+
+function branch(node) {
+  if (typeof node === "string") return node;
+  if (!node.scope) return fragment(node.children);
+  const made = document.createElement("span");
+  made.className = node.scope.split(".").map((one, index) => (index ? `${one}_` : `hljs-${one}`)).join(" ");
+  made.append(fragment(node.children));
+  return made;
+}
+
+function fragment(children) {
+  const made = document.createDocumentFragment();
+  made.append(...children.map(branch));
+  return made;
+}

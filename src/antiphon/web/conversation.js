@@ -1,0 +1,188 @@
+/** Conversation: the main part of the page: its head, the list of turns, and the composer. */
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
+import { api, icon, iconButton, load, notify, openDialog, save, set, state, useStore } from "./core.js";
+
+/** What is not needed to show an empty page: loaded when a chat is opened or a word is typed. */
+let parts = null;
+export const loadParts = () => (parts ??= Promise.all([
+  import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"),
+]).then(([list, actions, turnWindow]) => ({ ...list, ...actions, ...turnWindow })));
+
+export function Conversation() {
+  const { conversation, chat, route } = useStore("conversation", "chat", "route", "temporary");
+  const [loaded, setLoaded] = useState(null);
+  useEffect(() => {
+    if (route.kind !== "new" || conversation?.turns.length) loadParts().then(setLoaded);
+  }, [route, conversation]);
+  const isEmpty = !conversation?.turns.length;
+  return html`<main class=${isEmpty && route.kind === "new" ? "conversation empty" : "conversation"} id="main">
+    <${Head} chat=${chat} conversation=${conversation} />
+    ${conversation?.error ? html`<${Missing} error=${conversation.error} />`
+      : isEmpty && route.kind === "new" ? html`<${Welcome} />`
+      : loaded && conversation ? html`<div class="log"><${loaded.TurnList} conversation=${conversation} /></div>`
+      : html`<div class="log" aria-busy="true"></div>`}
+    ${!conversation?.error && html`<${Composer} conversation=${conversation} chat=${chat} />`}
+  </main>`;
+}
+
+function Head({ chat, conversation }) {
+  const title = conversation?.temporary || (!chat && state.temporary) ? "Temporary chat" : chat?.title || (chat ? "Untitled" : "New chat");
+  const days = chat?.expires_at ? Math.ceil((chat.expires_at - Date.now() / 1000) / 86400) : null;
+  return html`<header class="head">
+    ${iconButton("menu", "Open the list", () => set({ sidebar: true }), { class: "icon-button menu-button" })}
+    <h1 class="title" title=${title}>${title}</h1>
+    ${days !== null && days <= 14 && html`<span class="tag" title="Its turns are erased then, unless somebody goes on">expires in ${days} ${days === 1 ? "day" : "days"}</span>`}
+    ${chat?.branches > 1 && html`<button type="button" class="tag" onClick=${() => openDialog("branches", { chat })}>${chat.branches} branches</button>`}
+    <span class="head-actions">
+      ${chat && iconButton("search", "Search in this chat", () => openDialog("palette", { chat }))}
+      ${chat && iconButton("share", "Share and export", () => openDialog("share", { chat }))}
+      ${chat && iconButton("more", "More about this chat", () => openDialog("chat", { chat }), { "aria-haspopup": "dialog" })}
+      ${!chat && html`<button type="button" class=${state.temporary ? "toggle on" : "toggle"} aria-pressed=${state.temporary} title="Nothing of it is stored" onClick=${() => set({ temporary: !state.temporary })}>${icon("temporary")}<span>Temporary</span></button>`}
+    </span>
+  </header>`;
+}
+
+const Welcome = () => html`<div class="welcome">
+  <h1>${state.temporary ? "Nothing of this is stored." : "What is on your mind?"}</h1>
+  <p>${state.temporary ? "This chat is gone when you leave it." : "Every word is on your own disk before you see it."}</p>
+</div>`;
+
+const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 404 ? "There is nothing here." : "This could not be opened."}</h2>
+  <p>${error.status === 404 ? "It may have been erased, or it is somebody else's." : error.message}</p></div>`;
+
+// ---- composer
+
+const draftName = (conversation) => `draft.${conversation?.chatId ?? "new"}`;
+const LARGEST_PICTURE = 20 * 2 ** 20;
+const touch = matchMedia("(pointer: coarse)");
+
+function Composer({ conversation, chat }) {
+  useStore("model", "temporary", "conversation");
+  const area = useRef();
+  const sent = useRef(null); // the pictures that were sent last
+  const picker = useRef();
+  const name = draftName(conversation);
+  const [text, setText] = useState(load(name) ?? "");
+  const [pictures, setPictures] = useState([]);
+  const [queue, setQueue] = useState([]);
+  const running = isRunning(conversation);
+  const last = conversation?.turns.at(-1);
+
+  // The draft of the chat that is open; one that has just become a chat keeps what is typed.
+  const shown = useRef(name);
+  useLayoutEffect(() => {
+    if (shown.current === name) return;
+    const becameChat = shown.current === "draft.new" && conversation?.turns.length === 1;
+    shown.current = name;
+    if (becameChat) {
+      save("draft.new", null);
+      save(name, text);
+      return;
+    }
+    setText(load(name) ?? "");
+    setPictures([]);
+    setQueue([]);
+  }, [name]);
+  useLayoutEffect(() => {
+    area.current.style.height = "auto";
+    area.current.style.height = `${Math.min(area.current.scrollHeight, innerHeight * 0.4)}px`;
+  }, [text]);
+  useEffect(() => {
+    if (!touch.matches) area.current.focus();
+  }, [conversation?.id]);
+
+  const write = (value) => {
+    loadParts();
+    setText(value);
+    if (!conversation?.temporary && !state.temporary) save(name, value);
+  };
+  const post = async (words, images) => {
+    const { newConversation, send } = await loadParts();
+    if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
+      newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
+    await send(words, images);
+  };
+  const submit = (event) => {
+    event?.preventDefault();
+    // Emptied at once, not when it is drawn next: a second click has nothing to send.
+    const words = area.current.value.trim();
+    if (!words && (!pictures.length || sent.current === pictures)) return;
+    area.current.value = "";
+    sent.current = pictures;
+    write("");
+    setPictures([]);
+    if (running) setQueue([...queue, { words, pictures }]);
+    else post(words, pictures);
+  };
+  useEffect(() => {
+    if (running || !queue.length || last?.error || last?.response.status === "failed") return;
+    const [next, ...rest] = queue;
+    setQueue(rest);
+    post(next.words, next.pictures);
+  }, [running, queue]);
+
+  const stopTurn = () => loadParts().then(({ stop }) => stop());
+  const onKeyDown = (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !touch.matches) submit(event);
+    else if (event.key === "Escape" && running) { event.preventDefault(); stopTurn(); }
+    else if (event.key === "ArrowUp" && !text && queue.length) {
+      write(queue.at(-1).words);
+      setQueue(queue.slice(0, -1));
+    }
+  };
+  const addFiles = async (files) => {
+    const added = [];
+    for (const file of files) {
+      if (!/^image\/(png|jpeg|gif|webp)$/.test(file.type)) notify(`${file.name || "This file"} is no picture that models take (PNG, JPEG, GIF or WebP).`);
+      else if (file.size > LARGEST_PICTURE) notify(`${file.name} is larger than 20 MB.`);
+      else added.push(await readFile(file));
+    }
+    setPictures((before) => [...before, ...added]);
+  };
+  const onPaste = (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (files.length) { event.preventDefault(); addFiles(files); }
+  };
+
+  return html`<form class="composer" onSubmit=${submit} onDragOver=${(event) => event.preventDefault()}
+    onDrop=${(event) => { event.preventDefault(); addFiles([...event.dataTransfer.files]); }}>
+    ${queue.length > 0 && html`<ul class="queue" aria-label="Messages to be sent next">${queue.map((one, index) => html`<li key=${index}>
+      <button type="button" class="chip" title="Edit" onClick=${() => { write(one.words); setQueue(queue.filter((other) => other !== one)); area.current.focus(); }}>${one.words || "Picture"}</button>
+      ${iconButton("close", "Remove from the queue", () => setQueue(queue.filter((other) => other !== one)))}</li>`)}</ul>`}
+    <div class="box">
+      ${pictures.length > 0 && html`<ul class="pictures" aria-label="Pictures to be sent">${pictures.map((one, index) => html`<li key=${index}>
+        <img src=${one} alt=${`Picture ${index + 1}`} />${iconButton("close", `Remove picture ${index + 1}`, () => setPictures(pictures.filter((other) => other !== one)))}</li>`)}</ul>`}
+      <label class="hidden" for="composer">Message</label>
+      <textarea id="composer" ref=${area} rows="1" placeholder=${running ? "Type the next message" : "Message"} value=${text}
+        enterkeyhint=${touch.matches ? "enter" : "send"} onInput=${(event) => write(event.target.value)} onKeyDown=${onKeyDown} onPaste=${onPaste}></textarea>
+      <div class="tools">
+        <input type="file" class="hidden" ref=${picker} accept="image/png,image/jpeg,image/gif,image/webp" multiple tabindex="-1" aria-label="Pictures" onChange=${(event) => { addFiles([...event.target.files]); event.target.value = ""; }} />
+        ${iconButton("attach", "Add pictures", () => picker.current.click())}
+        <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
+          ${conversation?.settings?.model ?? last?.response.model ?? state.model ?? "Default model"}${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}</button>
+        <span class="space"></span>
+        ${!running && text.trim() && html`<button type="button" class="quiet wide-only" title="Ask several models, side by side" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
+        ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" onClick=${stopTurn}>${icon("stop")}</button>`}
+        ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : "Send (Enter)"} disabled=${!text.trim() && !pictures.length}>${icon("send")}</button>`}
+      </div>
+    </div>
+  </form>`;
+}
+
+function isRunning(conversation) {
+  const turn = conversation?.turns.at(-1);
+  return Boolean(turn && !turn.error && (!turn.response.id || turn.live || ["queued", "in_progress"].includes(turn.response.status)));
+}
+
+const readFile = (file) => new Promise((resolve, reject) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.onerror = () => reject(reader.error);
+  reader.readAsDataURL(file);
+});
+
+/** The models that may be asked; read when they are first shown. */
+export async function loadModels() {
+  if (!state.models) set({ models: (await api("/v1/models")).data.map(({ id }) => id) });
+  return state.models;
+}

@@ -1,0 +1,314 @@
+/** Core: state, addresses, API requests, event streams and the feed. */
+import { Component, h, html, useLayoutEffect, useReducer, useRef } from "./vendor/preact.js";
+
+// ---- state: one object, changed by `set` alone
+
+export const state = {
+  route: null, // {kind: "new" | "chat" | "turn", id}
+  chats: [], // rows of the list, newest first
+  moreChats: false, // whether the list goes on
+  chatsError: null,
+  chat: null, // the chat that is open
+  conversation: null, // what of it is shown: see conversation.js
+  dialog: null, // {name, ...what the dialog needs}
+  notices: [],
+  online: true, // whether the feed is connected, or has never been tried
+  waiting: 0, // approvals
+  models: null,
+  sidebar: false, // open on a narrow screen
+  temporary: false, // the next new chat stores nothing
+};
+const listeners = new Set();
+
+export function set(changes) {
+  Object.assign(state, changes);
+  for (const listener of [...listeners]) listener();
+}
+
+/** Renders the calling component again whenever one of these values changes. */
+export function useStore(...names) {
+  const [, renderAgain] = useReducer((count) => count + 1, 0);
+  const rendered = useRef();
+  rendered.current = names.map((name) => state[name]);
+  useLayoutEffect(() => {
+    const listener = () => {
+      if (names.some((name, index) => state[name] !== rendered.current[index])) renderAgain();
+    };
+    listeners.add(listener);
+    listener();
+    return () => listeners.delete(listener);
+  }, []);
+  return state;
+}
+
+/** A component that is rendered again only when one of its properties is another object. */
+export function memo(render) {
+  return class extends Component {
+    shouldComponentUpdate(next) {
+      const names = Object.keys(next);
+      return names.length !== Object.keys(this.props).length
+        || names.some((name) => next[name] !== this.props[name]);
+    }
+    render() {
+      return h(render, this.props);
+    }
+  };
+}
+
+/** A notice at the bottom of the window; `action` is {label, run}. */
+export function notify(text, action = null, seconds = 6) {
+  const notice = { id: crypto.randomUUID?.() ?? String(Math.random()), text, action };
+  set({ notices: [...state.notices.slice(-2), notice] });
+  if (seconds) setTimeout(() => dismiss(notice.id), seconds * 1000);
+  return notice.id;
+}
+
+export const dismiss = (id) => set({ notices: state.notices.filter((one) => one.id !== id) });
+
+export const openDialog = (name, more = {}) => set({ dialog: { name, ...more } });
+
+// ---- icons: lines on a grid of 24
+
+const ICONS = {
+  attach: "M21 12l-8.5 8.5a5.5 5.5 0 0 1-8-8L13 4a3.7 3.7 0 0 1 5.300 5.300L9.800 17.800a1.800 1.800 0 0 1-2.600-2.600L15 7.500",
+  branch: "M6 4v16M6 14c0-4 12-2 12-8M18 6a2 2 0 1 0 0-.01M6 20a2 2 0 1 0 0-.01",
+  chart: "M4 20V10M10 20V4M16 20v-7M22 20H2",
+  check: "M5 13l4 4L19 7",
+  close: "M6 6l12 12M18 6L6 18",
+  code: "M8 7l-5 5 5 5M16 7l5 5-5 5",
+  compare: "M4 5h6v14H4zM14 5h6v14h-6z",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  down: "M12 5v14M6 13l6 6 6-6",
+  edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
+  eye: "M2 12s4-7 10-7 10 7 10 7-4 7-10 7S2 12 2 12zM12 15a3 3 0 1 0 0-6 3 3 0 0 0 0 6z",
+  help: "M9 9a3 3 0 1 1 4 3c-1 .5-1 1-1 2M12 17.500v.01M12 22a10 10 0 1 0 0-20 10 10 0 0 0 0 20z",
+  inbox: "M3 13l3-8h12l3 8v6H3zM3 13h5l1.500 3h5l1.500-3h5",
+  left: "M15 5l-7 7 7 7",
+  menu: "M4 7h16M4 12h16M4 17h16",
+  more: "M4.500 12h1M11.500 12h1M18.500 12h1M5 11.700v.6M12 11.700v.6M19 11.700v.6",
+  new: "M12 5H5v14h14v-7M18 3l3 3-8.500 8.500L9 15l.5-3.500z",
+  palette: "M4 6h16M4 12h10M4 18h7",
+  pin: "M9 4h6l-1 6 3 3H7l3-3zM12 13v7",
+  play: "M7 5l11 7-11 7z",
+  redo: "M20 5v5h-5M20 10a8 8 0 1 0 0 5",
+  right: "M9 5l7 7-7 7",
+  search: "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l5 5",
+  send: "M12 20V5M6 11l6-6 6 6",
+  share: "M12 15V3M8 7l4-4 4 4M5 12v8h14v-8",
+  stop: "M7 7h10v10H7z",
+  temporary: "M4 12a8 8 0 0 1 8-8M4 12a8 8 0 0 0 2 5M12 20a8 8 0 0 0 8-8M12 8v4l3 2",
+  theme: "M12 3a9 9 0 1 0 0 18zM12 3a9 9 0 0 1 0 18",
+  trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
+};
+
+export const icon = (name) => html`<svg viewBox="0 0 24 24" aria-hidden="true" class="icon"><path d=${ICONS[name]} /></svg>`;
+
+/** A button that shows an icon only; `label` is its name, and what a pointer is shown. */
+export const iconButton = (name, label, onClick, more = {}) =>
+  html`<button type="button" class="icon-button" aria-label=${label} title=${label} onClick=${onClick} ...${more}>${icon(name)}</button>`;
+
+// ---- storage: this origin may be another program's tomorrow, so every name has a prefix
+
+const PREFIX = "antiphon.";
+
+export function load(name, storage = localStorage) {
+  try {
+    return JSON.parse(storage.getItem(PREFIX + name));
+  } catch {
+    return null;
+  }
+}
+
+export function save(name, value, storage = localStorage) {
+  try {
+    if (value === null || value === "") storage.removeItem(PREFIX + name);
+    else storage.setItem(PREFIX + name, JSON.stringify(value));
+  } catch {
+    // Full, or forbidden: the page works without.
+  }
+}
+
+// ---- addresses
+
+export function parseRoute(path) {
+  const found = /^\/(c|r)\/([\w-]+)$/.exec(path);
+  if (!found) return { kind: "new", id: null };
+  return { kind: found[1] === "c" ? "chat" : "turn", id: found[2] };
+}
+
+/** Shows what an address names; `mark` are words to show where they stand. */
+export function navigate(path, { replace = false, mark = null } = {}) {
+  if (path !== location.pathname) history[replace ? "replaceState" : "pushState"](null, "", path);
+  set({ route: { ...parseRoute(path), mark }, sidebar: false });
+}
+
+addEventListener("popstate", () => set({ route: parseRoute(location.pathname) }));
+
+/** Follow a link of this page without loading it again; other clicks are the browser's. */
+export function follow(event) {
+  if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  navigate(event.currentTarget.getAttribute("href"));
+}
+
+// ---- requests
+
+export class ApiError extends Error {
+  constructor(message, status, code = null, responseId = null) {
+    super(message);
+    Object.assign(this, { status, code, responseId });
+  }
+}
+
+export const key = {
+  get: () => load("key", sessionStorage),
+  set: (value) => save("key", value, sessionStorage),
+};
+
+let keyRequest = null;
+
+/** Asks for a key, once however many requests need one. */
+function requestKey(message) {
+  keyRequest ??= new Promise((resolve) => {
+    openDialog("key", { message, resolve });
+  }).finally(() => {
+    keyRequest = null;
+  });
+  return keyRequest;
+}
+
+/** `fetch` with the key; raises ApiError for every answer that is one. */
+export async function request(path, { method = "GET", body, headers = {}, signal } = {}) {
+  for (let tries = 0; ; tries++) {
+    const secret = key.get();
+    const answer = await fetch(path, {
+      method,
+      signal,
+      cache: "no-store",
+      headers: {
+        ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
+        ...(body === undefined || body instanceof Blob ? {} : { "Content-Type": "application/json" }),
+        ...headers,
+      },
+      body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
+    });
+    if (answer.ok) return answer;
+    const error = (await answer.json().catch(() => null))?.error ?? {};
+    const message = error.message ?? `The server answered with status ${answer.status}.`;
+    // A key that another request has just been given is tried before anybody is asked for one.
+    if (answer.status === 401 && tries < 8) {
+      if (secret === key.get()) await requestKey(secret ? message : "");
+      continue;
+    }
+    throw new ApiError(message, answer.status, error.code, error.response_id);
+  }
+}
+
+export const api = async (path, options) => (await request(path, options)).json();
+
+export const query = (path, fields) => {
+  const given = Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+};
+
+/** The events of an answer that is an event stream: {id, type, data}. */
+export async function* readEvents(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      rest += value;
+      let begin = 0;
+      for (let end; (end = rest.indexOf("\n\n", begin)) >= 0; begin = end + 2) {
+        const event = parseEvent(rest.slice(begin, end));
+        if (event) yield event;
+      }
+      rest = rest.slice(begin);
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function parseEvent(block) {
+  const event = { id: null, type: "message", data: "" };
+  for (const line of block.split("\n")) {
+    if (line.startsWith("data:")) event.data += line.slice(5).trimStart();
+    else if (line.startsWith("event:")) event.type = line.slice(6).trim();
+    else if (line.startsWith("id:")) event.id = line.slice(3).trim();
+  }
+  if (!event.data || event.data === "[DONE]") return null;
+  try {
+    return { ...event, data: JSON.parse(event.data) };
+  } catch {
+    return null;
+  }
+}
+
+/** Waits, less if the network comes back or the page is looked at again. */
+export const pause = (milliseconds) => new Promise((resolve) => {
+  const done = () => {
+    clearTimeout(timer);
+    removeEventListener("online", done);
+    document.removeEventListener("visibilitychange", done);
+    resolve();
+  };
+  const timer = setTimeout(done, milliseconds);
+  addEventListener("online", done);
+  document.addEventListener("visibilitychange", done);
+});
+
+// ---- the feed: one connection for all tabs with the same key
+
+const feedListeners = new Set();
+let cursor = null;
+
+export function onFeed(listener) {
+  feedListeners.add(listener);
+  return () => feedListeners.delete(listener);
+}
+
+/** Starts the feed. A browser opens six connections to a server at most, for all of its tabs:
+ * so one tab reads the feed and hands it to the others. */
+export async function startFeed() {
+  const name = `${PREFIX}feed.${await digest(key.get() ?? "")}`;
+  const channel = "BroadcastChannel" in window ? new BroadcastChannel(name) : null;
+  const deliver = (message) => {
+    if (message.cursor) cursor = message.cursor;
+    if ("online" in message && message.online !== state.online) set({ online: message.online });
+    if (message.event) for (const listener of feedListeners) listener(message.event);
+  };
+  if (channel) channel.onmessage = ({ data }) => deliver(data);
+  const read = () => readFeed((message) => {
+    deliver(message);
+    channel?.postMessage(message);
+  });
+  // Held until this tab closes; the next tab then goes on from the last event that it saw.
+  if (navigator.locks && channel) navigator.locks.request(name, read);
+  else read();
+}
+
+async function readFeed(deliver) {
+  for (let failures = 0; ; failures++) {
+    try {
+      const answer = await request("/v1/feed", { headers: cursor ? { "Last-Event-ID": cursor } : {} });
+      failures = 0;
+      for await (const event of readEvents(answer)) {
+        if (event.type === "feed.ready") deliver({ online: true, cursor: event.id ?? event.data.cursor });
+        else deliver({ cursor: event.id, event: { ...event.data, type: event.type } });
+      }
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) return;
+    }
+    deliver({ online: false });
+    await pause(Math.min(500 * 2 ** failures, 10_000));
+  }
+}
+
+async function digest(text) {
+  if (!crypto.subtle) return text ? "key" : "";
+  const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return [...new Uint8Array(bytes).slice(0, 8)].map((one) => one.toString(16).padStart(2, "0")).join("");
+}

@@ -1,0 +1,99 @@
+/** Sending: every message has an idempotency key and waits in an outbox until it is stored.
+ *
+ * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
+import { ApiError, pause, readEvents, request, save } from "./core.js";
+
+const DATABASE = "antiphon.outbox";
+
+function database() {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open(DATABASE, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("messages", { keyPath: "id" });
+    opening.onsuccess = () => resolve(opening.result);
+    opening.onerror = () => reject(opening.error);
+  });
+}
+
+async function outbox(mode, act) {
+  try {
+    const opened = await database();
+    return await new Promise((resolve, reject) => {
+      const transaction = opened.transaction("messages", mode, { durability: "strict" });
+      const asked = act(transaction.objectStore("messages"));
+      transaction.oncomplete = () => { opened.close(); resolve(asked.result); };
+      transaction.onerror = () => { opened.close(); reject(transaction.error); };
+    });
+  } catch {
+    return undefined; // no database: the message is sent without
+  }
+}
+
+const newKey = () => crypto.randomUUID?.()
+  ?? [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
+
+/** A message as it is sent, with its key. `keep` false: it is never written down. */
+export async function queueMessage(body, keep = true) {
+  const entry = { id: newKey(), body: JSON.stringify(body), at: Date.now() };
+  if (keep) {
+    save("outbox", true);
+    await outbox("readwrite", (store) => store.put(entry));
+  }
+  return entry;
+}
+
+export const forget = (id) => outbox("readwrite", (store) => store.delete(id));
+
+/** Sends a message until it is stored; the response as it was created, and the stream it came by.
+ *
+ * Raises ApiError where the server refuses it. `onStalled` is called with true while it is not
+ * reached. One tab at a time sends a message. */
+export async function deliver(entry, { onStalled = () => {} } = {}) {
+  const attempt = () => attemptUntilStored(entry, onStalled);
+  if (!navigator.locks) return attempt();
+  let outcome;
+  await navigator.locks.request(`antiphon.send.${entry.id}`, async () => { outcome = await attempt(); });
+  return outcome;
+}
+
+async function attemptUntilStored(entry, onStalled) {
+  for (let failures = 0; ; failures++) {
+    try {
+      const answer = await request("/v1/responses", {
+        method: "POST", headers: { "Idempotency-Key": entry.id, "Content-Type": "application/json" },
+        body: new Blob([entry.body]),
+      });
+      const events = readEvents(answer);
+      const first = await events.next();
+      if (first.value?.data.response) {
+        await forget(entry.id);
+        onStalled(false);
+        return { response: first.value.data.response, first: first.value.data, events };
+      }
+      if (first.value?.data.type === "error") throw new ApiError(first.value.data.message ?? "The turn could not be started.", 500, first.value.data.code);
+    } catch (error) {
+      if (error instanceof ApiError && isFinal(error)) {
+        await forget(entry.id);
+        throw error;
+      }
+    }
+    onStalled(true);
+    await pause(Math.min(400 * 2 ** failures, 8_000));
+  }
+}
+
+/** Whether a refusal stands. Others are of a server that is stopping, busy or not there. */
+function isFinal({ status, code, responseId }) {
+  if (responseId) return true;
+  if (code === "idempotency_key_in_progress") return false;
+  return status < 500 && status !== 429 && status !== 408;
+}
+
+/** Sends what an earlier page left behind; the feed tells every page of the turns. */
+export async function deliverLeftovers() {
+  const entries = (await outbox("readonly", (store) => store.getAll())) ?? [];
+  if (!entries.length) save("outbox", null);
+  const held = new Set(((await navigator.locks?.query())?.held ?? []).map((one) => one.name));
+  // One that is locked is being sent by another tab.
+  for (const entry of entries.filter((one) => !held.has(`antiphon.send.${one.id}`)))
+    deliver(entry).then(({ events }) => events.return(), () => {});
+}

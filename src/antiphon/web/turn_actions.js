@@ -1,0 +1,248 @@
+/** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
+import { api, ApiError, navigate, notify, query, request, save, set, state } from "./core.js";
+import { LiveTurn } from "./live_turn.js";
+import { deliver, queueMessage } from "./sending.js";
+import { change, follow, readTurn, reload, replaceTurn, showBranch } from "./turn_window.js";
+import { answerText, questionText } from "./turns.js";
+
+const message = (text, images = []) => ({
+  type: "message", role: "user",
+  content: [...(text ? [{ type: "input_text", text }] : []), ...images.map((image_url) => ({ type: "input_image", image_url }))],
+});
+
+/** What is set for the next turn: model and system prompt, of the chat or of the new one. */
+export function settings() {
+  const last = state.conversation?.turns.at(-1)?.response;
+  const own = state.conversation?.settings ?? {};
+  return {
+    model: own.model ?? last?.model ?? state.model ?? null,
+    instructions: own.instructions ?? last?.instructions ?? "",
+  };
+}
+
+/** Sends a message that goes on from the end of the branch. */
+export const send = (text, images = []) => start([message(text, images)]);
+
+/** Begins a turn in the open conversation, and shows it before the server has it.
+ *
+ * `siblingOf`: another version of that turn; `parent`: the turn to continue, null: the last one. */
+export async function start(input, { siblingOf = null, parent = null, model = null } = {}) {
+  const { conversation } = state;
+  const chosen = settings();
+  const previous = siblingOf ? null : parent ?? conversation.head;
+  const body = {
+    input, stream: true,
+    ...(model ?? chosen.model ? { model: model ?? chosen.model } : {}),
+    ...(chosen.instructions ? { instructions: chosen.instructions } : {}),
+  };
+  if (conversation.temporary) Object.assign(body, { store: false, input: [...allItems(conversation), ...input] });
+  else if (siblingOf) body.sibling_of = siblingOf.response.id;
+  else if (previous) body.previous_response_id = previous;
+  const pending = {
+    key: crypto.randomUUID?.() ?? String(Math.random()), input, response: { id: null, status: "queued", output: [] },
+    position: siblingOf ? siblingOf.position : conversation.total, siblings: { index: 0, count: 1 },
+  };
+  showPending(conversation, pending, siblingOf);
+  const isMine = (turn) => turn.key === pending.key;
+  try {
+    await moveConversation(body, conversation);
+    const entry = await queueMessage(body, !conversation.temporary);
+    const { response, first, events } = await deliver(entry, {
+      onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })),
+    });
+    await showStarted(conversation, pending, response, first, events, siblingOf);
+    return response;
+  } catch (error) {
+    if (error instanceof ApiError && error.responseId) {
+      const turn = await readTurn(error.responseId).catch(() => null);
+      if (turn) {
+        replaceTurn(conversation, isMine, () => ({ ...turn, key: pending.key }));
+        change(conversation, { head: error.responseId, total: turn.position + 1 });
+        return turn.response;
+      }
+    }
+    replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again: [input, { siblingOf, parent, model }] }));
+    return null;
+  }
+}
+
+const allItems = (conversation) => conversation.turns.flatMap((turn) => [...turn.input, ...turn.response.output]);
+
+/** In a chat that a conversation names, a turn is the conversation's: other programs see it too. */
+async function moveConversation(body, conversation) {
+  const name = state.chat?.conversation;
+  if (!name || !body.previous_response_id || state.chat.id !== conversation.chatId) return;
+  if (state.chat.head !== body.previous_response_id)
+    await api(`/v1/conversations/${name}`, { method: "POST", body: { head: body.previous_response_id } });
+  delete body.previous_response_id;
+  body.conversation = name;
+}
+
+function showPending(conversation, pending, siblingOf) {
+  const { turns } = state.conversation;
+  const index = siblingOf ? turns.findIndex((turn) => turn === siblingOf || turn.response.id === siblingOf.response.id) : turns.length;
+  change(conversation, {
+    turns: [...turns.slice(0, index), pending], after: false, editing: null, total: pending.position + 1,
+    anchor: { at: "end" },
+  });
+}
+
+async function showStarted(conversation, pending, response, first, events, siblingOf) {
+  const live = new LiveTurn(response);
+  live.apply(first);
+  replaceTurn(conversation, (turn) => turn.key === pending.key, (turn) => ({
+    ...turn, response, live, stalled: false,
+    siblings: siblingOf ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : turn.siblings,
+  }));
+  change(conversation, { head: response.id });
+  document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
+  follow(conversation, response.id, live, eventsAsAnswer(events, live));
+  if (!conversation.temporary) await nameChat(conversation, response);
+}
+
+/** The rest of a stream whose first event has been read, for `followTurn`. */
+function eventsAsAnswer(events) {
+  const encoder = new TextEncoder();
+  return { body: new ReadableStream({
+    async pull(controller) {
+      const { value, done } = await events.next();
+      if (done) controller.close();
+      else controller.enqueue(encoder.encode(`data: ${JSON.stringify(value.data)}\n\n`));
+    },
+    cancel: () => events.return(),
+  }) };
+}
+
+async function nameChat(conversation, response) {
+  const chat = await api(`/v1/chats/${response.id}`).catch(() => null);
+  if (!chat || state.conversation?.id !== conversation.id) return;
+  set({ chat, chats: [chat, ...state.chats.filter((one) => one.id !== chat.id)] });
+  if (!state.conversation.chatId) {
+    change(conversation, { chatId: chat.id });
+    navigate(`/c/${chat.id}`, { replace: true });
+  }
+}
+
+/** Sends a turn again that could not be sent. */
+export function retry(turn) {
+  const { conversation } = state;
+  change(conversation, { turns: conversation.turns.filter((one) => one.key !== turn.key) });
+  return start(...turn.again);
+}
+
+export const isRunningHere = () => state.conversation?.turns.some((turn) => !turn.error
+  && (!turn.response.id || turn.live || ["queued", "in_progress"].includes(turn.response.status)));
+
+export async function stop() {
+  const turn = state.conversation?.turns.at(-1);
+  if (!turn?.response.id) return;
+  if (state.conversation.temporary) {
+    // Nobody else reads it: it ends with its reader.
+    const { stopFollowing } = await import("./turn_window.js");
+    stopFollowing();
+    replaceTurn(state.conversation, (one) => one === turn, (one) => ({ ...one, live: null, response: { ...one.live.response, status: "cancelled" } }));
+    return;
+  }
+  await request(`/v1/responses/${turn.response.id}/cancel`, { method: "POST" }).catch((error) => notify(error.message));
+}
+
+// ---- versions and branches
+
+export const edit = (turn) => change(state.conversation, { editing: turn?.response.id ?? null });
+
+/** The input of a turn with other words: pictures and results of calls stay. */
+export function sendEdited(turn, text) {
+  if (!text.trim()) return null;
+  let first = true;
+  const input = turn.input.map((item) => {
+    if ((item.type ?? "message") !== "message" || item.role !== "user") return bare(item);
+    const others = typeof item.content === "string" ? [] : item.content.filter((part) => part.type !== "input_text");
+    const words = first ? [{ type: "input_text", text }] : [];
+    first = false;
+    return { type: "message", role: "user", content: [...words, ...others] };
+  }).filter((item) => item.type !== "message" || item.content.length);
+  return start(input, { siblingOf: turn });
+}
+
+const bare = ({ id, status, ...item }) => item;
+
+/** The same question again, to the same model or another one. */
+export const regenerate = (turn, model = null) => start(turn.input.map(bare), { siblingOf: turn, model: model ?? turn.response.model });
+
+export const goOn = () => start([message("Go on from where you stopped.")]);
+
+/** Shows the branch up to a turn: what is sent next goes on from there. */
+export function branchFrom(turn) {
+  const { conversation } = state;
+  const index = conversation.turns.findIndex((one) => one.response.id === turn.response.id);
+  change(conversation, {
+    head: turn.response.id, turns: conversation.turns.slice(0, index + 1), after: false,
+    total: turn.position + 1, anchor: { at: "end" },
+  });
+  notify("What you send now goes on from this turn.", { label: "Back", run: () => showBranch(conversation, conversation.head, { anchor: { at: "end" } }) });
+  document.querySelector("#composer")?.focus();
+}
+
+/** Shows another version of a turn, with the newest that followed it. */
+export async function showSibling(turn, step) {
+  const { conversation } = state;
+  const { data } = await api(`/v1/responses/${turn.response.id}/siblings`);
+  const index = data.findIndex((one) => one.response_id === turn.response.id);
+  const other = data[index + step];
+  if (!other) return;
+  const top = document.querySelector(`[data-turn="${CSS.escape(turn.response.id)}"]`)?.getBoundingClientRect().top;
+  await showBranch(conversation, other.leaf, { around: other.response_id, anchor: { id: other.response_id, at: "top", top } });
+}
+
+const turnOf = (article) => state.conversation?.turns.find((one) => one.response.id && one.response.id === article?.dataset.turn);
+const focusedTurn = () => turnOf(document.activeElement?.closest("[data-turn]"));
+
+/** The version before or after that of the turn with the focus, else of the last that has any in view. */
+export async function showSiblingInView(step) {
+  const seen = [...document.querySelectorAll("[data-turn]")].filter((one) => {
+    const box = one.getBoundingClientRect();
+    return box.bottom > 0 && box.top < innerHeight;
+  }).map(turnOf);
+  const focused = focusedTurn();
+  const turn = focused?.siblings.count > 1 ? focused : seen.filter((one) => one?.siblings.count > 1).at(-1);
+  if (turn) await showSibling(turn, step);
+}
+
+/** "e" edits the turn with the focus or the last one, "r" asks it again. */
+export function actOnFocusedTurn(key) {
+  const turn = focusedTurn() ?? state.conversation?.turns.at(-1);
+  if (!turn?.response.id || isRunningHere()) return;
+  if (key === "e") edit(turn);
+  else regenerate(turn);
+}
+
+// ---- approvals and results of calls
+
+/** Approves or refuses a call. Raises ApiError. */
+export async function decide(responseId, item, approve, reason = "") {
+  const input = [{ type: "mcp_approval_response", approval_request_id: item.id, approve, ...(reason ? { reason } : {}) }];
+  const response = await start(input, { parent: responseId });
+  if (!response) throw new ApiError("The decision could not be sent.", 500);
+}
+
+export const giveOutput = (turn, item, output) => start([{
+  type: item.type === "custom_tool_call" ? "custom_tool_call_output" : "function_call_output", call_id: item.call_id, output,
+}]);
+
+// ---- erasing
+
+/** Erases a turn, and what followed it where `cascade` is set. */
+export async function erase(turn, cascade) {
+  await request(query(`/v1/responses/${turn.response.id}`, cascade ? { cascade: true } : {}), { method: "DELETE" });
+  await reload();
+}
+
+export const permalink = (turn) => `${location.origin}/r/${turn.response.id}`;
+export const openPermalink = (id) => navigate(`/r/${id}`);
+export const turnAsMarkdown = (turn) => `## Question\n\n${questionText(turn)}\n\n## Answer\n\n${answerText(turn)}\n`;
+
+export function chooseModel(model) {
+  save("model", model);
+  set({ model });
+  if (state.conversation) change(state.conversation, { settings: { ...state.conversation.settings, model } });
+}

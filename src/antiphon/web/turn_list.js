@@ -1,0 +1,133 @@
+/** Turn list: the scrolling log of a conversation. The view moves by itself only at its end. */
+import { Component, html } from "./vendor/preact.js";
+import { icon, set, state } from "./core.js";
+import { Turn } from "./turns.js";
+import { isRunningHere } from "./turn_actions.js";
+import { change, goToEnd, jumpTo, readMore } from "./turn_window.js";
+import { markWords } from "./text_marks.js";
+
+const NEAR = 900; // pixels from an edge at which more is read
+const AT_END = 40; // pixels from the end that count as the end
+
+export class TurnList extends Component {
+  componentDidMount() {
+    this.atEnd = true;
+    this.watcher = new ResizeObserver(() => this.stay());
+    this.watcher.observe(this.list);
+    this.watcher.observe(this.scroller);
+    this.componentDidUpdate({}, {}, null);
+  }
+
+  componentWillUnmount() {
+    this.watcher.disconnect();
+  }
+
+  /** Where the first turn in view is, before the list changes. */
+  getSnapshotBeforeUpdate() {
+    if (!this.scroller || this.atEnd) return null;
+    const top = this.scroller.getBoundingClientRect().top;
+    for (const article of this.list.children) {
+      const box = article.getBoundingClientRect();
+      if (box.bottom > top) return { id: article.dataset.turn, top: box.top };
+    }
+    return null;
+  }
+
+  componentDidUpdate(_props, _state, snapshot) {
+    const { conversation } = state;
+    const { anchor } = conversation;
+    if (anchor && !conversation.loading && conversation.turns.length) {
+      this.scrollTo(anchor);
+      conversation.anchor = null;
+      return;
+    }
+    if (snapshot && !this.atEnd) {
+      const article = this.article(snapshot.id);
+      if (article) this.scroller.scrollTop += article.getBoundingClientRect().top - snapshot.top;
+    }
+    this.stay();
+  }
+
+  article(id) {
+    return this.list.querySelector(`[data-turn="${CSS.escape(id ?? "")}"]`);
+  }
+
+  scrollTo({ id, at, top, mark }) {
+    const article = this.article(id);
+    if (at === "end" || !article) {
+      this.atEnd = true;
+      this.stay();
+      return;
+    }
+    this.atEnd = false;
+    const box = article.getBoundingClientRect();
+    const frame = this.scroller.getBoundingClientRect();
+    const wanted = at === "top" ? top ?? frame.top : frame.top + Math.max(16, (frame.height - box.height) / 3);
+    this.scroller.scrollTop += box.top - wanted;
+    if (at === "center") {
+      article.classList.add("found");
+      article.focus({ preventScroll: true });
+      setTimeout(() => article.classList.remove("found"), 2500);
+      if (mark) markWords(article, mark, this.scroller);
+    }
+    this.onScroll();
+  }
+
+  /** At the end the view follows what grows there. */
+  stay() {
+    if (this.atEnd && !state.conversation.after) this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  onScroll = () => {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    const below = scrollHeight - scrollTop - clientHeight;
+    const atEnd = below < AT_END && !state.conversation.after;
+    if (atEnd !== this.atEnd) {
+      this.atEnd = atEnd;
+      this.forceUpdate();
+    }
+    if (scrollTop < NEAR) readMore("before");
+    if (below < NEAR) readMore("after");
+    this.showPosition();
+  };
+
+  showPosition() {
+    if (!this.counter) return;
+    const middle = this.scroller.getBoundingClientRect().top + this.scroller.clientHeight / 3;
+    const article = [...this.list.children].find((one) => one.getBoundingClientRect().bottom > middle);
+    if (article) this.counter.textContent = `${Number(article.dataset.position) + 1} / ${state.conversation.total}`;
+  }
+
+  jump = () => {
+    const { total } = state.conversation;
+    set({ dialog: { name: "jump", total, jumpTo } });
+  };
+
+  render({ conversation }) {
+    const { turns, total, before, after, editing } = conversation;
+    const busy = isRunningHere();
+    const last = turns.length - 1;
+    return html`
+      <div class="scroller" ref=${(one) => { this.scroller = one; }} onScroll=${this.onScroll} tabindex="0" role="region" aria-label="Conversation">
+        ${before && html`<p class="more-turns" aria-hidden="true">Earlier turns…</p>`}
+        <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} ref=${(one) => { this.list = one; }}>
+          ${turns.map((turn, index) => html`<${Turn} key=${turn.key ?? turn.response.id} turn=${turn} live=${turn.live}
+            isLast=${index === last && !after} editing=${editing !== null && editing === turn.response.id} busy=${busy} />`)}
+        </div>
+        ${after && html`<p class="more-turns" aria-hidden="true">Later turns…</p>`}
+      </div>
+      ${!this.atEnd && html`<button type="button" class="to-end" onClick=${() => { this.atEnd = !after; goToEnd(); this.stay(); this.forceUpdate(); }} aria-label="Go to the end">${icon("down")}</button>`}
+      ${total > 20 && html`<button type="button" class="position" title="Go to a turn" onClick=${this.jump}><span class="hidden">Go to a turn; now at </span><span ref=${(one) => { this.counter = one; if (one && !one.textContent) this.showPosition(); }}></span></button>`}`;
+  }
+}
+
+/** Moves to the turn before or after the one that has the focus. */
+export function focusTurn(step) {
+  const articles = [...document.querySelectorAll("[data-turn]")];
+  const index = articles.findIndex((one) => one.contains(document.activeElement));
+  const next = articles[index < 0 ? articles.length - 1 : Math.max(0, Math.min(articles.length - 1, index + step))];
+  next?.focus();
+  next?.scrollIntoView({ block: "nearest" });
+}
+
+export const closeEditor = () => change(state.conversation, { editing: null });

@@ -1,0 +1,244 @@
+/** Turn window: the part of a branch that is in view, read by pages, and kept up to date. */
+import { api, ApiError, load, navigate, onFeed, query, set, state } from "./core.js";
+import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
+
+const PAGE = 30;
+const MOST_TURNS = 90; // in view
+const MOST_ELEMENTS = 3_000;
+
+const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: PAGE, images: "reference", ...fields });
+
+/** Changes the conversation, unless another one has been opened meanwhile. */
+export function change(conversation, changes) {
+  if (state.conversation?.id !== conversation.id) return false;
+  set({ conversation: { ...state.conversation, ...changes } });
+  return true;
+}
+
+const blank = () => ({
+  id: {}, // another object for each that is opened
+  chatId: null,
+  head: null,
+  turns: [],
+  before: false,
+  after: false,
+  total: 0,
+  loading: false,
+  error: null,
+  editing: null,
+  anchor: null, // {id, at: "end" | "center" | "top", top, mark}: what the list scrolls to
+  temporary: false,
+});
+
+/** A conversation without turns, for a new chat. */
+export function newConversation(more = {}) {
+  stopFollowing();
+  const conversation = { ...blank(), ...more };
+  set({ conversation, chat: null });
+  return conversation;
+}
+
+/** Opens what an address names. `mark` are words to show where they stand. */
+export async function openRoute(route, { mark = null } = {}) {
+  stopFollowing();
+  const conversation = { ...blank(), loading: true };
+  set({ conversation, chat: state.chats.find((one) => one.id === route.id) ?? null });
+  try {
+    if (route.kind === "chat") {
+      const chat = await api(`/v1/chats/${route.id}`);
+      set({ chat });
+      await showBranch(conversation, chat.head, { anchor: { at: "end" } });
+    } else {
+      const [chat, siblings] = await Promise.all([
+        api(`/v1/chats/${route.id}`), api(`/v1/responses/${route.id}/siblings`)]);
+      set({ chat });
+      const leaf = siblings.data.find((one) => one.response_id === route.id)?.leaf ?? route.id;
+      await showBranch(conversation, leaf, { around: route.id, anchor: { id: route.id, at: "center", mark } });
+    }
+  } catch (error) {
+    change(conversation, { loading: false, error });
+  }
+}
+
+/** Shows the branch that ends with `head`, at its end or around a turn. */
+export async function showBranch(conversation, head, { around, position, anchor }) {
+  change(conversation, { loading: true, error: null });
+  const page = await api(turnsPath(head, { around, position }));
+  const changed = change(conversation, {
+    head, turns: joinLive(page.data), before: page.has_more_before, after: page.has_more_after,
+    total: page.total, loading: false, chatId: state.chat?.id ?? null,
+    anchor: anchor && { ...anchor, id: anchor.id ?? page.data.find((one) => one.position === position)?.response.id },
+  });
+  if (changed) followLast();
+}
+
+const joinLive = (turns) => turns.map((turn) => {
+  const shown = state.conversation?.turns.find((one) => one.response.id === turn.response.id);
+  return shown?.live && isRunning(turn.response.status) ? { ...turn, live: shown.live } : turn;
+});
+
+let reading = false;
+
+/** Reads on in one direction, and drops what is far away in the other. */
+export async function readMore(direction) {
+  const { conversation } = state;
+  if (reading || conversation.loading || !conversation[direction]) return;
+  const edge = direction === "before" ? conversation.turns[0] : conversation.turns.at(-1);
+  reading = true;
+  try {
+    const page = await api(turnsPath(conversation.head, { [direction]: edge.response.id }));
+    if (state.conversation.id !== conversation.id) return;
+    const { turns } = state.conversation;
+    if (direction === "before") change(conversation, trim({
+      turns: [...page.data, ...turns], before: page.has_more_before, after: state.conversation.after }, "after"));
+    else change(conversation, trim({
+      turns: [...turns, ...joinLive(page.data)], before: state.conversation.before, after: page.has_more_after }, "before"));
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 404) await reload();
+  } finally {
+    reading = false;
+  }
+}
+
+/** As many turns as may be in view, without those on the far side. */
+function trim(window, farSide) {
+  const articles = document.querySelectorAll("[data-turn]");
+  const elements = document.querySelectorAll("[data-turn] *").length;
+  const each = articles.length ? Math.max(8, elements / articles.length) : 30;
+  const most = Math.max(PAGE + 5, Math.min(MOST_TURNS, Math.floor(MOST_ELEMENTS / each)));
+  if (window.turns.length <= most) return window;
+  return farSide === "after"
+    ? { ...window, turns: window.turns.slice(0, most), after: true }
+    : { ...window, turns: window.turns.slice(-most), before: true };
+}
+
+export const jumpTo = (position) => showBranch(state.conversation, state.conversation.head, { position, anchor: { at: "center" } });
+
+export async function goToEnd() {
+  const { conversation } = state;
+  if (conversation.after) await showBranch(conversation, conversation.head, { anchor: { at: "end" } });
+  else change(conversation, { anchor: { at: "end" } });
+}
+
+export async function reload() {
+  const { conversation } = state;
+  if (!conversation?.head) return;
+  const middle = conversation.turns.at(-1)?.response.id;
+  await showBranch(conversation, conversation.head, conversation.after && middle ? { around: middle } : {})
+    .catch((error) => change(conversation, { loading: false, error }));
+}
+
+// ---- single turns
+
+export const readTurn = async (id) => (await api(turnsPath(id, { limit: 1 }))).data.at(-1);
+
+export function replaceTurn(conversation, match, turn) {
+  const current = state.conversation;
+  if (current?.id !== conversation.id) return;
+  change(conversation, { turns: current.turns.map((one) => (match(one) ? turn(one) : one)) });
+}
+
+const byId = (id) => (turn) => turn.response.id === id;
+
+/** Puts the stored form of a turn in the place of what is shown. */
+export async function refreshTurn(conversation, id) {
+  const turn = await readTurn(id).catch(() => null);
+  if (turn) replaceTurn(conversation, byId(id), (shown) => ({ ...turn, key: shown.key,
+    live: isRunning(turn.response.status) ? shown.live : null }));
+}
+
+// ---- following the turn that runs
+
+let following = null;
+
+export function stopFollowing() {
+  following?.abort();
+  following = null;
+}
+
+/** Reads the events of the last turn while that runs and the page is looked at. */
+export function followLast() {
+  const { conversation } = state;
+  const turn = conversation?.turns.at(-1);
+  if (!turn?.response.id || conversation.after || !isRunning(turn.response.status)) return;
+  if (document.hidden && !turn.live) return;
+  follow(conversation, turn.response.id, turn.live ?? new LiveTurn(turn.response));
+}
+
+/** Follows one turn; `answer` is its stream where that is open already. */
+export async function follow(conversation, id, live, answer = null) {
+  stopFollowing();
+  const control = new AbortController();
+  following = control;
+  replaceTurn(conversation, byId(id), (turn) => ({ ...turn, live }));
+  try {
+    await followTurn(live, { answer, signal: control.signal, onStalled: (stalled) => {
+      const shown = state.conversation?.turns.find(byId(id));
+      if (shown && Boolean(shown.stalled) !== stalled) replaceTurn(conversation, byId(id), (turn) => ({ ...turn, stalled }));
+    } });
+  } catch (error) {
+    if (error.status === 404) removeTurn(conversation, id);
+    return;
+  }
+  if (control.signal.aborted) return;
+  if (following === control) following = null;
+  // The response at its end is the stored one; numbers that only the window has are read again.
+  replaceTurn(conversation, byId(id), (turn) => ({ ...turn, response: live.response, live: null, stalled: false }));
+  if (!conversation.temporary) await refreshTurn(conversation, id);
+  document.dispatchEvent(new CustomEvent("antiphon:turn-ended"));
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) stopFollowing();
+  else followLast();
+});
+
+function removeTurn(conversation, id) {
+  if (state.conversation?.turns.at(-1)?.response.id === id && state.conversation.turns.length > 1) {
+    const turns = state.conversation.turns.slice(0, -1);
+    change(conversation, { turns, head: turns.at(-1).response.id, total: state.conversation.total - 1 });
+  } else reload();
+}
+
+// ---- what other tabs and programs do to the chat that is open
+
+onFeed(async (event) => {
+  const { conversation } = state;
+  if (!conversation?.chatId || event.chat_id !== conversation.chatId) return;
+  const id = event.response_id;
+  const shown = conversation.turns.some(byId(id));
+  if (event.type === "chat.erased") {
+    change(conversation, { error: new ApiError("This chat was erased.", 404), turns: [] });
+  } else if (event.type === "turn.erased") {
+    if (shown || conversation.head === id) removeTurn(conversation, id);
+  } else if (event.type === "turn.started") {
+    if (!shown && !conversation.turns.some((turn) => !turn.response.id)) await addFromElsewhere(conversation, id);
+  } else if (["turn.ended", "turn.waiting"].includes(event.type)) {
+    const turn = conversation.turns.find(byId(id));
+    if (turn && !turn.live) await refreshTurn(conversation, id);
+    else if (!turn && !conversation.turns.some((one) => !one.response.id)) await addFromElsewhere(conversation, id);
+  }
+});
+
+/** A turn that began elsewhere: shown if it continues what is shown, counted if it is a version. */
+async function addFromElsewhere(conversation, id) {
+  const turn = await readTurn(id).catch(() => null);
+  const current = state.conversation;
+  if (!turn || current.id !== conversation.id || current.turns.some(byId(id))) return;
+  const parent = turn.response.previous_response_id ?? null;
+  if (parent === current.head) {
+    const isInView = !current.after;
+    change(conversation, {
+      head: id, total: turn.position + 1,
+      ...(isInView ? { turns: [...current.turns, turn] } : { after: true }),
+    });
+    if (isInView) followLast();
+    return;
+  }
+  replaceTurn(conversation, (one) => (one.response.previous_response_id ?? null) === parent && one.position === turn.position,
+    (one) => ({ ...one, siblings: { ...one.siblings, count: turn.siblings.count } }));
+}
+
+export const draftName = () => `draft.${state.conversation?.chatId ?? "new"}`;
+export const savedDraft = () => load(draftName());
+export const openChat = (id) => navigate(`/c/${id}`);
