@@ -355,7 +355,7 @@ class ChatMachine(RuleBasedStateMachine):
         children = self.run_async(chats.children(turn.new.tenant, name))
         origin = self.run_async(chats.origin(turn.new.tenant, name))
         if not self.is_alive(turn):
-            assert siblings is children is origin is None
+            assert (siblings, children, origin) == (None, None, None)
             return
         for found, parent in ((siblings, turn.parent), (children, turn)):
             assert found is not None
