@@ -41,11 +41,12 @@ def _count_nodes(page: Page) -> int:
     return int(next(one["value"] for one in metrics if one["name"] == "Nodes"))
 
 
-@pytest.fixture(scope="module", params=[400, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[160, pytest.param(10_000, marks=pytest.mark.slow)])
 def chat(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LongChat]:
-    with serving(PageModel().models("grok-4"), tmp_path_factory.mktemp("long") / "a.db") as server:
+    file = None if request.param < 1000 else tmp_path_factory.mktemp("long") / "a.db"
+    with serving(PageModel().models("grok-4"), file) as server:
         yield server, _seed(server, request.param), request.param
 
 

@@ -2,9 +2,9 @@
 import { api, ApiError, load, navigate, onFeed, query, set, state } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
 
-const PAGE = 24;
+const PAGE = 20;
 const MOST_TURNS = 90; // in view
-const MOST_ELEMENTS = 1_800; // what was dropped last stays in memory too, for a while
+const MOST_ELEMENTS = 1_400; // what was dropped last stays in memory too, for a while
 
 const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: PAGE, images: "reference", ...fields });
 
