@@ -141,6 +141,10 @@ def offered_name(namespace: str | None, name: str) -> str:
     return _digest_name(plain, namespace, name)
 
 
+def _find_no_tool(name: str) -> FunctionTool | None:
+    return None
+
+
 def tool_finder(tools: Iterable[FunctionTool]) -> Callable[[str], FunctionTool | None]:
     """How the tool is found that a model calls by a name; None: a plain function, or no tool.
 
@@ -148,6 +152,8 @@ def tool_finder(tools: Iterable[FunctionTool]) -> Callable[[str], FunctionTool |
     tool can be meant.
     """
     named = {tool.name: tool for tool in tools}
+    if not named:
+        return _find_no_tool
     if all(is_plain_function(tool) for tool in named.values()):
         return lambda name: None
     others: dict[str, FunctionTool | None] = {}

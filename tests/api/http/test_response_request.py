@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from antiphon.api.common.body import MAX_DEPTH
 from antiphon.api.common.input_items import MAX_ITEMS
-from antiphon.api.http.responses_codec import decode_request
+from antiphon.api.http.chat_completion_requests import decode_any_request as decode_any_chat
+from antiphon.api.http.chat_completion_requests import decode_chat_request
+from antiphon.api.http.responses_codec import decode_any_request, decode_request
 from antiphon.core.items import Message, decode_item, encode_item
 from antiphon.core.turns import FunctionTool, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
@@ -307,3 +309,53 @@ def test_whatever_fields_a_body_has(body: dict[str, Any]) -> None:
 def test_whatever_bytes_come(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         decode_request(body)
+
+
+#: Fields that most requests have, and no others.
+USUAL: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.none() | st.text(max_size=3),
+    "store": st.none() | st.booleans(),
+    "stream": st.none() | st.booleans(),
+}
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"input": st.text(max_size=5)},
+        optional={
+            **USUAL,
+            "previous_response_id": st.none() | st.sampled_from(["", ID]),
+            "instructions": st.none() | st.text(max_size=3),
+        },
+    )
+)
+def test_the_usual_request_is_taken_as_any_other(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    assert decode_request(raw) == decode_any_request(raw)
+
+
+ROLES = st.sampled_from(["system", "developer", "user", "assistant"])
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "messages": st.lists(
+                st.fixed_dictionaries({"role": ROLES, "content": st.text(max_size=5)}), min_size=1
+            )
+        },
+        optional={
+            **USUAL,
+            "stream_options": st.none()
+            | st.fixed_dictionaries({"include_usage": st.none() | st.booleans()}),
+        },
+    )
+)
+def test_the_usual_completion_is_taken_as_any_other(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    usual, other = decode_chat_request(raw), decode_any_chat(raw)
+    assert msgspec.structs.replace(usual.turn, store=False, chat_completion=False) == other.turn
+    assert usual.include_usage == other.include_usage
+    assert usual.store == other.store
