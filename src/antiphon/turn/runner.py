@@ -129,6 +129,7 @@ class TurnRunner:
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.base.head,
+                sibling=plan.sibling,
                 sources=plan.sources,
                 is_awaited=(request.stream and request.emit_created) or request.background,
                 blobs=plan.blobs,

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.ids import item_id, parse_item_id, to_response_id
-from antiphon.core.images import restore_blobs
+from antiphon.core.images import refer_to_blobs, restore_blobs
 from antiphon.core.items import (
     ErasedItem,
     FunctionCall,
@@ -178,14 +178,19 @@ def response_not_found(response_id: str, param: str | None = None) -> NotFoundEr
     return PreviousResponseNotFoundError(message, param=param)
 
 
-def response_of(turn: StoredTurn) -> Response:
-    """A stored turn as its users see it."""
+def response_of(turn: StoredTurn, *, with_images: bool = True) -> Response:
+    """A stored turn as its users see it; ``with_images`` False: with references to images."""
+
+    def shown(data: bytes) -> Item:
+        item = decode_item(data)
+        return restore_blobs(item, turn.blobs) if with_images else refer_to_blobs(item)
+
     return Response(
         id=turn.response_id,
         created_at=turn.created_at,
         header=turn.header,
-        input=tuple(restore_blobs(decode_item(data), turn.blobs) for data in turn.input),
-        output=tuple(restore_blobs(decode_item(data), turn.blobs) for data in turn.output),
+        input=tuple(map(shown, turn.input)),
+        output=tuple(map(shown, turn.output)),
         end=turn.end,
         previous_response_id=turn.previous_response_id,
         expires_at=turn.expires_at,
