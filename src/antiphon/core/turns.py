@@ -227,7 +227,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
-    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
+    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them; below
+    0: none, and so many exchanges of its own input were left out (``turn.exchanges``).
     ``model`` is the one that answered, None: the one that was requested. ``cost`` is what ``usage``
     cost by the model's price at that time, None: it has none. ``approvals`` are the ids of the
     calls that a person has to agree to.

@@ -21,6 +21,7 @@ from antiphon.core.items import (
 from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFoundError, PreviousResponseNotFoundError
+from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import render_chain
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
@@ -117,9 +118,15 @@ class TurnReader:
         turn = turns[-1]
         response = response_of(turn)
         past = apply_summaries(render_chain(turns)[:-1])
-        if turn.end is not None and turn.end.context_turns is not None:
-            past = newest_turns(past, turn.end.context_turns)
-        segments = [*past, render_turn((*response.input, *_output_in_context(response.output)))]
+        items = (*response.input, *_output_in_context(response.output))
+        shown = [render_turn(items)]
+        count = None if turn.end is None else turn.end.context_turns
+        if count is not None:
+            past = newest_turns(past, max(0, count))
+        if count is not None and count < 0:
+            shown = render_exchanges(items)
+            shown = [*newest_turns(shown, len(shown) + count)]
+        segments = [*past, *shown]
         return decode_messages(build_messages(segments, instructions=turn.header.instructions))
 
     async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
