@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say, think
 from antiphon.turn.protocols import ModelInfo
@@ -79,12 +79,14 @@ class Album:
         phone: bool = False,
         scheme: Any = "light",
     ) -> None:
-        size = {"width": 390, "height": 780} if phone else {"width": 1280, "height": 800}
+        size: ViewportSize = (
+            {"width": 390, "height": 780} if phone else {"width": 1280, "height": 800}
+        )
         context = self._browser.new_context(
             viewport=size,
             color_scheme=scheme,
             device_scale_factor=1.5,
-            has_touch=phone,  # type: ignore[arg-type]
+            has_touch=phone,
             reduced_motion="reduce",
             locale="en-GB",
         )

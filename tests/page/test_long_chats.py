@@ -20,15 +20,16 @@ LongChat: TypeAlias = tuple[ThreadServer, str, int]
 
 def _seed(server: ThreadServer, turns: int) -> str:
     """A chat of so many turns; the last one's id."""
-    parent = None
+    parent = ""
     connection = server.connect()
     for number in range(turns):
         text = f"echo Turn number {number}, with **bold** words and `code`.\n\n- one\n- two"
-        body = json.dumps({"input": text, "previous_response_id": parent, "model": "grok-4"})
+        body = json.dumps(
+            {"input": text, "previous_response_id": parent or None, "model": "grok-4"}
+        )
         connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
-        parent = json.loads(connection.getresponse().read())["id"]
+        parent = str(json.loads(connection.getresponse().read())["id"])
     connection.close()
-    assert parent is not None
     return parent
 
 
