@@ -6,6 +6,7 @@ It holds content only. The store is asked first whether a response exists, and w
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -21,13 +22,17 @@ from antiphon.core.items import (
 )
 from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.store_protocols import Head, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn
 from antiphon.turn.trimming import apply_summaries, tokens_of
 
 RenderedTurns = tuple[RenderedTurn, ...]
 
 #: Bytes of memory that the cache may take.
 _CAPACITY = 32 * 1024 * 1024
+
+#: Histories of more turns or bytes are rendered in a thread.
+_MAX_INLINE_TURNS = 64
+_MAX_INLINE_BYTES = 128 * 1024
 
 #: What objects take besides the bytes of messages, by ``tracemalloc`` on 64-bit CPython 3.11, over
 #: chains of 1 to 50 turns: 340 bytes an entry (itself, ``History``, response id, place in the dict)
@@ -116,7 +121,7 @@ class HistoryCache:
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
             return entry.history
-        past = history_of(await self._chain(head))
+        past = await self._read(head)
         self._put(head.response_id, _new_entry(head.epoch, past))
         return past
 
@@ -125,7 +130,7 @@ class HistoryCache:
 
         A summary that the turn itself has made counts.
         """
-        return _history_of(render_chain(await self._chain(head))[:-1])
+        return _history_of(render_chain(await self._turns(head))[:-1])
 
     async def is_unchanged(self, *heads: Head | None) -> bool:
         """Whether all of these are there, and nothing was erased from their families since."""
@@ -156,8 +161,16 @@ class HistoryCache:
         """Remember a chain that was just summed up."""
         self._put(head.response_id, _new_entry(head.epoch, history))
 
-    async def _chain(self, head: Head) -> list[StoredTurn]:
-        turns = await self.store.chain(head)
+    async def _read(self, head: Head) -> History:
+        turns = await self._turns(head)
+        size = sum([len(item) for turn in turns for item in (*turn.input, *turn.output)])
+        if len(turns) <= _MAX_INLINE_TURNS and size <= _MAX_INLINE_BYTES:
+            return history_of(turns)
+        # Longer ones take milliseconds, which other turns must not wait for.
+        return await asyncio.to_thread(history_of, turns)
+
+    async def _turns(self, head: Head) -> list[HistoryTurn]:
+        turns = await self.store.history(head)
         if not turns or turns[-1].response_id != head.response_id:
             raise HistoryChangedError()
         return turns
@@ -190,7 +203,7 @@ def _memory_of(segment: RenderedTurn) -> int:
     return _SEGMENT_BYTES + segment.size + len(segment.system) + calls
 
 
-def history_of(turns: Sequence[StoredTurn]) -> History:
+def history_of(turns: Sequence[HistoryTurn]) -> History:
     """A chain as it is shown."""
     return _history_of(render_chain(turns))
 
@@ -200,7 +213,7 @@ def _history_of(segments: Sequence[RenderedTurn]) -> History:
     return History(shown, sum(map(tokens_of, shown)))
 
 
-def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
+def render_chain(turns: Sequence[StoredTurn | HistoryTurn]) -> list[RenderedTurn]:
     """Render a chain. The summary that a turn was begun with comes right before that turn.
 
     Outputs for calls of a turn that was erased are left out: some models use an id again
@@ -223,7 +236,7 @@ def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
     return segments
 
 
-def render_stored_turn(turn: StoredTurn) -> RenderedTurn:
+def render_stored_turn(turn: StoredTurn | HistoryTurn) -> RenderedTurn:
     """Render a stored turn."""
     items = [restore_blobs(decode_item(data), turn.blobs) for data in (*turn.input, *turn.output)]
     completed = turn.end is not None and turn.end.status == "completed"
@@ -232,7 +245,7 @@ def render_stored_turn(turn: StoredTurn) -> RenderedTurn:
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
 
 
-def _summaries_of(turn: StoredTurn) -> list[Item]:
+def _summaries_of(turn: StoredTurn | HistoryTurn) -> list[Item]:
     """The output items of a turn that stand for older turns, or did until they were erased."""
     items = [decode_item(data) for data in turn.output if data.startswith(_SUMMARY_PREFIXES)]
     return list(filter(replaces_turns, items))
