@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -24,6 +25,10 @@ from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn
 from antiphon.turn.trimming import apply_summaries, tokens_of
+
+P = ParamSpec("P")
+S = TypeVar("S", StoredTurn, HistoryTurn)
+T = TypeVar("T")
 
 RenderedTurns = tuple[RenderedTurn, ...]
 
@@ -121,16 +126,18 @@ class HistoryCache:
         if entry is not None and entry.epoch == head.epoch:
             self._entries.move_to_end(head.response_id)
             return entry.history
-        past = await self._read(head)
-        self._put(head.response_id, _new_entry(head.epoch, past))
-        return past
+        turns = await self._turns(head)
+        entry = await run_unless_short(_read_entry, turns, head.epoch)
+        self._put(head.response_id, entry)
+        return entry.history
 
     async def get_before(self, head: Head) -> History:
         """The same without ``head`` itself, for a turn that runs: nothing is remembered.
 
         A summary that the turn itself has made counts.
         """
-        return _history_of(render_chain(await self._turns(head))[:-1])
+        segments = await run_unless_short(render_chain, await self._turns(head))
+        return _history_of(segments[:-1])
 
     async def is_unchanged(self, *heads: Head | None) -> bool:
         """Whether all of these are there, and nothing was erased from their families since."""
@@ -161,14 +168,6 @@ class HistoryCache:
         """Remember a chain that was just summed up."""
         self._put(head.response_id, _new_entry(head.epoch, history))
 
-    async def _read(self, head: Head) -> History:
-        turns = await self._turns(head)
-        size = sum([len(item) for turn in turns for item in (*turn.input, *turn.output)])
-        if len(turns) <= _MAX_INLINE_TURNS and size <= _MAX_INLINE_BYTES:
-            return history_of(turns)
-        # Longer ones take milliseconds, which other turns must not wait for.
-        return await asyncio.to_thread(history_of, turns)
-
     async def _turns(self, head: Head) -> list[HistoryTurn]:
         turns = await self.store.history(head)
         if not turns or turns[-1].response_id != head.response_id:
@@ -191,6 +190,29 @@ class HistoryCache:
         while self._size > self._capacity:
             _, oldest = self._entries.popitem(last=False)
             self._size -= oldest.size
+
+
+async def run_unless_short(
+    function: Callable[Concatenate[Sequence[S], P], T],
+    turns: Sequence[S],
+    *arguments: P.args,
+    **options: P.kwargs,
+) -> T:
+    """The result of a function of a chain's turns, which runs in a thread unless they are few.
+
+    It would take milliseconds otherwise, which other turns must not wait for.
+    """
+    if len(turns) <= _MAX_INLINE_TURNS and _item_bytes(turns) <= _MAX_INLINE_BYTES:
+        return function(turns, *arguments, **options)
+    return await asyncio.to_thread(function, turns, *arguments, **options)
+
+
+def _item_bytes(turns: Sequence[StoredTurn | HistoryTurn]) -> int:
+    return sum([len(item) for turn in turns for item in (*turn.input, *turn.output)])
+
+
+def _read_entry(turns: Sequence[HistoryTurn], epoch: int) -> _Entry:
+    return _new_entry(epoch, history_of(turns))
 
 
 def _new_entry(epoch: int, history: History) -> _Entry:

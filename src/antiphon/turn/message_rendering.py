@@ -393,7 +393,12 @@ def build_messages(
         waiting = segment.open_calls
     if turns and not turns[-1].completed:
         parts.extend(map(encode_interrupted_output, waiting))
-    return b"[" + b",".join(parts) + b"]"
+    if not parts:
+        return b"[]"
+    # The brackets on the parts: a long history is copied once and not three times.
+    parts[0] = b"[" + parts[0]
+    parts[-1] += b"]"
+    return b",".join(parts)
 
 
 def _is_empty_answer(item: Message) -> bool:
