@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,9 @@ from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.transfer_protocols import ShareStore
+
+if TYPE_CHECKING:
+    from antiphon.turn.chat_protocols import ChatStore
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -56,7 +59,8 @@ class NewTurn(msgspec.Struct, frozen=True):
 
     ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
     keeps each once for a tenant, however many turns refer to it.
-    ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
+    ``parent`` is the response that it continues. ``sibling`` is one that it stands beside: without
+    a parent, it belongs to that one's family. ``sources`` are others whose words it holds,
     each as it was before its words were read: ``begin`` fails with ``HistoryChangedError`` where
     one is gone, or something was erased from its family since.
     ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
@@ -74,6 +78,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     header: Header
     input: Sequence[bytes]
     parent: Head | None = None
+    sibling: Head | None = None
     sources: Sequence[Head] = ()
     is_awaited: bool = True
     blobs: Sequence[Blob] = ()
@@ -469,4 +474,5 @@ class Stores(msgspec.Struct, frozen=True):
     idempotency: IdempotencyStore
     search: SearchIndex
     health: StoreHealth
+    chats: ChatStore
     shares: ShareStore

@@ -16,7 +16,9 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
@@ -33,6 +35,7 @@ from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
+from antiphon.turn.chats import ChatService
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 from antiphon.turn.shares import ShareService
@@ -93,6 +96,7 @@ def _create_endpoints(
     assert stores is not None, "every store has them"
     # Shared: a key that was used on one path is used on every other.
     idempotency_keys = IdempotencyKeys(stores.idempotency)
+    chats = ChatService(service, stores)
     conversations = ConversationService(service, stores.conversations, stores.search)
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
@@ -103,6 +107,8 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
+        chats=ChatEndpoints(chats),
+        chains=ChainEndpoints(chats),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

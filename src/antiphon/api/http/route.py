@@ -8,7 +8,9 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
@@ -31,6 +33,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     stored_chat_completions: StoredChatCompletionEndpoints
     models: ModelEndpoints
     conversations: ConversationEndpoints
+    chats: ChatEndpoints
+    chains: ChainEndpoints
     shares: ShareEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints

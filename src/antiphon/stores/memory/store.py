@@ -14,6 +14,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
+from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.shares import MemoryShareStore
@@ -241,6 +242,7 @@ class MemoryStore:
                 lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
             ),
             health=MemoryHealth(),
+            chats=MemoryChatStore(turns, self._conversations),
             shares=MemoryShareStore(clock),
         )
 
@@ -256,18 +258,7 @@ class MemoryStore:
         found = self._turns.find(tenant, response_id)
         if found is None:
             return None
-        record, turn = found
-        epoch = self._turns.epochs.get(record.tree, 0)
-        return Head(
-            response_id,
-            tenant,
-            record.thread,
-            record.seq,
-            record.tree,
-            epoch,
-            is_running=turn.end is None,
-            timestamp=record.timestamp,
-        )
+        return self._turns.head(*found)
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         found = self._turns.find(tenant, response_id)

@@ -23,6 +23,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
+from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
@@ -131,6 +132,7 @@ class SqliteStore:
             idempotency=SqliteIdempotencyStore(database),
             search=self._search,
             health=database,
+            chats=SqliteChatStore(database),
             shares=SqliteShareStore(database),
         )
 

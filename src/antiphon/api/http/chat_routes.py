@@ -1,0 +1,98 @@
+"""Routes of chats: a part of the route table (``routes``)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from antiphon.api.http.chains import IMAGE_FORMS
+from antiphon.api.http.chats import CHAT_STATUSES, ChatChange
+from antiphon.api.http.openapi import Parameter
+from antiphon.api.http.route import INCLUDE, PAGINATION, STRING, Route
+
+_CHAT_PATH: Final = "/v1/chats/{id}"
+_RESPONSE_PATH: Final = "/v1/responses/{id}"
+_PAGE: Final = tuple(one for one in PAGINATION if one.name != "order")
+CHAT_ROUTES: Final = (
+    Route(
+        "GET",
+        "/v1/chats",
+        "List chats, or search them.",
+        "ChatList",
+        query=(
+            *PAGINATION,
+            Parameter("query", STRING, "Full-text search: each chat once, the best first."),
+            Parameter("status", {"enum": sorted(CHAT_STATUSES)}, "Only chats with this status."),
+            Parameter("pinned", {"type": "boolean"}, "Only chats that are pinned, or are not."),
+            Parameter("model", STRING, "Only chats whose newest turn is of this model."),
+            Parameter(
+                "metadata",
+                {"type": "object", "additionalProperties": STRING},
+                "Only chats with all of these pairs: metadata[key]=value.",
+                style="deepObject",
+            ),
+        ),
+        handler=lambda to: to.chats.list_all,
+    ),
+    Route(
+        "GET",
+        _CHAT_PATH,
+        "Retrieve a chat.",
+        "Chat",
+        handler=lambda to: to.chats.retrieve,
+    ),
+    Route(
+        "POST",
+        _CHAT_PATH,
+        "Update a chat's title, metadata, or whether it is pinned.",
+        "Chat",
+        ChatChange,
+        handler=lambda to: to.chats.update,
+    ),
+    Route(
+        "DELETE",
+        _CHAT_PATH,
+        "Delete a chat with all its turns.",
+        "Deleted",
+        handler=lambda to: to.chats.delete,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/turns",
+        "List a part of a response's chain, oldest turn first; its last turns by default.",
+        "TurnList",
+        query=(
+            Parameter("limit", {**PAGINATION[0].schema, "default": 60}, "How many turns."),
+            Parameter("before", STRING, "The id of the response to end before."),
+            Parameter("after", STRING, "The id of the response to begin after."),
+            Parameter("around", STRING, "The id of the response in the middle."),
+            Parameter(
+                "position",
+                {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+                "The position of the turn in the middle, from 0.",
+            ),
+            Parameter(
+                "images",
+                {"enum": list(IMAGE_FORMS), "default": "data"},
+                "reference: images as paths of /v1/blobs instead of data URLs.",
+            ),
+            INCLUDE,
+        ),
+        handler=lambda to: to.chains.list_turns,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/siblings",
+        "List the turns that continue what a response continues, oldest first.",
+        "BranchList",
+        query=_PAGE,
+        handler=lambda to: to.chains.list_siblings,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/children",
+        "List the turns that continue a response, oldest first.",
+        "BranchList",
+        query=_PAGE,
+        handler=lambda to: to.chains.list_children,
+    ),
+)
