@@ -61,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,
     # Its formats are pure; its import and export use a store.
-    "transfer": CORE | SERVICE,
+    "transfer": CORE | SERVICE | {"antiphon.turn.message_rendering"},
     "api": set(),
     "api.common": CORE | SERVICE | {"antiphon.logging_setup"},
     # MCP over HTTP is a route of its application.

@@ -66,6 +66,7 @@ class TreeTurn(msgspec.Struct, frozen=True):
     """A turn of a chat's tree. ``parent`` is the nearest ancestor that is not erased."""
 
     response_id: str
+    created_at: float
     parent: str | None
 
 

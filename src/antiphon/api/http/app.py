@@ -21,6 +21,7 @@ from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
+from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
@@ -33,6 +34,7 @@ from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
+from antiphon.transfer.import_jobs import ImportJobs
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 from antiphon.turn.shares import ShareService
@@ -94,6 +96,8 @@ def _create_endpoints(
     # Shared: a key that was used on one path is used on every other.
     idempotency_keys = IdempotencyKeys(stores.idempotency)
     conversations = ConversationService(service, stores.conversations, stores.search)
+    import_jobs = ImportJobs(stores.chat_transfer)
+    service.on_close.append(import_jobs.close)
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
         compaction=CompactionEndpoints(service),
@@ -103,6 +107,7 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
+        imports=ImportEndpoints(import_jobs),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

@@ -71,7 +71,8 @@ class Operation(msgspec.Struct, frozen=True):
     """One method of one path, as it is described.
 
     ``path`` is a template of Starlette's. ``response_schema`` names one of the schemas here,
-    None: the response is plain text. ``body`` is the type that the request body is decoded to.
+    None: the response is text, of ``media_types``. ``body`` is the type that the request body is
+    decoded to. ``takes_file``: the body is a file of one of these types instead.
     ``streams``: the response may be an event stream.
     """
 
@@ -84,6 +85,9 @@ class Operation(msgspec.Struct, frozen=True):
     streams: bool = False
     body_optional: bool = False
     takes_idempotency_key: bool = False
+    takes_file: tuple[str, ...] = ()
+    media_types: tuple[str, ...] = ("text/plain",)
+    success_status: int = 200
     #: Needs no API key, even where there are keys.
     public: bool = False
 
@@ -164,6 +168,9 @@ def _operation(endpoint: Operation) -> Schema:
             "required": not endpoint.body_optional,
             "content": {"application/json": {"schema": schema}},
         }
+    if endpoint.takes_file:
+        content: Schema = {media: {"schema": {}} for media in endpoint.takes_file}
+        operation["requestBody"] = {"required": True, "content": content}
     if endpoint.public:
         operation["security"] = [{}]
     return operation
@@ -176,14 +183,21 @@ def _operation_id(path: str, method: str) -> str:
 
 def _responses(endpoint: Operation) -> Schema:
     if endpoint.response_schema is None:
-        good: Schema = {"description": endpoint.summary, "content": {"text/plain": {}}}
+        good: Schema = {
+            "description": endpoint.summary,
+            "content": {media: {} for media in endpoint.media_types},
+        }
     else:
         good = _json_content(endpoint.response_schema, endpoint.summary)
     if endpoint.streams:
         good["content"]["text/event-stream"] = {"schema": _STRING}
-    statuses = _COMMON_STATUSES if endpoint.body is None else _COMMON_STATUSES | _BODY_STATUSES
+    has_body = endpoint.body is not None or endpoint.takes_file
+    statuses = _COMMON_STATUSES | _BODY_STATUSES if has_body else _COMMON_STATUSES
     refused = {"$ref": "#/components/responses/Error"}
-    return {"200": good, **{str(status): refused for status in sorted(statuses)}}
+    return {
+        str(endpoint.success_status): good,
+        **{str(status): refused for status in sorted(statuses)},
+    }
 
 
 def _json_content(name: str, about: str) -> Schema:
@@ -248,6 +262,19 @@ def _response_schemas() -> Schema:
             "response_id": _STRING,
             "created_at": _INTEGER,
             "excerpt": _STRING,
+        },
+        "Import": {
+            "id": _STRING,
+            "object": _STRING,
+            "status": {"enum": ["running", "completed", "failed"]},
+            "source": {},
+            "created_at": _INTEGER,
+            "completed_at": {},
+            "progress": {"type": "number"},
+            "chats": {"type": "object"},
+            "report": {"type": "array"},
+            "skipped_files": {"type": "array"},
+            "error": {},
         },
         "Share": {
             "id": _STRING,

@@ -66,6 +66,20 @@ CREATE TABLE chain_fingerprints (
 
 CREATE INDEX chain_fingerprints_fingerprint ON chain_fingerprints (fingerprint);
 
+-- Turns that were imported, by a digest that an import knows them by again. One that is of names
+-- alone stays when its turn is erased, so that the turn is not imported again; one that is of words
+-- goes with them, and with all words before them.
+CREATE TABLE imported_turns (
+    tenant TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    -- of the turn's header or tombstone
+    row_id INTEGER NOT NULL,
+    is_of_words INTEGER NOT NULL,
+    PRIMARY KEY (tenant, digest)
+) WITHOUT ROWID;
+
+CREATE INDEX imported_turns_row_id ON imported_turns (row_id);
+
 -- The turns that have no end, each with the store that runs it: a handful of rows at any time.
 CREATE TABLE running (
     row_id INTEGER PRIMARY KEY,
