@@ -25,6 +25,7 @@ from bench.measures import (
     footprint,
     grpc_streams,
     requests,
+    scale,
     streams,
 )
 from bench.report import Part, Report, as_json, as_markdown, show
@@ -38,7 +39,11 @@ _PARTS = {
     "e": footprint.measure,
     "f": embedded.measure,
     "g": grpc_streams.measure,
+    "scale": scale.measure,
+    "million": scale.measure_million,
 }
+#: What is measured only where it is asked for by name.
+_ON_REQUEST = {"million"}
 
 
 def main() -> int:
@@ -49,7 +54,7 @@ def main() -> int:
         about = _about(Path(folder), asked.quick)
         lab = BenchEnvironment(Path(folder), quick=asked.quick)
         try:
-            for letter in asked.parts or _PARTS:
+            for letter in asked.parts or [part for part in _PARTS if part not in _ON_REQUEST]:
                 print(f"measuring {letter} ...", file=sys.stderr, flush=True)
                 part = _PARTS[letter](lab)
                 parts.append(part)
@@ -76,7 +81,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="antiphon's benchmark")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="a to g; default: all")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="a to g, scale, million; default: all but million"
+    )
     parser.add_argument("--quick", action="store_true", help="short windows, to try things")
     parser.add_argument(
         "--out", type=Path, default=_HERE, metavar="FOLDER", help="for results.json and RESULTS.md"

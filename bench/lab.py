@@ -99,6 +99,11 @@ class Contender:
         }
 
 
+def store_file(home: Path) -> Path:
+    """The database of the server in a folder."""
+    return home / "store" / "antiphon.db"
+
+
 class BenchEnvironment:
     """Holds the fake upstream and the proxy, and starts the servers under test."""
 
@@ -143,27 +148,32 @@ class BenchEnvironment:
     @contextlib.contextmanager
     def server(self, *, grpc: bool = False) -> Iterator[Server]:
         """The server under test on an empty store, before the fake upstream."""
-        with self._home() as home:
-            port = free_port()
-            command = self._command(port, home / "store" / "antiphon.db", self.fake)
-            grpc_port = free_port() if grpc else 0
-            if grpc:
-                command += ["--grpc-port", str(grpc_port)]
-            server = Server("antiphon", command, port, log=home / "log", on=self.server_core)
-            server.grpc_port = grpc_port
-            try:
-                yield server
-            finally:
-                server.stop()
+        with self.home() as home, self.server_in(home, grpc=grpc) as server:
+            yield server
+
+    @contextlib.contextmanager
+    def server_in(self, home: Path, *, grpc: bool = False) -> Iterator[Server]:
+        """The server under test on the store in this folder."""
+        port = free_port()
+        command = self._command(port, store_file(home), self.fake)
+        grpc_port = free_port() if grpc else 0
+        if grpc:
+            command += ["--grpc-port", str(grpc_port)]
+        server = Server("antiphon", command, port, log=home / "log", on=self.server_core)
+        server.grpc_port = grpc_port
+        try:
+            yield server
+        finally:
+            server.stop()
 
     @contextlib.contextmanager
     def embedded(self, config: str) -> Iterator[Server]:
         """antiphon on any core, with a TOML configuration and an empty store."""
-        with self._home() as home:
+        with self.home() as home:
             port = free_port()
             file = home / "antiphon.toml"
             file.write_text(config)
-            command = embedded_command(port, home / "store" / "antiphon.db", file)
+            command = embedded_command(port, store_file(home), file)
             server = Server("antiphon", command, port, log=home / "log", on=self.all_cores)
             try:
                 yield server
@@ -171,7 +181,8 @@ class BenchEnvironment:
                 server.stop()
 
     @contextlib.contextmanager
-    def _home(self) -> Iterator[Path]:
+    def home(self) -> Iterator[Path]:
+        """A folder for a server and its store, deleted afterwards."""
         self._count += 1
         home = self.folder / f"server-{self._count}"
         (home / "store").mkdir(parents=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
+from bench.chains import Chain, check, continue_each, grow
 from bench.history import MARK, History, reply_text, streamed_text, user_text
-from bench.lab import BenchEnvironment, Contender
+from bench.lab import BenchEnvironment, Contender, store_file
 from bench.load import BenchError, Script, post
 from bench.load_grpc import drive_grpc, messages_in
+from bench.processes import ROOT
 from bench.replies import streamed, text_of
 from bench.report import Part, Report, Table, Target, as_json, as_markdown, sample
 from bench.workloads import Conversations, Repeated, chat_request
@@ -160,3 +165,29 @@ def test_a_report_shows_targets_met_and_missed() -> None:
     assert "| x | missed | 2.00 (1.00-3.00) | at most 1.90 | **miss** |" in page
     assert "| a | b |" in page
     assert msgspec.json.decode(as_json(report), type=Report) == report
+
+
+def test_chains_are_continued_after_a_restart_of_the_server_with_their_history(
+    lab: BenchEnvironment,
+) -> None:
+    with lab.home() as home:
+        filled = fill_some(home)
+        grown = [Chain(1), Chain(2)]
+        with lab.server_in(home) as server:
+            lab.drive(server, [grow(iter(grown), 3)])
+        assert [chain.turns for chain in grown] == [3, 3]
+        bodies: list[tuple[str, bytes]] = []
+        with lab.server_in(home) as server:
+            lab.drive(server, [continue_each([*grown, filled], bodies)])
+    check([*bodies])
+    assert len(bodies) == 3
+    with pytest.raises(BenchError, match="a continued chain"):
+        check([("history=1:0", bodies[0][1])])
+
+
+def fill_some(home: Path) -> Chain:
+    """A chain of two turns, stored without a server."""
+    command = [sys.executable, "-m", "bench.fill_store", str(store_file(home)), "9", "1", "2"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    number, last_id = done.stdout.split()
+    return Chain(int(number), 2, last_id, filled=2)

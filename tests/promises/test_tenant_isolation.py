@@ -53,6 +53,7 @@ class Ids(NamedTuple):
     approval: str
     conversation_item: str
     completion: str
+    chat: str
     share: str
 
 
@@ -63,6 +64,7 @@ MISSING = Ids(
     item_id(new_response_id(), "mcp_approval_request", 1),
     item_id(new_response_id(), "message", 0),
     completion_id_of(new_response_id()),
+    f"chat_{new_response_id()[5:]}",
     new_share_id(),
 )
 
@@ -97,6 +99,8 @@ def shared_server() -> Iterator[SharedServer]:
 
 def _things(server: ThreadServer, owner: Client) -> Ids:
     response = owner.respond("A secret").json["id"]
+    first_of_chat = owner.respond("A secret").json["id"]
+    chat = owner.get(f"/v1/chats/{first_of_chat}").json["id"]
     items = [{"role": "user", "content": "A secret"}]
     made = owner.request("POST", "/v1/conversations", {"items": items}).json["id"]
     first = owner.get(f"/v1/conversations/{made}/items").json["data"][0]["id"]
@@ -111,6 +115,7 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
         item_id(waiting, "mcp_approval_request", 1),
         first,
         completion,
+        chat,
         owner.request("POST", "/v1/shares", {"response_id": response}).json["id"],
     )
 
@@ -151,10 +156,12 @@ def requests_with_ids(ids: Ids) -> Iterator[tuple[str, str, dict[str, Any] | Non
 def _paths(template: str, ids: Ids) -> list[str]:
     is_chat = template.startswith("/v1/chat/")
     names = [ids.completion if is_chat else ids.response, ids.conversation]
+    if template.startswith("/v1/chats"):
+        names = [ids.chat, ids.response, ids.conversation]
     if template.startswith("/v1/shares"):
         names = [ids.share, ids.response]
     if "{id}" not in template:
-        if template in ("/v1/responses", "/v1/conversations", "/v1/shares"):
+        if template in ("/v1/responses", "/v1/conversations", "/v1/chats", "/v1/shares"):
             return [template, *(f"{template}?after={name}" for name in names)]
         return [template]
     items = [ids.item, ids.conversation_item] if "{item}" in template else [""]
@@ -166,7 +173,7 @@ def _paths(template: str, ids: Ids) -> list[str]:
 
 
 def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]:
-    if method != "POST":
+    if method != "POST" or template.endswith("/cancel"):
         return [None]
     said = [{"role": "user", "content": "Hi"}]
     if template == "/v1/shares":
@@ -176,8 +183,8 @@ def _bodies(template: str, method: str, ids: Ids) -> list[dict[str, Any] | None]
     if template.startswith("/v1/conversations"):
         named = [{"items": [{"type": "item_reference", "id": ids.item}]}]
         return [*named, {"items": said, "metadata": {}}] if "{id}" in template else [*named]
-    if template.endswith("/cancel"):
-        return [None]
+    if template.startswith("/v1/chats"):
+        return [{"title": "A title"}]
     more: list[dict[str, Any]] = [{}, {"stream": True}, {"store": False}, {"background": True}]
     return [{"model": "scripted", **body, **extra} for body in bodies(ids) for extra in more]
 
@@ -244,6 +251,7 @@ def test_requests_cover_every_endpoint(shared_server: SharedServer) -> None:
         for method in methods:
             kind = "conversation" if "conversations" in template else "response"
             kind = "completion" if template.startswith("/v1/chat/") else kind
+            kind = "chat" if template.startswith("/v1/chats/") else kind
             kind = "share" if template.startswith("/v1/shares/") else kind
             start = f"{method} {template.replace('{id}', kind)}"
             assert any(what.startswith(start) for what in found), start
@@ -256,6 +264,7 @@ def _everything(shared_server: SharedServer) -> list[bytes]:
         for path in (
             "/v1/responses",
             "/v1/conversations",
+            "/v1/chats",
             "/v1/shares",
             f"/v1/conversations/{ids.conversation}/items",
             f"/v1/responses/{ids.response}/input_items",

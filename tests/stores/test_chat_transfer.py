@@ -41,7 +41,7 @@ def imported(name: str, parent: int | None = None, *, is_of_words: bool = False)
 
 
 def chat_of(*turns: TurnImport, tenant: str = "") -> ChatImport:
-    return ChatImport(tenant, turns, THEN)
+    return ChatImport(tenant, turns, THEN, THEN + 1)
 
 
 #: a - b - c, and d beside b.
@@ -86,6 +86,46 @@ async def test_a_chat_is_imported_with_its_branches(store_in: Opener) -> None:
         assert turn is not None
         assert (turn.created_at, turn.end) == (THEN, End("completed", THEN + 1))
         assert turn.header == Header("gpt-4o")
+
+
+async def test_an_imported_chat_is_listed_with_its_own_times_and_title(store_in: Opener) -> None:
+    async with store_in(ManualClock(NOW)) as store:
+        chat = msgspec.structs.replace(
+            forked(), title="Fruit", is_pinned=True, metadata={"a": "b"}, updated_at=THEN + 9
+        )
+        result = await store.stores.chat_transfer.import_chat(chat)
+        found = await store.stores.chats.get("", result.chat_id)
+        assert found is not None
+        assert (found.created_at, found.updated_at) == (THEN, THEN + 9)
+        assert (found.title, found.is_pinned, found.metadata) == ("Fruit", True, {"a": "b"})
+        assert (found.head, found.turns, found.branches) == (result.response_ids[3], 3, 2)
+        turn = new_turn("More", created_at=NOW + 5, parent=await store.head("", found.head))
+        await store.begin(turn)
+        await store.write(turn.response_id, [], End("completed", NOW + 6))
+        found = await store.stores.chats.get("", result.chat_id)
+        assert found is not None
+        assert (found.updated_at, found.head) == (NOW + 5, turn.response_id)
+        grown = msgspec.structs.replace(chat, turns=(*chat.turns, imported("e", 3)), title="Other")
+        await store.stores.chat_transfer.import_chat(grown)
+        found = await store.stores.chats.get("", result.chat_id)
+        assert found is not None
+        assert (found.created_at, found.updated_at, found.title) == (THEN, NOW + 5, "Fruit")
+
+
+async def test_several_first_turns_are_one_chat(store_in: Opener) -> None:
+    async with store_in(ManualClock(NOW)) as store:
+        chat = chat_of(imported("a"), imported("b"), imported("c", 1))
+        result = await store.stores.chat_transfer.import_chat(chat)
+        (found,) = await store.stores.chats.list_chats("", 10)
+        assert (found.id, found.head, found.branches) == (result.chat_id, result.response_ids[2], 2)
+        grown = msgspec.structs.replace(chat, turns=(*chat.turns, imported("d")))
+        again = await store.stores.chat_transfer.import_chat(grown)
+        assert (again.chat_id, again.added) == (result.chat_id, 1)
+        (found,) = await store.stores.chats.list_chats("", 10)
+        tree = await store.stores.chat_transfer.tree("", result.response_ids[0])
+        assert (found.branches, len(tree)) == (3, 4)
+        assert await store.stores.chats.delete("", found.id)
+        assert await store.stores.chats.list_chats("", 10) == []
 
 
 async def test_importing_again_adds_only_what_is_new(store_in: Opener) -> None:

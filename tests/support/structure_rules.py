@@ -23,6 +23,8 @@ MARK = "# loaded on first use"
 SERVICE = {
     "antiphon.turn.service",
     "antiphon.turn.conversations",
+    "antiphon.turn.chats",
+    "antiphon.turn.chat_protocols",
     "antiphon.turn.shares",
     "antiphon.turn.transfer_protocols",
     "antiphon.turn.turn_reader",
@@ -35,6 +37,7 @@ SERVICE = {
 PROTOCOLS = {
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
+    "antiphon.turn.chat_protocols",
     "antiphon.turn.transfer_protocols",
 }
 CORE = {"antiphon.core", "antiphon.errors"}
@@ -106,6 +109,7 @@ SAME_FILE = {
     "api_keys.py": "API keys: what one is, and their table",
     "chat.py": "the chat that a caller holds: the RPC, and the command",
     "chat_completions.py": "the Chat Completions API: served, and called",
+    "chats.py": "chats: the service, the stores, the endpoints",
     "connection.py": "one connection, which is opened, checked and closed: to a file, to a server",
     "conversations.py": "conversations: the service, the stores, the endpoints, the command",
     "errors.py": "errors of a layer as errors of ours",

@@ -17,6 +17,7 @@ import time
 
 _RESPONSE = re.compile(r"resp_([0-9a-f]{32})\Z")
 _CONVERSATION = re.compile(r"conv_([0-9a-f]{32})\Z")
+_CHAT = re.compile(r"chat_([0-9a-f]{32})\Z")
 _ITEM = re.compile(r"[a-z]+_([0-9a-f]{32})([0-9a-f]{2,4})\Z")
 
 _PREFIX = {
@@ -84,6 +85,17 @@ def conversation_key(conversation_id: str) -> bytes | None:
 def conversation_id_of(key: bytes) -> str:
     """The conversation id of 16 bytes: the reverse of ``conversation_key``."""
     return "conv_" + key.hex()
+
+
+def chat_key(chat_id: str) -> bytes | None:
+    """The 16 bytes behind a chat id; None if it cannot be one of ours."""
+    match = _CHAT.match(chat_id)
+    return bytes.fromhex(match[1]) if match else None
+
+
+def chat_id_of(key: bytes) -> str:
+    """The chat id of 16 bytes, which are those of its first turn's response id."""
+    return "chat_" + key.hex()
 
 
 def new_call_id() -> str:

@@ -222,7 +222,9 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
     earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
-    ``model`` is the one that answered, None: the one that was requested.
+    ``model`` is the one that answered, None: the one that was requested. ``cost`` is what ``usage``
+    cost by the model's price at that time, None: it has none. ``approvals`` are the ids of the
+    calls that a person has to agree to.
     """
 
     status: TurnStatus
@@ -235,6 +237,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     logprob_counts: tuple[int, ...] = ()
     context_turns: int | None = None
     model: str | None = None
+    cost: float | None = None
+    approvals: tuple[str, ...] = ()
 
 
 class Response(msgspec.Struct, frozen=True):

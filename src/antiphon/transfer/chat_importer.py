@@ -98,6 +98,7 @@ class ChatImporter:
         request = ChatImport(
             self._tenant,
             turns,
+            created_at=chat.created_at or min(turn.created_at for turn in chat.turns),
             updated_at=max(turn.end.ended_at for turn in chat.turns),
             title=_title(chat.title),
             is_pinned=chat.pinned,
@@ -164,12 +165,11 @@ def _report(prepared: _PreparedChat, result: ChatImportResult) -> ImportedChat:
         status = "unchanged"
     elif result.added < len(chat.turns):
         status = "updated"
-    first = result.response_ids[0]
     return ImportedChat(
         status,
         _title(chat.title),
         chat.source,
-        chat_id="chat_" + first.removeprefix("resp_"),
+        chat_id=result.chat_id,
         response_id=result.response_ids[-1],
         turns=len(chat.turns),
         new_turns=result.added,

@@ -16,6 +16,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
+from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
 
 
@@ -56,7 +57,8 @@ class NewTurn(msgspec.Struct, frozen=True):
 
     ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
     keeps each once for a tenant, however many turns refer to it.
-    ``parent`` is the response that it continues, ``sources`` are others whose words it holds,
+    ``parent`` is the response that it continues. ``sibling`` is one that it stands beside: without
+    a parent, it belongs to that one's family. ``sources`` are others whose words it holds,
     each as it was before its words were read: ``begin`` fails with ``HistoryChangedError`` where
     one is gone, or something was erased from its family since.
     ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
@@ -75,6 +77,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     header: Header
     input: Sequence[bytes]
     parent: Head | None = None
+    sibling: Head | None = None
     sources: Sequence[Head] = ()
     is_awaited: bool = True
     blobs: Sequence[Blob] = ()
@@ -449,5 +452,6 @@ class Stores(msgspec.Struct, frozen=True):
     idempotency: IdempotencyStore
     search: SearchIndex
     health: StoreHealth
+    chats: ChatStore
     shares: ShareStore
     chat_transfer: ChatTransferStore

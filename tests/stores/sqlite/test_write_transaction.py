@@ -44,7 +44,9 @@ def test_nothing_is_written_before_flush(connection: sqlite3.Connection) -> None
     batch.flush()
     batch.flush()
     assert count(connection, "log") == 2
-    assert batch.changed_turns == {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2)}
+    assert batch.changed_turns == {
+        new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1)
+    }
 
 
 def test_turn_that_begins_and_ends_in_one_transaction_is_never_running(
@@ -83,11 +85,11 @@ def test_transaction_does_not_change_the_given_running_turns(
     new = new_turn("Hi.")
     first.begin(new)
     first.flush()
-    turns = {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2)}
+    turns = {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1)}
     second = WriteTransaction(connection, ME, turns)
     second.write(new.response_id, [assistant("a")], None)
     second.write(new.response_id, [assistant("b")], DONE)
-    assert turns == {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2)}
+    assert turns == {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1)}
     assert second.changed_turns == {new.response_id: None}
 
 

@@ -17,6 +17,7 @@ from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
@@ -35,6 +36,7 @@ from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
 from antiphon.transfer.import_jobs import ImportJobs
+from antiphon.turn.chats import ChatService
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 from antiphon.turn.shares import ShareService
@@ -108,6 +110,7 @@ def _create_endpoints(
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         imports=ImportEndpoints(import_jobs),
+        chats=ChatEndpoints(ChatService(service, stores)),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

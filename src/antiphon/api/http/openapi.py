@@ -18,10 +18,12 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon import errors
 from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.chats import chat_body
 from antiphon.api.http.idempotency import MAX_KEY_LENGTH
 from antiphon.api.http.responses_codec import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
+from antiphon.turn.chat_protocols import ChatRecord
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -233,7 +235,12 @@ def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
     match value:
         case dict():
             return {
-                key: names.get(one, one).lstrip("_") if key == "title" else _rename_refs(one, names)
+                key: (
+                    names.get(one, one).lstrip("_")
+                    # A field may have that name too.
+                    if key == "title" and isinstance(one, str)
+                    else _rename_refs(one, names)
+                )
                 for key, one in value.items()
             }
         case list():
@@ -245,6 +252,7 @@ def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
 
 def _response_schemas() -> Schema:
     shown = response_body(Response("", 0.0, Header(""), ()))
+    chat = chat_body(ChatRecord("", 0.0, 0.0, "", 0, 0, "", "idle"))
     listed = {"object": {"const": "list"}, "first_id": {}, "last_id": {}, "has_more": {}}
     answers: dict[str, Schema] = {
         "Response": {name: {} for name in shown} | {"id": _STRING, "status": _STRING},
@@ -276,6 +284,8 @@ def _response_schemas() -> Schema:
             "skipped_files": {"type": "array"},
             "error": {},
         },
+        "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
+        "ChatList": {**listed, "data": _array("Chat")},
         "Share": {
             "id": _STRING,
             "object": _STRING,

@@ -64,12 +64,17 @@ def parse_response_filter(query: Mapping[str, Sequence[str]]) -> ResponseFilter:
     return ResponseFilter(
         model=query.get("model", [None])[-1],
         status=STATUSES[status] if status else None,
-        metadata={
-            name[len("metadata[") : -1]: values[-1]
-            for name, values in query.items()
-            if name.startswith("metadata[") and name.endswith("]")
-        },
+        metadata=parse_metadata(query),
     )
+
+
+def parse_metadata(query: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """``?metadata[key]=…``"""
+    return {
+        name[len("metadata[") : -1]: values[-1]
+        for name, values in query.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
 
 
 def list_body(page: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import msgspec
 
 from antiphon.api.http.asgi_responses import Handler
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
+from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.imports import ImportEndpoints
@@ -32,6 +33,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     stored_chat_completions: StoredChatCompletionEndpoints
     models: ModelEndpoints
     conversations: ConversationEndpoints
+    chats: ChatEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
     mcp: McpEndpoint

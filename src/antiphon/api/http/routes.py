@@ -11,6 +11,7 @@ from typing import Final
 
 from antiphon.api.http.asgi_responses import Handler, answering_head, handle_errors
 from antiphon.api.http.chat_completion_requests import ChatCompletionCreate
+from antiphon.api.http.chat_routes import CHAT_ROUTES
 from antiphon.api.http.conversations import (
     ConversationCreate,
     ConversationUpdate,
@@ -346,6 +347,7 @@ ROUTES: Final = (
     *_STORED_COMPLETION_ROUTES,
     *_XAI_ROUTES,
     *_CONVERSATION_ROUTES,
+    *CHAT_ROUTES,
     *TRANSFER_ROUTES,
     *_SERVER_ROUTES,
 )

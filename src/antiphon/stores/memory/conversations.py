@@ -104,8 +104,13 @@ class MemoryConversationStore:
             blobs={name: turn.blobs[name] for name in used},
         )
         self._turns.erase_derived_words(record)
+        self._turns.drop_generated_title(record.tree)
         self._turns.bump_epoch(record)
         return True
+
+    def erase(self, conversation_id: str) -> None:
+        """Nothing is left of it; its turns stay."""
+        self._entries.pop(conversation_id, None)
 
     def check_head_unchanged(self, tenant: str, seen: ConversationRecord) -> None:
         """Refuse a turn on a conversation that is no longer as its maker saw it."""

@@ -15,6 +15,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
 from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
+from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.shares import MemoryShareStore
@@ -240,6 +241,7 @@ class MemoryStore:
                 lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
             ),
             health=MemoryHealth(),
+            chats=MemoryChatStore(turns, self._conversations),
             shares=MemoryShareStore(clock),
             chat_transfer=MemoryChatTransferStore(turns),
         )

@@ -12,7 +12,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import response_key
 from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import Expiry
-from antiphon.core.turns import End
+from antiphon.core.turns import End, Usage
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.turn.store_protocols import NewTurn, StoredTurn
 
@@ -46,6 +46,25 @@ class StoredBlob(msgspec.Struct):
     response_ids: set[str]
 
 
+class ChatEntry(msgspec.Struct):
+    """What is stored of a chat besides its turns; ``response_ids`` are those not erased."""
+
+    first_response_id: str
+    tenant: str
+    created_at: float
+    response_ids: set[str] = set()
+    conversation: str | None = None
+    is_pinned: bool = False
+    title: str | None = None
+    is_title_generated: bool = False
+    metadata: dict[str, str] = {}
+    usage: Usage = Usage()
+    cost: float | None = None
+    #: When turns of it were last imported, and when it had been written to until then.
+    imported_at: float | None = None
+    updated_before: float = 0.0
+
+
 class MemoryTurns:
     """Everything there is, and the rules of its coming and going."""
 
@@ -61,6 +80,10 @@ class MemoryTurns:
         self.fingerprints: dict[bytes, dict[str, None]] = {}
         #: The ids of imported turns, by tenant and digest.
         self.imported: dict[tuple[str, bytes], str] = {}
+        #: By tree.
+        self.chats: dict[int, ChatEntry] = {}
+        #: The turns that ended with calls which a person has to agree to.
+        self.waiting: set[str] = set()
         self._numbers = itertools.count(1)
         self._closed = False
 
@@ -75,6 +98,7 @@ class MemoryTurns:
         self.blobs.clear()
         self.fingerprints.clear()
         self.imported.clear()
+        self.chats.clear()
 
     # Reading
 
@@ -146,6 +170,13 @@ class MemoryTurns:
         )
         self.records[new.response_id] = record
         self.threads.setdefault(record.thread, []).append(new.response_id)
+        chat = self.chats.get(record.tree)
+        if chat is None:
+            chat = ChatEntry(new.response_id, new.tenant, record.timestamp)
+            chat.conversation = new.header.conversation
+            self.chats[record.tree] = chat
+        chat.response_ids.add(new.response_id)
+        self.waiting.discard(record.parent or "")
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         self.check_open()
@@ -155,6 +186,16 @@ class MemoryTurns:
         turn = record.turn
         if turn is not None and turn.end is None:
             record.turn = msgspec.structs.replace(turn, output=(*turn.output, *items), end=end)
+            if end is not None:
+                self._end(record, end)
+
+    def _end(self, record: TurnRecord, end: End) -> None:
+        chat = self.chats[record.tree]
+        chat.usage += end.usage or Usage()
+        if end.cost is not None:
+            chat.cost = (chat.cost or 0.0) + end.cost
+        if end.approvals:
+            self.waiting.add(record.response_id)
 
     def tombstone(self, record: TurnRecord) -> None:
         """Erase the turn but for its tombstone."""
@@ -163,6 +204,21 @@ class MemoryTurns:
         self.erase_import(record, words_only=True)
         if turn is not None:
             self.release_blobs(record, turn.blobs)
+            self._leave_chat(record)
+
+    def drop_generated_title(self, tree: int) -> None:
+        """A title that a model made of a chat's words goes with any of them."""
+        chat = self.chats.get(tree)
+        if chat is not None and chat.is_title_generated:
+            chat.title, chat.is_title_generated = None, False
+
+    def _leave_chat(self, record: TurnRecord) -> None:
+        self.waiting.discard(record.response_id)
+        self.drop_generated_title(record.tree)
+        chat = self.chats[record.tree]
+        chat.response_ids.discard(record.response_id)
+        if not chat.response_ids:
+            del self.chats[record.tree]
 
     def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
         self.check_open()
@@ -233,7 +289,9 @@ class MemoryTurns:
         """Refuse a turn that was made of what is no longer as its maker saw it."""
         if new.parent is not None and new.parent.tenant != new.tenant:
             raise StoreError("A turn cannot continue another tenant's response.")
-        for head in (new.parent, *new.sources):
+        if new.sibling is not None and new.sibling.tenant != new.tenant:
+            raise StoreError("A turn cannot stand beside another tenant's response.")
+        for head in (new.parent, new.sibling, *new.sources):
             if head is None:
                 continue
             unchanged = self.epochs.get(head.tree, 0) == head.epoch
@@ -245,7 +303,8 @@ class MemoryTurns:
         own = new.created_at if new.stored_at is None else new.stored_at
         if parent_head is None:
             fresh = next(self._numbers)
-            return TurnRecord(name, tenant, fresh, 0, fresh, None, own)
+            tree = fresh if new.sibling is None else new.sibling.tree
+            return TurnRecord(name, tenant, fresh, 0, tree, None, own)
         parent = self.records[parent_head.response_id]
         parent.children.append(name)
         newest = self.threads[parent.thread][-1] == parent.response_id

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
 import msgspec
 
-from antiphon.core.ids import new_response_id, response_key
+from antiphon.core.ids import chat_id_of, new_response_id, response_key
 from antiphon.core.retention import Expiry
+from antiphon.stores.sqlite.chats import set_chat_fields
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.reader import has_expired, read_head, snapshot
 from antiphon.stores.sqlite.rows import (
@@ -23,8 +24,9 @@ from antiphon.stores.sqlite.rows import (
     seq_of,
     thread_of,
 )
-from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL, parse_queries, read_sql
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.turn.chat_protocols import ChatUpdate
 from antiphon.turn.store_protocols import Head, NewTurn
 from antiphon.turn.transfer_protocols import ChatImport, ChatImportResult, TreeTurn, TurnImport
 
@@ -74,24 +76,65 @@ def import_chat(
         # Nothing is left of it: whoever imports it again wants it back.
         known = [None] * len(known)
     now = expiry.clock()
+    times = _times_of(connection, known)
     heads: list[Head] = []
+    first: Head | None = None
     added: list[tuple[str, bytes, int, bool]] = []
     for turn, one in zip(chat.turns, known, strict=True):
-        if one is not None:
-            heads.append(one.head)
-            continue
         parent = None if turn.parent is None else heads[turn.parent]
-        head = _add_turn(transaction, chat.tenant, turn, parent, now)
+        if one is not None:
+            head = one.head
+        else:
+            head = _add_turn(transaction, chat.tenant, turn, (parent, first), now)
+            row_id = row_id_of(head.thread, head.seq)
+            added.append((chat.tenant, turn.digest, row_id, turn.is_of_words))
         heads.append(head)
-        row_id = row_id_of(head.thread, head.seq)
-        added.append((chat.tenant, turn.digest, row_id, turn.is_of_words))
+        first = first or head
     transaction.flush()
     connection.executemany(_SQL["remember"], added)
+    assert first is not None, "a chat has turns"
+    if added:
+        _set_chat(transaction, chat, first, times, now)
     return ChatImportResult(
+        _chat_id(connection, first.tree),
         tuple(head.response_id for head in heads),
         len(added),
         sum(one is not None and one.is_erased for one in known),
     )
+
+
+def _times_of(
+    connection: sqlite3.Connection, known: Sequence[_KnownTurn | None]
+) -> tuple[float, float] | None:
+    """When a chat was created and last written to; None: it is not there yet."""
+    for one in known:
+        if one is not None:
+            rows = connection.execute(CHAT_SQL["times"], (one.head.tree,)).fetchall()
+            return rows[0] if rows else None
+    return None
+
+
+def _set_chat(
+    transaction: WriteTransaction,
+    chat: ChatImport,
+    first: Head,
+    times: tuple[float, float] | None,
+    now: float,
+) -> None:
+    """Give a chat the times that it had, and one that is new its title and the rest."""
+    created_at, updated_at = times or (chat.created_at, chat.updated_at)
+    updated_at = max(updated_at, chat.updated_at)
+    transaction.connection.execute(
+        CHAT_SQL["set_imported"], (created_at, updated_at, now, first.tree)
+    )
+    if times is None:
+        update = ChatUpdate(chat.title, chat.is_pinned, chat.metadata)
+        set_chat_fields(transaction, first.tree, update)
+
+
+def _chat_id(connection: sqlite3.Connection, tree: int) -> str:
+    rows = connection.execute(CHAT_SQL["key"], (tree,)).fetchall()
+    return chat_id_of(rows[0][0])
 
 
 def _find_known(
@@ -132,33 +175,36 @@ def _known_at(
 
 
 def _add_turn(
-    transaction: WriteTransaction, tenant: str, turn: TurnImport, parent: Head | None, now: float
+    transaction: WriteTransaction,
+    tenant: str,
+    turn: TurnImport,
+    near: tuple[Head | None, Head | None],
+    now: float,
 ) -> Head:
-    """Write one turn; its head."""
+    """Write one turn; its head. ``near`` are its parent and the first turn of its chat."""
+    parent, first = near
     key = response_key(turn.response_id)
-    taken = (
-        key is None
-        or transaction.connection.execute(TURN_SQL["response_exists"], (key,)).fetchall()
-    )
-    response_id = new_response_id() if taken else turn.response_id
+    exists = TURN_SQL["response_exists"]
+    is_taken = key is None or transaction.connection.execute(exists, (key,)).fetchall()
     new = NewTurn(
-        response_id,
+        new_response_id() if is_taken else turn.response_id,
         tenant,
         turn.created_at,
         turn.header,
         turn.input,
         parent=parent,
+        sibling=first if parent is None else None,
         blobs=turn.blobs,
         stored_at=now,
     )
     row_id = transaction.add_whole_turn(new, turn.output, turn.end)
     return Head(
-        response_id,
+        new.response_id,
         tenant,
         thread_of(row_id),
         seq_of(row_id),
-        parent.tree if parent is not None else thread_of(row_id),
-        parent.epoch if parent is not None else 0,
+        thread_of(row_id) if first is None else first.tree,
+        0 if first is None else first.epoch,
         is_running=False,
         timestamp=now,
     )

@@ -23,6 +23,7 @@ from antiphon.stores.sqlite.deletion import (
     erase_derived_words,
     replace_text,
     tombstone,
+    trees_of,
 )
 from antiphon.stores.sqlite.reader import (
     CONVERSATION_SQL,
@@ -222,6 +223,7 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
     connection.executemany(TURN_SQL["delete_row"], [(item_row_id,) for item_row_id in unused])
     delete_unused_blobs(connection, unused.values(), erased)
     bump_epochs(connection, [row_id])
+    erased.trees.update(trees_of(connection, [row_id]))
     transaction.has_erased = True
     return True
 

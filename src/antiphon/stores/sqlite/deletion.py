@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 from antiphon.core.items import COMPACTION_PREFIX, ERASED_SUMMARY_ITEM, is_summary
+from antiphon.stores.sqlite.chat_changes import ErasedChat, remove_turns, settle_chat
 from antiphon.stores.sqlite.reader import CONVERSATION_SQL
 from antiphon.stores.sqlite.rows import decode_blob_use, last_of_thread, row_id_of, thread_of
-from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 
 RowRange: TypeAlias = tuple[int, int]
 
@@ -27,6 +28,8 @@ class ErasedRows:
         # Arrays: a sweep may erase a hundred thousand turns at once.
         self.texts = array("q")
         self.blobs = array("q")
+        #: The trees of turns of which something was erased, until their chats are settled.
+        self.trees: set[int] = set()
 
     def extend(self, other: ErasedRows) -> None:
         self.texts.extend(other.texts)
@@ -73,6 +76,7 @@ def tombstone(
 ) -> set[bytes]:
     """Erase turns but for their tombstones; returns their uses of blobs."""
     uses = _blob_uses(connection, row_range)
+    had_turns = _has_turns(connection, row_range)
     _delete_texts_in(connection, row_range, erased)
     for step in (
         "tombstone_responses",
@@ -83,6 +87,8 @@ def tombstone(
         "tombstone_headers",
     ):
         connection.execute(TURN_SQL[step], row_range)
+    if had_turns:
+        erased.trees.add(remove_turns(connection, row_range))
     return uses
 
 
@@ -91,6 +97,7 @@ def delete_rows(
 ) -> set[bytes]:
     """Delete turns without descendants; returns their uses of blobs."""
     uses = _blob_uses(connection, row_range)
+    had_turns = _has_turns(connection, row_range)
     _delete_texts_in(connection, row_range, erased)
     for step in (
         "delete_responses",
@@ -100,7 +107,25 @@ def delete_rows(
         "delete_rows",
     ):
         connection.execute(TURN_SQL[step], row_range)
+    if had_turns:
+        erased.trees.add(remove_turns(connection, row_range))
     return uses
+
+
+def settle_chats(connection: sqlite3.Connection, erased: ErasedRows) -> list[ErasedChat]:
+    """Bring the chats of erased turns up to date; those of which nothing is left."""
+    gone = []
+    for tree in erased.trees:
+        texts, chat = settle_chat(connection, tree)
+        delete_texts(connection, texts, erased)
+        if chat is not None:
+            gone.append(chat)
+    erased.trees.clear()
+    return gone
+
+
+def _has_turns(connection: sqlite3.Connection, row_range: RowRange) -> bool:
+    return bool(connection.execute(CHAT_SQL["has_turns"], row_range).fetchall())
 
 
 def erase_derived_words(connection: sqlite3.Connection, row_id: int, erased: ErasedRows) -> None:
@@ -136,10 +161,16 @@ def delete_conversation(connection: sqlite3.Connection, key: bytes, erased: Eras
 
 def bump_epochs(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
     """Invalidate caches of the trees of these turns, after an erasure."""
+    trees = trees_of(connection, row_ids)
+    connection.executemany(TURN_SQL["bump_epoch"], [(tree,) for tree in trees])
+
+
+def trees_of(connection: sqlite3.Connection, row_ids: Iterable[int]) -> set[int]:
+    """The trees of turns."""
     trees = set()
     for thread in set(map(thread_of, row_ids)):
         trees.update(connection.execute(TURN_SQL["tree_of"], (thread,)).fetchall())
-    connection.executemany(TURN_SQL["bump_epoch"], trees)
+    return {tree for (tree,) in trees}
 
 
 def descendant_ranges(connection: sqlite3.Connection, row_id: int) -> list[RowRange]:

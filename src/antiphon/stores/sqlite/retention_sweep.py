@@ -105,6 +105,7 @@ def _sweep_descendants(
         # It has been continued since.
         return 0, True
     row_ranges = descendant_ranges(connection, row_id)
+    trees = connection.execute(TURN_SQL["tree_of"], (thread_of(row_id),)).fetchall()
     if any(
         connection.execute(TURN_SQL["running_in"], row_range).fetchall() for row_range in row_ranges
     ):
@@ -119,7 +120,9 @@ def _sweep_descendants(
             if time.monotonic() > deadline:
                 return swept, False
         connection.execute(TURN_SQL["delete_thread"], {"thread": thread_of(row_range[0])})
-        connection.execute(TURN_SQL["delete_epoch"], {"tree": thread_of(row_range[0])})
+    transaction.settle_chats()
+    for (tree,) in trees:
+        connection.execute(TURN_SQL["delete_epoch"], {"tree": tree})
     return swept, True
 
 

@@ -43,6 +43,8 @@ def parse_queries(text: str) -> dict[str, str]:
 
 #: The queries of turns.
 TURN_SQL: Final = parse_queries(read_sql("turns.sql"))
+#: The queries of chats.
+CHAT_SQL: Final = parse_queries(read_sql("chats.sql"))
 
 
 #: Identifies a database file of antiphon in SQLite's header: "anti".

@@ -24,6 +24,7 @@ from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
 from antiphon.stores.sqlite.chat_transfer import SqliteChatTransferStore
+from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
@@ -118,6 +119,7 @@ class SqliteStore:
             idempotency=SqliteIdempotencyStore(database),
             search=self._search,
             health=database,
+            chats=SqliteChatStore(database),
             shares=SqliteShareStore(database),
             chat_transfer=SqliteChatTransferStore(database, self._search.on_turn_end),
         )

@@ -183,9 +183,10 @@ WHERE id = :thread AND id < (SELECT max(id) FROM threads)
 AND NOT EXISTS (SELECT 1 FROM log WHERE row_id BETWEEN :thread << 34 AND :thread << 34 | 17179869183)
 
 -- name: delete_epoch
--- Of a tree whose first thread is gone.
+-- Of a tree whose first thread is gone, and all that began beside it.
 DELETE FROM epochs
 WHERE tree = :tree AND NOT EXISTS (SELECT 1 FROM threads WHERE id = :tree)
+AND NOT EXISTS (SELECT 1 FROM chats WHERE tree = :tree)
 
 -- name: last_turn
 -- The last turn, erased or not, between two places.

@@ -24,6 +24,7 @@ from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
     add_text,
@@ -32,6 +33,7 @@ from antiphon.stores.sqlite.deletion import (
     descendant_ranges,
     erase_derived_words,
     replace_text,
+    settle_chats,
     tombstone,
 )
 from antiphon.stores.sqlite.errors import (
@@ -101,10 +103,11 @@ _ADD_RUNNING = TURN_SQL["add_running"]
 
 
 class OpenTurn(msgspec.Struct, frozen=True):
-    """A turn that this store runs: its row id, and that of its next item."""
+    """A turn that this store runs: its row id, that of its next item, and its tree."""
 
     row_id: int
     next_row_id: int
+    tree: int
 
 
 class WriteTransaction:
@@ -135,6 +138,7 @@ class WriteTransaction:
         self._responses: list[tuple[bytes, str, int, float, bytes | None]] = []
         self._rows: list[Row] = []
         self._running: dict[int, int] = {}
+        self._chats = ChatChanges()
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -155,7 +159,7 @@ class WriteTransaction:
         self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             self._check_head_unchanged(turn.tenant, turn.conversation, cutoff)
-        row_id = self._allocate_row_id(turn)
+        row_id, tree, is_new_thread = self._allocate_row_id(turn)
         header = header_row(row_id, key, turn.created_at, turn.header)
         if turn.reservation is not None:
             complete_reservation(self.connection, turn.tenant, turn.reservation.key, turn.result_id)
@@ -164,15 +168,14 @@ class WriteTransaction:
                 self.create_conversation(turn.tenant, turn.conversation)
             self._move_head(turn.conversation, key, turn.parent)
         conversation_id = turn.header.conversation
-        self._responses.append(
-            (
-                key,
-                turn.tenant,
-                row_id,
-                turn_timestamp(turn),
-                conversation_key(conversation_id) if conversation_id else None,
-            )
-        )
+        conversation = conversation_key(conversation_id) if conversation_id else None
+        timestamp = turn_timestamp(turn)
+        self._responses.append((key, turn.tenant, row_id, timestamp, conversation))
+        if row_id == row_id_of(tree, 0):
+            self._chats.add_chat(tree, key, turn.tenant, conversation)
+        self._chats.add_turn(tree, (timestamp, row_id), is_new_branch=is_new_thread)
+        if turn.parent is not None:
+            self._chats.continue_turn(row_id_of(turn.parent.thread, turn.parent.seq))
         self._rows.append(header)
         first = row_id + 1
         if turn.blobs:
@@ -184,7 +187,7 @@ class WriteTransaction:
         for item_row_id, item in enumerate(turn.input, first):
             self._rows.append((item_row_id, INPUT, None, item))
         self._running[row_id] = self._owner
-        self.changed_turns[turn.response_id] = OpenTurn(row_id, first + len(turn.input))
+        self.changed_turns[turn.response_id] = OpenTurn(row_id, first + len(turn.input), tree)
 
     def create_conversation(
         self,
@@ -215,14 +218,19 @@ class WriteTransaction:
         for item_row_id, item in enumerate(items, turn.next_row_id):
             self._rows.append((item_row_id, OUTPUT, None, item))
         if end is None:
-            self.changed_turns[response_id] = OpenTurn(turn.row_id, after)
+            self.changed_turns[response_id] = OpenTurn(turn.row_id, after, turn.tree)
         else:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
+            self._chats.end_turn(turn.tree, turn.row_id, end)
             self.changed_turns[response_id] = None
 
     def add_whole_turn(self, turn: NewTurn, output: Sequence[bytes], end: End) -> int:
-        """Store a turn with its end; its row id. Its parent was found in this transaction."""
-        self._known_here = {head.response_id for head in (turn.parent,) if head is not None}
+        """Store a turn with its end; its row id.
+
+        Its parent, or else its sibling, was found in this transaction.
+        """
+        near = (turn.parent, turn.sibling)
+        self._known_here = {head.response_id for head in near if head is not None}
         self.begin(turn)
         opened = self.changed_turns[turn.response_id]
         assert opened is not None, "it has just begun"
@@ -298,9 +306,16 @@ class WriteTransaction:
         if self._running:
             many(_ADD_RUNNING, self._running.items())
             self._running = {}
+        self._chats.flush(self.connection)
+        self.settle_chats()
         rows, changes = self._flushed
         changes += self.connection.total_changes - before
         self._flushed = (rows + waiting, changes)
+
+    def settle_chats(self) -> None:
+        """Bring the chats of erased turns up to date."""
+        if self.erased.trees:
+            settle_chats(self.connection, self.erased)
 
     def _write_rows(self, rows: Sequence[Row]) -> None:
         """Write rows of the log, and their texts behind all others."""
@@ -328,7 +343,9 @@ class WriteTransaction:
             raise StoreError("A turn cannot continue another tenant's response.")
         if parent is not None and parent.seq >= MAX_SEQ:
             raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
-        for head in (parent, *turn.sources):
+        if turn.sibling is not None and turn.sibling.tenant != turn.tenant:
+            raise StoreError("A turn cannot stand beside another tenant's response.")
+        for head in (parent, turn.sibling, *turn.sources):
             if head is None or head.response_id in self._known_here:
                 continue
             # The id detects a row id that was swept and reused by another turn.
@@ -358,21 +375,26 @@ class WriteTransaction:
             CONVERSATION_SQL["move_head"], (head, active, conversation_key(conversation.id))
         )
 
-    def _allocate_row_id(self, turn: NewTurn) -> int:
-        """The row id right after the parent if it is free, else one in a new thread."""
+    def _allocate_row_id(self, turn: NewTurn) -> tuple[int, int, bool]:
+        """The row id right after the parent if it is free, else one in a new thread.
+
+        With its tree, and whether the thread is new.
+        """
         parent = turn.parent
         if parent is None:
             thread = self._new_thread()
-            self._threads.append((thread, turn.tenant, thread, None))
-            return row_id_of(thread, 0)
+            tree = thread if turn.sibling is None else turn.sibling.tree
+            self._threads.append((thread, turn.tenant, tree, None))
+            return row_id_of(thread, 0), tree, True
         at = row_id_of(parent.thread, parent.seq)
         row_id = at + TURN_STRIDE
-        if row_id in self._used_row_ids or self._fetch_one(_TURN_AT, (row_id,)) is not None:
+        is_new = row_id in self._used_row_ids or self._fetch_one(_TURN_AT, (row_id,)) is not None
+        if is_new:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, parent.tree, at))
             row_id = row_id_of(thread, parent.seq + 1)
         self._used_row_ids.add(row_id)
-        return row_id
+        return row_id, parent.tree, is_new
 
     def _new_thread(self) -> int:
         if self._next_thread is None:

@@ -13,6 +13,47 @@ CREATE TABLE threads (
 
 CREATE INDEX threads_parent ON threads (parent) WHERE parent IS NOT NULL;
 
+-- The branches of a tree; first those that begin beside its first turn.
+CREATE INDEX threads_tree ON threads (tree, parent) WHERE id <> tree;
+
+-- Chats: one row per tree, from its first turn until its last one is gone. The beginning and the
+-- end of a turn update it in their transactions.
+CREATE TABLE chats (
+    tree INTEGER PRIMARY KEY,
+    -- of its first turn's response
+    key BLOB NOT NULL,
+    tenant TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    -- the timestamp and the row id of its newest turn, which is the greatest pair of all; of an
+    -- imported chat when it was last written to where it comes from
+    updated_at REAL NOT NULL,
+    newest INTEGER NOT NULL,
+    -- when turns of it were last imported: its expiry counts from then if that is later
+    imported_at REAL,
+    -- how many threads have turns: erased ones are none
+    branches INTEGER NOT NULL,
+    -- conversations.id of the one that its first turn was begun on
+    conversation BLOB,
+    is_pinned INTEGER NOT NULL DEFAULT 0,
+    -- texts.id; NULL: the first words are its title
+    title INTEGER,
+    -- a model made the title of the words of its turns, and it goes with any of them
+    is_title_generated INTEGER NOT NULL DEFAULT 0,
+    -- texts.id of its JSON
+    metadata INTEGER,
+    input_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost REAL
+);
+
+CREATE UNIQUE INDEX chats_key ON chats (key);
+
+CREATE INDEX chats_recent ON chats (tenant, updated_at);
+
+-- Without the time: a turn would write it anew.
+CREATE INDEX chats_pinned ON chats (tenant) WHERE is_pinned;
+
 -- How often something was erased from a tree; no row: never. Caches compare it.
 CREATE TABLE epochs (
     tree INTEGER PRIMARY KEY,
@@ -84,6 +125,11 @@ CREATE INDEX imported_turns_row_id ON imported_turns (row_id);
 CREATE TABLE running (
     row_id INTEGER PRIMARY KEY,
     owner INTEGER NOT NULL
+);
+
+-- The turns that ended with calls which a person has to agree to, until they are continued.
+CREATE TABLE waiting (
+    row_id INTEGER PRIMARY KEY
 );
 
 -- Images, stored once per tenant and hash. Rows of the log of kind 5, right after a turn's

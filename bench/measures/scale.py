@@ -1,0 +1,311 @@
+"""(scale) What a turn, a search, a deletion and an idle server cost when more turns are stored."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from bench.chains import Chain, check, continue_each, grow
+from bench.lab import BenchEnvironment, store_file
+from bench.load import BenchError, Script, get
+from bench.processes import ROOT, Server
+from bench.prose import prose_text, rare_word, shared_word
+from bench.report import Part, Row, Table, Target, sample
+
+_TURNS = 20
+_AT_ONCE = 32
+#: Turns of a fill that are measured, and chains that are continued after each start.
+_WINDOW = 3 * _AT_ONCE * _TURNS
+_CONTINUED = 100
+_STARTS = 3
+_SEARCHES = 20
+#: More turns than this are filled in without a server.
+_MOST_BY_HTTP = 100_000
+
+_MS = 1e3
+#: How much of a file is read at once.
+_PIECE = 8 << 20
+
+
+class _Hit(msgspec.Struct):
+    response_id: str
+
+
+class _Hits(msgspec.Struct):
+    data: list[_Hit]
+    unsearched_turns: int = 0
+
+
+_decode_hits = msgspec.json.Decoder(_Hits).decode
+
+
+def measure(lab: BenchEnvironment) -> Part:
+    """10^3 to 10^5 turns, all by HTTP."""
+    sizes = (1_000, 4_000) if lab.quick else (1_000, 10_000, 100_000)
+    return _measure(lab, "scale", sizes)
+
+
+def measure_million(lab: BenchEnvironment) -> Part:
+    """10^3 turns beside 10^6, most of which are stored without a server."""
+    return _measure(lab, "million", (1_000, 1_000_000))
+
+
+def _measure(lab: BenchEnvironment, letter: str, sizes: Sequence[int]) -> Part:
+    with lab.home() as home:
+        store = _GrowingStore(lab, home)
+        columns = {size: store.measure_at(size) for size in sizes}
+    least, most = columns[sizes[0]], columns[sizes[-1]]
+    rows: list[Row] = []
+    for figure in least:
+        row: Row = {"figure": figure}
+        row |= {f"{size:,} turns": column[figure] for size, column in columns.items()}
+        row |= {
+            f"{size:,} / {sizes[0]:,}": columns[size][figure] / least[figure]
+            if least[figure]
+            else ""
+            for size in sizes[1:]
+        }
+        rows.append(row)
+    ratios = {figure: most[figure] / least[figure] for figure in (_FILL, _COLD)}
+    targets = [
+        Target(f"{figure}: {sizes[-1]:,} / {sizes[0]:,} turns", sample([ratio]), most=1.1)
+        for figure, ratio in ratios.items()
+    ]
+    targets += [
+        Target(f"{figure}, {sizes[-1]:,} turns", sample([most[figure]]), most=goal)
+        for figure, goal in _GOALS.items()
+    ]
+    note = (
+        f"One store grows. Conversations of {_TURNS} turns, {_AT_ONCE} at a time; turns beyond "
+        f"{_MOST_BY_HTTP:,} are stored by the same turn service in a process of its own, without "
+        f"HTTP and upstream (`bench/fill_store.py`). Fill figures are of the last {_WINDOW:,} "
+        f"turns, by HTTP. Cold: the next turn of {_CONTINUED} conversations, one after another, "
+        f"after a start of the server, {_STARTS} times; warm: the turn after that one. Each reply "
+        f"proves its history."
+    )
+    return Part(letter, "Growth", [Table("By turns stored", rows, note)], targets)
+
+
+_FILL = "fill, server CPU µs/turn"
+_COLD = "cold turn, server CPU µs"
+_WRITTEN = "fill, bytes written/turn"
+_FIRST = "first search after the fill, ms"
+_RARE = "a rare word, ms"
+_TWO = "two words, ms"
+_IDLE = "idle, cores"
+_DELETED = "DELETE, server CPU behind it, s"
+#: What the largest size has to reach.
+_GOALS = {
+    _WRITTEN: 40_000.0,
+    _FIRST: 1_000.0,
+    _RARE: 5.0,
+    _TWO: 5.0,
+    _IDLE: 0.01,
+    _DELETED: 0.1,
+}
+
+
+class _GrowingStore:
+    """A store that grows from size to size, and what it shows at each."""
+
+    def __init__(self, lab: BenchEnvironment, home: Path) -> None:
+        self._lab = lab
+        self._home = home
+        self._chains: list[Chain] = []
+        self._chance = random.Random(1)
+
+    def measure_at(self, size: int) -> dict[str, float]:
+        """All figures at so many turns."""
+        figures: dict[str, float] = {}
+        # As many conversations as run at once, or three times as many.
+        window = _WINDOW if size > 2 * _WINDOW else _WINDOW // 3
+        if size > _MOST_BY_HTTP:
+            self._fill_without_server(size - window)
+        with self._lab.server_in(self._home) as server:
+            self._fill(server, size - window)
+            cpu, written = server.cpu_ns(), server.written_bytes()
+            turns = self._fill(server, size)
+            figures[_FILL] = (server.cpu_ns() - cpu) / 1e3 / turns
+            figures[_WRITTEN] = (server.written_bytes() - written) / turns
+            figures |= self._search(server)
+            figures["memory, MB"] = server.memory_mb("VmRSS")
+            idle = 2.0 if self._lab.quick else 12.0
+            figures[_IDLE] = self._idle_cores(server, idle)
+            figures |= self._delete(server, figures[_IDLE])
+        figures |= self._continue()
+        figures |= _bytes_in(store_file(self._home), self._turns())
+        return figures
+
+    def _turns(self) -> int:
+        return sum(chain.turns for chain in self._chains)
+
+    def _fill(self, server: Server, size: int) -> int:
+        """Have the store grow to so many turns; how many were added."""
+        before = self._turns()
+        count = max(0, size - before) // _TURNS
+        added = [Chain(len(self._chains) + number) for number in range(count)]
+        left = iter(added)
+        self._chains += added
+        # Of a run of hours each piece would be void alone.
+        while piece := list(_take(left, 500)):
+            chains = iter(piece)
+            self._lab.drive(
+                server, [grow(chains, _TURNS) for _ in range(min(_AT_ONCE, len(piece)))]
+            )
+        return self._turns() - before
+
+    def _fill_without_server(self, size: int) -> None:
+        first = len(self._chains)
+        numbers = (first, max(0, size - self._turns()) // _TURNS, _TURNS)
+        command = [sys.executable, "-m", "bench.fill_store", str(store_file(self._home))]
+        command += map(str, numbers)
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        for line in done.stdout.splitlines():
+            number, last_id = line.split()
+            self._chains.append(Chain(int(number), _TURNS, last_id, filled=_TURNS))
+        self._chains.sort(key=lambda chain: chain.number)
+
+    def _search(self, server: Server) -> dict[str, float]:
+        """The first search, which finds what it can; then words when all are indexed."""
+        figures: dict[str, float] = {}
+        latency, hits = self._ask(server, rare_word(0, 1))
+        figures[_FIRST] = latency * _MS
+        figures["turns that it did not search"] = float(hits.unsearched_turns)
+        while hits.unsearched_turns:
+            time.sleep(0.2)
+            _, hits = self._ask(server, "nothing")
+        time.sleep(1.0)
+        chains = self._chance.sample(self._chains, _SEARCHES)
+        words = [rare_word(chain.number, chain.turns - 1) for chain in chains]
+        figures[_RARE] = self._median_ms(server, words)
+        pairs = [
+            f"{rare_word(chain.number, 2)} {shared_word(chain.number)}"
+            for chain in self._chance.sample(self._chains, _SEARCHES)
+        ]
+        figures[_TWO] = self._median_ms(server, pairs)
+        return figures
+
+    def _median_ms(self, server: Server, queries: Sequence[str]) -> float:
+        latencies = []
+        for query in queries:
+            latency, hits = self._ask(server, query)
+            if len(hits.data) != 1:
+                raise BenchError(f"{query!r}: {len(hits.data)} hits instead of 1")
+            latencies.append(latency)
+        return statistics.median(latencies) * _MS
+
+    def _ask(self, server: Server, query: str) -> tuple[float, _Hits]:
+        bodies: list[bytes] = []
+
+        def script() -> Script:
+            bodies.append((yield get(f"/v1/conversations?query={quote(query)}")))
+
+        stats = self._lab.drive(server, [script()])
+        return stats.latencies[0], _decode_hits(bodies[0])
+
+    def _idle_cores(self, server: Server, seconds: float) -> float:
+        before = server.cpu_ns()
+        time.sleep(seconds)
+        return (server.cpu_ns() - before) / 1e9 / seconds
+
+    def _delete(self, server: Server, idle: float) -> dict[str, float]:
+        """Delete a response; how long its text is in the file, and the CPU that it costs."""
+        chain = self._chains.pop(len(self._chains) // 2)
+        text = prose_text(chain.number, chain.turns - 1).encode()
+        if not _is_in_files(store_file(self._home), text):
+            raise BenchError("the text of a stored turn is not in its file")
+
+        def script() -> Script:
+            path = f"/v1/responses/{chain.last_id}"
+            yield f"DELETE {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+        cpu, begun = server.cpu_ns(), time.perf_counter()
+        self._lab.drive(server, [script()])
+        while _is_in_files(store_file(self._home), text):
+            time.sleep(0.02)
+        gone = time.perf_counter() - begun
+        # The turns that were indexed with it are indexed again by the next search.
+        self._ask(server, "nothing")
+        time.sleep(max(0.0, 10.0 - gone))
+        seconds = time.perf_counter() - begun
+        spent = (server.cpu_ns() - cpu) / 1e9 - idle * seconds
+        return {"DELETE, s until the text is gone": gone, _DELETED: spent}
+
+    def _continue(self) -> dict[str, float]:
+        count = min(_CONTINUED, len(self._chains) // _STARTS)
+        chosen = self._chance.sample(self._chains, count * _STARTS)
+        cold: list[float] = []
+        warm: list[float] = []
+        latencies: list[float] = []
+        for start in range(_STARTS):
+            chains = chosen[start * count : (start + 1) * count]
+            with self._lab.server_in(self._home) as server:
+                # The upstream's connection and what runs once.
+                self._lab.drive(server, [grow(iter([Chain(-1 - start)]), 10)])
+                cpu, ms = self._next_turns(server, chains)
+                cold.append(cpu)
+                latencies.append(ms)
+                warm.append(self._next_turns(server, chains)[0])
+        return {
+            _COLD: statistics.median(cold),
+            "warm turn, server CPU µs": statistics.median(warm),
+            "cold turn, ms": statistics.median(latencies),
+        }
+
+    def _next_turns(self, server: Server, chains: Sequence[Chain]) -> tuple[float, float]:
+        """Continue each chain, one after another: CPU µs per turn, and the median's ms."""
+        bodies: list[tuple[str, bytes]] = []
+        script = continue_each(chains, bodies)
+        before = server.cpu_ns()
+        stats = self._lab.drive(server, [script])
+        cpu = (server.cpu_ns() - before) / 1e3 / len(chains)
+        check(bodies)
+        return cpu, statistics.median(stats.latencies) * _MS
+
+
+def _take(chains: Iterator[Chain], count: int) -> Iterator[Chain]:
+    for _, chain in zip(range(count), chains, strict=False):
+        yield chain
+
+
+def _is_in_files(database: Path, text: bytes) -> bool:
+    """Whether the text is in the database or its write-ahead log."""
+    for file in (database, database.with_name(f"{database.name}-wal")):
+        # Read and not mapped: the server truncates the log.
+        with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
+            before = b""
+            while piece := opened.read(_PIECE):
+                if text in before + piece:
+                    return True
+                before = piece[-len(text) :]
+    return False
+
+
+def _bytes_in(database: Path, turns: int) -> dict[str, float]:
+    """Bytes of the stopped store's file per turn: all, and those of the search index."""
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    try:
+        ((index,),) = connection.execute(
+            "SELECT total(pgsize) FROM dbstat WHERE name LIKE 'search%' AND aggregate = TRUE"
+        ).fetchall()
+    except sqlite3.OperationalError:
+        # This SQLite was built without it.
+        index = float("nan")
+    finally:
+        connection.close()
+    total = database.stat().st_size
+    return {
+        "file, bytes/turn": total / turns,
+        "of it the log, bytes/turn": (total - index) / turns,
+        "of it the search index, bytes/turn": index / turns,
+    }

@@ -1,0 +1,151 @@
+"""Chats endpoints: ``/v1/chats``, the list of all that there is, whatever interface it came by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, get_args
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import decode_body, query_params, read_body
+from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.pagination import (
+    list_body,
+    parse_limit,
+    parse_metadata,
+    parse_order,
+)
+from antiphon.api.http.responses_codec import Metadata
+from antiphon.core.turns import Usage
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatStatus, ChatUpdate
+from antiphon.turn.chats import ChatMatch, ChatService
+
+_encode = msgspec.json.Encoder().encode
+CHAT_STATUSES: dict[str, ChatStatus] = {status: status for status in get_args(ChatStatus)}
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+class ChatChange(msgspec.Struct, frozen=True):
+    """What ``POST /v1/chats/{id}`` takes: only the fields that are given change."""
+
+    title: Annotated[str, msgspec.Meta(max_length=512)] | msgspec.UnsetType | None = msgspec.UNSET
+    pinned: bool | msgspec.UnsetType = msgspec.UNSET
+    metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
+
+
+_change_decoder = msgspec.json.Decoder(ChatChange)
+
+
+class ChatEndpoints:
+    """The endpoints, over the chats of one service."""
+
+    def __init__(self, chats: ChatService) -> None:
+        self._chats = chats
+
+    async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/chats, with ?query=… what was said in them"""
+        query = query_params(scope)
+        tenant, limit, chat_filter = tenant_of(scope), parse_limit(query), parse_chat_filter(query)
+        after = query.get("after", [None])[-1]
+        words = query.get("query", [""])[-1]
+        if not words:
+            chats = await self._chats.list_chats(
+                tenant,
+                limit + 1,
+                after=after,
+                newest_first=parse_order(query) == "desc",
+                chat_filter=chat_filter,
+            )
+            page = [chat_body(chat) for chat in chats[:limit]]
+            await send_json(send, _encode(list_body(page, has_more=len(chats) > limit)))
+            return
+        if "order" in query:
+            raise InvalidRequestError("A search lists the best hits first.", param="order")
+        found = await self._chats.search(
+            tenant, words, limit + 1, after=after, chat_filter=chat_filter
+        )
+        body = list_body([_match_body(one) for one in found[:limit]], has_more=len(found) > limit)
+        if unsearched := await self._chats.count_unsearched(tenant):
+            body["unsearched_turns"] = unsearched
+        await send_json(send, _encode(body))
+
+    async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/chats/{id}"""
+        chat = await self._chats.get(tenant_of(scope), scope["path_params"]["id"])
+        await send_json(send, _encode(chat_body(chat)))
+
+    async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST /v1/chats/{id}: its title, its metadata, and whether it is pinned"""
+        change = decode_body(_change_decoder, await read_body(receive))
+        chat = await self._chats.update(
+            tenant_of(scope),
+            scope["path_params"]["id"],
+            ChatUpdate(title=change.title, is_pinned=change.pinned, metadata=change.metadata),
+        )
+        await send_json(send, _encode(chat_body(chat)))
+
+    async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """DELETE /v1/chats/{id}, with all its turns and its conversation"""
+        chat_id = await self._chats.delete(tenant_of(scope), scope["path_params"]["id"])
+        await send_json(send, _encode({"id": chat_id, "object": "chat.deleted", "deleted": True}))
+
+
+def parse_chat_filter(query: Mapping[str, Sequence[str]]) -> ChatFilter:
+    """``?status=…&pinned=…&model=…&metadata[key]=…``. Raises ``InvalidRequestError``."""
+    status = query.get("status", [None])[-1]
+    if status is not None and status not in CHAT_STATUSES:
+        raise InvalidRequestError(
+            f"The status is one of {', '.join(CHAT_STATUSES)}.", param="status"
+        )
+    pinned = query.get("pinned", [None])[-1]
+    if pinned is not None and pinned.lower() not in _BOOLEANS:
+        raise InvalidRequestError("pinned is true or false.", param="pinned")
+    return ChatFilter(
+        status=CHAT_STATUSES[status] if status else None,
+        is_pinned=_BOOLEANS[pinned.lower()] if pinned else None,
+        model=query.get("model", [None])[-1],
+        metadata=parse_metadata(query),
+    )
+
+
+def chat_body(chat: ChatRecord) -> dict[str, Any]:
+    """A chat as it is shown."""
+    return {
+        "id": chat.id,
+        "object": "chat",
+        "title": chat.title,
+        "created_at": int(chat.created_at),
+        "updated_at": int(chat.updated_at),
+        "model": chat.model,
+        "turns": chat.turns,
+        "branches": chat.branches,
+        "head": chat.head,
+        "conversation": chat.conversation,
+        "status": chat.status,
+        "expires_at": None if chat.expires_at is None else int(chat.expires_at),
+        "pinned": chat.is_pinned,
+        "metadata": chat.metadata,
+        "usage": sum_body(chat.usage, chat.cost),
+    }
+
+
+def sum_body(usage: Usage, cost: float | None) -> dict[str, Any]:
+    """The tokens of several turns; without a cost where no turn had a price."""
+    body: dict[str, Any] = {
+        "input_tokens": usage.input_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    return body if cost is None else {**body, "cost": cost}
+
+
+def _match_body(match: ChatMatch) -> dict[str, Any]:
+    hit = match.hit
+    return {
+        **chat_body(match.chat),
+        "match": {"response_id": hit.response_id, "excerpt": hit.excerpt},
+    }

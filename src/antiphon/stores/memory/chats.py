@@ -1,0 +1,175 @@
+"""In-memory chats: the families of turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from antiphon.core.chat_titles import TITLE_ITEMS, opening_of
+from antiphon.core.ids import chat_id_of, chat_key, response_id_of, response_key
+from antiphon.stores.memory.conversations import MemoryConversationStore
+from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
+from antiphon.turn.chat_protocols import (
+    ALL_CHATS,
+    ChatFilter,
+    ChatRecord,
+    ChatStatus,
+    ChatUpdate,
+)
+from antiphon.turn.store_protocols import unknown_cursor
+
+
+class MemoryChatStore:
+    """A ``ChatStore`` in this process's memory."""
+
+    def __init__(self, turns: MemoryTurns, conversations: MemoryConversationStore) -> None:
+        self._turns = turns
+        self._conversations = conversations
+
+    async def list_chats(
+        self,
+        tenant: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        newest_first: bool = True,
+        chat_filter: ChatFilter = ALL_CHATS,
+    ) -> list[ChatRecord]:
+        self._turns.check_open()
+        trees = [tree for tree, entry in self._turns.chats.items() if entry.tenant == tenant]
+        mine = [(chat.updated_at, tree, chat) for tree in trees if (chat := await self._chat(tree))]
+        mine.sort(key=lambda one: one[:2], reverse=newest_first)
+        if after is not None:
+            found = await self.get(tenant, after)
+            if found is None:
+                raise unknown_cursor(after)
+            names = [chat.id for _, _, chat in mine]
+            mine = mine[names.index(found.id) + 1 :]
+        return [chat for _, _, chat in mine if chat_filter.matches(chat)][: max(0, limit)]
+
+    async def get(self, tenant: str, chat_id: str) -> ChatRecord | None:
+        tree = await self._find(tenant, chat_id)
+        return None if tree is None else await self._chat(tree)
+
+    async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
+        return [await self.get(tenant, name) for name in response_ids]
+
+    async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord | None:
+        tree = await self._find(tenant, chat_id)
+        if tree is None:
+            return None
+        entry = self._turns.chats[tree]
+        if update.title is not msgspec.UNSET:
+            entry.title, entry.is_title_generated = update.title or None, False
+        if update.is_pinned is not msgspec.UNSET:
+            entry.is_pinned = update.is_pinned
+        if update.metadata is not msgspec.UNSET:
+            entry.metadata = dict(update.metadata)
+        return await self._chat(tree)
+
+    async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
+        tree = await self._find(tenant, chat_id)
+        return [
+            record.response_id
+            for record in self._records(tree)
+            if record.turn is not None and record.turn.end is None
+        ]
+
+    async def delete(self, tenant: str, chat_id: str) -> bool:
+        tree = await self._find(tenant, chat_id)
+        chat = None if tree is None else await self._chat(tree)
+        if chat is None:
+            return False
+        for record in self._records(tree):
+            self._turns.tombstone(record)
+            self._turns.bump_epoch(record)
+        if chat.conversation is not None:
+            self._conversations.erase(chat.conversation)
+        return True
+
+    async def _find(self, tenant: str, name: str) -> int | None:
+        """The tree of a chat, by any of its ids."""
+        self._turns.check_open()
+        response_id: str | None = name
+        if name.startswith("conv_"):
+            conversation = await self._conversations.get(tenant, name)
+            if conversation is None:
+                return None
+            response_id = conversation.active_response_id or conversation.head
+        elif (key := chat_key(name)) is not None:
+            first = response_id_of(key)
+            for tree, entry in self._turns.chats.items():
+                if entry.first_response_id == first and entry.tenant == tenant:
+                    return tree if await self._chat(tree) else None
+        found = self._turns.find(tenant, response_id) if response_id else None
+        return found[0].tree if found else None
+
+    def _records(self, tree: int | None) -> list[TurnRecord]:
+        """The turns of a tree that are not erased."""
+        entry = self._turns.chats.get(tree) if tree is not None else None
+        return [self._turns.records[name] for name in entry.response_ids] if entry else []
+
+    async def _chat(self, tree: int) -> ChatRecord | None:
+        """The chat of a tree. None: it has expired."""
+        entry = self._turns.chats[tree]
+        records = self._records(tree)
+        newest = max(records, key=lambda one: (one.timestamp, one.sort_key))
+        if newest.timestamp <= self._turns.expiry.cutoff(entry.tenant):
+            return None
+        conversation, head = await self._conversation_of(tree, entry)
+        shown = head or newest
+        assert shown.turn is not None
+        end = shown.turn.end
+        return ChatRecord(
+            id=chat_id_of(response_key(entry.first_response_id) or b""),
+            created_at=entry.created_at,
+            updated_at=updated_at_of(entry, newest),
+            head=shown.response_id,
+            turns=shown.seq + 1,
+            branches=len({record.thread for record in records}),
+            model=(end.model if end else None) or shown.turn.header.model,
+            status=self._status(newest),
+            title=self._opening(tree, newest) if entry.title is None else entry.title,
+            conversation=conversation,
+            expires_at=self._turns.expiry.expires_at(entry.tenant, newest.timestamp),
+            is_pinned=entry.is_pinned,
+            metadata=entry.metadata,
+            usage=msgspec.structs.replace(entry.usage, reasoning_tokens=0),
+            cost=entry.cost,
+        )
+
+    def _status(self, newest: TurnRecord) -> ChatStatus:
+        if newest.turn is not None and newest.turn.end is None:
+            return "running"
+        return "waiting" if newest.response_id in self._turns.waiting else "idle"
+
+    async def _conversation_of(
+        self, tree: int, entry: ChatEntry
+    ) -> tuple[str | None, TurnRecord | None]:
+        """The chat's conversation and its head, where that is still in this chat."""
+        if entry.conversation is not None:
+            found = await self._conversations.get(entry.tenant, entry.conversation)
+            head = (found.active_response_id or found.head) if found else None
+            record = self._turns.records.get(head or "")
+            if record is not None and record.tree == tree:
+                return entry.conversation, record
+        return None, None
+
+    def _opening(self, tree: int, newest: TurnRecord) -> str | None:
+        for thread in (tree, newest.thread):
+            turns = [
+                turn
+                for name in self._turns.threads.get(thread, ())
+                if (turn := self._turns.records[name].turn) is not None
+            ]
+            if turns:
+                return opening_of(turns[0].input[:TITLE_ITEMS])
+        return None
+
+
+def updated_at_of(entry: ChatEntry, newest: TurnRecord) -> float:
+    """When a chat was last written to, here or where it was imported from."""
+    if entry.imported_at is not None and newest.timestamp <= entry.imported_at:
+        return entry.updated_before
+    return newest.timestamp

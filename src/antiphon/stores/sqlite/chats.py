@@ -1,0 +1,146 @@
+"""Chats in SQLite: list, retrieve, update and erase them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from antiphon.core.ids import conversation_key
+from antiphon.core.retention import Expiry
+from antiphon.stores.sqlite.chat_reader import (
+    conversation_of,
+    find_chat,
+    read_chat,
+    read_chats,
+    read_chats_of,
+    read_running_turns,
+)
+from antiphon.stores.sqlite.database import SqliteDatabase
+from antiphon.stores.sqlite.deletion import (
+    add_text,
+    delete_conversation,
+    delete_texts,
+    delete_unused_blobs,
+    descendant_ranges,
+    tombstone,
+)
+from antiphon.stores.sqlite.reader import PageRequest
+from antiphon.stores.sqlite.rows import row_id_of
+from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
+from antiphon.stores.sqlite.write_transaction import WriteTransaction
+from antiphon.turn.chat_protocols import ALL_CHATS, ChatFilter, ChatRecord, ChatUpdate
+
+_encode = msgspec.json.Encoder().encode
+
+
+class SqliteChatStore:
+    """A ``ChatStore`` in the file of a SQLite store."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def list_chats(
+        self,
+        tenant: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        newest_first: bool = True,
+        chat_filter: ChatFilter = ALL_CHATS,
+    ) -> list[ChatRecord]:
+        read = partial(
+            read_chats,
+            tenant=tenant,
+            page=PageRequest(limit, after, newest_first),
+            chat_filter=chat_filter,
+            expiry=self._database.expiry,
+        )
+        return await self._database.read_recovered(read)
+
+    async def get(self, tenant: str, chat_id: str) -> ChatRecord | None:
+        read = partial(read_chat, tenant=tenant, name=chat_id, expiry=self._database.expiry)
+        return await self._database.read_recovered(read)
+
+    async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
+        read = partial(
+            read_chats_of,
+            tenant=tenant,
+            response_ids=tuple(response_ids),
+            expiry=self._database.expiry,
+        )
+        return await self._database.read_recovered(read)
+
+    async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord | None:
+        await self._database.submit(update_chat, tenant, chat_id, update, self._database.expiry)
+        return await self.get(tenant, chat_id)
+
+    async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
+        read = partial(
+            read_running_turns, tenant=tenant, name=chat_id, expiry=self._database.expiry
+        )
+        return await self._database.read_pooled(read)
+
+    async def delete(self, tenant: str, chat_id: str) -> bool:
+        erased: bool = await self._database.submit(
+            erase_chat, tenant, chat_id, self._database.expiry
+        )
+        return erased
+
+
+def update_chat(
+    transaction: WriteTransaction, tenant: str, chat_id: str, update: ChatUpdate, expiry: Expiry
+) -> None:
+    """Change a chat's own fields."""
+    transaction.flush()
+    found = find_chat(transaction.connection, tenant, chat_id, expiry)
+    if found is not None:
+        set_chat_fields(transaction, found[1], update)
+
+
+def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate) -> None:
+    """Change the own fields of the chat of a tree, which has been flushed."""
+    connection = transaction.connection
+    ((title, metadata),) = connection.execute(CHAT_SQL["texts"], (tree,)).fetchall()
+    if update.title is not msgspec.UNSET:
+        text = _replace_text(transaction, title, update.title and update.title.encode())
+        connection.execute(CHAT_SQL["set_title"], (text, 0, tree))
+    if update.metadata is not msgspec.UNSET:
+        body = _encode(update.metadata) if update.metadata else None
+        text = _replace_text(transaction, metadata, body)
+        connection.execute(CHAT_SQL["set_metadata"], (text, tree))
+    if update.is_pinned is not msgspec.UNSET:
+        connection.execute(CHAT_SQL["set_pinned"], (update.is_pinned, tree))
+
+
+def _replace_text(
+    transaction: WriteTransaction, old: int | None, body: bytes | str | None
+) -> int | None:
+    """The id of a new text, None: there is none. The old one is erased."""
+    if old is not None:
+        delete_texts(transaction.connection, [old], transaction.erased)
+        transaction.has_erased = True
+    return add_text(transaction.connection, body) if isinstance(body, bytes) else None
+
+
+def erase_chat(transaction: WriteTransaction, tenant: str, chat_id: str, expiry: Expiry) -> bool:
+    """Erase all turns of a chat, and its conversation."""
+    transaction.flush()
+    connection, erased = transaction.connection, transaction.erased
+    found = find_chat(connection, tenant, chat_id, expiry)
+    if found is None:
+        return False
+    tree = found[1]
+    conversation, _ = conversation_of(connection, tenant, tree, expiry)
+    uses: set[bytes] = set()
+    for (thread,) in connection.execute(CHAT_SQL["roots"], {"tree": tree}).fetchall():
+        for row_range in descendant_ranges(connection, row_id_of(thread, 0)):
+            uses |= tombstone(connection, row_range, erased)
+    delete_unused_blobs(connection, uses, erased)
+    if conversation is not None:
+        delete_conversation(connection, conversation_key(conversation) or b"", erased)
+    connection.execute(TURN_SQL["bump_epoch"], (tree,))
+    transaction.settle_chats()
+    transaction.has_erased = True
+    return True

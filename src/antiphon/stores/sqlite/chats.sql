@@ -1,0 +1,173 @@
+-- name: add
+INSERT INTO chats (
+    tree, key, tenant, created_at, updated_at, newest, branches, conversation,
+    input_tokens, cached_tokens, output_tokens, cost
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: move
+-- The newest turn is the one with the greatest timestamp and row id.
+UPDATE chats SET updated_at = ?, newest = ? WHERE tree = ? AND (updated_at, newest) < (?, ?)
+
+-- name: add_usage
+UPDATE chats SET
+    input_tokens = input_tokens + ?,
+    cached_tokens = cached_tokens + ?,
+    output_tokens = output_tokens + ?,
+    cost = CASE WHEN ? IS NULL THEN cost ELSE coalesce(cost, 0) + ? END
+WHERE tree = ?
+
+-- name: move_and_add_usage
+-- Both at once. The newest turn hardly ever is not the one that began last.
+UPDATE chats SET
+    newest = CASE WHEN (updated_at, newest) < (?, ?) THEN ? ELSE newest END,
+    updated_at = max(updated_at, ?),
+    input_tokens = input_tokens + ?,
+    cached_tokens = cached_tokens + ?,
+    output_tokens = output_tokens + ?,
+    cost = CASE WHEN ? IS NULL THEN cost ELSE coalesce(cost, 0) + ? END
+WHERE tree = ?
+
+-- name: add_branches
+UPDATE chats SET branches = branches + ? WHERE tree = ?
+
+-- name: has_turns
+SELECT 1 FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 LIMIT 1
+
+-- name: state
+-- What there is to settle after an erasure: kind is 0 while its newest turn is there.
+SELECT c.title, c.metadata, c.is_title_generated, l.kind, c.key, c.tenant
+FROM chats AS c LEFT JOIN log AS l ON l.row_id = c.newest WHERE c.tree = ?
+
+-- name: newest_of
+-- The newest turn of a tree: of each thread the last turn that is not erased may be it.
+SELECT r.created_at, r.row_id
+FROM (
+    SELECT :tree AS id
+    UNION ALL
+    SELECT id FROM threads WHERE tree = :tree AND id <> tree
+) AS t
+JOIN responses AS r ON r.id = substr((
+    SELECT log.key FROM log
+    WHERE log.row_id BETWEEN t.id << 34 AND t.id << 34 | 17179869183 AND log.kind = 0
+    ORDER BY log.row_id DESC LIMIT 1
+), 1, 16)
+ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
+
+-- name: set_newest
+-- An imported turn's timestamp is later than what it says of itself.
+UPDATE chats SET updated_at = min(updated_at, ?), newest = ? WHERE tree = ?
+
+-- name: times
+SELECT created_at, updated_at FROM chats WHERE tree = ?
+
+-- name: set_imported
+UPDATE chats SET created_at = ?, updated_at = ?, imported_at = ? WHERE tree = ?
+
+-- name: key
+SELECT key FROM chats WHERE tree = ?
+
+-- name: drop_title
+UPDATE chats SET title = NULL, is_title_generated = 0 WHERE tree = ?
+
+-- name: delete
+DELETE FROM chats WHERE tree = ?
+
+-- name: set_title
+UPDATE chats SET title = ?, is_title_generated = ? WHERE tree = ?
+
+-- name: set_pinned
+UPDATE chats SET is_pinned = ? WHERE tree = ?
+
+-- name: set_metadata
+UPDATE chats SET metadata = ? WHERE tree = ?
+
+-- name: texts
+SELECT title, metadata FROM chats WHERE tree = ?
+
+-- name: tree_of_chat
+-- And the timestamp that its expiry counts from.
+SELECT tree, updated_at, max(updated_at, coalesce(imported_at, updated_at))
+FROM chats WHERE key = ? AND tenant = ?
+
+-- name: tree_of_response
+SELECT c.tree, c.updated_at, max(c.updated_at, coalesce(c.imported_at, c.updated_at))
+FROM responses AS r
+JOIN threads AS t ON t.id = r.row_id >> 34
+JOIN chats AS c ON c.tree = t.tree
+WHERE r.id = ? AND r.tenant = ?
+
+-- name: backwards
+SELECT tree FROM chats
+WHERE tenant = ? AND (updated_at, tree) < (?, ?) ORDER BY updated_at DESC, tree DESC
+
+-- name: forwards
+SELECT tree FROM chats
+WHERE tenant = ? AND (updated_at, tree) > (?, ?) ORDER BY updated_at, tree
+
+-- name: pinned_trees
+SELECT tree, updated_at FROM chats WHERE tenant = ? AND is_pinned
+
+-- name: running_trees
+-- The chats of a tenant whose newest turn has no end, in the order of running turns.
+SELECT c.tree, c.updated_at
+FROM running AS u
+CROSS JOIN threads AS t ON t.id = u.row_id >> 34
+CROSS JOIN chats AS c ON c.tree = t.tree AND c.newest = u.row_id
+WHERE c.tenant = ?
+
+-- name: waiting_trees
+SELECT c.tree, c.updated_at
+FROM waiting AS w
+CROSS JOIN threads AS t ON t.id = w.row_id >> 34
+CROSS JOIN chats AS c ON c.tree = t.tree AND c.newest = w.row_id
+WHERE c.tenant = ?
+
+-- name: chat
+SELECT
+    c.key, c.created_at, c.updated_at, c.newest, c.branches, c.conversation, c.is_pinned,
+    title.body, metadata.body, c.input_tokens, c.cached_tokens, c.output_tokens, c.cost,
+    u.owner, w.row_id,
+    max(c.updated_at, coalesce(c.imported_at, c.updated_at))
+FROM chats AS c
+LEFT JOIN texts AS title ON title.id = c.title
+LEFT JOIN texts AS metadata ON metadata.id = c.metadata
+LEFT JOIN running AS u ON u.row_id = c.newest
+LEFT JOIN waiting AS w ON w.row_id = c.newest
+WHERE c.tree = ?
+
+-- name: first_items
+SELECT texts.body FROM log JOIN texts ON texts.id = log.text
+WHERE log.row_id BETWEEN ? AND ? AND log.kind = 1 ORDER BY log.row_id LIMIT ?
+
+-- name: first_turn
+-- The first turn between two row ids that is not erased.
+SELECT row_id FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 ORDER BY row_id LIMIT 1
+
+-- name: conversation
+SELECT conversation FROM chats WHERE tree = ?
+
+-- name: roots
+-- The threads that a tree began with: its first, and those that begin beside it.
+SELECT id FROM threads WHERE id = :tree
+UNION ALL
+SELECT id FROM threads WHERE tree = :tree AND id <> tree AND parent IS NULL
+
+-- name: running_in_tree
+-- The response ids of running turns of a tree.
+SELECT substr(log.key, 1, 16)
+FROM running AS u
+CROSS JOIN threads AS t ON t.id = u.row_id >> 34
+CROSS JOIN log ON log.row_id = u.row_id
+WHERE t.tree = ? AND log.kind = 0
+
+-- name: add_waiting
+INSERT OR IGNORE INTO waiting (row_id) VALUES (?)
+
+-- name: has_waiting
+SELECT 1 FROM waiting LIMIT 1
+
+-- name: remove_waiting
+DELETE FROM waiting WHERE row_id = ?
+
+-- name: remove_waiting_in
+DELETE FROM waiting WHERE row_id BETWEEN ? AND ?

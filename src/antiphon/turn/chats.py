@@ -1,0 +1,135 @@
+"""Chat service: lists, searches, updates and erases chats for every interface."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from antiphon.core.ids import to_response_id
+from antiphon.errors import InvalidRequestError, NotFoundError
+from antiphon.turn.chat_protocols import ALL_CHATS, ChatFilter, ChatRecord, ChatUpdate
+from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import SearchHit, Stores, unknown_cursor
+
+#: How many turns one search looks at to fill a page of chats.
+_SEARCH_PAGE: Final = 100
+_MAX_SEARCH_PAGES: Final = 10
+
+
+class ChatMatch(msgspec.Struct, frozen=True):
+    """A chat that a search found, and the best of its turns."""
+
+    chat: ChatRecord
+    hit: SearchHit
+
+
+class ChatService:
+    """Every method takes the tenant; what belongs to another does not exist."""
+
+    def __init__(self, service: TurnService, stores: Stores) -> None:
+        self._service = service
+        self._store = stores.chats
+        self._index = stores.search
+
+    async def list_chats(
+        self,
+        tenant: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        newest_first: bool = True,
+        chat_filter: ChatFilter = ALL_CHATS,
+    ) -> list[ChatRecord]:
+        """Chats, the one with the newest turn first. Raises ``InvalidRequestError``."""
+        return await self._store.list_chats(
+            tenant, limit, after=after, newest_first=newest_first, chat_filter=chat_filter
+        )
+
+    async def search(
+        self,
+        tenant: str,
+        query: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        chat_filter: ChatFilter = ALL_CHATS,
+    ) -> list[ChatMatch]:
+        """Chats in which something was said, each once, the best first.
+
+        ``after``: from the one behind that chat on. Raises ``InvalidRequestError``.
+        """
+        last = await self._store.get(tenant, after) if after is not None else None
+        if after is not None and last is None:
+            raise unknown_cursor(after)
+        seen: set[str] = set()
+        found: list[ChatMatch] = []
+        is_behind = last is None
+        last_hit: str | None = None
+        for _ in range(_MAX_SEARCH_PAGES):
+            hits = await self._index.search(tenant, query, _SEARCH_PAGE, after=last_hit)
+            chats = await self._store.find(tenant, [hit.response_id for hit in hits])
+            for hit, chat in zip(hits, chats, strict=True):
+                if chat is None or chat.id in seen:
+                    continue
+                seen.add(chat.id)
+                if is_behind and chat_filter.matches(chat):
+                    found.append(ChatMatch(chat, hit))
+                is_behind = is_behind or (last is not None and chat.id == last.id)
+            if len(found) >= limit or len(hits) < _SEARCH_PAGE:
+                break
+            last_hit = hits[-1].response_id
+        if not is_behind and after is not None:
+            raise unknown_cursor(after)
+        return found[:limit]
+
+    async def count_unsearched(self, tenant: str) -> int:
+        """How many ended turns a search does not find yet."""
+        return await self._index.count_unsearched(tenant)
+
+    async def get(self, tenant: str, chat_id: str) -> ChatRecord:
+        """A chat, by its own id, that of one of its responses or of its conversation.
+
+        Raises ``NotFoundError``.
+        """
+        return _require_chat(await self._store.get(tenant, to_response_id(chat_id)), chat_id)
+
+    async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord:
+        """Change its title, its metadata or whether it is pinned. Raises ``NotFoundError``,
+        ``InvalidRequestError`` where nothing would change.
+        """
+        if update == ChatUpdate():
+            raise InvalidRequestError(
+                "Give a title, pinned or metadata.", code="missing_required_parameter"
+            )
+        changed = await self._store.update(tenant, to_response_id(chat_id), update)
+        return _require_chat(changed, chat_id)
+
+    async def delete(self, tenant: str, chat_id: str) -> str:
+        """Erase a chat with all its turns and its conversation; its id.
+
+        Turns that run in it are stopped first. Raises ``NotFoundError``.
+        """
+        chat = await self.get(tenant, chat_id)
+        while True:
+            names = await self._store.running_turns(tenant, chat.id)
+            running = [turn for name in names if (turn := self._service.registry.get(name))]
+            if not running:
+                break
+            for turn in running:
+                # One that waited for this may have begun by then.
+                await turn.cancel()
+        if not await self._store.delete(tenant, chat.id):
+            raise chat_not_found(chat_id)
+        return chat.id
+
+
+def chat_not_found(chat_id: str) -> NotFoundError:
+    """The error for an id that is nobody's, somebody else's, or no id at all."""
+    return NotFoundError(f"No chat found with id '{chat_id}'.", code="chat_not_found")
+
+
+def _require_chat(chat: ChatRecord | None, chat_id: str) -> ChatRecord:
+    if chat is None:
+        raise chat_not_found(chat_id)
+    return chat
