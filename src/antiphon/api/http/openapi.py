@@ -60,6 +60,11 @@ _COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 431, 500, 503})
 _BODY_STATUSES: Final = frozenset({408, 409, 413, 415, 424, 502, 504})
 
 
+#: What a file is, by its media type.
+_BINARY: Final[Schema] = {"type": "string", "format": "binary"}
+_FILE_SCHEMAS: Final[dict[str, Schema]] = {"application/json": {"type": ["array", "object"]}}
+
+
 class Parameter(msgspec.Struct, frozen=True):
     """A query parameter; ``style`` as in OpenAPI."""
 
@@ -171,7 +176,9 @@ def _operation(endpoint: Operation) -> Schema:
             "content": {"application/json": {"schema": schema}},
         }
     if endpoint.takes_file:
-        content: Schema = {media: {"schema": {}} for media in endpoint.takes_file}
+        content: Schema = {
+            media: {"schema": _FILE_SCHEMAS.get(media, _BINARY)} for media in endpoint.takes_file
+        }
         operation["requestBody"] = {"required": True, "content": content}
     if endpoint.public:
         operation["security"] = [{}]
@@ -271,28 +278,8 @@ def _response_schemas() -> Schema:
             "created_at": _INTEGER,
             "excerpt": _STRING,
         },
-        "Import": {
-            "id": _STRING,
-            "object": _STRING,
-            "status": {"enum": ["running", "completed", "failed"]},
-            "source": {},
-            "created_at": _INTEGER,
-            "completed_at": {},
-            "progress": {"type": "number"},
-            "chats": {"type": "object"},
-            "report": {"type": "array"},
-            "skipped_files": {"type": "array"},
-            "error": {},
-        },
         "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
         "ChatList": {**listed, "data": _array("Chat")},
-        "Share": {
-            "id": _STRING,
-            "object": _STRING,
-            "response_id": _STRING,
-            "created_at": _INTEGER,
-            "expires_at": {},
-        },
         "Deleted": {"id": _STRING, "object": _STRING, "deleted": {"const": True}},
         "Compaction": {
             "id": _STRING,
@@ -322,10 +309,37 @@ def _response_schemas() -> Schema:
         "ResponseList": {**listed, "data": _array("Response")},
         "ItemList": {**listed, "data": _array("Item")},
         "ConversationList": {**listed, "data": _array("Conversation", "Hit")},
-        "ShareList": {**listed, "data": _array("Share")},
         "Message": {},
     }
+    answers |= _transfer_schemas(listed)
     return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error_schema()}
+
+
+def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
+    """The responses of imports and shared links."""
+    return {
+        "Import": {
+            "id": _STRING,
+            "object": _STRING,
+            "status": {"enum": ["running", "completed", "failed"]},
+            "source": {},
+            "created_at": _INTEGER,
+            "completed_at": {},
+            "progress": {"type": "number"},
+            "chats": {"type": "object"},
+            "report": {"type": "array"},
+            "skipped_files": {"type": "array"},
+            "error": {},
+        },
+        "Share": {
+            "id": _STRING,
+            "object": _STRING,
+            "response_id": _STRING,
+            "created_at": _INTEGER,
+            "expires_at": {},
+        },
+        "ShareList": {**listed, "data": _array("Share")},
+    }
 
 
 def _array(*names: str) -> Schema:
@@ -382,12 +396,12 @@ def _render_endpoint(
     rows = [(one["name"], one["in"], one.get("description", "")) for one in operation["parameters"]]
     body = operation.get("requestBody")
     if body is not None:
-        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        schema = document["components"]["schemas"][name]
+        name = body["content"]["application/json"]["schema"].get("$ref", "").rpartition("/")[2]
+        schema = document["components"]["schemas"].get(name, {})
         required = schema.get("required", ())
         rows += [
             (field, "body", "required" if field in required else "")
-            for field in schema["properties"]
+            for field in schema.get("properties", ())
         ]
     table = "".join(
         f"<tr><td><code>{escape(name)}</code><td>{where}<td>{escape(about)}"

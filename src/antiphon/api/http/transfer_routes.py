@@ -13,7 +13,7 @@ TRANSFER_ROUTES: Final = (
         "/v1/import",
         "Import the chats of an export file, which is the body, in the background.",
         "Import",
-        takes_file=("application/json", "application/x-ndjson", "application/zip"),
+        takes_file=("application/json", "application/octet-stream"),
         success_status=202,
         handler=lambda to: to.imports.create,
     ),
