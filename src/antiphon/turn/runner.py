@@ -22,6 +22,7 @@ from antiphon.core.events import Created, Ended, Event
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
+    Item,
     encode_item,
     replaces_turns,
 )
@@ -36,6 +37,7 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.turn.context_builder import ModelContext
+from antiphon.turn.exchanges import render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.planning import TurnPlan
@@ -71,6 +73,8 @@ class TurnRunner:
         self._other_tokens = 0
         #: What the last call showed, this turn included, where that may not be all there is.
         self._context_turns: Sequence[RenderedTurn] | None = None
+        #: The turn's exchanges, where it was shown without some of them.
+        self._exchanges: Sequence[RenderedTurn] = ()
 
     async def run(self) -> None:
         try:
@@ -97,7 +101,10 @@ class TurnRunner:
         try:
             if self._running_turn.is_stopping:
                 raise asyncio.CancelledError
-            await self._run_rounds_with_timeout()
+            if self._plan.request.timeout is None:
+                await self._run_rounds()
+            else:
+                await self._run_rounds_with_timeout(self._plan.request.timeout)
         except asyncio.CancelledError:
             # stop() is the only one who cancels, and once.
             error, stopped = self._running_turn.stop_error, True
@@ -122,6 +129,7 @@ class TurnRunner:
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.base.head,
+                sibling=plan.sibling,
                 sources=plan.sources,
                 is_awaited=(request.stream and request.emit_created) or request.background,
                 blobs=plan.blobs,
@@ -131,11 +139,7 @@ class TurnRunner:
         )
         self._begin_write.add_done_callback(self._running_turn.on_request_stored)
 
-    async def _run_rounds_with_timeout(self) -> None:
-        seconds = self._plan.request.timeout
-        if seconds is None:
-            await self._run_rounds()
-            return
+    async def _run_rounds_with_timeout(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._run_rounds()
@@ -148,7 +152,7 @@ class TurnRunner:
         """Ask the model, run the tools it calls, and ask again until it has answered."""
         plan, machine = self._plan, self._accumulator
         header, view = plan.header, plan.context
-        is_compacted = await self._compact_history()
+        is_compacted = plan.compaction is not None and await self._compact_history()
         for listing in plan.tool_listings:
             self._running_turn.emit(machine.add_item(listing))
         if plan.request.approved_calls:
@@ -246,14 +250,18 @@ class TurnRunner:
 
     async def _next_context(self) -> ModelContext:
         """What the next call shows: the turn has grown since the last one."""
-        output = [item for item in self._accumulator.output if not replaces_turns(item)]
-        turn = render_turn((*self._plan.initial_response.input, *output))
+        turn = render_turn(self._items_so_far())
         await self._refresh()
         while True:
             history = self._plan.base.history
             view = await self._plan.context_builder.build((*history.turns, turn), history.tokens)
             if not await self._refresh():
                 return view
+
+    def _items_so_far(self) -> Sequence[Item]:
+        """What of this turn its model is shown."""
+        output = [item for item in self._accumulator.output if not replaces_turns(item)]
+        return (*self._plan.initial_response.input, *output)
 
     async def _refresh(self) -> bool:
         """Read the history again where something was erased from it; whether it was.
@@ -296,6 +304,9 @@ class TurnRunner:
             except ContextLengthExceededError as overflow:
                 if header.options.truncation != "auto" or not self._accumulator.is_round_empty:
                     raise
+                if turns_besides(segments[-1:], self._exchanges):
+                    self._exchanges = render_exchanges(self._items_so_far())
+                    segments = [*segments[:-1], *self._exchanges]
                 shorter = trim_by_ratio(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
@@ -303,7 +314,10 @@ class TurnRunner:
                     context = await self._next_context()
                     shorter = list(context.turns)
                 self._context_turns = segments = shorter
-                self._other_tokens = self._plan.context_builder.other_tokens(segments)
+                earlier = turns_besides(segments, self._exchanges)
+                self._other_tokens = self._plan.context_builder.other_tokens(
+                    [*earlier, segments[-1]]
+                )
 
     async def _consume_stream(self, turns: Sequence[RenderedTurn], header: Header) -> None:
         plan, machine = self._plan, self._accumulator
@@ -341,8 +355,6 @@ class TurnRunner:
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
-        if machine.answering_model is not None:
-            end = msgspec.structs.replace(end, model=machine.answering_model)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)
@@ -423,17 +435,24 @@ class TurnRunner:
         return begun.exception() if begun and begun.done() and not begun.cancelled() else None
 
     def _build_end(self, error: AntiphonError | None, *, stopped: bool) -> End:
-        now, usage = time.time(), self._accumulator.usage
+        now, usage, model = time.time(), self._accumulator.usage, self._accumulator.answering_model
         if error is not None:
-            return End("failed", now, usage, TurnError(error.code, error.message))
+            failure = TurnError(error.code, error.message)
+            return End("failed", now, usage, failure, model=model)
         if stopped:
-            return End("cancelled", now, usage)
+            return End("cancelled", now, usage, model=model)
         verdict = self._accumulator.outcome()
-        return End(verdict.status, now, usage, reason=verdict.reason, tokens=self._turn_tokens())
+        tokens = self._turn_tokens()
+        return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
 
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
-        """How many earlier turns a call showed, None: all there were."""
-        shown = count_turns(turns[:-1])
+        """How many earlier turns a call showed, None: all there were; below 0: none, and so many
+        exchanges of the turn itself were left out.
+        """
+        if left_out := turns_besides(self._exchanges, turns):
+            return -len(left_out)
+        earlier = turns_besides(turns, self._exchanges) if self._exchanges else turns[:-1]
+        shown = count_turns(earlier)
         return shown if shown < count_turns(self._plan.base.history.turns) else None
 
     def _turn_tokens(self) -> int | None:

@@ -16,6 +16,7 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
@@ -97,6 +98,7 @@ def _create_endpoints(
     assert stores is not None, "every store has them"
     # Shared: a key that was used on one path is used on every other.
     idempotency_keys = IdempotencyKeys(stores.idempotency)
+    chats = ChatService(service, stores)
     conversations = ConversationService(service, stores.conversations, stores.search)
     import_jobs = ImportJobs(stores.chat_transfer)
     service.on_close.append(import_jobs.close)
@@ -110,7 +112,8 @@ def _create_endpoints(
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         imports=ImportEndpoints(import_jobs),
-        chats=ChatEndpoints(ChatService(service, stores)),
+        chats=ChatEndpoints(chats),
+        chains=ChainEndpoints(chats),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

@@ -1,0 +1,93 @@
+"""Line printer: writes lines to a terminal, each once; only the unfinished one is rewritten. Pure.
+
+A line that grew is written on from where it ends. Where its words changed (a mark turned out to be
+none, a word moved to the next line) the terminal goes back to the first change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.color import ColorSystem
+
+from antiphon.cli.markdown.styled_line import (
+    Line,
+    Pen,
+    crop,
+    drop_common_text,
+    line_text,
+    line_width,
+    split_common,
+)
+
+#: A terminal shows what is between these at once.
+BEGIN_UPDATE = "\x1b[?2026h"
+END_UPDATE = "\x1b[?2026l"
+_ERASE_LINE_END = "\x1b[K"
+
+
+class LinePrinter:
+    """What to write for lines and for the unfinished one after them.
+
+    ``colors`` None: no colours. ``moves_cursor`` False: nothing is ever rewritten, so the
+    unfinished line is not shown before it is whole.
+    """
+
+    def __init__(
+        self, width: int, colors: ColorSystem | None, *, moves_cursor: bool = True
+    ) -> None:
+        self._width = width
+        self._pen = Pen(colors)
+        self._moves_cursor = moves_cursor
+        #: What is on the terminal's present line.
+        self._shown: Line = ()
+        #: What of the unfinished line is on a line above that one.
+        self._above: Line = ()
+
+    def update(self, lines: Sequence[Line], unfinished: Line = ()) -> str:
+        """Write ``lines``, the first of them over the unfinished line so far."""
+        if not self._moves_cursor:
+            return "".join(f"{self._pen.write(line)}{self._pen.lift()}\n" for line in lines)
+        written, is_rewritten = "", False
+        for line in lines:
+            text, has_moved = self._replace(line)
+            written += f"{text}{self._pen.lift()}\r\n"
+            is_rewritten = is_rewritten or has_moved
+            self._shown, self._above = (), ()
+        text, has_moved = self._replace(crop(unfinished, self._width - 1))
+        written += text
+        if has_moved or is_rewritten:
+            return f"{BEGIN_UPDATE}{written}{END_UPDATE}"
+        return written
+
+    def set_width(self, width: int) -> str:
+        """The terminal has another width: what is shown stays, and is gone on with.
+
+        A terminal may break a line that has become too long, or cut it: it is left to it.
+        """
+        self._width = width
+        if line_width(self._shown) < width:
+            return ""
+        self._above, self._shown = (*self._above, *self._shown), ()
+        return f"{self._pen.lift()}\r\n"
+
+    def clear_unfinished(self) -> str:
+        """Take the unfinished line away, for others to show it."""
+        has_line, self._shown = bool(self._shown), ()
+        return f"{self._pen.lift()}\r{_ERASE_LINE_END}" if has_line else ""
+
+    def _replace(self, line: Line) -> tuple[str, bool]:
+        """Make the present line ``line``; whether something of it was rewritten."""
+        if self._above:
+            line = drop_common_text(line, line_text(self._above))
+        shared, old, new = split_common(self._shown, line)
+        self._shown = line
+        if not old:
+            return self._pen.write(new), False
+        lifted = self._pen.lift()
+        width = line_width(old)
+        if not line_text(old).isascii():
+            # Terminals differ in the width of other characters: from the beginning, then.
+            return f"{lifted}\r{_ERASE_LINE_END}{self._pen.write(line)}", True
+        back = f"\x1b[{width}D" if shared else "\r"
+        return f"{lifted}{back}{_ERASE_LINE_END}{self._pen.write(new)}", True

@@ -1,0 +1,65 @@
+"""A terminal's screen and scrollback for tests, played back by pyte."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pyte
+from wcwidth import wcwidth
+
+from antiphon.cli.markdown.styled_line import Line, line_text
+
+#: More rows than any test writes, so that nothing scrolls away.
+_ROWS = 600
+
+
+class TerminalScreen:
+    """What a terminal shows of what was written to it."""
+
+    def __init__(self, columns: int, rows: int = _ROWS) -> None:
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.Stream(self._screen)
+
+    def write(self, text: str) -> None:
+        # pyte drops what follows a joiner: terminals show nothing for it by itself.
+        kept = (c for c in text if c < " " or wcwidth(c) or unicodedata.combining(c))
+        self._stream.feed("".join(kept))
+
+    def resize(self, columns: int) -> None:
+        self._screen.resize(self._screen.lines, columns)
+
+    @property
+    def rows(self) -> list[str]:
+        """Its rows as text, without what is empty at their ends and after them."""
+        buffer, last = self._screen.buffer, self._screen.cursor.y
+        cells = ([buffer[y][x].data for x in range(self._screen.columns)] for y in range(last + 1))
+        rows = [_visible("".join(row)) for row in cells]
+        while rows and not rows[-1]:
+            rows.pop()
+        return rows
+
+
+def rows_of(lines: list[Line], columns: int) -> list[str]:
+    """The rows that lines take on a terminal of that width."""
+    rows: list[str] = []
+    for line in lines:
+        row, width = "", 0
+        for char in line_text(line):
+            if width + max(wcwidth(char), 0) > columns:
+                rows.append(_visible(row))
+                row, width = "", 0
+            row += char
+            width += max(wcwidth(char), 0)
+        rows.append(_visible(row))
+    while rows and not rows[-1]:
+        rows.pop()
+    return rows
+
+
+def _visible(row: str) -> str:
+    """A row without what takes no column: terminals keep or drop it."""
+    composed = unicodedata.normalize("NFC", row)
+    kept = "".join(char for char in composed if char == " " or wcwidth(char) > 0)
+    return "".join(
+        char for char in unicodedata.normalize("NFD", kept) if wcwidth(char) > 0
+    ).rstrip()
