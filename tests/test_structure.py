@@ -188,7 +188,6 @@ def test_what_is_required_is_what_is_imported() -> None:
         "google": "xai-sdk",
         "grpc": "xai-sdk",
         "mcp_types": "mcp",
-        "multidict": "aiohttp",
         "pydantic_core": "pydantic",
         "referencing": "jsonschema",
         "sse_starlette": "mcp",

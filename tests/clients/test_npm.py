@@ -5,7 +5,6 @@ They are installed once, as ``npm/package-lock.json`` says, into the user's cach
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -13,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import platformdirs
 import pytest
-from filelock import FileLock
 
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, fail, say, think
 from support.http_server import serving
+from support.npm_packages import installed_packages
 
 HERE = Path(__file__).parent / "npm"
-#: Seconds that an installation and a program may take, on a slow day.
-INSTALLING, RUNNING = 300, 120
+#: Seconds that a program may take, on a slow day.
+RUNNING = 120
 
 
 def reply_to(messages: list[dict[str, Any]]) -> ScriptedReply:
@@ -47,35 +45,7 @@ def reply_to(messages: list[dict[str, Any]]) -> ScriptedReply:
 @pytest.fixture(scope="module")
 def installed() -> Path:
     """A folder with the clients in ``node_modules``."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("node is not here")
-    lock = (HERE / "package-lock.json").read_bytes()
-    name = f"npm-{hashlib.sha256(lock).hexdigest()[:16]}"
-    folder = platformdirs.user_cache_path("antiphon-tests", ensure_exists=True) / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            install(npm, folder)
-    return folder
-
-
-def install(npm: str, folder: Path) -> None:
-    half = folder.with_suffix(".half")
-    shutil.rmtree(half, ignore_errors=True)
-    half.mkdir()
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, half)
-    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        done = subprocess.run(
-            command, cwd=half, capture_output=True, text=True, timeout=INSTALLING, check=False
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm could not install: it takes too long")
-    if done.returncode != 0:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
-        pytest.skip(f"npm could not install: {' '.join(errors[:3])}")
-    half.rename(folder)
+    return installed_packages(HERE)
 
 
 class Outcome(msgspec.Struct, frozen=True):

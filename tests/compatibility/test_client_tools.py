@@ -409,7 +409,7 @@ REFUSED: dict[str, tuple[Json, str]] = {
     "tool-type-number": ({"tools": [{"type": 1}]}, "tools[0].type"),
     "tool-custom-nameless": ({"tools": [{"type": "custom"}]}, "tools[0].name"),
     "tool-name-too-long": ({"tools": [{**LOOKUP, "name": "l" * 129}]}, "tools[0].name"),
-    "namespace-twice": ({"tools": [AGENTS, AGENTS]}, "tools[1]"),
+    "namespace-twice": ({"tools": [AGENTS, {**AGENTS, "tools": []}]}, "tools[1]"),
     "choice-word": ({"tools": [LOOKUP], "tool_choice": "maybe"}, "tool_choice"),
     "choice-missing-custom": (
         {"tools": [LOOKUP], "tool_choice": {"type": "custom", "name": "x"}},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from antiphon.core.extra_fields import RESERVED_FIELDS
-from support.scenario import DONE, Scenario, body_of, end, scenario, stream_of, text, whole
+from support.scenario import DONE, LOOKUP, Scenario, body_of, end, scenario, stream_of, text, whole
 
 Json = dict[str, Any]
 
@@ -59,6 +59,17 @@ def test_unknown_fields_reach_a_responses_upstream() -> None:
         for fields in FIELDS.values():
             for sent in _send_both(world, False, fields):
                 assert sent | fields == sent
+
+
+@pytest.mark.parametrize("kind", ["chat_completions", "responses"])
+def test_unknown_fields_go_beside_tools(kind: str) -> None:
+    with scenario(kind) as world:
+        world.upstream_answers(
+            lambda _: HELLO_WHOLE if kind == "chat_completions" else body_of(RESPONSE)
+        )
+        world.respond(stream=False, tools=[LOOKUP], top_k=5).expect("completed", "Hello")
+        (sent,) = world.requests
+        assert (sent["top_k"], len(sent["tools"])) == (5, 1)
 
 
 def test_nulls_and_reserved_fields_are_not_passed_on() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 if sys.version_info >= (3, 14):
@@ -78,8 +78,13 @@ class ContentDecoder:
         """Whether the body may end here; False: it is cut off."""
         return self._decompressor is None or self._decompressor.eof
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The decompressed pieces of ``data``. Raises ``ContentDecodingError``."""
+    def feed(self, data: bytes) -> Iterable[bytes]:
+        """The decompressed pieces of ``data``. Iterating raises ``ContentDecodingError``."""
+        if self._has_started and self._decompressor is None:
+            return (data,)
+        return self._decode(data)
+
+    def _decode(self, data: bytes) -> Iterator[bytes]:
         if not self._is_supported:
             text = f"its Content-Encoding is {self._coding!r}, which is not supported"
             raise ContentDecodingError(text)

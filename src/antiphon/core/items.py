@@ -341,9 +341,10 @@ def message_text(item: Item) -> str:
 
 def has_image(item: Item) -> bool:
     """Whether the model would have to look at a picture."""
-    match item:
-        case Message(content=content) | FunctionCallOutput(output=content):
-            return not isinstance(content, str) and any(
-                isinstance(part, InputImage) for part in content
-            )
-    return False
+    if isinstance(item, Message):
+        content = item.content
+    elif isinstance(item, FunctionCallOutput):
+        content = item.output
+    else:
+        return False
+    return not isinstance(content, str) and any(isinstance(part, InputImage) for part in content)

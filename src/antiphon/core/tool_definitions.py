@@ -82,6 +82,10 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
         clean |= {name: value for name, value in nested.items() if value is not None}
     if kind == "function" and "input_schema" in clean:
         clean.setdefault("parameters", clean["input_schema"])
+    if isinstance(clean.get("strict"), str):
+        clean["strict"] = clean["strict"].strip().lower() == "true"
+    if isinstance(clean.get("parameters"), str):
+        clean["parameters"] = _object_of(clean["parameters"])
     tools = clean.get("tools")
     if kind == "namespace" and isinstance(tools, list):
         clean["tools"] = [normalize_tool(one) if isinstance(one, dict) else one for one in tools]
@@ -89,6 +93,14 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
     if kind == "custom" and isinstance(form, dict) and isinstance(form.get("grammar"), dict):
         clean["format"] = {"type": "grammar", **form["grammar"]}
     return {**clean, "type": kind}
+
+
+def _object_of(text: str) -> Any:
+    """The object in a text; the text itself, where there is none."""
+    try:
+        return msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        return text
 
 
 def offered_tools(given: Iterable[ClientTool]) -> list[FunctionTool]:
@@ -129,6 +141,10 @@ def offered_name(namespace: str | None, name: str) -> str:
     return _digest_name(plain, namespace, name)
 
 
+def _find_no_tool(name: str) -> FunctionTool | None:
+    return None
+
+
 def tool_finder(tools: Iterable[FunctionTool]) -> Callable[[str], FunctionTool | None]:
     """How the tool is found that a model calls by a name; None: a plain function, or no tool.
 
@@ -136,6 +152,8 @@ def tool_finder(tools: Iterable[FunctionTool]) -> Callable[[str], FunctionTool |
     tool can be meant.
     """
     named = {tool.name: tool for tool in tools}
+    if not named:
+        return _find_no_tool
     if all(is_plain_function(tool) for tool in named.values()):
         return lambda name: None
     others: dict[str, FunctionTool | None] = {}

@@ -136,6 +136,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True):
     extra: dict[str, Any] = {}
 
 
+#: The settings of a turn for which none was asked.
+NO_OPTIONS = Options()
+
+
 class IdempotencyReservation(msgspec.Struct, frozen=True):
     """An ``Idempotency-Key`` that a request has reserved, and that request's hash."""
 
@@ -170,7 +174,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     conversation: str | None = None
     on_busy: Literal["refuse", "queue"] = "refuse"
     instructions: str | None = None
-    options: Options = Options()
+    options: Options = NO_OPTIONS
     store: bool = True
     stream: bool = False
     emit_created: bool = True

@@ -52,19 +52,25 @@ class ResolvedHistory(msgspec.Struct, frozen=True):
 
     ``head`` is the stored response that the turn continues; None: the chain is new, or its
     newest turns are unstored. ``stored_head`` is the response that the stored part of
-    ``history`` ends with: the head, or the one that ``unstored_turns`` follow.
+    ``history`` ends with: the head, or the one that ``unstored_turns`` follow. ``is_current``:
+    the store was asked for the head, and nothing was awaited since.
     """
 
     history: History = History()
     head: Head | None = None
     stored_head: Head | None = None
     unstored_turns: RenderedTurns = ()
+    is_current: bool = False
 
     def with_stored_history(self, history: History, stored_head: Head) -> ResolvedHistory:
         """The same with its stored part read again."""
         turns = (*history.turns, *self.unstored_turns)
         tokens = history.tokens + sum(map(tokens_of, self.unstored_turns))
         return ResolvedHistory(History(turns, tokens), self.head, stored_head, self.unstored_turns)
+
+
+#: What a turn continues that begins a conversation.
+NO_HISTORY = ResolvedHistory(is_current=True)
 
 
 class UnstoredHistory:
@@ -112,13 +118,20 @@ class HistoryCache:
 
         Raises ``HistoryChangedError`` where it was erased since it was found.
         """
-        entry = self._entries.get(head.response_id)
-        if entry is not None and entry.epoch == head.epoch:
-            self._entries.move_to_end(head.response_id)
-            return entry.history
+        found = self.find(head)
+        if found is not None:
+            return found
         past = history_of(await self._chain(head))
         self._put(head.response_id, _new_entry(head.epoch, past))
         return past
+
+    def find(self, head: Head) -> History | None:
+        """The same where it is in memory; else None."""
+        entry = self._entries.get(head.response_id)
+        if entry is None or entry.epoch != head.epoch:
+            return None
+        self._entries.move_to_end(head.response_id)
+        return entry.history
 
     async def get_before(self, head: Head) -> History:
         """The same without ``head`` itself, for a turn that runs: nothing is remembered.

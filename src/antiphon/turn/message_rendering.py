@@ -408,13 +408,16 @@ def _assistant_phase(message: Message | None) -> Phase | None:
 
 def _excess_bytes(item: Item) -> int:
     """How much heavier an item's images are in bytes than in tokens."""
-    match item:
-        case Message(content=content) | FunctionCallOutput(output=content):
-            # Of a plain text every character would be looked at.
-            parts = () if isinstance(content, str) else content
-            images = [part.image_url for part in parts if isinstance(part, InputImage)]
-            return sum(map(len, images)) - _IMAGE_WEIGHT * len(images)
-    return 0
+    if isinstance(item, Message):
+        content = item.content
+    elif isinstance(item, FunctionCallOutput):
+        content = item.output
+    else:
+        return 0
+    if isinstance(content, str):
+        return 0
+    images = [part.image_url for part in content if isinstance(part, InputImage)]
+    return sum(map(len, images)) - _IMAGE_WEIGHT * len(images)
 
 
 def _is_system_message(item: Item) -> bool:

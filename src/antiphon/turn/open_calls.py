@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from antiphon.core.foreign_items import function_views
-from antiphon.core.items import ForeignItem, FunctionCall, FunctionCallOutput, Item
+from antiphon.core.items import ForeignItem, FunctionCall, FunctionCallOutput, Item, Message
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import RenderedTurn
 
@@ -17,7 +17,7 @@ _encode = msgspec.json.Encoder().encode
 def pair_tool_outputs(
     history: Sequence[RenderedTurn],
     items: Sequence[Item],
-    approved_calls: Iterable[FunctionCall] = (),
+    approved_calls: Sequence[FunctionCall] = (),
 ) -> Sequence[Item]:
     """The items, without outputs of calls that have one already: some clients send all again.
 
@@ -25,6 +25,11 @@ def pair_tool_outputs(
     need their outputs before the conversation goes on; ``approved_calls`` get theirs in the turn
     itself. Raises ``InvalidRequestError``.
     """
+    if not (approved_calls or (history and history[-1].open_calls)) and all(
+        type(item) is Message for item in items
+    ):
+        # Most turns: nothing waits for an output, and none comes.
+        return items
     open_calls = _OpenCalls(history)
     repeated: set[int] = set()
     for position, (item, view) in enumerate(zip(items, function_views(items), strict=True)):

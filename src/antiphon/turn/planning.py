@@ -131,7 +131,8 @@ class TurnPlanner:
 
         ``HistoryChangedError``: something that it needs was erased meanwhile; plan it again.
         """
-        request = await self._continue_known_history(request)
+        if request.chat_completion and request.store:
+            request = await self._continue_known_history(request)
         resolved = await resolve_references(request, self._reader)
         toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
         try:
@@ -146,9 +147,7 @@ class TurnPlanner:
 
         The request continues that one's turn instead. What differs from it is new.
         """
-        if self._response_index is None or not (request.chat_completion and request.store):
-            return request
-        if request.previous_response_id is not None:
+        if self._response_index is None or request.previous_response_id is not None:
             return request
         history = fingerprint_history(request.tenant, request.input)
         request = msgspec.structs.replace(request, fingerprint=history.digest)
@@ -187,15 +186,16 @@ class TurnPlanner:
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)
-        if base.head is not None:
+        if base.head is not None and request.context_policies:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
         compaction = compaction_policy(request.compact_threshold, model)
         if compaction and not needs_summary(compaction, history, new, model_header, model):
             compaction = None
         context = await builder.build((*history.turns, new), history.tokens)
-        # Summaries, token counts and MCP servers may have taken long.
-        await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
+        if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
+            # Reads, images, summaries, token counts and MCP servers may have taken long.
+            await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
         return TurnPlan(
             request=request,
             # From here to the turn's beginning nothing is awaited: turns begin in the order of
@@ -271,7 +271,7 @@ async def extract_images(items: tuple[Item, ...]) -> ExtractedImages:
     """``extract_blobs``, in a thread where there are images: hashing them takes a while."""
     if any(map(has_image, items)):
         return await asyncio.to_thread(extract_blobs, items)
-    return extract_blobs(items)
+    return items, items, ()
 
 
 def expires_at(retention: RetentionPolicy, tenant: str, created_at: float) -> float | None:

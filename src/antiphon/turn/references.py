@@ -15,7 +15,12 @@ from antiphon.core.items import ApprovedCall, FunctionCall, FunctionCallOutput, 
 from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import InvalidRequestError, NotFoundError, ResponseInProgressError
-from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
+from antiphon.turn.history_cache import (
+    NO_HISTORY,
+    HistoryCache,
+    ResolvedHistory,
+    UnstoredHistory,
+)
 from antiphon.turn.store_protocols import Head
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 
@@ -67,7 +72,7 @@ async def resolve_history(
     Raises ``NotFoundError``, and ``ResponseInProgressError`` while the previous turn runs.
     """
     if request.previous_response_id is None:
-        return ResolvedHistory()
+        return NO_HISTORY
     previous = to_response_id(request.previous_response_id)
     unstored = unstored_history.get(previous) if unstored_history and not request.store else None
     if unstored is not None:
@@ -83,6 +88,9 @@ async def resolve_history(
             f"Response '{previous}' is still running: continue it when it has ended.",
             param="previous_response_id",
         )
+    history = cache.find(head)
+    if history is not None:
+        return ResolvedHistory(history, head, head, is_current=True)
     return ResolvedHistory(await cache.get(head), head, head)
 
 

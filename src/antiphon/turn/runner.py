@@ -97,7 +97,10 @@ class TurnRunner:
         try:
             if self._running_turn.is_stopping:
                 raise asyncio.CancelledError
-            await self._run_rounds_with_timeout()
+            if self._plan.request.timeout is None:
+                await self._run_rounds()
+            else:
+                await self._run_rounds_with_timeout(self._plan.request.timeout)
         except asyncio.CancelledError:
             # stop() is the only one who cancels, and once.
             error, stopped = self._running_turn.stop_error, True
@@ -131,11 +134,7 @@ class TurnRunner:
         )
         self._begin_write.add_done_callback(self._running_turn.on_request_stored)
 
-    async def _run_rounds_with_timeout(self) -> None:
-        seconds = self._plan.request.timeout
-        if seconds is None:
-            await self._run_rounds()
-            return
+    async def _run_rounds_with_timeout(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._run_rounds()
@@ -148,7 +147,7 @@ class TurnRunner:
         """Ask the model, run the tools it calls, and ask again until it has answered."""
         plan, machine = self._plan, self._accumulator
         header, view = plan.header, plan.context
-        is_compacted = await self._compact_history()
+        is_compacted = plan.compaction is not None and await self._compact_history()
         for listing in plan.tool_listings:
             self._running_turn.emit(machine.add_item(listing))
         if plan.request.approved_calls:
@@ -341,8 +340,6 @@ class TurnRunner:
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
-        if machine.answering_model is not None:
-            end = msgspec.structs.replace(end, model=machine.answering_model)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)
@@ -423,13 +420,15 @@ class TurnRunner:
         return begun.exception() if begun and begun.done() and not begun.cancelled() else None
 
     def _build_end(self, error: AntiphonError | None, *, stopped: bool) -> End:
-        now, usage = time.time(), self._accumulator.usage
+        now, usage, model = time.time(), self._accumulator.usage, self._accumulator.answering_model
         if error is not None:
-            return End("failed", now, usage, TurnError(error.code, error.message))
+            failure = TurnError(error.code, error.message)
+            return End("failed", now, usage, failure, model=model)
         if stopped:
-            return End("cancelled", now, usage)
+            return End("cancelled", now, usage, model=model)
         verdict = self._accumulator.outcome()
-        return End(verdict.status, now, usage, reason=verdict.reason, tokens=self._turn_tokens())
+        tokens = self._turn_tokens()
+        return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
 
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
         """How many earlier turns a call showed, None: all there were."""

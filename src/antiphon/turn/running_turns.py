@@ -243,11 +243,26 @@ class TurnRegistry:
         self._observers.append(observer)
 
     def start(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
+        """Run a turn in a task of its own."""
+        self._add(turn)
+        turn.task = asyncio.get_running_loop().create_task(self._run_until_end(turn, work))
+        turn.task.add_done_callback(lambda _: self._fail_unfinished(turn, work))
+
+    async def run(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
+        """Run a turn in the task of the caller, to its end."""
+        self._add(turn)
+        turn.task = task = asyncio.current_task()
+        assert task is not None
+        cancellations = task.cancelling()
+        await self._run_until_end(turn, work)
+        # Whoever stopped the turn meant the turn, which is over.
+        while task.cancelling() > cancellations:
+            task.uncancel()
+
+    def _add(self, turn: RunningTurn) -> None:
         self._turns[turn.response_id] = turn
         for watch in self._observers:
             watch.turn_started(turn)
-        turn.task = asyncio.get_running_loop().create_task(self._run_until_end(turn, work))
-        turn.task.add_done_callback(lambda _: self._fail_unfinished(turn, work))
 
     async def _run_until_end(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait
 from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
 from antiphon.turn.message_rendering import RenderedTurn, build_messages
 from antiphon.turn.open_calls import pair_tool_outputs
-from antiphon.turn.planning import TurnPlanner, expires_at, extract_images
+from antiphon.turn.planning import TurnPlan, TurnPlanner, expires_at, extract_images
 from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
 from antiphon.turn.references import resolve_history, resolve_references
 from antiphon.turn.replay import Replay
@@ -49,6 +49,8 @@ from antiphon.turn.validation import (
     validate_images,
     validate_input,
 )
+
+T = TypeVar("T")
 
 
 class TurnService:
@@ -95,14 +97,49 @@ class TurnService:
         when part of the history is erased meanwhile, or when another process takes the
         conversation of a request that queues.
         """
+
+        async def attempt(
+            request: TurnRequest, conversation: ConversationRecord | None
+        ) -> RunningTurn:
+            return await self._start_accepted(request, tools, unstored_history, conversation)
+
+        return await self._attempt(request, attempt)
+
+    async def run(
+        self, request: TurnRequest, on_start: Callable[[RunningTurn], None]
+    ) -> RunningTurn:
+        """Run an unstored turn to its end in the caller's own task, which saves that of ``start``.
+
+        The turn is the same. ``on_start`` gets it before it begins. What cancels the task stops
+        the turn. Raises what ``start`` raises.
+        """
+
+        async def attempt(request: TurnRequest, _: ConversationRecord | None) -> RunningTurn:
+            turn, runner = self._new_turn(await self._planner.plan(request, None, None, None))
+            on_start(turn)
+            await self.registry.run(turn, runner.run())
+            return turn
+
+        return await self._attempt(request, attempt)
+
+    async def _attempt(
+        self,
+        request: TurnRequest,
+        attempt: Callable[[TurnRequest, ConversationRecord | None], Awaitable[T]],
+    ) -> T:
+        """The result of an attempt with the request's conversation, once one is not rejected."""
         retries = TurnRetries(request)
+        if request.conversation is None:
+            while True:
+                try:
+                    return await attempt(request, None)
+                except HistoryChangedError as error:
+                    retries.raise_if_last(error)
         async with self._conversation_locks.acquire(request) as look:
             while True:
                 conversation, continuing = await look()
                 try:
-                    return await self._start_accepted(
-                        continuing, tools, unstored_history, conversation
-                    )
+                    return await attempt(continuing, conversation)
                 except (ConversationLockedError, HistoryChangedError) as error:
                     retries.raise_if_last(error)
 
@@ -114,26 +151,20 @@ class TurnService:
         conversation: ConversationRecord | None,
     ) -> RunningTurn:
         """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
-        live = await self._start(request, tools, memory, conversation)
+        plan = await self._planner.plan(request, tools, memory, conversation)
+        turn, runner = self._new_turn(plan)
+        self.registry.start(turn, runner.run())
         if conversation is not None:
-            self._conversation_locks.set_active_turn(request.tenant, conversation.id, live)
-        if live.is_stored and (conversation or live.is_continuation):
+            self._conversation_locks.set_active_turn(request.tenant, conversation.id, turn)
+        if turn.is_stored and (conversation or turn.is_continuation):
             # No latency for the reader, who gets no event before that in any case.
-            await wait_until_accepted(live)
-        return live
-
-    async def _start(
-        self,
-        request: TurnRequest,
-        tools: ToolExecutor | None,
-        unstored_history: UnstoredHistory | None,
-        conversation: ConversationRecord | None,
-    ) -> RunningTurn:
-        """Plan a turn and run it as a task of its own."""
-        plan = await self._planner.plan(request, tools, unstored_history, conversation)
-        turn = RunningTurn(plan.initial_response, is_streamed=request.stream, request=request)
-        self.registry.start(turn, TurnRunner(plan, turn, self._store).run())
+            await wait_until_accepted(turn)
         return turn
+
+    def _new_turn(self, plan: TurnPlan) -> tuple[RunningTurn, TurnRunner]:
+        request = plan.request
+        turn = RunningTurn(plan.initial_response, is_streamed=request.stream, request=request)
+        return turn, TurnRunner(plan, turn, self._store)
 
     async def store_turn(
         self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
@@ -143,14 +174,11 @@ class TurnService:
         ``completed`` False: calls that it leaves open will never get their outputs.
         Raises what ``start`` raises, and nothing is stored then.
         """
-        retries = TurnRetries(request)
-        async with self._conversation_locks.acquire(request) as look:
-            while True:
-                conversation, continuing = await look()
-                try:
-                    return await self._store_new_turn(continuing, output, completed, conversation)
-                except (ConversationLockedError, HistoryChangedError) as error:
-                    retries.raise_if_last(error)
+
+        async def attempt(request: TurnRequest, conversation: ConversationRecord | None) -> str:
+            return await self._store_new_turn(request, output, completed, conversation)
+
+        return await self._attempt(request, attempt)
 
     async def create_conversation_with_turn(
         self, request: TurnRequest, conversation: ConversationRecord
@@ -361,6 +389,11 @@ class TurnService:
             for turn in self.registry.all()
             if await self._store.head(tenant, turn.response_id) is not None
         ]
+
+
+def can_run(request: TurnRequest) -> bool:
+    """Whether a turn ends with its request, so that ``TurnService.run`` may run it. Pure."""
+    return not (request.store or request.stream)
 
 
 async def _messages(

@@ -11,7 +11,7 @@ const PAGE = 40;
 const DIALOGS = {
   branches: "./branch_map.js", chat: "./chat_dialog.js", compare: "./compare.js", context: "./context_lens.js",
   help: "./help.js", inbox: "./inbox.js", jump: "./jump.js", key: "./key_dialog.js", model: "./model_dialog.js",
-  palette: "./palette.js", share: "./share.js", transfer: "./transfer.js", turn: "./turn_dialog.js", usage: "./usage.js",
+  palette: "./palette.js", replay: "./replay.js", share: "./share.js", transfer: "./transfer.js", turn: "./turn_dialog.js", usage: "./usage.js",
 };
 
 // ---- the list of chats
@@ -209,7 +209,7 @@ function App() {
   useEffect(() => {
     // A new chat that has just got its address is open already.
     if (route.kind === "new") { if (state.conversation?.chatId) set({ chat: null, conversation: null }); }
-    else if (state.conversation?.chatId !== route.id) loadParts().then(({ openRoute }) => openRoute(route, { mark: state.mark }));
+    else if (route.kind === "turn" || state.conversation?.chatId !== route.id) loadParts().then(({ openRoute }) => openRoute(route, { mark: route.mark }));
   }, [route]);
   const { chat } = useStore("chat");
   useEffect(() => { document.title = chat?.title ? `${chat.title} · antiphon` : "antiphon"; }, [chat]);

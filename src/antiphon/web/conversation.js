@@ -29,8 +29,8 @@ function Head({ chat, conversation }) {
   const title = conversation?.temporary || (!chat && state.temporary) ? "Temporary chat" : chat?.title || (chat ? "Untitled" : "New chat");
   const days = chat?.expires_at ? Math.ceil((chat.expires_at - Date.now() / 1000) / 86400) : null;
   return html`<header class="head">
-    ${iconButton("menu", "Chats", () => set({ sidebar: true }), { class: "icon-button menu-button" })}
-    <h2 class="title" title=${title}>${title}</h2>
+    ${iconButton("menu", "Open the list", () => set({ sidebar: true }), { class: "icon-button menu-button" })}
+    <h1 class="title" title=${title}>${title}</h1>
     ${days !== null && days <= 14 && html`<span class="tag" title="Its turns are erased then, unless somebody goes on">expires in ${days} ${days === 1 ? "day" : "days"}</span>`}
     ${chat?.branches > 1 && html`<button type="button" class="tag" onClick=${() => openDialog("branches", { chat })}>${chat.branches} branches</button>`}
     <span class="head-actions">
@@ -47,7 +47,7 @@ const Welcome = () => html`<div class="welcome">
   <p>${state.temporary ? "This chat is gone when you leave it." : "Every word is on your own disk before you see it."}</p>
 </div>`;
 
-const Missing = ({ error }) => html`<div class="welcome"><h1>${error.status === 404 ? "There is nothing here." : "This could not be opened."}</h1>
+const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 404 ? "There is nothing here." : "This could not be opened."}</h2>
   <p>${error.status === 404 ? "It may have been erased, or it is somebody else's." : error.message}</p></div>`;
 
 // ---- composer
@@ -59,6 +59,7 @@ const touch = matchMedia("(pointer: coarse)");
 function Composer({ conversation, chat }) {
   useStore("model", "temporary", "conversation");
   const area = useRef();
+  const sent = useRef(null); // the pictures that were sent last
   const picker = useRef();
   const name = draftName(conversation);
   const [text, setText] = useState(load(name) ?? "");
@@ -103,9 +104,11 @@ function Composer({ conversation, chat }) {
   };
   const submit = (event) => {
     event?.preventDefault();
-    const words = text.trim();
-    if (!words && !pictures.length) return;
-    // Emptied at once: a second click has nothing to send.
+    // Emptied at once, not when it is drawn next: a second click has nothing to send.
+    const words = area.current.value.trim();
+    if (!words && (!pictures.length || sent.current === pictures)) return;
+    area.current.value = "";
+    sent.current = pictures;
     write("");
     setPictures([]);
     if (running) setQueue([...queue, { words, pictures }]);

@@ -85,7 +85,7 @@ const ICONS = {
   inbox: "M3 13l3-8h12l3 8v6H3zM3 13h5l1.500 3h5l1.500-3h5",
   left: "M15 5l-7 7 7 7",
   menu: "M4 7h16M4 12h16M4 17h16",
-  more: "M5 12v.01M12 12v.01M19 12v.01",
+  more: "M4.500 12h1M11.500 12h1M18.500 12h1M5 11.700v.6M12 11.700v.6M19 11.700v.6",
   new: "M12 5H5v14h14v-7M18 3l3 3-8.500 8.500L9 15l.5-3.500z",
   palette: "M4 6h16M4 12h10M4 18h7",
   pin: "M9 4h6l-1 6 3 3H7l3-3zM12 13v7",
@@ -136,9 +136,10 @@ export function parseRoute(path) {
   return { kind: found[1] === "c" ? "chat" : "turn", id: found[2] };
 }
 
-export function navigate(path, { replace = false } = {}) {
+/** Shows what an address names; `mark` are words to show where they stand. */
+export function navigate(path, { replace = false, mark = null } = {}) {
   if (path !== location.pathname) history[replace ? "replaceState" : "pushState"](null, "", path);
-  set({ route: parseRoute(path), sidebar: false });
+  set({ route: { ...parseRoute(path), mark }, sidebar: false });
 }
 
 addEventListener("popstate", () => set({ route: parseRoute(location.pathname) }));

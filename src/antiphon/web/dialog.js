@@ -9,10 +9,23 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
   useLayoutEffect(() => {
     const before = document.activeElement;
     dialog.current.showModal();
-    return () => before?.isConnected && before.focus?.();
+    return () => {
+      // What is behind a dialog cannot have the focus while that is open.
+      dialog.current?.close();
+      if (before?.isConnected) before.focus?.();
+    };
   }, []);
   useEffect(() => {
-    dialog.current.querySelector("[data-first]")?.focus();
+    // What comes first may be read from the server first.
+    const focusFirst = () => {
+      const first = dialog.current?.querySelector("[data-first]");
+      if (first) first.focus();
+      return Boolean(first);
+    };
+    if (focusFirst()) return undefined;
+    const watcher = new MutationObserver(() => focusFirst() && watcher.disconnect());
+    watcher.observe(dialog.current, { childList: true, subtree: true });
+    return () => watcher.disconnect();
   }, []);
   return html`<dialog class=${wide ? "wide" : ""} ref=${dialog} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); onClose(); }}
     onMouseDown=${(event) => event.target === dialog.current && onClose()}>

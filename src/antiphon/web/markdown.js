@@ -126,11 +126,21 @@ function maths(text, display) {
   return made;
 }
 
+// Depths of the headings that the next one stands below. Texts leave levels out; readers that go
+// from heading to heading need them without gaps.
+let headings = [];
+
+function headingLevel(depth) {
+  while (headings.at(-1) >= depth) headings.pop();
+  headings.push(depth);
+  return Math.min(2 + headings.length, 6);
+}
+
 /** The element of one block; null: it shows nothing. */
 function block(token) {
   switch (token.type) {
     case "space": case "def": return null;
-    case "heading": return inline(token.tokens, element(`h${Math.min(token.depth + 2, 6)}`));
+    case "heading": return inline(token.tokens, element(`h${headingLevel(token.depth)}`));
     case "paragraph": return inline(token.tokens, element("p"));
     case "text": return token.tokens ? inline(token.tokens, element("p")) : element("p", {}, decode(token.text));
     case "code": return codeBlock(token.text, token.lang ?? "");
@@ -183,6 +193,7 @@ function table(token) {
 /** A whole text. */
 export function renderMarkdown(text, into) {
   into.replaceChildren();
+  headings = [];
   return blocks(lex(text), into);
 }
 
@@ -200,6 +211,7 @@ export class MarkdownStream {
     this.settledTo = 0; // how much of the text has its final elements
     this.settled = []; // {raw, nodes}
     this.links = {};
+    this.headings = []; // what those in the end stand below
     this.end = []; // elements of the end
     this.fence = null; // code that has begun
   }
@@ -219,8 +231,10 @@ export class MarkdownStream {
     const tokens = lex(rest, this.links);
     Object.assign(this.links, tokens.links);
     const settling = Math.max(0, this.#lastFence(tokens) ?? tokens.length - 2);
+    headings = [...this.headings];
     tokens.forEach((token, index) => {
       const made = block(token);
+      if (index < settling) this.headings = [...headings];
       if (made) this.into.append(made);
       if (index < settling) {
         this.settled.push({ raw: token.raw, node: made });
@@ -242,7 +256,7 @@ export class MarkdownStream {
 
   #restart() {
     this.into.replaceChildren();
-    Object.assign(this, { settledTo: 0, settled: [], links: {}, end: [], fence: null });
+    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null });
   }
 
   #openFence([whole, indent, marks, info]) {
@@ -254,7 +268,7 @@ export class MarkdownStream {
       at: this.settledTo + whole.length,
       indent: new RegExp(`^ {0,${indent.length}}`),
       closing: new RegExp(`^ {0,3}${marks[0]}{${marks.length},}[ \\t]*$`),
-      lines: [],
+      isEmpty: true,
     };
     if (this.#addCode()) this.update(this.text);
   }
@@ -272,7 +286,8 @@ export class MarkdownStream {
         this.fence = null;
         return true;
       }
-      fence.node.add(line.replace(fence.indent, "") + "\n");
+      fence.node.add((fence.isEmpty ? "" : "\n") + line.replace(fence.indent, ""));
+      fence.isEmpty = false;
     }
     return false;
   }
@@ -293,6 +308,8 @@ export class MarkdownStream {
     const count = Object.keys(tokens.links).length ? 0 : same < 0 ? settled.length : same;
     const kept = new Set(settled.slice(0, count).map(({ node }) => node));
     for (const node of [...this.into.childNodes]) if (!kept.has(node)) node.remove();
+    headings = [];
+    for (const { type, depth } of shown.slice(0, count)) if (type === "heading") headingLevel(depth);
     blocks(shown.slice(count), this.into);
     this.text = text;
   }

@@ -39,7 +39,7 @@ function Input({ turn, busy }) {
   return html`
     ${messages.map((item) => item.role === "user"
       ? html`<section class="question">
-          <h3 class="hidden">You</h3>
+          <h2 class="hidden">You</h2>
           <div class="bubble">
             ${(typeof item.content === "string" ? [{ type: "input_text", text: item.content }] : item.content).map((part) =>
               html`<${InputPart} part=${part} />`)}
@@ -117,7 +117,7 @@ class Output extends Component {
     const results = new Map(items.filter((one) => one.type.endsWith("_output")).map((one) => [one.call_id, one]));
     const shown = items.filter((one) => !(one.type.endsWith("_output") && items.some((call) => call.call_id === one.call_id && call !== one)));
     return html`<section class="answer" aria-busy=${running}>
-      <h3 class="hidden">${response.model ?? "Answer"}</h3>
+      <h2 class="hidden">${response.model ?? "Answer"}</h2>
       ${shown.map((item) => html`<${Item} key=${item.id} item=${item} live=${running ? live : null} result=${results.get(item.call_id)} turn=${turn} isLast=${isLast} />`)}
       ${running && html`<${Waiting} turn=${turn} live=${live} quiet=${shown.length > 0} />`}
       <${Ending} turn=${turn} response=${response} />
@@ -239,9 +239,9 @@ function Call({ item, result, live, turn, isLast }) {
   const open = !output && !current.error && !live && isLast && current.type === "function_call";
   const state = current.error ? "failed" : output ? "" : live ? "running" : open ? "waits for its result" : "";
   return html`<${Fold} tone="tool" title=${html`<code>${current.name}</code>${current.server_label && html`<span class="tag">${current.server_label}</span>`}`} words=${state || firstLine(input)}>
-    <h4>Arguments</h4><pre class="data" tabindex="0">${pretty(input)}</pre>
-    ${output && html`<h4>Result</h4><pre class="data" tabindex="0">${pretty(output)}</pre>`}
-    ${current.error && html`<h4>Error</h4><pre class="data" tabindex="0">${asText(current.error)}</pre>`}
+    <h3>Arguments</h3><pre class="data" tabindex="0">${pretty(input)}</pre>
+    ${output && html`<h3>Result</h3><pre class="data" tabindex="0">${pretty(output)}</pre>`}
+    ${current.error && html`<h3>Error</h3><pre class="data" tabindex="0">${asText(current.error)}</pre>`}
   <//>
   ${open && turn.response.status === "completed" && html`<${ToolOutput} item=${current} turn=${turn} />`}`;
 }

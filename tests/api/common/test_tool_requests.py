@@ -132,7 +132,8 @@ def test_the_field_at_fault_is_named(tool: Any, param: str) -> None:
 
 
 def test_two_tools_of_one_name() -> None:
-    assert refused(F, FILES, F).param == "tools[2]"
+    assert refused(F, FILES, {**F, "description": "Another."}).param == "tools[2]"
+    assert len(decoded(F, FILES, F).options.tools) == 1
     assert refused(F, {**FILES, "server_label": "f"}).param == "tools[1]"
     # A model could not tell these two apart.
     assert refused({**F, "name": "files__read"}, FILES).param == "tools[0].name"

@@ -156,7 +156,7 @@ def test_the_usage_of_a_stream_has_to_be_asked_for(options: Any, wanted: bool) -
     [
         ("messages", [], "messages"),
         ("messages", None, "messages"),
-        ("messages", ["Hi"], "messages[0]"),
+        ("messages", [5], "messages[0]"),
         ("model", 1, "model"),
         ("stream_options", True, "stream_options"),
         ("temperature", 2.5, "temperature"),

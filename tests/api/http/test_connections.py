@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from antiphon.api.http import connections
+from antiphon.api.http import connection_pool, connections
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.models.scripted import ScriptedModel, say, wait
 from support.http_server import TIMEOUT, Answer, ServerProcess, ThreadServer, read_answer, serving
@@ -146,6 +146,42 @@ def test_half_a_message_of_a_websocket_is_not_waited_for(quick: ThreadServer) ->
             client.send(pieces())
 
 
+def test_connections_that_ask_no_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = property(lambda _: 0.05, lambda *_: None)
+    monkeypatch.setattr(connections.HttpProtocol, "timeout_keep_alive", seconds, raising=False)
+    model = ScriptedModel([wait(spoke := asyncio.Event()) + say("Well.")])
+    with serving(model) as server, ExitStack() as stack:
+        busy = stack.enter_context(closing(server.connect()))
+        busy.request("POST", "/v1/responses", BODY)
+        for _ in range(2):
+            idle = [stack.enter_context(closing(server.socket())) for _ in range(3)]
+            for one in idle:
+                one.sendall(GET)
+            for one in idle:
+                assert read_to_end(one).startswith(b"HTTP/1.1 200 ")
+        server.set(spoke)
+        assert read_answer(busy).status == 200
+
+
+@pytest.mark.parametrize("gap", range(1, len(WHOLE), 7))
+def test_a_request_may_come_in_two_packets(server: ThreadServer, gap: int) -> None:
+    with closing(server.socket()) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            connection.sendall(WHOLE[:gap])
+            connection.sendall(WHOLE[gap:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(server: ThreadServer) -> None:
+    head, body = WHOLE.split(b"\r\n\r\n")
+    with closing(server.socket()) as connection:
+        connection.sendall(head + b"\r\nexpect: 100-continue\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 # ---- too large
 
 LINE = b"x-header-%06d: value\r\n"
@@ -233,7 +269,7 @@ def test_requests_may_follow_each_other_at_once(server: ThreadServer) -> None:
 
 
 def test_the_oldest_that_ask_nothing_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "_MIN_AGE", 0.0)
+    monkeypatch.setattr(connection_pool, "_MIN_AGE", 0.0)
     limits = ConnectionLimits(max_connections_without_key=10)
     with serving(limits=limits) as server, ExitStack() as stack:
         idle = [stack.enter_context(closing(server.socket())) for _ in range(40)]
@@ -260,7 +296,7 @@ def test_who_asks_at_once_is_never_the_oldest() -> None:
 def test_a_server_full_of_slow_clients_serves_those_with_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connections, "_MIN_AGE", 0.0)
+    monkeypatch.setattr(connection_pool, "_MIN_AGE", 0.0)
     limits = ConnectionLimits(max_connections=30, max_connections_without_key=20)
     with serving_with_keys(limits=limits) as site, ExitStack() as stack:
         client = site.client()
@@ -306,7 +342,7 @@ def test_half_requests_make_room_for_whole_ones(
     monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """Without keys each of them is somebody's who may ask."""
-    monkeypatch.setattr(connections, "_MIN_AGE", 0.0)
+    monkeypatch.setattr(connection_pool, "_MIN_AGE", 0.0)
     limits = msgspec.structs.replace(ConnectionLimits(), **{limit: 10})
     with serving(limits=limits) as server, ExitStack() as stack:
         for _ in range(30):

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from antiphon.api.common.body import MAX_DEPTH
 from antiphon.api.common.input_items import MAX_ITEMS
-from antiphon.api.http.responses_codec import decode_request
+from antiphon.api.http.chat_completion_requests import decode_any_request as decode_any_chat
+from antiphon.api.http.chat_completion_requests import decode_chat_request
+from antiphon.api.http.responses_codec import decode_any_request, decode_request
 from antiphon.core.items import Message, decode_item, encode_item
 from antiphon.core.turns import FunctionTool, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
@@ -161,7 +163,7 @@ def test_fields_that_exclude_each_other() -> None:
         ("previous_response_id", {}, "previous_response_id"),
         ("conversation", 1, "conversation"),
         ("conversation", {"id": 1}, "conversation.id"),
-        ("instructions", ["Be brief."], "instructions"),
+        ("instructions", {"text": "Be brief."}, "instructions"),
         ("store", "no", "store"),
         ("stream", 2, "stream"),
         ("stream_options", {"include_obfuscation": 2}, "stream_options.include_obfuscation"),
@@ -177,8 +179,7 @@ def test_fields_that_exclude_each_other() -> None:
         ("max_tool_calls", 0, "max_tool_calls"),
         ("frequency_penalty", 3, "frequency_penalty"),
         ("presence_penalty", -3, "presence_penalty"),
-        ("metadata", [], "metadata"),
-        ("metadata", {"a": 1}, "metadata[...]"),
+        ("metadata", ["a"], "metadata"),
         ("metadata", {"k" * 65: "v"}, "metadata"),
         ("metadata", {"k": "v" * 513}, "metadata[...]"),
         ("metadata", {str(place): "" for place in range(17)}, "metadata"),
@@ -187,7 +188,6 @@ def test_fields_that_exclude_each_other() -> None:
         ("text", {"verbosity": "loud"}, "text.verbosity"),
         ("text", {"format": {"type": "xml"}}, "text.format.type"),
         ("text", {"format": {"type": "json_schema", "name": "a"}}, "text.format.schema"),
-        ("text", {"format": {"type": "json_schema", "schema": {}}}, "text.format.name"),
         ("reasoning", {"effort": 3}, "reasoning.effort"),
         ("reasoning", {"effort": "h" * 65}, "reasoning.effort"),
         ("reasoning", {"summary": False}, "reasoning.summary"),
@@ -199,7 +199,7 @@ def test_fields_that_exclude_each_other() -> None:
         ("service_tier", 1, "service_tier"),
         ("prompt_cache_key", "k" * 513, "prompt_cache_key"),
         ("safety_identifier", "s" * 513, "safety_identifier"),
-        ("user", 5, "user"),
+        ("user", {"id": 5}, "user"),
     ],
 )
 def test_the_field_at_fault_is_named(field: str, value: Any, param: str) -> None:
@@ -309,3 +309,53 @@ def test_whatever_fields_a_body_has(body: dict[str, Any]) -> None:
 def test_whatever_bytes_come(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         decode_request(body)
+
+
+#: Fields that most requests have, and no others.
+USUAL: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.none() | st.text(max_size=3),
+    "store": st.none() | st.booleans(),
+    "stream": st.none() | st.booleans(),
+}
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"input": st.text(max_size=5)},
+        optional={
+            **USUAL,
+            "previous_response_id": st.none() | st.sampled_from(["", ID]),
+            "instructions": st.none() | st.text(max_size=3),
+        },
+    )
+)
+def test_the_usual_request_is_taken_as_any_other(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    assert decode_request(raw) == decode_any_request(raw)
+
+
+ROLES = st.sampled_from(["system", "developer", "user", "assistant"])
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {
+            "messages": st.lists(
+                st.fixed_dictionaries({"role": ROLES, "content": st.text(max_size=5)}), min_size=1
+            )
+        },
+        optional={
+            **USUAL,
+            "stream_options": st.none()
+            | st.fixed_dictionaries({"include_usage": st.none() | st.booleans()}),
+        },
+    )
+)
+def test_the_usual_completion_is_taken_as_any_other(body: dict[str, Any]) -> None:
+    raw = json.dumps(body).encode()
+    usual, other = decode_chat_request(raw), decode_any_chat(raw)
+    assert msgspec.structs.replace(usual.turn, store=False, chat_completion=False) == other.turn
+    assert usual.include_usage == other.include_usage
+    assert usual.store == other.store

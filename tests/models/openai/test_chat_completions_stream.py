@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.deltas import Delta, Finish, OutputTextDelta, ToolCallDelta
+from antiphon.models.openai import chat_completions_stream
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 
 KEYS = st.sampled_from(
@@ -100,6 +102,57 @@ def check(deltas: list[Delta], parser: ChatCompletionsParser) -> None:
 
 def _first(calls: list[ToolCallDelta], index: int) -> ToolCallDelta:
     return next(one for one in calls if one.index == index)
+
+
+ARGUMENTS = st.sampled_from(
+    ['{"a', 'b":', ' "x\\\\', '"', "[", "{", "]", "}", "1", "c\\n", "", "null"]
+)
+CALLS = st.fixed_dictionaries(
+    {"index": st.sampled_from([0, 0, 0, 1, "0"])},
+    optional={
+        "id": st.sampled_from(["call_1", "call_2", None]),
+        "type": st.just("function"),
+        "function": st.fixed_dictionaries(
+            {}, optional={"name": st.sampled_from(["f", "g", None]), "arguments": ARGUMENTS}
+        ),
+        "extra_content": st.just({"a": 1}),
+    },
+)
+MESSAGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.just("assistant"),
+        "content": st.sampled_from(["", "Hello", " there", None, 1]),
+        "tool_calls": st.lists(CALLS, max_size=2),
+        "reasoning_content": st.sampled_from([None, "", "hm"]),
+        "refusal": st.sampled_from([None, "no"]),
+    },
+)
+CHOICES = st.fixed_dictionaries(
+    {"delta": MESSAGES},
+    optional={
+        "index": st.sampled_from([0, 0, 1]),
+        "finish_reason": st.sampled_from([None, "stop", "length", "error"]),
+        "logprobs": st.sampled_from([None, {"content": [{"token": "a", "logprob": -1.0}]}]),
+    },
+)
+CHUNKS = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES, max_size=2)},
+    optional={"usage": st.sampled_from([None, {"prompt_tokens": 1, "completion_tokens": 2}])},
+)
+
+
+@given(st.lists(CHUNKS, max_size=12))
+def test_the_fast_path_reads_the_same(chunks: list[Any]) -> None:
+    events = [*map(encoded, chunks), b"[DONE]"]
+    results = []
+    for max_misses in (8, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chat_completions_stream, "_MAX_MISSES", max_misses)
+            parser = ChatCompletionsParser("host/m", ["f", "g"])
+            deltas = [parser.feed([event]) for event in events]
+            results.append(([*deltas, parser.finish()], parser.finish_reason, bool(parser.error)))
+    assert results[0] == results[1]
 
 
 @given(st.data(), st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=4), st.booleans())

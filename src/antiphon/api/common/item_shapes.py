@@ -8,7 +8,7 @@ is taken; anything else is left as it is, for the decoder to refuse by name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,13 @@ _OUTPUT_PARTS = frozenset(
         *("input_file", "file", "input_audio", "input_video", "video_url"),
     }
 )
+#: Parts of a message that are calls, outputs or thoughts, in other APIs.
+FOREIGN_PARTS: Final = frozenset(
+    {"tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning"}
+)
+#: What clients call the types of items besides.
+_TYPE_NAMES: Final = {"Message": "message", "compaction_summary": "compaction"}
+_TEXT_FIELDS: Final = {"text", "content"}
 #: Statuses by what they mean here; of any other an input says nothing.
 _STATUSES = {"completed": "completed", "incomplete": "incomplete", "failed": "incomplete"}
 
@@ -44,6 +51,8 @@ def normalize_item(given: Fields | str) -> Iterator[Fields]:
         named = "id" in clean and "role" not in clean and "content" not in clean
         clean["type"] = "item_reference" if named else "message"
     kind = clean["type"]
+    if isinstance(kind, str):
+        clean["type"] = kind = _TYPE_NAMES.get(kind, kind)
     if not isinstance(kind, str):
         pass
     elif kind == "message":
@@ -55,10 +64,15 @@ def normalize_item(given: Fields | str) -> Iterator[Fields]:
         _normalize_call(clean, _CALL_TYPES[kind])
     elif kind in _OUTPUT_TYPES:
         _normalize_status(clean)
-        clean["output"] = _normalize_output(clean.get("output"))
+        clean["output"] = _normalize_output(clean.get("output", clean.get("content")))
+        clean.setdefault("call_id", clean.get("tool_call_id"))
+        clean = drop_nulls(clean)
     elif kind == "reasoning":
         _normalize_status(clean)
         _normalize_reasoning(clean)
+    elif kind == "mcp_call":
+        if isinstance(clean.get("arguments"), dict | list):
+            clean["arguments"] = _encode(clean["arguments"]).decode()
     elif not kind.startswith("mcp_"):
         # Of what others made nobody here knows what a null means.
         clean = {**given, "type": kind}
@@ -74,9 +88,13 @@ def _normalize_status(clean: Fields) -> None:
 def _normalize_message(clean: Fields, given: Fields) -> Iterator[Fields]:
     role = clean.get("role")
     if isinstance(role, str):
+        role = role.strip().lower()
         clean["role"] = role = ROLE_NAMES.get(role, role)
     if role in _OUTPUT_ROLES:
         yield _output_of(clean)
+        return
+    if has_foreign_parts(clean.get("content")):
+        yield from _split_message(clean)
         return
     calls = list(_calls_of(clean)) if role == "assistant" else []
     if "content" in given or calls or role == "assistant":
@@ -88,6 +106,40 @@ def _normalize_message(clean: Fields, given: Fields) -> Iterator[Fields]:
     if clean.get("content") or not calls:
         yield clean
     yield from calls
+
+
+def has_foreign_parts(content: Any) -> bool:
+    """Whether calls, outputs or thoughts are parts of a content, as other APIs have them."""
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") in FOREIGN_PARTS for part in content
+    )
+
+
+def thoughts_of(part: Fields) -> str:
+    """The text of a part with thoughts."""
+    given = part.get("thinking") or part.get("summary") or part.get("text") or ""
+    texts = given if isinstance(given, list) else [given]
+    return "".join(one.get("text") or "" if isinstance(one, dict) else str(one) for one in texts)
+
+
+def _split_message(message: Fields) -> Iterator[Fields]:
+    """A message with foreign parts as items, in their order."""
+    parts: list[Any] = []
+    for part in (*message["content"], None):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if part is not None and kind not in FOREIGN_PARTS:
+            parts.append(part)
+            continue
+        if parts:
+            yield {**message, "content": _normalize_content(parts, message.get("role"))}
+            parts = []
+        if kind == "tool_use":
+            yield from normalize_item({**part, "type": "function_call", "arguments": part["input"]})
+        elif kind == "tool_result":
+            head = {"type": "function_call_output", "call_id": part.get("tool_use_id")}
+            yield {**head, "output": _normalize_output(part.get("content"))}
+        elif part is not None and (text := thoughts_of(part)):
+            yield {"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}
 
 
 def _output_of(message: Fields) -> Fields:
@@ -127,6 +179,9 @@ def _legacy_call_id(name: Any) -> str:
 
 
 def _normalize_call(clean: Fields, text_field: str) -> None:
+    function = clean.pop("function", None)
+    if isinstance(function, dict):
+        clean |= {name: it for name, it in drop_nulls(function).items() if name not in clean}
     if "call_id" not in clean and isinstance(clean.get("id"), str):
         clean["call_id"] = clean["id"]
     text = clean.get(text_field)
@@ -155,11 +210,14 @@ def _is_output_part(part: Any) -> bool:
 def _normalize_content(content: Any, role: Any) -> Any:
     if content is None:
         return ""
+    if isinstance(content, bool | int | float):
+        return _encode(content).decode()
     if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list):
         return content
-    return [_normalize_part(part, role) for part in content if part is not None]
+    flat = [part for one in content for part in (one if isinstance(one, list) else [one])]
+    return [_normalize_part(part, role) for part in flat if part is not None]
 
 
 def _normalize_part(part: Any, role: Any) -> Any:
@@ -171,9 +229,13 @@ def _normalize_part(part: Any, role: Any) -> Any:
 
 def _normalize_part_fields(clean: Fields, text_type: str) -> Fields:
     kind = clean.get("type", "text" if "text" in clean else None)
-    if kind == "text" or (kind == "input_text" and text_type != kind):
-        return {"type": text_type, "text": clean.get("text", "")}
-    if kind in ("image_url", "input_image"):
+    if kind == "text" or (kind in ("input_text", "output_text") and clean.keys() & _TEXT_FIELDS):
+        is_plain = kind == "text" or (kind == "input_text" and text_type != kind)
+        return {**({"type": text_type} if is_plain else clean), "text": _text_of(clean)}
+    if kind == "image":
+        url = image_source_url(clean) or clean.get("image")
+        clean = {} if url is None else {"image_url": url}
+    if kind in ("image", "image_url", "input_image"):
         return _normalize_image(clean)
     if kind == "file" and isinstance(clean.get("file"), dict):
         return {"type": "input_file", **drop_nulls(clean["file"])}
@@ -182,11 +244,28 @@ def _normalize_part_fields(clean: Fields, text_type: str) -> Fields:
     return clean
 
 
+def _text_of(part: Fields) -> Any:
+    text = part.get("text", part.get("content", ""))
+    return _encode(text).decode() if isinstance(text, bool | int | float) else text
+
+
+def image_source_url(part: Fields) -> str | None:
+    """The URL of a picture that another API has as its ``source``; None: it has none."""
+    source = part.get("source")
+    if not isinstance(source, dict):
+        return None
+    if isinstance(source.get("data"), str):
+        return f"data:{source.get('media_type') or 'image/png'};base64,{source['data']}"
+    return source["url"] if isinstance(source.get("url"), str) else None
+
+
 def _normalize_image(part: Fields) -> Fields:
     image = part.get("image_url")
     fields = drop_nulls(image) if isinstance(image, dict) else {}
     if isinstance(image, dict):
         part = {**part, "image_url": fields.get("url", ""), "detail": fields.get("detail", "")}
+    if isinstance(part.get("detail"), str):
+        part = {**part, "detail": part["detail"].strip().lower()}
     if not part.get("detail", ""):
         part = {name: value for name, value in part.items() if name != "detail"}
     return {**part, "type": "input_image"}
@@ -199,7 +278,9 @@ def _normalize_reasoning(clean: Fields) -> None:
         if isinstance(parts, str | dict):
             parts = [parts] if parts else []
         if isinstance(parts, list):
-            clean[field] = [_normalize_thought(part, kind) for part in parts]
+            thoughts = [_normalize_thought(part, kind) for part in parts]
+            # What is encrypted or left out says nothing.
+            clean[field] = [one for one in thoughts if not isinstance(one, dict) or "text" in one]
 
 
 def _normalize_thought(part: Any, kind: str) -> Any:

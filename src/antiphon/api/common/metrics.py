@@ -3,7 +3,7 @@
 Label values are routes, methods, codes and configured models only, never a tenant's text, so
 that there are few of them and none discloses anything.
 
-Requests are counted without prometheus-client's locks, of which each request would take four:
+Nothing is counted by prometheus-client, whose counters take a lock each:
 everything is counted and read on one thread.
 """
 
@@ -14,10 +14,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate
 
-import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from starlette.types import Receive, Scope, Send
@@ -81,17 +85,45 @@ class RequestMetrics(Collector):
         yield seconds
 
 
-class Reading(Collector):
-    """The counter ``{name}_total``, which is counted elsewhere: ``read`` gives its value."""
+class LabelledCounter(Collector):
+    """The counter ``{name}_total`` with these labels. Callers must keep their number small."""
 
-    def __init__(self, name: str, what: str, read: Callable[[], float]) -> None:
+    def __init__(self, name: str, labels: tuple[str, ...], what: str) -> None:
+        self._name = name
+        self._labels = labels
+        self._what = what
+        self._values: dict[tuple[str, ...], float] = {}
+
+    def add(self, labels: tuple[str, ...], amount: float = 1) -> None:
+        """Count more."""
+        self._values[labels] = self._values.get(labels, 0) + amount
+
+    def collect(self) -> Iterator[Metric]:
+        """The counter, for Prometheus."""
+        family = CounterMetricFamily(self._name, self._what, labels=self._labels)
+        for labels, value in self._values.items():
+            family.add_metric(labels, value)
+        yield family
+
+
+class Reading(Collector):
+    """A metric that is counted elsewhere: ``read`` gives its value; ``family`` says what it is."""
+
+    def __init__(
+        self,
+        family: type[CounterMetricFamily | GaugeMetricFamily],
+        name: str,
+        what: str,
+        read: Callable[[], float],
+    ) -> None:
+        self._family = family
         self._name = name
         self._what = what
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
         """The value as it is now."""
-        yield CounterMetricFamily(self._name, self._what, value=self._read())
+        yield self._family(self._name, self._what, value=self._read())
 
 
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
@@ -101,14 +133,6 @@ _STATUS_CLASSES = tuple(f"{digit}xx" for digit in range(10))
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 #: An upstream may make up codes; so many are told apart.
 _MAX_CODES = 50
-
-
-class _ModelMetrics(msgspec.Struct, frozen=True):
-    """The series of one model."""
-
-    first_token: Histogram
-    input_tokens: Counter
-    output_tokens: Counter
 
 
 class Metrics:
@@ -136,12 +160,11 @@ class Metrics:
         )
         registry.register(self._requests)
         registry.register(self._calls)
-        self._by_model: dict[str, _ModelMetrics] = {}
+        #: The labels of models by their names.
+        self._model_labels: dict[str, str] = {}
         self._codes: set[str] = set()
-        self._running = Gauge("antiphon_turns_running", "Turns that run now.", registry=registry)
-        self._turns = Counter(
-            "antiphon_turns", "Turns that are over.", ("status",), registry=registry
-        )
+        self._running = self._unstored_turns = 0
+        self._turns = LabelledCounter("antiphon_turns", ("status",), "Turns that are over.")
         self._first_token = Histogram(
             "antiphon_first_token_seconds",
             "Time from a streamed turn's begin to the first of its answer.",
@@ -149,29 +172,46 @@ class Metrics:
             registry=registry,
             buckets=LATENCY_BUCKETS,
         )
-        self._tokens = Counter(
+        self._tokens = LabelledCounter(
             "antiphon_tokens",
-            "Tokens that models read (input) and wrote (output).",
             ("model", "direction"),
-            registry=registry,
+            "Tokens that models read (input) and wrote (output).",
         )
-        self._upstream_errors = Counter(
+        self._upstream_errors = LabelledCounter(
             "antiphon_model_errors",
-            "Turns that failed because of the model, or the way to it.",
             ("code",),
-            registry=registry,
+            "Turns that failed because of the model, or the way to it.",
         )
-        self._unstored_turns = Counter(
-            "antiphon_turns_unkept", "Turns that the store could not keep.", registry=registry
-        )
+        for counter in (self._turns, self._tokens, self._upstream_errors):
+            registry.register(counter)
+        self._add_readings(health)
+
+    def _add_readings(self, health: StoreHealth | None) -> None:
+        readings: list[Collector] = [
+            Reading(
+                GaugeMetricFamily,
+                "antiphon_turns_running",
+                "Turns that run now.",
+                lambda: self._running,
+            ),
+            Reading(
+                CounterMetricFamily,
+                "antiphon_turns_unkept",
+                "Turns that the store could not keep.",
+                lambda: self._unstored_turns,
+            ),
+        ]
         if health is not None:
-            registry.register(
+            readings.append(
                 Reading(
+                    CounterMetricFamily,
                     "antiphon_store_errors",
                     "Reads and writes that the store refused.",
                     lambda: health.refusals,
                 )
             )
+        for reading in readings:
+            self.registry.register(reading)
 
     def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is its template, None: there is none."""
@@ -183,25 +223,26 @@ class Metrics:
         self._calls.observe((method or _OTHER, status), seconds)
 
     def turn_started(self, turn: RunningTurn) -> None:
-        self._running.inc()
+        self._running += 1
 
     def turn_ended(self, turn: RunningTurn) -> None:
-        self._running.dec()
+        self._running -= 1
         if turn.is_rejected:
             return
-        response = turn.response
-        self._turns.labels(response.status if response else "failed").inc()
-        if isinstance(turn.error, ModelError):
-            self._upstream_errors.labels(self._code_label(turn.error.code)).inc()
-        elif isinstance(turn.error, StoreError):
-            self._unstored_turns.inc()
-        model_metrics = self._metrics_for_model(turn.initial_response.header.model)
+        response, error = turn.response, turn.error
+        self._turns.add((response.status if response else "failed",))
+        if isinstance(error, ModelError):
+            self._upstream_errors.add((self._code_label(error.code),))
+        elif isinstance(error, StoreError):
+            self._unstored_turns += 1
+        name = turn.initial_response.header.model
+        model = self._model_labels.get(name) or self._model_label(name)
         if turn.is_streamed and turn.first_token_at is not None:
-            model_metrics.first_token.observe(turn.first_token_at - turn.started_at)
+            self._first_token.labels(model).observe(turn.first_token_at - turn.started_at)
         if response and response.end and (usage := response.end.usage):
-            # A counter refuses what an upstream counts below zero.
-            model_metrics.input_tokens.inc(max(0, usage.input_tokens))
-            model_metrics.output_tokens.inc(max(0, usage.output_tokens))
+            # Nobody can be told a counter that falls, as an upstream may count below zero.
+            self._tokens.add((model, "input"), max(0, usage.input_tokens))
+            self._tokens.add((model, "output"), max(0, usage.output_tokens))
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /metrics"""
@@ -213,19 +254,12 @@ class Metrics:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _metrics_for_model(self, name: str) -> _ModelMetrics:
-        model_metrics = self._by_model.get(name)
-        if model_metrics is None:
-            # A catch-all upstream takes any name.
-            label = name if name in self._models() else _OTHER
-            model_metrics = _ModelMetrics(
-                self._first_token.labels(label),
-                self._tokens.labels(label, "input"),
-                self._tokens.labels(label, "output"),
-            )
-            if label == name:
-                self._by_model[name] = model_metrics
-        return model_metrics
+    def _model_label(self, name: str) -> str:
+        # A catch-all upstream takes any name.
+        if name not in self._models():
+            return _OTHER
+        self._model_labels[name] = name
+        return name
 
     def _code_label(self, code: str) -> str:
         if code not in self._codes:

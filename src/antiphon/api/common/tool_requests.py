@@ -100,7 +100,7 @@ class _AllowedTools(msgspec.Struct, frozen=True):
 
 ToolChoice: TypeAlias = str | Definition
 #: The modes of a choice; some APIs call "required" another name.
-_MODES = {"auto": "auto", "none": "none", "required": "required", "any": "required"}
+_MODES = {"": "auto", "auto": "auto", "none": "none", "required": "required", "any": "required"}
 
 
 class DecodedTools(msgspec.Struct, frozen=True):
@@ -116,8 +116,14 @@ class DecodedTools(msgspec.Struct, frozen=True):
 
 
 def parse_tools(given: Sequence[Definition], path: str = "tools") -> list[ToolParam]:
-    """Tools in their types. Raises ``InvalidRequestError`` naming the invalid field."""
-    return [_parse_tool(one, f"{path}[{index}]") for index, one in enumerate(given)]
+    """Tools in their types, each once. Raises ``InvalidRequestError`` naming the invalid field."""
+    tools: list[ToolParam] = []
+    for index, one in enumerate(given):
+        tool = _parse_tool(one, f"{path}[{index}]")
+        # Some clients collect tools from several places, and name one twice.
+        if isinstance(tool, HostedToolParam) or tool not in tools:
+            tools.append(tool)
+    return tools
 
 
 def _parse_tool(definition: Definition, path: str) -> ToolParam:
@@ -361,8 +367,9 @@ def _decode_choice(
     if choice is None:
         return "auto", None
     if isinstance(choice, str):
-        if choice in _MODES:
-            return _MODES[choice], None
+        mode = _MODES.get(choice.strip().lower())
+        if mode is not None:
+            return mode, None
         if not any(choice in (tool.name, tool.local_name) for tool in tools.functions):
             raise InvalidRequestError(
                 f"There is no tool choice '{choice[:64]}': it is auto, none, required or a tool.",

@@ -14,9 +14,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.access_log import shown_path
 from antiphon.api.common.body import ClientDisconnected
+from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.service import TurnService
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -197,6 +199,8 @@ class DisconnectWatcher:
         self._disconnected = False
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
+        #: Whether the turn runs in the task that is watched, and ends when it is stopped.
+        self._runs_turn = False
 
     def __enter__(self) -> Self:
         self._writer = asyncio.current_task()
@@ -213,6 +217,17 @@ class DisconnectWatcher:
             self._writer.uncancel()
             raise ClientDisconnected
 
+    async def run_turn(self, service: TurnService, request: TurnRequest) -> RunningTurn:
+        """Run an unstored turn in the task that is watched (``TurnService.run``)."""
+        turn = await service.run(request, self._set_running_turn)
+        self._runs_turn = False
+        if self._disconnected:
+            raise ClientDisconnected
+        return turn
+
+    def _set_running_turn(self, turn: RunningTurn) -> None:
+        self.turn, self._runs_turn = turn, True
+
     def _start_listening(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
 
@@ -223,7 +238,7 @@ class DisconnectWatcher:
         self._disconnected = True
         if self.turn is not None:
             await self.turn.detach()
-        if self._writer is not None:
+        if self._writer is not None and not self._runs_turn:
             # A stored turn goes on, perhaps for long; what waits to write it need not.
             self._writer.cancel()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import RequestDecoder, decode_body
+from antiphon.api.common.body import DECODE_ERRORS, RequestDecoder, decode_body
 from antiphon.api.common.tool_requests import (
     DecodedTools,
     Definition,
@@ -31,8 +31,9 @@ from antiphon.api.http.responses_codec import (
     decode_request,
     format_fields,
 )
+from antiphon.core.items import Message
 from antiphon.core.tool_definitions import CustomToolParam, FunctionToolParam, ToolSearchParam
-from antiphon.core.turns import INCLUDE_LOGPROBS, Options, TurnRequest
+from antiphon.core.turns import INCLUDE_LOGPROBS, NO_OPTIONS, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 
 
@@ -127,7 +128,41 @@ def decode_chat_request(body: bytes, *, store_by_default: bool = False) -> ChatR
     return msgspec.structs.replace(request, turn=turn)
 
 
+class _PlainMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class _PlainCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What most completions are asked with: messages of text, and nothing that needs a look."""
+
+    messages: Annotated[list[_PlainMessage], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    store: bool | None = None
+
+
+_plain_request = msgspec.json.Decoder(_PlainCreate)
+
+
 def _decode_request(body: bytes) -> ChatRequest:
+    try:
+        plain = _plain_request.decode(body)
+    except DECODE_ERRORS:
+        return decode_any_request(body)
+    turn = TurnRequest(
+        input=tuple([Message(one.role, one.content) for one in plain.messages]),
+        model=plain.model,
+        options=NO_OPTIONS,
+        store=False,
+        stream=bool(plain.stream),
+    )
+    return ChatRequest(turn, _includes_usage(plain.stream_options), store=plain.store)
+
+
+def decode_any_request(body: bytes) -> ChatRequest:
+    """A body of any fields."""
     try:
         params, extra = _request.decode(body)
     except InvalidRequestError as error:

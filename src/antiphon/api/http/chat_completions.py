@@ -33,7 +33,7 @@ from antiphon.core.turns import IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import AntiphonError, NotFoundError, error_from_code
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
-from antiphon.turn.service import TurnService
+from antiphon.turn.service import TurnService, can_run
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,7 +72,7 @@ class ChatCompletionsEndpoint:
         watch = DisconnectWatcher(receive)
         try:
             with watch:
-                turn = watch.turn = retried or await self._start(turn_request, scope, body)
+                turn = watch.turn = retried or await self._start(turn_request, scope, body, watch)
                 await _send_turn(request, turn, send)
         except ClientDisconnected:
             if watch.turn is not None and retries is not None:
@@ -84,9 +84,20 @@ class ChatCompletionsEndpoint:
         """Whether the client may repeat a request by itself, without a key that says so."""
         return request.store and self._idempotency_keys.for_request(scope, body) is None
 
-    async def _start(self, request: TurnRequest, scope: Scope, body: bytes) -> RunningTurn | Replay:
-        """The turn of a request; of a stored one that may have been made before."""
+    async def _start(
+        self,
+        request: TurnRequest,
+        scope: Scope,
+        body: bytes,
+        watch: DisconnectWatcher | None = None,
+    ) -> RunningTurn | Replay:
+        """The turn of a request; of a stored one that may have been made before.
+
+        ``watch`` is that of the request, where its turn is waited for.
+        """
         try:
+            if watch is not None and can_run(request):
+                return await watch.run_turn(self._service, request)
             return await self._start_once(request, scope, body)
         except AntiphonError as error:
             if error.param == "input":

@@ -148,6 +148,8 @@ def decode_call_fields(body: bytes, messages: Sequence[MessageParam]) -> _CallFi
         given = _calls_body.decode(body).messages
     except DECODE_ERRORS:
         return {}
+    if len(given) != len(messages):
+        return {}
     return {
         (index, number): ProviderFields(fields=fields)
         for index, message in enumerate(given)

@@ -9,9 +9,11 @@ needs no timer.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +26,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 
 from antiphon.api.http.asgi_responses import error_body
+from antiphon.api.http.connection_pool import ConnectionPool
 from antiphon.api.http.middleware import ADMIT
+from antiphon.api.http.response_cycle import ResponseCycle
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import (
     AntiphonError,
@@ -36,10 +40,13 @@ from antiphon.errors import (
 
 #: Seconds for which a refused client is read, so that the system does not drop the answer.
 _LINGER_SECONDS: Final = 2.0
-#: Seconds during which a new connection is not closed for another: it has had no time to ask.
-_MIN_AGE: Final = 1.0
 #: Bytes of a body that are read after its request was answered.
 _MAX_UNREAD_BODY: Final = 256 * 2**20
+#: Digits of the length of a body that is waited for before the application is called: of one that
+#: comes in two packets, as most clients send it, the first would only wake it up.
+_SHORT_BODY_DIGITS: Final = 4
+#: What the path of a request's target alone does not have.
+_UNUSUAL_PATH: Final = re.compile(rb"[^A-Za-z0-9/._~-]")
 #: Headers of an offer to speak another protocol, which is not taken up.
 _UPGRADE_HEADERS: Final = {b"upgrade", b"http2-settings"}
 _POLICY_VIOLATION: Final = 1008
@@ -51,58 +58,6 @@ def connection_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
         partial(HttpProtocol, pool=ConnectionPool(limits)),
         partial(WebSocketProtocol, limits=limits),
     )
-
-
-class ConnectionPool:
-    """The HTTP connections of one server: closes some that wait, where there are too many.
-
-    First those on which no request was admitted, and the oldest first.
-    """
-
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self.limits = limits
-        self._unadmitted: dict[HttpProtocol, None] = {}
-        self._admitted: dict[HttpProtocol, None] = {}
-
-    def add(self, new: HttpProtocol, total: int) -> bool:
-        """Add a connection, the ``total``-th of all. False: there is no room for it."""
-        limits = self.limits
-        excess = len(self._unadmitted) + 1 - limits.max_connections_without_key
-        if excess > 0:
-            total -= _close_waiting(self._unadmitted, excess, _MIN_AGE)
-        if total > limits.max_connections:
-            # Some more than necessary, so that not each new connection looks through all.
-            excess = total - limits.max_connections + limits.max_connections // 64
-            closed = _close_waiting(self._unadmitted, excess, 0.0)
-            closed += _close_waiting(self._admitted, excess - closed, 0.0)
-            if total - closed > limits.max_connections:
-                return False
-        self._unadmitted[new] = None
-        return True
-
-    def admit(self, connection: HttpProtocol) -> None:
-        """A request on a connection was admitted."""
-        self.discard(connection)
-        self._admitted[connection] = None
-
-    def discard(self, connection: HttpProtocol) -> None:
-        """Remove a connection that is closed."""
-        self._unadmitted.pop(connection, None)
-        self._admitted.pop(connection, None)
-
-
-def _close_waiting(connections: dict[HttpProtocol, None], count: int, min_age: float) -> int:
-    """Close the oldest that wait, at most ``count`` of them; how many were closed."""
-    closed: list[HttpProtocol] = []
-    for one in connections:
-        if len(closed) >= count or one.age() < min_age:
-            break
-        if one.is_waiting():
-            closed.append(one)
-    for one in closed:
-        del connections[one]
-        one.transport.abort()
-    return len(closed)
 
 
 class _SkippedRequest:
@@ -136,6 +91,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_lingering = False
         self._is_upgraded = False
         self._earlier_cycle: Any = None
+        #: A request whose body is not whole yet: its application is not called before that.
+        self._unstarted: RequestResponseCycle | None = None
 
     def is_waiting(self) -> bool:
         """Whether no request is being answered."""
@@ -157,6 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(ServerBusyError("There are too many connections to this server."))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unstarted = None
         super().connection_lost(exc)
         self._detach()
 
@@ -166,6 +124,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._fed_size = self._header_size + len(data)
         self._feed(data)
+        if self._unstarted is not None and not _has_short_body(self.headers):
+            self._start()
         cycle = self.cycle
         if (
             cycle is not None
@@ -200,7 +160,56 @@ class HttpProtocol(HttpToolsProtocol):
             # The parser takes what follows for another protocol: see ``_parse_without_upgrade``.
             self._earlier_cycle, self.cycle = self.cycle, _SKIPPED_REQUEST
             return
-        super().on_headers_complete()
+        scope: Any = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if self.parser.should_upgrade():
+            return
+        version = scope["http_version"] = self.parser.get_http_version()
+        scope["path"], scope["raw_path"], scope["query_string"] = _split_url(self.url)
+        earlier = self.cycle
+        self.cycle = ResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if earlier is None or earlier.response_complete:
+            self._unstarted = self.cycle
+        else:
+            # One request at a time.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._unstarted is not None:
+            self._start()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._pool.set_idle(self)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._pool.set_busy(self)
+
+    def _start(self) -> None:
+        """Call the application for the request that waits for it."""
+        cycle, self._unstarted = self._unstarted, None
+        if cycle is not None:
+            self._start_asgi_task(cycle, self.app)
 
     def handle_websocket_upgrade(self) -> None:
         self._is_upgraded = True
@@ -317,6 +326,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
+        self._unstarted = None
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             is_answering = cycle.response_started or not cycle.more_body
@@ -347,6 +357,27 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _split_url(url: bytes) -> tuple[str, bytes, bytes]:
+    """The path of a request's target, the same as it came, and its query."""
+    if url.startswith(b"/") and not _UNUSUAL_PATH.search(url):
+        return url.decode("ascii"), url, b""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""
+
+
+def _has_short_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request's body is on its way, and short."""
+    size = b""
+    for name, value in headers:
+        if name == b"content-length":
+            size = value
+        elif name == b"expect":
+            # Its client waits before it sends the body.
+            return False
+    return 0 < len(size) <= _SHORT_BODY_DIGITS
 
 
 def _size_of(url: bytes, headers: Iterable[tuple[bytes, bytes]]) -> int:

@@ -50,6 +50,13 @@ ApprovalCheck: TypeAlias = Callable[[FunctionCall], bool]
 
 def output_items(response: Response, include: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The output items as they are shown; ``include`` is asked for besides (``includes``)."""
+    if all(type(item) is Message for item in response.output):
+        # Nothing to pair.
+        first = len(response.input)
+        return [
+            item_body(item, item_id(response.id, "message", position))
+            for position, item in enumerate(response.output, first)
+        ]
     options = response.header.options
     servers = options.mcp_servers
     pairs = McpCallPairing(

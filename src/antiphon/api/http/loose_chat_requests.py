@@ -11,7 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.api.common.item_shapes import ROLE_NAMES
+from antiphon.api.common.item_shapes import (
+    FOREIGN_PARTS,
+    ROLE_NAMES,
+    has_foreign_parts,
+    image_source_url,
+    thoughts_of,
+)
 
 _FORMATS: Final = frozenset({"text", "json_object"})
 
@@ -32,10 +38,38 @@ def _normalize_messages(messages: Any) -> Any:
         messages = [messages]
     if not isinstance(messages, list):
         return messages
-    return [
-        _normalize_message(one, index) if isinstance(one, dict) else one
-        for index, one in enumerate(messages)
-    ]
+    normalized: list[Any] = []
+    for index, one in enumerate(messages):
+        if isinstance(one, dict):
+            normalized += [_normalize_message(it, index) for it in _split_parts(one)]
+        elif one is not None:
+            normalized.append({"role": "user", "content": one} if isinstance(one, str) else one)
+    return normalized
+
+
+def _split_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """A message; calls, outputs and thoughts that are parts of it stand where this API has them."""
+    content = message.get("content")
+    if not has_foreign_parts(content):
+        return [message]
+    parts, calls, outputs, thoughts = [], [], [], ""
+    for part in content or ():
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "tool_use":
+            calls.append({"id": part.get("id"), "function": {**part, "arguments": part["input"]}})
+        elif kind == "tool_result":
+            output = {"role": "tool", "tool_call_id": part.get("tool_use_id")}
+            outputs.append({**output, "content": part.get("content")})
+        elif kind in FOREIGN_PARTS:
+            thoughts += thoughts_of(part)
+        else:
+            parts.append(part)
+    rest = {**message, "content": parts or None}
+    if calls:
+        rest["tool_calls"] = [*(message.get("tool_calls") or ()), *calls]
+    if thoughts:
+        rest.setdefault("reasoning_content", thoughts)
+    return [*outputs, rest] if parts or calls or not outputs else outputs
 
 
 def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
@@ -47,7 +81,7 @@ def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
     if "content" in message:
         message["content"] = _normalize_content(message["content"], role)
     for name in ("name", "tool_call_id"):
-        message[name] = _as_text(message.get(name))
+        message[name] = as_text(message.get(name))
     if not isinstance(message.get("refusal"), str):
         message["refusal"] = None
     message["tool_calls"] = _normalize_calls(message.get("tool_calls"), index)
@@ -104,7 +138,7 @@ def _part_kind(part: dict[str, Any]) -> str | None:
 
 def _normalize_text(part: dict[str, Any]) -> Any:
     text = part.get("text", part.get("content"))
-    return "" if text is None and "text" in part else _as_text(text)
+    return "" if text is None and "text" in part else as_text(text)
 
 
 def _url_fields(part: dict[str, Any], name: str) -> Any:
@@ -114,6 +148,8 @@ def _url_fields(part: dict[str, Any], name: str) -> Any:
 
 def _normalize_image(part: dict[str, Any]) -> Any:
     image = _url_fields(part, "image_url") or _url_fields(part, "image")
+    if image is None and (url := image_source_url(part)) is not None:
+        image = {"url": url}
     if not isinstance(image, dict):
         return image
     detail = image.get("detail", part.get("detail"))
@@ -166,7 +202,7 @@ def _normalize_calls(calls: Any, index: int) -> Any:
 
 
 def _normalize_call(call: dict[str, Any], default_id: str) -> dict[str, Any]:
-    call_id = _as_text(call.get("id") or call.get("call_id")) or default_id
+    call_id = as_text(call.get("id") or call.get("call_id")) or default_id
     function = call.get("function", call if "name" in call else None)
     if isinstance(function, dict):
         function = {**function, "arguments": _as_arguments(function.get("arguments"))}
@@ -197,7 +233,10 @@ def _normalize_tools(tools: Any) -> Any:
     return [one for one in tools if one is not None]
 
 
-def _normalize_format(given: Any) -> Any:
+def normalize_format(given: Any) -> Any:
+    """The format of an answer, as chat completions have it."""
+    if isinstance(given, dict) and isinstance(given.get("type"), str):
+        given = {**given, "type": given["type"].strip().lower()}
     if isinstance(given, str) and given in _FORMATS:
         return {"type": given}
     if not isinstance(given, dict):
@@ -225,7 +264,8 @@ def _normalize_limit(limit: Any) -> Any:
     return None if limit in (-1, "-1", "") else limit
 
 
-def _normalize_metadata(metadata: Any) -> Any:
+def normalize_metadata(metadata: Any) -> Any:
+    """Metadata whose values are texts."""
     if not isinstance(metadata, dict):
         return metadata
     return {
@@ -240,7 +280,7 @@ def _normalize_logprobs(logprobs: Any) -> Any:
     return bool(logprobs) if isinstance(logprobs, int) else logprobs
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """A number as a text; anything else as it is."""
     return str(value) if isinstance(value, int | float) and type(value) is not bool else value
 
@@ -253,11 +293,11 @@ _FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
     "messages": _normalize_messages,
     "tools": _normalize_tools,
     "functions": _normalize_tools,
-    "response_format": _normalize_format,
+    "response_format": normalize_format,
     "stop": _normalize_stop,
     "max_tokens": _normalize_limit,
     "max_completion_tokens": _normalize_limit,
-    "metadata": _normalize_metadata,
+    "metadata": normalize_metadata,
     "logprobs": _normalize_logprobs,
-    "user": _as_text,
+    "user": as_text,
 }

@@ -47,7 +47,7 @@ from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import AntiphonError, InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
-from antiphon.turn.service import TurnService
+from antiphon.turn.service import TurnService, can_run
 from antiphon.turn.store_protocols import ResponseIndex
 from antiphon.turn.turn_reader import response_of
 
@@ -85,9 +85,12 @@ class ResponseEndpoints:
                 # It is not done for whoever waits, so it begins without them too.
                 watch.turn = await self._begun(request, idempotent_request)
             with watch:
-                turn = watch.turn = (
-                    retried or watch.turn or await self._begun(request, idempotent_request)
-                )
+                if can_run(request):
+                    turn: RunningTurn | Replay = await watch.run_turn(self._service, request)
+                else:
+                    turn = watch.turn = (
+                        retried or watch.turn or await self._begun(request, idempotent_request)
+                    )
                 await _send_turn(request, turn, send)
         except ClientDisconnected:
             if watch.turn is not None and idempotent_request is None:

@@ -12,7 +12,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from antiphon.api.common.body import RequestDecoder, check_depth, drop_nulls
+from antiphon.api.common.body import (
+    DECODE_ERRORS,
+    RequestDecoder,
+    check_depth,
+    convert_value,
+    drop_nulls,
+)
 from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.common.tool_requests import (
@@ -21,9 +27,13 @@ from antiphon.api.common.tool_requests import (
     parse_tools,
 )
 from antiphon.api.http.item_bodies import output_items
+from antiphon.api.http.loose_response_requests import (
+    normalize_response_format,
+    normalize_response_request,
+)
 from antiphon.core.items import Item, Message
 from antiphon.core.tool_definitions import added_tools
-from antiphon.core.turns import Options, Response, TurnRequest, Usage
+from antiphon.core.turns import NO_OPTIONS, Options, Response, TurnRequest, Usage
 from antiphon.errors import InvalidRequestError
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -149,33 +159,29 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     user: str | None = None
     #: A template that a server keeps; this one keeps none.
     prompt: _Object | None = None
+    # What chat completions call ``max_output_tokens``, ``text.format`` and ``reasoning.effort``.
+    max_completion_tokens: PositiveInt | None = None
+    max_tokens: PositiveInt | None = None
+    response_format: _Object | None = None
+    reasoning_effort: ModelWord | None = None
 
 
-def _normalize_request(fields: dict[str, Any]) -> dict[str, Any]:
-    """A body of other shapes in this API's: one value for a list, empty words for none."""
-    clean = dict(fields)
-    for name in ("tools", "include", "input"):
-        value = clean.get(name)
-        if isinstance(value, list):
-            clean[name] = [one for one in value if one is not None]
-        elif name != "input" and isinstance(value, dict | str):
-            clean[name] = [value] if value else None
-    text = clean.get("text")
-    if isinstance(text, dict):
-        clean["text"] = {**text, "verbosity": text.get("verbosity") or None}
-        clean["text"]["format"] = _normalize_format(text.get("format"))
-    return {**clean, "truncation": clean.get("truncation") or None}
-
-
-def _normalize_format(given: Any) -> Any:
-    """The format of an answer; chat completions nest its schema."""
-    if isinstance(given, dict) and isinstance(given.get("json_schema"), dict):
-        return {**drop_nulls(given["json_schema"]), "type": "json_schema"}
-    return given or None
-
-
-_request = RequestDecoder(ResponseCreate, _normalize_request)
+_request = RequestDecoder(ResponseCreate, normalize_response_request)
 _NO_TOOLS = DecodedTools()
+
+
+class _PlainCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What most turns are asked with: a text, and nothing that needs a look."""
+
+    input: str
+    model: str | None = None
+    previous_response_id: str | None = None
+    instructions: str | None = None
+    store: bool | None = None
+    stream: bool | None = None
+
+
+_plain_request = msgspec.json.Decoder(_PlainCreate)
 
 
 def decode_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
@@ -183,6 +189,23 @@ def decode_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
 
     ``needs_input`` False: a turn that only prepares others may have none.
     """
+    try:
+        plain = _plain_request.decode(body)
+    except DECODE_ERRORS:
+        return decode_any_request(body, needs_input=needs_input)
+    return TurnRequest(
+        input=(Message("user", plain.input),),
+        model=plain.model,
+        previous_response_id=plain.previous_response_id or None,
+        instructions=plain.instructions,
+        options=NO_OPTIONS,
+        store=plain.store is not False,
+        stream=bool(plain.stream),
+    )
+
+
+def decode_any_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
+    """The same for a body of any fields."""
     params, extra = _request.decode(body)
     conversation = params.conversation
     if isinstance(conversation, _Conversation):
@@ -264,7 +287,9 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
     return Options(
         temperature=params.temperature,
         top_p=params.top_p,
-        max_output_tokens=params.max_output_tokens,
+        max_output_tokens=(
+            params.max_output_tokens or params.max_completion_tokens or params.max_tokens
+        ),
         frequency_penalty=params.frequency_penalty,
         presence_penalty=params.presence_penalty,
         tools=tools.functions,
@@ -275,9 +300,9 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
         allowed_tools=tools.allowed_tools,
         max_tool_calls=params.max_tool_calls,
         parallel_tool_calls=params.parallel_tool_calls is not False,
-        text_format=format_fields(text.format, "text.format") if text and text.format else None,
+        text_format=_text_format(params),
         verbosity=text.verbosity if text else None,
-        reasoning_effort=(reasoning.effort or None) if reasoning else None,
+        reasoning_effort=(reasoning.effort if reasoning else params.reasoning_effort) or None,
         reasoning_summary=(
             (reasoning.summary or reasoning.generate_summary or None) if reasoning else None
         ),
@@ -293,6 +318,16 @@ def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any])
     )
 
 
+def _text_format(params: ResponseCreate) -> dict[str, Any] | None:
+    if params.text and params.text.format:
+        return format_fields(params.text.format, "text.format")
+    if not params.response_format:
+        return None
+    given = normalize_response_format(params.response_format)
+    kind: Any = TextFormat | JsonObjectFormat | JsonSchemaFormat
+    return format_fields(convert_value(given, kind, "response_format"), "response_format")
+
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -300,7 +335,8 @@ def encode_response(
     response: Response, *, queued: bool = False, include: Sequence[str] = ()
 ) -> bytes:
     """A response as JSON: see ``response_body``."""
-    return _encode(response_body(response, queued=queued, include=include))
+    own = _encode(_own_fields(response, queued, include))
+    return own[:-1] + b"," + _encode_options(response.header.options)[1:]
 
 
 def response_body(
@@ -311,17 +347,22 @@ def response_body(
     ``queued``: it runs in the background, and nobody has seen it begin. ``include`` is what
     is asked for besides what its maker asked for.
     """
-    header, end, options = response.header, response.end, response.header.options
+    return {**_own_fields(response, queued, include), **_options_body(response.header.options)}
+
+
+def _own_fields(response: Response, queued: bool, include: Sequence[str]) -> dict[str, Any]:
+    header, end = response.header, response.end
     ended = end.ended_at if end else None
+    status = end.status if end else "in_progress"
     return {
         "id": response.id,
         "object": "response",
         "created_at": int(response.created_at),
-        "completed_at": int(ended) if ended and response.status == "completed" else None,
+        "completed_at": int(ended) if ended and status == "completed" else None,
         "expires_at": None if response.expires_at is None else int(response.expires_at),
-        "status": "queued" if queued and end is None else response.status,
+        "status": "queued" if queued and end is None else status,
         "incomplete_details": {"reason": end.reason} if end and end.reason else None,
-        "model": response.model,
+        "model": (end.model if end else None) or header.model,
         "previous_response_id": response.previous_response_id,
         "conversation": None if header.conversation is None else {"id": header.conversation},
         "instructions": header.instructions,
@@ -329,6 +370,15 @@ def response_body(
         "error": (
             {"code": end.error.code, "message": end.error.message} if end and end.error else None
         ),
+        "usage": usage_body(end.usage) if end and end.usage else None,
+        "store": response.store,
+        "background": header.background,
+    }
+
+
+def _options_body(options: Options) -> dict[str, Any]:
+    """What a response shows of its turn's settings."""
+    return {
         "tools": tool_bodies(options),
         "tool_choice": choice_body(options),
         "truncation": options.truncation,
@@ -340,17 +390,21 @@ def response_body(
         "top_logprobs": options.top_logprobs or 0,
         "temperature": 1.0 if options.temperature is None else options.temperature,
         "reasoning": _reasoning_body(options),
-        "usage": usage_body(end.usage) if end and end.usage else None,
         "max_output_tokens": options.max_output_tokens,
         "max_tool_calls": options.max_tool_calls,
-        "store": response.store,
-        "background": header.background,
         "service_tier": options.service_tier or "default",
         "metadata": options.metadata,
         "safety_identifier": options.safety_identifier,
         "prompt_cache_key": options.prompt_cache_key,
         "user": options.user,
     }
+
+
+def _encode_options(options: Options) -> bytes:
+    # Most turns have none.
+    if options is NO_OPTIONS or options == NO_OPTIONS:
+        return _ENCODED_NO_OPTIONS
+    return _encode(_options_body(options))
 
 
 def _text_body(options: Options) -> dict[str, Any]:
@@ -378,3 +432,6 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
+
+
+_ENCODED_NO_OPTIONS = _encode(_options_body(NO_OPTIONS))

@@ -18,7 +18,7 @@ from antiphon.api.http.item_bodies import (
     part_body,
     shows_encrypted_reasoning,
 )
-from antiphon.api.http.responses_codec import response_body
+from antiphon.api.http.responses_codec import encode_response
 from antiphon.core import events
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
@@ -240,15 +240,25 @@ class EventEncoder:
     def _append_response_event(
         self, kind: str, response: Response, out: list[bytes], *, queued: bool = False
     ) -> None:
-        body = response_body(response, queued=queued, include=self._include)
-        self._append_event(kind, {"response": body}, out)
+        body = encode_response(response, queued=queued, include=self._include)
+        self._append_encoded(kind, body, out)
+
+    def _append_encoded(self, kind: str, response: bytes, out: list[bytes]) -> None:
+        out.append(
+            b'event: %b\ndata: {"type":"%b","sequence_number":%d,"response":%b}\n\n'
+            % (kind.encode(), kind.encode(), self._sequence_number, response)
+        )
+        self._sequence_number += 1
 
     def _append_created(self, response: Response, out: list[bytes]) -> None:
-        queued = response.header.background
-        self._append_response_event("response.created", response, out, queued=queued)
-        if queued:
+        if response.header.background:
+            self._append_response_event("response.created", response, out, queued=True)
             self._append_response_event("response.queued", response, out, queued=True)
-        self._append_response_event("response.in_progress", response, out)
+            self._append_response_event("response.in_progress", response, out)
+            return
+        body = encode_response(response, include=self._include)
+        self._append_encoded("response.created", body, out)
+        self._append_encoded("response.in_progress", body, out)
 
     def _delta_frame(self, kind: type, index: int) -> tuple[bytes, bytes]:
         """What stands around a delta's number and text: made once for each item."""

@@ -32,6 +32,7 @@ from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.models.openai.message_rules import text_tool_outputs
+from antiphon.models.openai.tool_encoding import ToolEncoder
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
@@ -98,6 +99,7 @@ class ChatMessage(
 
 
 decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 _encode = msgspec.json.Encoder().encode
@@ -120,7 +122,7 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     presence_penalty: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
-    tools: list[dict[str, Any]] | None = None
+    tools: msgspec.Raw | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
@@ -156,6 +158,7 @@ class ChatCompletionsEncoder:
         self._extra = extra or {}
         self._host = host
         self._openai = openai
+        self._tools = ToolEncoder(_tool)
         self._default_options = {
             stream: self._encode_options(_DEFAULTS, stream) for stream in (False, True)
         }
@@ -192,7 +195,7 @@ class ChatCompletionsEncoder:
             presence_penalty=options.presence_penalty,
             seed=options.seed,
             stop=options.stop,
-            tools=[_tool(one) for one in options.tools] if tools else None,
+            tools=self._tools.encode(options.tools),
             tool_choice=_tool_choice(options),
             parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
             response_format=_response_format(options.text_format),
@@ -205,11 +208,11 @@ class ChatCompletionsEncoder:
             safety_identifier=options.safety_identifier,
             user=options.user,
         )
-        given: _Body | dict[str, Any] = body
+        fields = _encode(body)
         if self._extra or options.extra:
-            fields = msgspec.to_builtins(body)
-            given = add_extra_fields(fields, self._extra, options.extra, limits=_LIMITS)
-        fields = _encode(given)[1:]
+            given = decode_fields(fields)
+            fields = _encode(add_extra_fields(given, self._extra, options.extra, limits=_LIMITS))
+        fields = fields[1:]
         return fields if fields == b"}" else b"," + fields
 
 

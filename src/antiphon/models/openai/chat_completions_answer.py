@@ -6,7 +6,7 @@ decoded leniently and each field that is needed is taken as it is: no other fiel
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -59,6 +59,58 @@ class Completion(msgspec.Struct, gc=False):
     base_resp: Any = None
 
 
+class PlainFunction(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class PlainCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    function: PlainFunction
+    index: int
+    id: str | None = None
+    type: Any = None
+
+
+class PlainMessage(msgspec.Struct, gc=False):
+    """A message with words or calls, and null for all else that an ``AnswerMessage`` has."""
+
+    content: str | None = None
+    tool_calls: list[PlainCall] | None = None
+    refusal: None = None
+    reasoning_content: None = None
+    reasoning: None = None
+    reasoning_text: None = None
+    thinking: None = None
+    function_call: None = None
+    annotations: None = None
+    reasoning_details: None = None
+    thinking_blocks: None = None
+    reasoning_opaque: None = None
+    extra_content: None = None
+    thought_signature: None = None
+    provider_specific_fields: None = None
+
+
+class PlainChoice(msgspec.Struct, gc=False):
+    delta: PlainMessage
+    index: Literal[0] = 0
+    message: None = None
+    text: None = None
+    logprobs: None = None
+    finish_reason: str | None = None
+    usage: None = None
+    error: None = None
+
+
+class PlainChunk(msgspec.Struct, gc=False):
+    """A chunk as nearly all are: its fields have the types that ``Completion`` takes any of."""
+
+    choices: tuple[PlainChoice]
+    usage: Any = None
+    error: None = None
+    base_resp: None = None
+
+
 #: Fields of an object that is an error, though it does not say so under ``error``.
 _MESSAGE_FIELDS: Final = ("message", "msg")
 _ERROR_FIELDS: Final = (
@@ -71,6 +123,8 @@ _NO_ERROR: Final = ("", "null", "none", "false", "ok", "success")
 
 #: An answer, or a chunk of one, in the usual shape. Raises what is in ``DECODE_ERRORS``.
 decode_answer = msgspec.json.Decoder(Completion).decode
+#: A chunk, if it is one of the most common kind. Raises what is in ``DECODE_ERRORS``.
+decode_plain_chunk = msgspec.json.Decoder(PlainChunk).decode
 
 
 def decode_answer_leniently(data: bytes) -> Completion:

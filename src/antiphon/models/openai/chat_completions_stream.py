@@ -30,6 +30,7 @@ from antiphon.models.openai.chat_completions_answer import (
     Choice,
     decode_answer,
     decode_answer_leniently,
+    decode_plain_chunk,
     find_answer,
     find_error,
 )
@@ -59,6 +60,8 @@ _GOOD_ENDS: Final = ("stop", "tool_calls")
 _NO_FINISH_REASON: Final = frozenset(("", "null", "none", "undefined"))
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
 _REASONING_PARTS: Final = ("thinking", "reasoning")
+#: How many chunks of other kinds are tried as one of the most common kind.
+_MAX_MISSES: Final = 8
 #: Larger counts are none: no JavaScript client could read them.
 _MAX_COUNT: Final = 2**53
 #: The counts of a usage, and the names under which they come.
@@ -93,7 +96,6 @@ class ChatCompletionsParser:
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
         self._texts: list[str] = []
-        self._text_only = AnswerMessage()
         self._has_refusal = self._has_reasoning = False
         #: Under which of its names reasoning has come last.
         self._reasoning_field: str | None = None
@@ -101,6 +103,8 @@ class ChatCompletionsParser:
         self._other_choices: list[Choice] | None = []
         #: The last event without a choice.
         self._last_event = b""
+        #: How many chunks were not of the most common kind.
+        self._misses = 0
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
@@ -114,10 +118,42 @@ class ChatCompletionsParser:
                 if not text.startswith(b"{"):
                     # A sign of life, such as "ping" or ": keepalive".
                     continue
+            if self._misses < _MAX_MISSES and self._parse_plain_chunk(event, out):
+                continue
             self._parse(event, out, is_whole=False)
             if self.error is not None:
                 break
         return out
+
+    def _parse_plain_chunk(self, event: bytes, out: list[Delta]) -> bool:
+        """Fast path: a chunk of words, or of one call's arguments, and nothing else.
+
+        False: it may be another, and nothing has been taken of it.
+        """
+        try:
+            chunk = decode_plain_chunk(event)
+        except DECODE_ERRORS:
+            self._misses += 1
+            return False
+        choice = chunk.choices[0]
+        text, calls = choice.delta.content, choice.delta.tool_calls
+        if calls:
+            if text or len(calls) > 1:
+                return False
+            delta = self._tool_calls.continue_call(calls[0])
+            if delta is None:
+                return False
+            out.append(delta)
+        elif text:
+            self._texts.append(text)
+            out.append(OutputTextDelta(text, self._logprobs))
+            self._logprobs = ()
+        self._other_choices = None
+        if chunk.usage is not None:
+            self._add_usage(chunk.usage)
+        if choice.finish_reason is not None:
+            self._add_finish_reason(choice.finish_reason)
+        return True
 
     def parse_body(self, body: bytes) -> list[Delta]:
         """The deltas of an answer that is not streamed."""
@@ -240,12 +276,6 @@ class ChatCompletionsParser:
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         content = message.content
-        if type(content) is str:
-            # Nearly all chunks hold text only: one comparison in C shows that.
-            self._text_only.content = content
-            if message == self._text_only:
-                self._add_text(content, out)
-                return
         self._add_message_reasoning(message, out, is_whole=is_whole)
         if type(content) is str:
             self._add_text(content, out)

@@ -28,10 +28,12 @@ from antiphon.models.openai.chat_completions import (
     MessageFile,
     MessagePart,
     MessageToolCall,
+    decode_fields,
     decode_messages,
 )
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.models.openai.responses_stream import ResponsesParser
+from antiphon.models.openai.tool_encoding import ToolEncoder
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
 
@@ -56,7 +58,7 @@ class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     max_output_tokens: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: msgspec.Raw | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: int | None = None
@@ -81,6 +83,7 @@ class ResponsesEncoder:
         self._name = upstream_name
         self._extra = extra or {}
         self._host = host
+        self._tools = ToolEncoder(_tool)
 
     def origin(self, call: ModelCall) -> str:
         """The model behind a call, as reasoning items name it."""
@@ -96,22 +99,23 @@ class ResponsesEncoder:
                 param="stop",
             )
         name = _encode(self._name or call.model)
-        body: _Body | dict[str, Any] = _build_body(
-            options, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream
+        tools = self._tools.encode(options.tools, options.hosted_tools)
+        rest = _encode(
+            _build_body(options, tools, (INCLUDE_ENCRYPTED_REASONING,), stream=call.stream)
         )
         if self._extra or options.extra:
-            body = add_extra_fields(msgspec.to_builtins(body), self._extra, options.extra)
-        rest = _encode(body)[1:]
+            rest = _encode(add_extra_fields(decode_fields(rest), self._extra, options.extra))
         custom_names = {tool.name for tool in options.tools if tool.is_custom}
         given = to_input_items(call.messages, origin, custom_names)
-        return b"".join((b'{"model":', name, b',"input":', given, b",", rest))
+        return b"".join((b'{"model":', name, b',"input":', given, b",", rest[1:]))
 
 
-def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> _Body:
+def _build_body(
+    options: Options, tools: msgspec.Raw | None, include: tuple[str, ...], *, stream: bool
+) -> _Body:
     if options == _DEFAULTS:
         return _Body(store=False, truncation="disabled", stream=stream, include=include)
     logprobs = wants_logprobs(options)
-    tools = [*map(_tool, options.tools), *options.hosted_tools]
     if options.hosted_tools:
         include += tuple(one for one in options.include if one not in _OWN_INCLUDES)
     return _Body(
@@ -126,7 +130,7 @@ def _build_body(options: Options, include: tuple[str, ...], *, stream: bool) -> 
         # OpenAI's own API rejects penalties, so 0 is not sent.
         frequency_penalty=options.frequency_penalty or None,
         presence_penalty=options.presence_penalty or None,
-        tools=tools or None,
+        tools=tools,
         tool_choice=_tool_choice(options) if tools else None,
         parallel_tool_calls=False if tools and not options.parallel_tool_calls else None,
         max_tool_calls=options.max_tool_calls if options.hosted_tools else None,

@@ -140,6 +140,8 @@ def _split_events(data: bytes) -> list[bytes] | None:
     if not data.endswith(b"\n\n") or b"\r" in data:
         return None
     if data.startswith(b"data: "):
+        if data.find(b"\n") == len(data) - 2:
+            return [data[6:-2]]
         events = data[6:-2].split(b"\n\ndata: ")
         # Two line ends for each event: then there is no other line between them.
         return events if data.count(b"\n") == 2 * len(events) else None

@@ -16,6 +16,7 @@ import msgspec
 from antiphon.core.custom_tool_input import INPUT_END, INPUT_START
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
+from antiphon.models.openai.chat_completions_answer import PlainCall
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_fragments import (
     LONGEST_BLANK,
@@ -29,6 +30,7 @@ from antiphon.models.openai.tool_call_fragments import (
 _MAYBE_NO_ARGUMENTS = NO_ARGUMENTS | {"{"}
 #: What may stand between two objects.
 _SEPARATORS = " \t\r\n,;"
+_OPENING = re.compile(r"[{\[\\]")
 _STRUCTURE = re.compile(r'\\(?s:.)?|["{}\[\]]')
 
 
@@ -57,6 +59,13 @@ class _JsonEnd:
                     self.is_reached = True
                     return match.end()
         return len(piece)
+
+    def feed_inner(self, piece: str) -> None:
+        """Take a piece without the end of anything but strings."""
+        if self._is_escaped or _OPENING.search(piece):
+            self.feed(piece)
+        elif piece.count('"') % 2:
+            self._in_string = not self._in_string
 
 
 class _Call:
@@ -133,11 +142,9 @@ class _Call:
         """Take a piece that can only be the inside of an object; False: it may be more."""
         if not self.sent_pieces or self.is_complete:
             return False
-        if not piece or piece[0] == "{" or "}" in piece or "]" in piece:
+        if piece[0] == "{" or "}" in piece or "]" in piece or self.pieces[0][0] not in "{[":
             return False
-        if self.pieces[0][0] not in "{[":
-            return False
-        self._end.feed(piece)
+        self._end.feed_inner(piece)
         self.pieces.append(piece)
         self._size += len(piece)
         self.sent_pieces += 1
@@ -205,8 +212,6 @@ class ToolCallAssembler:
 
     def feed(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of the fragments in one chunk."""
-        if len(fragments) == 1 and (deltas := self._continue_call(fragments[0])) is not None:
-            return deltas
         out: list[ToolCallDelta] = []
         touched: list[_Call] = []
         for fragment in fragments:
@@ -221,16 +226,18 @@ class ToolCallAssembler:
             self._add_arguments(call, fragment, out)
         return out
 
-    def _continue_call(self, fragment: ToolCallFragment) -> list[ToolCallDelta] | None:
-        """Fast path: the next piece of a call that grows, as nearly all fragments are; or None."""
-        if fragment.index is None or fragment.name or fragment.provider_fields is not None:
+    def continue_call(self, piece: PlainCall) -> ToolCallDelta | None:
+        """Fast path: the next piece of a call that grows, as nearly all are.
+
+        None: it may be more, and has not been taken.
+        """
+        call = self._call_by_index.get(piece.index)
+        arguments = piece.function.arguments
+        if call is None or not arguments or piece.function.name:
             return None
-        call = self._call_by_index.get(fragment.index)
-        if call is None or (fragment.id and fragment.id != call.id):
+        if (piece.id and piece.id != call.id) or not call.append_inner(arguments):
             return None
-        if not call.append_inner(fragment.arguments):
-            return None
-        return [ToolCallDelta(call.number, None, None, fragment.arguments)]
+        return ToolCallDelta(call.number, None, None, arguments)
 
     def feed_whole(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of all calls of an answer in one piece, of which each entry is one."""

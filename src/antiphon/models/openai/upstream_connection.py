@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import aiohttp
 from aiohttp.connector import Connection
-from multidict import CIMultiDictProxy
+from aiohttp.http import RawResponseMessage
 from yarl import URL
 
 from antiphon.core.http_proxies import Proxy
@@ -43,9 +43,8 @@ class UpstreamConnectionPool:
     ) -> None:
         self._headers = headers
         self._proxy = proxy
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout, sock_read=read_timeout
-        )
+        self._read_timeout = read_timeout
+        self._connect_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._connector: aiohttp.TCPConnector | None = None
         self._heads: dict[tuple[_Method, URL], bytes] = {}
         #: What the connector is told of a request, by its URL: nothing in it changes.
@@ -59,13 +58,13 @@ class UpstreamConnectionPool:
             self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         try:
             connection = await self._connector.connect(
-                self._target(url), traces=[], timeout=self._timeout
+                self._target(url), traces=[], timeout=self._connect_timeout
             )
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError(f"no connection to {url.authority}") from error
         try:
             self._write(connection, self._head(method, url) % len(body) + body)
-            return await HttpResponse.receive(connection)
+            return await HttpResponse.receive(connection, self._read_timeout)
         except BaseException:
             connection.close()
             raise
@@ -118,7 +117,7 @@ class UpstreamConnectionPool:
         if protocol is None or protocol.transport is None or protocol.transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to a closed connection")
         protocol.set_response_params(
-            read_until_eof=True, auto_decompress=False, read_timeout=self._timeout.sock_read
+            read_until_eof=True, auto_decompress=False, read_timeout=self._read_timeout
         )
         protocol.transport.write(request)
         if not protocol.writing_paused:
@@ -142,26 +141,32 @@ async def _start_timeout_when_sent(connection: Connection) -> None:
 
 
 class HttpResponse:
-    """A response, whose body can be read from ``content``.
+    """A response, whose body can be read in pieces as they arrive.
 
     Its connection goes back to the pool at the body's end, and is closed by ``close``.
+    ``read_timeout`` is the longest silence of the upstream, in seconds.
     """
 
     def __init__(
         self,
         connection: Connection,
-        status: int,
-        headers: CIMultiDictProxy[str],
+        message: RawResponseMessage,
         content: aiohttp.StreamReader,
+        read_timeout: float,
     ) -> None:
-        self.status: Final = status
-        self.headers: Final = headers
+        self.status: Final = message.code
+        self.headers: Final = message.headers
         self.content: Final = content
         self._connection = connection
+        self._read_timeout = read_timeout
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        #: Since when a piece is waited for, by the loop's clock.
+        self._waiting_since: float | None = None
         content.on_eof(self._release)
 
     @classmethod
-    async def receive(cls, connection: Connection) -> HttpResponse:
+    async def receive(cls, connection: Connection, read_timeout: float) -> HttpResponse:
         """The response to what was sent on a connection."""
         protocol = connection.protocol
         assert protocol is not None
@@ -169,7 +174,23 @@ class HttpResponse:
             message, content = await protocol.read()
             # Not those that announce another one.
             if message.code >= 200 or message.code == 101:
-                return cls(connection, message.code, message.headers, content)
+                # The protocol's timer would be set anew with each piece.
+                protocol.read_timeout = None
+                return cls(connection, message, content, read_timeout)
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte; none: the end. Raises ``CLIENT_ERRORS``."""
+        content = self.content
+        data = content.read_nowait()
+        if data or content.is_eof():
+            return data
+        self._waiting_since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._read_timeout, self._check_silence)
+        try:
+            return await content.readany()
+        finally:
+            self._waiting_since = None
 
     @property
     def charset(self) -> str | None:
@@ -178,14 +199,30 @@ class HttpResponse:
 
     def close(self) -> None:
         """Close the connection, if the body has not been read to its end."""
+        self._stop_timer()
         self._connection.close()
 
     def _release(self) -> None:
+        self._stop_timer()
         protocol = self._connection.protocol
         if protocol is not None and protocol.writing_paused:
             # The upstream has answered before it had the whole request.
             protocol.force_close()
         self._connection.release()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _check_silence(self) -> None:
+        silence = 0.0
+        if self._waiting_since is not None:
+            silence = self._loop.time() - self._waiting_since
+        rest = self._read_timeout - silence
+        if rest > 0:
+            self._timer = self._loop.call_later(rest, self._check_silence)
+        else:
+            self.content.set_exception(aiohttp.SocketTimeoutError("No data came in time"))
 
 
 @lru_cache(maxsize=64)

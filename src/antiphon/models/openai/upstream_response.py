@@ -89,7 +89,8 @@ class UpstreamResponse:
         parser = self._response_parser
         data = await self._read_or_end()
         batch = self._parse(data)
-        if data and self._framing.may_be_whole() and self.response.content.at_eof():
+        may_be_whole = self._framing.may_be_whole()
+        if may_be_whole and data and self.response.content.at_eof():
             # All of a document came in one read, its end too.
             data = b""
             batch += self._parse(data)
@@ -100,9 +101,7 @@ class UpstreamResponse:
         if batch:
             self._has_output = True
             self._deadline = None
-        if self._deadline is None and (
-            parser.finish_reason is not None or self._framing.may_be_whole()
-        ):
+        if self._deadline is None and (may_be_whole or parser.finish_reason is not None):
             self._deadline = asyncio.get_running_loop().time() + _END_TIMEOUT
         return batch
 
@@ -164,24 +163,18 @@ class UpstreamResponse:
         """
         try:
             if self._deadline is None:
-                return await self._read_available()
-            async with asyncio.timeout_at(self._deadline):
-                return await self._read_available()
-        except (AttemptError, TimeoutError) as failure:
+                return await self.response.read()
+            async with asyncio.timeout_at(self._deadline) as deadline:
+                return await self.response.read()
+        except CLIENT_ERRORS as raised:
             if self._response_parser.finish_reason is not None or self._framing.is_whole():
                 return b""
-            if isinstance(failure, AttemptError):
-                raise
+            if self._deadline is None or not deadline.expired():
+                failure = self._errors.from_exception(raised)
+                raise failure from None
+        # What looked like the end of a document was none.
         self._deadline = None
-        return await self._read_available()
-
-    async def _read_available(self) -> bytes:
-        """The bytes that arrived, at least one; none: the end of the response."""
-        try:
-            return await self.response.content.readany()
-        except CLIENT_ERRORS as raised:
-            failure = self._errors.from_exception(raised)
-        raise failure
+        return await self._read_or_end()
 
 
 class ConnectionDrainer:

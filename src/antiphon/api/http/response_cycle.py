@@ -1,0 +1,120 @@
+"""Response cycle: uvicorn's, with the head and the first piece of a body in one write.
+
+A write of its own for the head costs a system call here, and a wake-up of the client. A head whose
+body does not follow at once leaves with the next iteration of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import Message
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    RequestResponseCycle,
+)
+
+#: From this size on, a body is written behind its head instead of being copied.
+_LARGE_BODY = 64 * 1024
+_NO_CONTENT = (204, 304)
+
+
+class ResponseCycle(RequestResponseCycle):
+    """One request and its answer."""
+
+    #: The head that is still to be written.
+    _head = b""
+
+    async def send(self, message: Any) -> None:
+        """Take a message of the application, as ASGI has it."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if not self.response_started:
+            if kind != "http.response.start":
+                raise RuntimeError(f"The answer begins with {kind!r}.")
+            self._start(message)
+        elif kind != "http.response.body" or self.response_complete:
+            raise RuntimeError(f"The answer cannot go on with {kind!r}.")
+        else:
+            self._write_body(message.get("body", b""), message.get("more_body", False))
+
+    def _start(self, message: Message) -> None:
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        headers = [*self.default_headers, *message.get("headers", ())]
+        self._check_headers(headers)
+        status = message["status"]
+        lines = [STATUS_LINE[status]]
+        closes = False
+        for name, value in headers:
+            if name == b"content-length" and self.chunked_encoding is None:
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"transfer-encoding" and value.lower() == b"chunked":
+                self.expected_content_length = 0
+                self.chunked_encoding = True
+            elif name == b"connection":
+                closes = b"close" in [one.strip() for one in value.lower().split(b",")]
+            lines += (name, b": ", value, b"\r\n")
+        if closes:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        is_head = self.scope["method"] == "HEAD"
+        if self.chunked_encoding is None and not is_head and status not in _NO_CONTENT:
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(b"\r\n")
+        self._head = b"".join(lines)
+        if self.chunked_encoding:
+            # A stream may be silent for long after its head.
+            asyncio.get_running_loop().call_soon(self._flush_head)
+
+    def _check_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Raise ``RuntimeError`` where a header would be more than one line."""
+        names = b"".join([name for name, _ in headers])
+        values = b"".join([value for _, value in headers])
+        if HEADER_RE.search(names) or HEADER_VALUE_RE.search(values):
+            raise RuntimeError("A header of the answer is not valid.")
+
+    def _write_body(self, body: bytes, more_body: bool) -> None:
+        head, self._head = self._head, b""
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+            body = b""
+        elif self.chunked_encoding:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more_body:
+                body += b"0\r\n\r\n"
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("The answer is longer than its Content-Length.")
+        if head and len(body) < _LARGE_BODY:
+            self.transport.write(head + body)
+        else:
+            if head:
+                self.transport.write(head)
+            self.transport.write(body)
+        if not more_body:
+            self._complete()
+
+    def _complete(self) -> None:
+        if self.expected_content_length != 0:
+            raise RuntimeError("The answer is shorter than its Content-Length.")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _flush_head(self) -> None:
+        if self._head and not self.transport.is_closing():
+            self.transport.write(self._head)
+            self._head = b""

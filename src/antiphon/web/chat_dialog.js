@@ -1,0 +1,56 @@
+/** Chat dialog: name, pin, what it holds and costs, and its end. */
+import { html, useState } from "./vendor/preact.js";
+import { api, notify, openDialog, set, state } from "./core.js";
+import { eraseChat } from "./app.js";
+import { closeDialog, Dialog } from "./dialog.js";
+
+const number = new Intl.NumberFormat();
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const at = (seconds) => date.format(new Date(seconds * 1000));
+
+export async function changeChat(chat, changes) {
+  const changed = await api(`/v1/chats/${chat.id}`, { method: "POST", body: changes });
+  set({
+    chats: state.chats.map((one) => (one.id === chat.id ? changed : one)),
+    ...(state.chat?.id === chat.id ? { chat: changed } : {}),
+  });
+  return changed;
+}
+
+export default function ChatDialog({ chat }) {
+  const [title, setTitle] = useState(chat.title ?? "");
+  const change = async (changes, words) => {
+    try {
+      await changeChat(chat, changes);
+      notify(words, null, 2);
+    } catch (error) {
+      notify(error.message);
+    }
+    closeDialog();
+  };
+  const { usage } = chat;
+  const facts = [
+    ["Turns", `${number.format(chat.turns)}${chat.branches > 1 ? `, ${number.format(chat.branches)} branches` : ""}`],
+    ["Begun", at(chat.created_at)],
+    ["Last turn", at(chat.updated_at)],
+    ["Model", chat.model],
+    usage && ["Tokens", `${number.format(usage.input_tokens)} in, of which ${number.format(usage.cached_tokens)} cached; ${number.format(usage.output_tokens)} out`],
+    usage?.cost !== undefined && ["Cost", usage.cost.toFixed(4)],
+    chat.expires_at && ["Expires", at(chat.expires_at)],
+    chat.conversation && ["Conversation", chat.conversation],
+  ].filter(Boolean);
+  return html`<${Dialog} title=${chat.title || "Untitled"}>
+    <form class="row" onSubmit=${(event) => { event.preventDefault(); change({ title: title.trim() || null }, "Renamed."); }}>
+      <label for="chat-title">Name</label>
+      <input id="chat-title" type="text" data-first maxlength="200" value=${title} onInput=${(event) => setTitle(event.target.value)} />
+      <button class="button primary">Rename</button>
+    </form>
+    <p class="row">
+      <button type="button" class="button" onClick=${() => change({ pinned: !chat.pinned }, chat.pinned ? "Unpinned." : "Pinned.")}>${chat.pinned ? "Unpin" : "Pin"}</button>
+      <button type="button" class="button" onClick=${() => openDialog("branches", { chat })}>Map of branches</button>
+      <button type="button" class="button" onClick=${() => openDialog("share", { chat })}>Share and export</button>
+      <button type="button" class="button danger" onClick=${() => { closeDialog(); eraseChat(chat); }}>Erase</button>
+    </p>
+    <dl class="facts-list">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+  <//>`;
+}

@@ -1,0 +1,72 @@
+/** Inbox: every call that waits for an approval, over all chats. */
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { api, follow, onFeed, request, set } from "./core.js";
+import { closeDialog, Dialog } from "./dialog.js";
+
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+/** Decides; the key makes two clicks, and two tabs, one decision. */
+async function decide(entry, approve, reason) {
+  const response = await api(`/v1/responses/${entry.response_id}`);
+  await request("/v1/responses", {
+    method: "POST",
+    headers: { "Idempotency-Key": `approval-${entry.id}-${approve ? "yes" : "no"}` },
+    body: {
+      model: response.model, previous_response_id: entry.response_id, background: true,
+      tools: response.tools?.filter((one) => one.type === "mcp") ?? [],
+      input: [{ type: "mcp_approval_response", approval_request_id: entry.id, approve, ...(reason ? { reason } : {}) }],
+    },
+  });
+}
+
+function Entry({ entry, onDecided }) {
+  const [reason, setReason] = useState("");
+  const [state, setState] = useState({});
+  const act = async (approve) => {
+    setState({ busy: true });
+    try {
+      await decide(entry, approve, reason);
+      onDecided(entry);
+    } catch (error) {
+      setState({ error });
+    }
+  };
+  return html`<li class="approval">
+    <p><code>${entry.name}</code>${entry.server_label && html` <span class="tag">${entry.server_label}</span>`}
+      in <a href=${`/r/${entry.response_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${entry.title || "an untitled chat"}</a>,
+      <time>${date.format(new Date(entry.created_at * 1000))}</time></p>
+    <pre class="data" tabindex="0">${pretty(entry.arguments)}</pre>
+    ${state.error && html`<p class="failure" role="alert">${state.error.message}</p>`}
+    <div class="decide">
+      <input type="text" placeholder="Remark (optional)" aria-label=${`Remark on ${entry.name}`} value=${reason} onInput=${(event) => setReason(event.target.value)} />
+      <button type="button" class="primary" disabled=${state.busy} onClick=${() => act(true)}>Approve</button>
+      <button type="button" disabled=${state.busy} onClick=${() => act(false)}>Refuse</button>
+    </div></li>`;
+}
+
+export default function Inbox() {
+  const [entries, setEntries] = useState(null);
+  const [error, setError] = useState(null);
+  const read = () => api("/v1/approvals?limit=100").then(({ data }) => {
+    setEntries(data);
+    set({ waiting: data.length });
+  }, setError);
+  useEffect(() => {
+    read();
+    return onFeed((event) => /^turn\.|erased/.test(event.type) && read());
+  }, []);
+  return html`<${Dialog} title="Approvals">
+    ${error ? html`<p class="failure">${error.message}</p>`
+      : entries === null ? html`<p class="hint">…</p>`
+      : entries.length ? html`<ul class="plain-list">${entries.map((entry) => html`<${Entry} key=${entry.id} entry=${entry} onDecided=${(one) => setEntries((all) => all.filter((other) => other.id !== one.id))} />`)}</ul>`
+      : html`<p class="hint">Nothing waits. A call that needs an approval stays here until somebody decides, from this page or any program.</p>`}
+  <//>`;
+}

@@ -1,0 +1,38 @@
+/** Model dialog: which model answers the next turn, and the system prompt that it gets. */
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { save, set, state } from "./core.js";
+import { loadModels, loadParts } from "./conversation.js";
+import { closeDialog, Dialog } from "./dialog.js";
+
+export default function ModelDialog() {
+  const last = state.conversation?.turns.at(-1)?.response;
+  const own = state.conversation?.settings ?? {};
+  const [models, setModels] = useState(state.models);
+  const [error, setError] = useState(null);
+  const [model, setModel] = useState(own.model ?? last?.model ?? state.model ?? "");
+  const [instructions, setInstructions] = useState(own.instructions ?? last?.instructions ?? "");
+  useEffect(() => { loadModels().then(setModels, setError); }, []);
+  const submit = async (event) => {
+    event.preventDefault();
+    const { change, newConversation } = await loadParts();
+    const settings = { model: model || null, instructions };
+    if (model) save("model", model);
+    set({ model: model || state.model });
+    if (state.conversation) change(state.conversation, { settings });
+    else newConversation({ settings });
+    closeDialog();
+  };
+  const names = [...new Set([...(models ?? []), ...(model ? [model] : [])])];
+  return html`<${Dialog} title="Model and system prompt">
+    <form onSubmit=${submit} class="stack">
+      ${error && html`<p class="failure">${error.message}</p>`}
+      <fieldset class="choices"><legend>Model</legend>
+        ${names.map((one, index) => html`<label key=${one}><input type="radio" name="model" data-first=${index === 0} checked=${one === model} onChange=${() => setModel(one)} /><span>${one}</span></label>`)}
+        ${!names.length && html`<p class="hint">${models ? "The server names none: it takes any." : "…"}</p>`}
+      </fieldset>
+      <label>Another name<input type="text" placeholder="as the upstream calls it" value=${names.includes(model) ? "" : model} onInput=${(event) => setModel(event.target.value.trim())} /></label>
+      <label>System prompt<textarea rows="5" value=${instructions} onInput=${(event) => setInstructions(event.target.value)}></textarea></label>
+      <p class="row"><span class="hint">For the next turn of this chat, and those after it.</span><button class="button primary">Use</button></p>
+    </form>
+  <//>`;
+}

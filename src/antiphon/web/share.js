@@ -1,0 +1,70 @@
+/** Share and export: a link to a reading copy, which expires and can be revoked, and files. */
+import { html, useEffect, useState } from "./vendor/preact.js";
+import { api, notify, query, request, state } from "./core.js";
+import { copyText } from "./code.js";
+import { Dialog } from "./dialog.js";
+
+const DAY = 86_400;
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+/** Saves an answer of the server as a file. */
+export async function download(path, name) {
+  const blob = await (await request(path)).blob();
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+const fileName = (title, ending) => `${(title || "chat").replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 60) || "chat"}.${ending}`;
+
+/** The links that have been made; each can be revoked. */
+export function Shares({ only = null, changed = 0 }) {
+  const [shares, setShares] = useState([]);
+  const read = () => api("/v1/shares?limit=100").then(({ data }) => setShares(data), () => {});
+  useEffect(() => { read(); }, [changed]);
+  const revoke = async (share) => {
+    await request(`/v1/shares/${share.id}`, { method: "DELETE" }).catch((error) => notify(error.message));
+    read();
+  };
+  const shown = shares.filter((one) => !only || only.has(one.response_id));
+  if (!shown.length) return null;
+  return html`<h3>Links that work</h3><ul class="plain-list">${shown.map((one) => html`<li key=${one.id} class="row">
+    <span class="grow">${one.title || `Made ${date.format(new Date(one.created_at * 1000))}`}, ${one.expires_at ? `until ${date.format(new Date(one.expires_at * 1000))}` : "without an end"}</span>
+    <button type="button" class="button danger" onClick=${() => revoke(one)}>Revoke</button></li>`)}</ul>`;
+}
+
+export default function Share({ chat }) {
+  const [days, setDays] = useState("7");
+  const [share, setShare] = useState(null);
+  const [error, setError] = useState(null);
+  const head = state.conversation?.chatId === chat.id ? state.conversation.head : chat.head;
+  const make = async (event) => {
+    event.preventDefault();
+    try {
+      setShare(await api("/v1/shares", { method: "POST", body: { response_id: head, ...(days ? { expires_in: Number(days) * DAY } : {}) } }));
+      setError(null);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  const save = (format, ending) => download(query(`/v1/chats/${chat.id}/export`, { format, ...(format === "json" ? {} : { head }) }), fileName(chat.title, ending)).catch((failure) => notify(failure.message));
+  return html`<${Dialog} title="Share and export">
+    <section><h3>A reading copy</h3>
+      <p>A page without scripts, which shows this branch up to its last turn to whoever has the link. What you erase vanishes from it too.</p>
+      <form class="row" onSubmit=${make}>
+        <label for="share-days">It works for</label>
+        <select id="share-days" value=${days} onChange=${(event) => setDays(event.target.value)}><option value="1">a day</option><option value="7">a week</option><option value="30">30 days</option><option value="">ever</option></select>
+        <button class="button primary" data-first>Make a link</button>
+      </form>
+      ${error && html`<p class="failure" role="alert">${error.message}</p>`}
+      ${share && html`<p class="row"><input type="text" readonly aria-label="The link" value=${new URL(share.url, location.href).href} onFocus=${(event) => event.target.select()} /><button type="button" class="button" onClick=${(event) => copyText(new URL(share.url, location.href).href, event.currentTarget)}>Copy</button></p>`}
+      <${Shares} changed=${share} />
+    </section>
+    <section><h3>A file</h3><p class="row">
+      <button type="button" class="button" onClick=${() => save("markdown", "md")}>Markdown</button>
+      <button type="button" class="button" onClick=${() => save("html", "html")}>HTML</button>
+      <button type="button" class="button" onClick=${() => save("json", "json")}>JSON, with all branches</button></p></section>
+  <//>`;
+}

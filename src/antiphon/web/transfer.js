@@ -1,0 +1,58 @@
+/** Import and export: files of other programs in, with a report for each chat; everything out. */
+import { html, useRef, useState } from "./vendor/preact.js";
+import { api, follow, notify, pause, request } from "./core.js";
+import { closeDialog, Dialog } from "./dialog.js";
+import { download, Shares } from "./share.js";
+
+const SOURCES = { chatgpt: "ChatGPT", claude: "Claude", open_webui: "Open WebUI", librechat: "LibreChat", llama_cpp: "llama.cpp", messages: "a list of messages", antiphon: "antiphon" };
+
+/** Sends a file and reads the import until it has ended. */
+async function importFile(file, onProgress) {
+  const type = /\.zip$/i.test(file.name) ? "application/zip" : /\.(ndjson|jsonl)$/i.test(file.name) ? "application/x-ndjson" : "application/json";
+  let job = await (await request("/v1/import", { method: "POST", headers: { "Content-Type": type }, body: new Blob([file], { type }) })).json();
+  while (job.status === "running") {
+    onProgress(job);
+    await pause(300);
+    job = await api(`/v1/import/${job.id}`);
+  }
+  onProgress(job);
+}
+
+function Report({ job }) {
+  const { done = 0, total = null } = job.chats ?? {};
+  return html`<section aria-label="Import">
+    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? job.error?.message ?? "The import failed." : `${done} chats from ${SOURCES[job.source] ?? job.source}.`}</p>
+    ${job.status === "running" && html`<progress max=${total ?? 1} value=${total ? done : undefined} aria-label="Progress"></progress>`}
+    ${job.report?.length > 0 && html`<div class="table report" tabindex="0" role="region" aria-label="Report"><table><thead><tr><th scope="col">Chat</th><th scope="col">Turns</th><th scope="col">Branches</th><th scope="col">Pictures</th><th scope="col">Result</th></tr></thead>
+      <tbody>${job.report.map((one, index) => html`<tr key=${index}><td>${one.chat_id ? html`<a href=${`/c/${one.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Untitled"}</a>` : one.title || "Untitled"}</td><td>${one.turns}</td><td>${one.branches}</td><td>${one.images}</td>
+        <td>${one.status}${one.skipped?.length ? `; left out: ${one.skipped.join(", ")}` : ""}</td></tr>`)}</tbody></table></div>`}
+  </section>`;
+}
+
+export default function Transfer({ file = null }) {
+  const picker = useRef();
+  const [job, setJob] = useState(null);
+  const [error, setError] = useState(null);
+  const take = (chosen) => {
+    setError(null);
+    importFile(chosen, setJob).catch(setError);
+  };
+  const started = useRef(false);
+  if (file && !started.current) {
+    started.current = true;
+    take(file);
+  }
+  return html`<${Dialog} title="Import and export" wide=${Boolean(job?.report?.length)}>
+    <section><h3>Bring chats along</h3>
+      <p>From ChatGPT (the zip, or its conversations files), Claude, Open WebUI, LibreChat, llama.cpp, a list of messages, or antiphon: with all branches. What is here already is not doubled.</p>
+      <div class="drop" onDragOver=${(event) => event.preventDefault()} onDrop=${(event) => { event.preventDefault(); if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); }}>
+        <input type="file" class="hidden" ref=${picker} tabindex="-1" aria-label="File" accept=".zip,.json,.ndjson,.jsonl" onChange=${(event) => event.target.files[0] && take(event.target.files[0])} />
+        <button type="button" class="button primary" data-first disabled=${job?.status === "running"} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint">or drop it here</span>
+      </div>
+      ${error && html`<p class="failure" role="alert">${error.message}</p>`}
+      ${job && html`<${Report} job=${job} />`}
+    </section>
+    <section><h3>Take everything</h3><p class="row"><button type="button" class="button" onClick=${() => download("/v1/export", "antiphon.ndjson").catch((failure) => notify(failure.message))}>All chats as one file</button></p></section>
+    <${Shares} />
+  <//>`;
+}

@@ -1,0 +1,150 @@
+"""Branches on the page: edited, asked again, looked through, linked to, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.browser import Watched, watched
+from support.http_server import ThreadServer, serving
+from support.page_model import PageModel
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadServer]:
+    with serving(PageModel().models("grok-4", "smollm2")) as started:
+        yield started
+
+
+@pytest.fixture
+def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
+    with watched(browser, server.url) as watching:
+        yield watching
+
+
+def chain(server: ThreadServer, *questions: str, parent: str | None = None) -> list[str]:
+    made = []
+    for question in questions:
+        parent = server.respond(question, previous_response_id=parent).json["id"]
+        made.append(parent)
+    return made
+
+
+def questions(page: Page) -> list[str]:
+    return page.locator(".bubble").all_inner_texts()
+
+
+def test_an_edited_question_is_another_version_and_the_first_stays(
+    world: Watched, server: ThreadServer
+) -> None:
+    first, second = chain(server, "one", "two")
+    page = world.open(f"/r/{second}")
+    page.get_by_text("two", exact=True).hover()
+    page.get_by_role("button", name="Edit and ask again").last.click()
+    page.get_by_label("Edit the question").fill("two, better")
+    page.get_by_role("button", name="Send", exact=True).first.click()
+    expect(page.get_by_text("You asked: two, better")).to_be_visible()
+    expect(page.get_by_text("2/2")).to_be_visible()
+    assert questions(page) == ["one", "two, better"]
+    page.get_by_role("button", name="Previous version").click()
+    expect(page.get_by_text("1/2")).to_be_visible()
+    assert questions(page) == ["one", "two"]
+    assert server.get(f"/v1/responses/{first}/children").json["data"][1]["opening"]
+
+
+def test_the_first_question_can_be_edited_too(world: Watched, server: ThreadServer) -> None:
+    (first,) = chain(server, "begin")
+    page = world.open(f"/r/{first}")
+    page.get_by_text("begin", exact=True).hover()
+    page.get_by_role("button", name="Edit and ask again").click()
+    page.get_by_label("Edit the question").fill("begin again")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("2/2")).to_be_visible()
+    assert len(server.get("/v1/chats").json["data"]) == 1
+
+
+def test_keys_go_through_the_versions(world: Watched, server: ThreadServer) -> None:
+    (root,) = chain(server, "root")
+    for name in ("a", "b", "c"):
+        chain(server, name, f"after {name}", parent=root)
+    page = world.open(f"/r/{root}")
+    expect(page.get_by_text("3/3")).to_be_visible()
+    assert questions(page) == ["root", "c", "after c"]
+    page.locator("[data-turn]").first.focus()
+    page.keyboard.press("[")
+    expect(page.get_by_text("2/3")).to_be_visible()
+    assert questions(page) == ["root", "b", "after b"]
+    page.keyboard.press("[")
+    expect(page.get_by_text("1/3")).to_be_visible()
+    page.keyboard.press("]")
+    expect(page.get_by_text("2/3")).to_be_visible()
+
+
+def test_a_turn_has_an_address_that_opens_its_branch(world: Watched, server: ThreadServer) -> None:
+    (root,) = chain(server, "root")
+    old = chain(server, "old way", "old end", parent=root)
+    chain(server, "new way", "new end", parent=root)
+    page = world.open(f"/r/{old[0]}")
+    expect(page.get_by_text("old end", exact=True)).to_be_visible()
+    assert questions(page) == ["root", "old way", "old end"]
+    expect(page.locator(f'[data-turn="{old[0]}"]')).to_be_focused()
+
+
+def test_what_is_sent_after_a_branch_goes_on_from_that_turn(
+    world: Watched, server: ThreadServer
+) -> None:
+    made = chain(server, "one", "two", "three")
+    page = world.open(f"/r/{made[0]}")
+    page.get_by_text("one", exact=True).hover()
+    page.get_by_role("button", name="Branch from here").first.click()
+    assert questions(page) == ["one"]
+    page.get_by_role("textbox", name="Message").fill("another two")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("You asked: another two")).to_be_visible()
+    assert questions(page) == ["one", "another two"]
+    assert len(server.get(f"/v1/responses/{made[0]}/children").json["data"]) == 2
+
+
+def test_the_map_shows_every_branch_and_opens_it(world: Watched, server: ThreadServer) -> None:
+    (root,) = chain(server, "root")
+    for name in ("a", "b", "c"):
+        chain(server, f"way {name}", parent=root)
+    page = world.open(f"/r/{root}")
+    page.get_by_role("button", name="3 branches").click()
+    branches = page.get_by_role("list", name="Branches").get_by_role("button")
+    expect(branches).to_have_count(3)
+    branches.filter(has_text="way b").click()
+    expect(page.get_by_text("You asked: way b")).to_be_visible()
+
+
+def test_another_address_is_nothing(world: Watched) -> None:
+    world.allowed = ("404",)
+    page = world.open("/c/chat_" + "0" * 32)
+    expect(page.get_by_text("There is nothing here.")).to_be_visible()
+
+
+def test_names_pins_and_erasure_with_undo(world: Watched, server: ThreadServer) -> None:
+    (made,) = chain(server, "To be named")
+    page = world.open(f"/r/{made}")
+    page.get_by_role("button", name="More about this chat").click()
+    page.get_by_role("textbox", name="Name").fill("A good name")
+    page.get_by_role("button", name="Rename").click()
+    expect(page.get_by_role("link", name="A good name")).to_be_visible()
+    page.get_by_role("button", name="More about this chat").click()
+    page.get_by_role("button", name="Pin").click()
+    expect(page.get_by_role("heading", name="Pinned")).to_be_visible()
+    page.get_by_role("button", name="More about this chat").click()
+    page.get_by_role("button", name="Erase").click()
+    expect(page.get_by_role("link", name="A good name")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("link", name="A good name")).to_be_visible()
+    assert server.get(f"/v1/responses/{made}").status == 200
+    page.get_by_role("button", name="More about A good name").click()
+    page.get_by_role("button", name="Erase").click()
+    # What waits is erased when the page is left.
+    page.close()
+    page = world.open()
+    expect(page.get_by_role("link", name="A good name")).to_have_count(0)
+    assert server.get(f"/v1/responses/{made}").status == 404

@@ -1,0 +1,218 @@
+"""Chats on the page: sent once, streamed, stopped, resumed, and the same in every tab."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.browser import Watched, until, watched
+from support.http_server import ThreadServer, serving
+from support.page_model import PageModel
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+
+
+@pytest.fixture
+def model() -> PageModel:
+    return PageModel()
+
+
+@pytest.fixture
+def server(model: PageModel) -> Iterator[ThreadServer]:
+    with serving(model.models("grok-4", "smollm2")) as started:
+        yield started
+
+
+@pytest.fixture
+def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
+    with watched(browser, server.url) as watching:
+        yield watching
+
+
+def send(page: Page, text: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def turns(page: Page) -> list[str]:
+    return page.locator("[data-turn]").all_inner_texts()
+
+
+def stored(server: ThreadServer) -> list[str]:
+    return [one["id"] for one in server.get("/v1/responses?limit=100").json["data"]]
+
+
+def test_a_message_is_answered_listed_and_there_after_a_reload(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    send(page, "Why is the sky blue?")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    expect(page.get_by_role("link", name="Why is the sky blue?")).to_be_visible()
+    assert "/c/chat_" in page.url
+    send(page, "And at night?")
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert page.locator("[data-turn]").count() == 2
+    assert page.title() == "Why is the sky blue? · antiphon"
+    assert len(stored(server)) == 2
+
+
+def test_a_hundred_clicks_send_one_turn(world: Watched, server: ThreadServer) -> None:
+    page = world.open()
+    page.get_by_role("textbox", name="Message").fill("Once")
+    page.evaluate(
+        "() => { for (let n = 0; n < 100; n++) document.querySelector('.round.primary')?.click() }"
+    )
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    assert len(stored(server)) == 1
+
+
+def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
+    page = world.open()
+    send(page, "hang on")
+    expect(page.get_by_text("Some words")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Stopped.")).to_be_visible()
+    expect(page.get_by_text("Some words")).to_be_visible()
+    assert page.get_by_role("button", name="Stop").count() == 0
+
+
+def test_a_failure_shows_what_came_and_can_be_asked_again(world: Watched) -> None:
+    page = world.open()
+    send(page, "fail now")
+    expect(page.get_by_text("This turn failed. The upstream broke.")).to_be_visible()
+    expect(page.get_by_text("Half an answer")).to_be_visible()
+    page.get_by_role("button", name="Ask again").last.click()
+    expect(page.get_by_text("2/2")).to_be_visible()
+
+
+def test_a_reload_in_the_middle_of_an_answer_shows_all_of_it(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    send(page, "hold it")
+    expect(page.get_by_text("First half,")).to_be_visible()
+    until(page, "location.pathname.startsWith('/c/')")
+    page.reload()
+    expect(page.get_by_text("First half,")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    server.set(model.resume)
+    expect(page.get_by_text("First half, second half.")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    assert len(stored(server)) == 1
+
+
+def test_a_draft_survives_a_reload(world: Watched) -> None:
+    page = world.open()
+    page.get_by_role("textbox", name="Message").fill("Not sent yet")
+    page.reload()
+    expect(page.get_by_role("textbox", name="Message")).to_have_value("Not sent yet")
+
+
+def test_what_is_sent_offline_waits_and_is_sent_once(world: Watched, server: ThreadServer) -> None:
+    world.allowed = ("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK")
+    page = world.open()
+    page.get_by_role("textbox", name="Message").fill("first")
+    until(
+        page, "performance.getEntriesByType('resource').some((one) => /turns\\.js/.test(one.name))"
+    )
+    world.context.set_offline(True)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Waiting for the server…")).to_be_visible()
+    assert stored(server) == []
+    world.context.set_offline(False)
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    assert len(stored(server)) == 1
+
+
+def test_what_could_not_be_sent_is_sent_by_the_next_page(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK", "ERR_FAILED")
+    page = world.open()
+    page.get_by_role("textbox", name="Message").fill("left behind")
+    until(
+        page, "performance.getEntriesByType('resource').some((one) => /turns\\.js/.test(one.name))"
+    )
+    world.context.set_offline(True)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Waiting for the server…")).to_be_visible()
+    page.close()
+    world.context.set_offline(False)
+    page = world.open()
+    expect(page.get_by_role("link", name="left behind")).to_be_visible()
+    assert len(stored(server)) == 1
+
+
+def test_a_picture_is_sent_and_read_by_reference(
+    world: Watched, server: ThreadServer, tmp_path: Path
+) -> None:
+    (tmp_path / "dot.png").write_bytes(PNG)
+    page = world.open()
+    page.get_by_label("Pictures", exact=True).set_input_files(tmp_path / "dot.png")
+    expect(page.get_by_alt_text("Picture 1")).to_be_visible()
+    send(page, "What is this?")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    page.reload()
+    expect(page.get_by_alt_text("Picture that was sent")).to_have_attribute(
+        "src", re.compile("^blob:")
+    )
+
+
+def test_a_temporary_chat_stores_nothing(world: Watched, server: ThreadServer) -> None:
+    page = world.open()
+    page.get_by_role("button", name="Temporary").click()
+    send(page, "secret one")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    send(page, "secret two")
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert stored(server) == []
+    assert "secret" not in page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
+
+
+def test_messages_wait_in_a_queue_while_an_answer_runs(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    send(page, "hold this")
+    expect(page.get_by_text("First half,")).to_be_visible()
+    send(page, "then that")
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
+    server.set(model.resume)
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert len(stored(server)) == 2
+
+
+def test_five_tabs_and_another_program_agree(
+    browser: Browser, server: ThreadServer, world: Watched
+) -> None:
+    world.allowed = ("404",)
+    first = server.respond("Begun by a program", model="grok-4").json["id"]
+    chat = server.get(f"/v1/chats/{first}").json["id"]
+    tabs = [world.open(f"/c/{chat}") for _ in range(5)]
+    for tab in tabs:
+        expect(tab.get_by_text("You asked: Begun by a program")).to_be_visible()
+    send(tabs[0], "From a tab")
+    for tab in tabs:
+        expect(tab.get_by_text("You asked: From a tab")).to_be_visible()
+    head = server.get(f"/v1/chats/{chat}").json["head"]
+    server.respond("From a program", model="grok-4", previous_response_id=head)
+    for tab in tabs:
+        expect(tab.get_by_text("You asked: From a program")).to_be_visible()
+        assert tab.locator("[data-turn]").count() == 3
+    server.request("POST", f"/v1/chats/{chat}", {"title": "Another name"})
+    for tab in tabs:
+        expect(tab.get_by_role("link", name="Another name")).to_be_visible()
+    server.request("DELETE", f"/v1/chats/{chat}")
+    for tab in tabs:
+        expect(tab.get_by_role("link", name="Another name")).to_have_count(0)
+        expect(tab.get_by_text("There is nothing here.")).to_be_visible()

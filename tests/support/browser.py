@@ -1,0 +1,129 @@
+"""Chromium for tests: finds it, opens pages, and notes everything that a page must not do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request, sync_playwright
+
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+#: Milliseconds after which what has not happened never will.
+TIMEOUT = 30_000
+#: Reports what the page's policy has kept from happening.
+_WATCH_POLICY = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+"""
+
+
+def chromium_path() -> str:
+    """The program; without one the test is skipped, in continuous integration it fails."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        message = "there is no Chromium: apt-get install chromium-headless-shell, or set CHROMIUM"
+        if os.environ.get("CI", "").lower() in {"1", "true"}:
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser, closed at the end."""
+    path = chromium_path()
+    with sync_playwright() as playwright:
+        browser = launch(playwright, path)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def launch(playwright: Playwright, path: str) -> Browser:
+    # The sandbox needs more than containers have; what is shown here comes from the tests.
+    return playwright.chromium.launch(
+        executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    )
+
+
+@dataclass
+class Watched:
+    """A context whose pages are watched: requests, errors, violations of the policy."""
+
+    context: BrowserContext
+    origin: str
+    requests: list[Request] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    #: Console messages and answers that a test expects.
+    allowed: tuple[str, ...] = ()
+
+    def open(self, path: str = "/") -> Page:
+        page = self.context.new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.on("pageerror", lambda error: self.errors.append(f"error: {error}"))
+        page.on("console", self._note_console)
+        page.goto(self.origin + path)
+        return page
+
+    def _note_console(self, message: Any) -> None:
+        if message.type in {"error", "warning"}:
+            self.errors.append(f"{message.type}: {message.text}")
+
+    def check(self) -> None:
+        """Nothing left the origin, nothing was kept back by the policy, nothing failed."""
+        elsewhere = [
+            one.url
+            for one in self.requests
+            if not one.url.startswith((self.origin, "blob:", "data:"))
+        ]
+        assert elsewhere == []
+        violations = [
+            one for page in self.context.pages for one in page.evaluate("window.violations || []")
+        ]
+        assert violations == []
+        unexpected = [
+            one for one in self.errors if not any(allowed in one for allowed in self.allowed)
+        ]
+        assert unexpected == []
+
+
+@contextmanager
+def watched(browser: Browser, origin: str, **options: Any) -> Iterator[Watched]:
+    """A context of its own on one server, looked at when it ends."""
+    options.setdefault("viewport", {"width": 1280, "height": 800})
+    context = browser.new_context(**options)
+    context.add_init_script(_WATCH_POLICY)
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=origin)
+    watching = Watched(context, origin)
+    # A builtin method cannot be a listener of playwright's.
+    context.on("request", lambda request: watching.requests.append(request))  # noqa: PLW0108
+    try:
+        yield watching
+        watching.check()
+    finally:
+        context.close()
+
+
+def until(page: Page, expression: str, argument: Any = None) -> Any:
+    """Wait until an expression is true, and give its value.
+
+    Playwright's own way of waiting evaluates text in the page, which the page's policy forbids.
+    """
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not (value := page.evaluate(expression, argument)):
+        assert time.monotonic() < deadline, f"never true: {expression}"
+        page.wait_for_timeout(15)
+    return value
+
+
+def paths_of(requests: list[Request]) -> list[str]:
+    return [urlsplit(one.url).path for one in requests]
