@@ -17,7 +17,14 @@ from antiphon.core.events import (
     RefusalDelta,
     TextDelta,
 )
-from antiphon.core.items import Compaction, FunctionCall, FunctionCallOutput, shorten, text_of
+from antiphon.core.items import (
+    Compaction,
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    shorten,
+    text_of,
+)
 from antiphon.core.turns import Response
 
 _CALL = Style(color="blue")
@@ -97,8 +104,8 @@ def print_turn(output: ChatOutput, turn: Response, question: str) -> None:
     for index, item in enumerate(turn.output):
         if isinstance(item, FunctionCall | FunctionCallOutput | Compaction):
             view.show(ItemDone(index, item))
-        elif getattr(item, "role", None) == "assistant":
-            view.show(TextDelta(index, text_of(item.content)))  # type: ignore[union-attr]
+        elif isinstance(item, Message) and item.role == "assistant":
+            view.show(TextDelta(index, text_of(item.content)))
     view.end()
 
 

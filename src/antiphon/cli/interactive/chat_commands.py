@@ -1,7 +1,8 @@
-"""Chat commands: what shows, saves, searches and erases: /help, /model, /search, /copy and others."""
+"""Chat commands: what shows, saves, searches and erases: /help, /model, /search, /copy, ..."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,12 +19,11 @@ from antiphon.cli.interactive.slash_commands import COMMANDS
 from antiphon.cli.terminal_output import format_ago
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT, Usage
-from antiphon.errors import AntiphonError, InvalidRequestError
+from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatFilter, ChatUpdate
 
 _FENCE = re.compile(r"^ *(`{3,}|~{3,})[^\n]*\n(.*?)^ *\1", re.DOTALL | re.MULTILINE)
 _MAX_HITS = 10
-_MAX_OPENING = 60
 _MAX_ATTACHMENT = 1_000_000
 
 
@@ -142,17 +142,16 @@ async def cost(loop: ChatLoop, _: str) -> None:
 async def image(loop: ChatLoop, argument: str) -> None:
     if not argument:
         raise InvalidRequestError("which file? /image PATH")
-    path = str(Path(argument.strip("\"'")).expanduser())
-    loop.session.images.append(await load_image(path))
+    loop.session.images.append(await load_image(_path_of(argument)))
     loop.output.note("it goes along with the next question")
 
 
 async def attach(loop: ChatLoop, argument: str) -> None:
     if not argument:
         raise InvalidRequestError("which file? /attach PATH")
-    path = Path(argument.strip("\"'")).expanduser()
+    path = _path_of(argument)
     try:
-        text = path.read_text() if path.stat().st_size <= _MAX_ATTACHMENT else ""
+        text = await asyncio.to_thread(_read_text, path)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequestError(f"{path.name} cannot be read as text: {error}") from error
     if not text:
@@ -217,11 +216,10 @@ async def keep(loop: ChatLoop, _: str) -> None:
 async def export(loop: ChatLoop, argument: str) -> None:
     turn = await loop.session.last_turn()
     messages = await loop.session.service.reader.messages(DEFAULT_TENANT, turn.id)
-    path = Path(argument or "chat.md").expanduser()
+    path = _path_of(argument or "chat.md")
     text = as_json(messages) if path.suffix == ".json" else as_markdown(messages)
     try:
-        with path.open("x") as file:
-            file.write(text)
+        await asyncio.to_thread(_write_new, path, text)
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be written: {error.strerror}") from error
     loop.output.note(f"saved as {path}")
@@ -234,7 +232,7 @@ async def point_to_program(loop: ChatLoop, argument: str) -> None:
 async def share(loop: ChatLoop, _: str) -> None:
     turn = await loop.session.last_turn()
     loop.output.note(
-        f"a server makes the link: POST /v1/shares with {{\"response_id\": \"{turn.id}\"}}"
+        f'a server makes the link: POST /v1/shares with {{"response_id": "{turn.id}"}}'
     )
 
 
@@ -253,6 +251,20 @@ async def queue(loop: ChatLoop, argument: str) -> None:
         loop.output.text(f"{number}  {shorten(text, 100)}")
     if not loop.prompt.queue:
         loop.output.note("nothing waits")
+
+
+def _path_of(argument: str) -> Path:
+    """A path as it is typed, or dropped on the terminal."""
+    return Path(argument.strip("\"'")).expanduser()
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text() if path.stat().st_size <= _MAX_ATTACHMENT else ""
+
+
+def _write_new(path: Path, text: str) -> None:
+    with path.open("x") as file:
+        file.write(text)
 
 
 HANDLERS: dict[str, Handler] = {
@@ -276,4 +288,3 @@ HANDLERS: dict[str, Handler] = {
     "web": web,
     "queue": queue,
 }
-_ = AntiphonError, _MAX_OPENING

@@ -16,11 +16,10 @@ from antiphon.cli.interactive.chat_session import ChatSession, open_calls, user_
 from antiphon.cli.interactive.slash_commands import parse_command, question_of
 from antiphon.cli.interrupt import InterruptHandler
 from antiphon.cli.terminal_output import status_note
-from antiphon.core.events import Event
 from antiphon.core.items import FunctionCall
-from antiphon.core.turns import Response
+from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, InvalidRequestError
-from antiphon.turn.replay import Replay
+from antiphon.turn.chats import ChatService
 from antiphon.turn.running_turns import RunningTurn
 
 if TYPE_CHECKING:
@@ -52,6 +51,8 @@ class Prompt(Protocol):
 
     async def flush(self) -> None: ...
 
+    async def close(self) -> None: ...
+
 
 Handler: TypeAlias = "Callable[[ChatLoop, str], Awaitable[None]]"
 
@@ -69,6 +70,7 @@ class ChatLoop:
         *,
         loading: asyncio.Task[None],
         handlers: Mapping[str, Handler],
+        reload_history: Callable[[], Awaitable[None]],
     ) -> None:
         self.engine = engine
         self.session = session
@@ -77,15 +79,16 @@ class ChatLoop:
         self._interrupt = interrupt
         self._loading = loading
         self._handlers = handlers
+        self._reload_history = reload_history
+        self.chats = ChatService(engine.service, engine.stores)
         #: The turn whose question the next text replaces.
         self._edited: Response | None = None
         self._draft = ""
         #: What the status line says of the last turn.
         self.status = ""
-        prompt.on_edit = lambda: None
 
     async def run(self) -> None:
-        with hold_typed_keys():
+        with nullcontext() if self.output.terminal.is_plain else hold_typed_keys():
             while (text := await self._next_text()) is not None:
                 if text:
                     await self._take(text)
@@ -100,19 +103,24 @@ class ChatLoop:
             self.output.lines([()])
             return None
         self.session.move_to(turn)
-        self._end_turn(response)
+        self.end_turn(response)
         if open_calls(response):
             await self.decide(response)
         return response
 
-    async def show(self, turn: RunningTurn | Replay) -> None:
-        """Show a turn that somebody else runs, from its first event."""
-        view = AnswerView(self.output, self._waiting_note)
-        view.wait()
-        async for batch in turn.events():
-            for event in batch:
-                view.show(event)
-        view.end()
+    async def attach(self, turn: Response) -> None:
+        """Show a turn that another process runs, from its first event to its end."""
+        self.output.question(user_text(turn.input))
+        view = AnswerView(self.output, lambda: "another process answers")
+        with self.prompt.watch_keys():
+            view.wait()
+            source = await self.session.service.subscribe(DEFAULT_TENANT, turn.id)
+            async for batch in source.events():
+                for event in batch:
+                    view.show(event)
+            view.end()
+        await self.prompt.flush()
+        self.end_turn(await self.session.service.reader.response(DEFAULT_TENANT, turn.id))
 
     async def decide(self, turn: Response) -> None:
         """Ask about each call of a turn that waits, then go on with what was decided."""
@@ -146,6 +154,20 @@ class ChatLoop:
             return None
         finally:
             self.prompt.mark = before
+
+    def cost_of(self, turn: Response) -> float | None:
+        """What a turn cost; None: its model has no price."""
+        model = self.engine.settings.models.get(turn.model)
+        usage = turn.end.usage if turn.end else None
+        if model is None or model.price is None or usage is None:
+            return None
+        price = model.price
+        cached = price.input if price.cached is None else price.cached
+        return usage.cost(price.input, cached, price.output)
+
+    async def forget_history(self) -> None:
+        """Something was erased: it is no longer offered at the prompt either."""
+        await self._reload_history()
 
     async def _next_text(self) -> str | None:
         """The next question or command, stripped; None: leave."""
@@ -202,7 +224,8 @@ class ChatLoop:
             view.wait()
             self._loading.add_done_callback(lambda _: view.wait())
             async for batch in turn.events():
-                self._show_batch(view, batch)
+                for event in batch:
+                    view.show(event)
             view.end()
             response = await turn.result()
         await self.prompt.flush()
@@ -212,13 +235,7 @@ class ChatLoop:
             raise turn.error
         return response
 
-    @staticmethod
-    def _show_batch(view: AnswerView, batch: object) -> None:
-        events: list[Event] = list(batch)  # type: ignore[call-overload]
-        for event in events:
-            view.show(event)
-
-    def _end_turn(self, response: Response) -> None:
+    def end_turn(self, response: Response) -> None:
         if note := status_note(response):
             self.output.note(note)
         self.output.lines([()])
@@ -233,7 +250,7 @@ class ChatLoop:
             if info.context_window:
                 parts.append(f"context {100 * used // info.context_window} %")
             parts.append(f"{used} tokens")
-        if cost := self.engine.cost(response):
+        if cost := self.cost_of(response):
             parts.append(f"{cost:.4f}")
         return " · ".join(parts)
 
@@ -276,8 +293,7 @@ def hold_typed_keys() -> Iterator[None]:
     Ctrl-C alone does not wait: it stays a signal.
     """
     if sys.platform == "win32" or not sys.stdin.isatty():
-        with nullcontext():
-            yield
+        yield
         return
     original = termios.tcgetattr(sys.stdin)
     type_ahead = [*original]

@@ -142,4 +142,3 @@ def _color_system() -> ColorSystem | None:
     if console.no_color or not console.is_terminal or console.color_system is None:
         return None
     return _COLORS.get(console.color_system, ColorSystem.TRUECOLOR)
-

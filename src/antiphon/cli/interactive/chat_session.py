@@ -64,8 +64,8 @@ class ChatSession:
     async def start(self, text: str) -> RunningTurn:
         """Start a turn that asks ``text``. Raises ``AntiphonError``."""
         check_encodable(text, self.instructions or "")
-        content = (InputText(text), *self.images) if self.images else text
-        turn = await self._start((Message("user", content),), self.head)
+        message = Message("user", (InputText(text), *self.images) if self.images else text)
+        turn = await self._start((message,), self.head)
         self.images = []
         return turn
 
@@ -165,7 +165,8 @@ def open_calls(turn: Response) -> tuple[FunctionCall, ...]:
 
 def user_text(items: Sequence[Item]) -> str:
     """What the user says in a turn."""
-    texts = [text_of(one.content) for one in items if is_user_message(one)]
+    messages = [one for one in items if isinstance(one, Message) and one.role == "user"]
+    texts = [text_of(one.content) for one in messages]
     return "\n".join(text for text in texts if text).strip()
 
 
@@ -173,10 +174,6 @@ def answer_text(turn: Response) -> str:
     """What the model says in a turn."""
     messages = [one for one in turn.output if isinstance(one, Message)]
     return "\n\n".join(text_of(one.content) for one in messages if one.role == "assistant")
-
-
-def is_user_message(item: Item) -> bool:
-    return isinstance(item, Message) and item.role == "user"
 
 
 def check_encodable(*texts: str) -> None:

@@ -46,6 +46,9 @@ class PlainPrompt:
     async def flush(self) -> None:
         """Nothing waits to be written."""
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
     async def _read_line(self) -> str:
         while b"\n" not in self._pending:
             data = await self._read_available()
@@ -60,9 +63,14 @@ class PlainPrompt:
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         number = sys.stdin.fileno()
-        loop.add_reader(number, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(number, _set, ready)
         try:
             await ready
         finally:
             loop.remove_reader(number)
         return os.read(number, _MAX_LINE)
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
@@ -18,12 +20,9 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
+from antiphon.cli.interactive.slash_commands import SlashCompleter
 from antiphon.cli.markdown.line_printer import BEGIN_UPDATE, END_UPDATE
 from antiphon.cli.markdown.styled_line import Line, line_text
-
-if TYPE_CHECKING:
-    from prompt_toolkit.completion import Completer
-    from prompt_toolkit.history import History
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
@@ -41,6 +40,10 @@ PROMPT_MARK = "\x1b]133;A\x1b\\"
 ANSWER_MARK = "\x1b]133;C\x1b\\"
 
 
+class _InterruptedError(Exception):
+    """Ctrl-C: a task that ended by ``KeyboardInterrupt`` would end the event loop, too."""
+
+
 class PromptLine:
     """One line of input, or several, below what is printed.
 
@@ -52,8 +55,8 @@ class PromptLine:
     def __init__(
         self,
         output: ChatOutput,
-        history: History,
-        completer: Completer,
+        asked_texts: Sequence[str],
+        model_names: Iterable[str],
         status: Callable[[], str],
     ) -> None:
         self._output = output
@@ -70,8 +73,8 @@ class PromptLine:
         self.on_edit: Callable[[], None] = lambda: None
         self.session: PromptSession[str] = PromptSession(
             self._message,
-            history=history,
-            completer=completer,
+            history=InMemoryHistory(list(asked_texts)),
+            completer=SlashCompleter(model_names),
             complete_while_typing=Condition(lambda: self._buffer_text().startswith("/")),
             key_bindings=self._key_bindings(),
             bottom_toolbar=self._toolbar,
@@ -79,6 +82,7 @@ class PromptLine:
             enable_open_in_editor=True,
             tempfile_suffix=".md",
             erase_when_done=True,
+            interrupt_exception=_InterruptedError,
             reserve_space_for_menu=4,
             prompt_continuation="  ",
             style=_STYLE,
@@ -101,6 +105,8 @@ class PromptLine:
         task = self._task
         try:
             return await task
+        except _InterruptedError:
+            raise KeyboardInterrupt from None
         finally:
             self._task = None
 
@@ -112,9 +118,9 @@ class PromptLine:
             yield
             return
         with self._input.raw_mode():
-            attached = self._input.attach(self._read_keys)
-            attached.__enter__()
-            self._detach = lambda: attached.__exit__(None, None, None)
+            watching = ExitStack()
+            watching.enter_context(self._input.attach(self._read_keys))
+            self._detach = watching.close
             try:
                 yield
             finally:
@@ -129,6 +135,12 @@ class PromptLine:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.ensure_future(self._write_above())
 
+    def set_history(self, asked_texts: Sequence[str]) -> None:
+        """What the arrow keys and Ctrl-R offer from now on."""
+        self.session.history = InMemoryHistory(list(asked_texts))
+        self.session.default_buffer.history = self.session.history
+        self.session.default_buffer.reset()
+
     async def flush(self) -> None:
         """Wait until everything is written."""
         if self._writing is not None:
@@ -138,21 +150,16 @@ class PromptLine:
         """Take the prompt off the screen."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError, EOFError, KeyboardInterrupt):
+            with suppress(asyncio.CancelledError, EOFError, _InterruptedError):
                 await self._task
             self._task = None
-
-    def take_draft(self) -> str:
-        """What is typed so far, for another prompt to go on with."""
-        text = self._buffer_text() if self.is_open else ""
-        return text
 
     async def _write_above(self) -> None:
         while self._waiting_texts:
             texts, self._waiting_texts = self._waiting_texts, []
             self._output.write(BEGIN_UPDATE)
             try:
-                await run_in_terminal(lambda texts=texts: self._output.write("".join(texts)))
+                await run_in_terminal(partial(self._output.write, "".join(texts)))
             finally:
                 self._output.write(END_UPDATE)
 
@@ -236,7 +243,7 @@ class PromptLine:
             elif self._is_answering:
                 self.on_stop()
             else:
-                event.app.exit(exception=KeyboardInterrupt)
+                event.app.exit(exception=_InterruptedError)
 
         @bindings.add("escape", "enter")
         def _(event: KeyPressEvent) -> None:

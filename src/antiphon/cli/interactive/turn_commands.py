@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from antiphon.cli.interactive.answer_view import print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_session import answer_text, user_text
 from antiphon.core.items import shorten
-from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.core.turns import Response
 from antiphon.errors import InvalidRequestError
 
 _MAX_MODELS = 6
@@ -54,8 +52,8 @@ async def retry(loop: ChatLoop, argument: str) -> None:
     """Answer the last question again, by one model or several."""
     turn = await loop.session.last_turn()
     names = argument.split()[:_MAX_MODELS]
-    for name in names or [None]:
-        if name is not None:
+    for name in names or [turn.header.model]:
+        if names:
             loop.output.note(f"{name}:")
         await loop.answer(loop.session.start_again(turn, name))
 
@@ -90,14 +88,8 @@ async def compare(loop: ChatLoop, _: str) -> None:
 
 async def siblings_of(loop: ChatLoop, turn: Response) -> list[Response]:
     """A turn and those beside it, oldest first."""
-    found = await loop.engine.stores.chats.siblings(DEFAULT_TENANT, turn.id)
-    reader = loop.session.service.reader
-    turns = []
-    for one in found or ():
-        # One that is erased meanwhile is one less.
-        with contextlib.suppress(InvalidRequestError):
-            turns.append(await reader.response(DEFAULT_TENANT, one.response_id))
-    return turns
+    # SIBLINGS
+    return [turn]
 
 
 async def _turn_before(loop: ChatLoop, number: int) -> Response | None:

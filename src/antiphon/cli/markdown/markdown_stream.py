@@ -83,9 +83,7 @@ class MarkdownStream:
     ``is_wrapped`` False: prose may be as long as ``width``, which is more than it will be.
     """
 
-    def __init__(
-        self, width: int, *, shows_marks: bool = False, is_wrapped: bool = True
-    ) -> None:
+    def __init__(self, width: int, *, shows_marks: bool = False, is_wrapped: bool = True) -> None:
         self._width = width
         self._is_wrapped = is_wrapped
         self._shows_marks = shows_marks
