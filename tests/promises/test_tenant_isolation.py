@@ -129,6 +129,7 @@ def bodies(ids: Ids) -> list[dict[str, Any]]:
         {"input": "Hi", "previous_response_id": ids.response},
         {"input": "Hi", "previous_response_id": ids.conversation},
         {"input": "Hi", "previous_response_id": ids.completion},
+        {"input": "Hi", "sibling_of": ids.response},
         {"input": "Hi", "conversation": ids.conversation},
         {"input": "Hi", "conversation": {"id": ids.conversation}, "on_busy": "queue"},
         {"input": "Hi", "conversation": ids.response},

@@ -81,6 +81,7 @@ class TurnService:
             mcp_tool_provider,
             retention,
             stores.response_index if stores else None,
+            stores.chats if stores else None,
         )
 
     async def start(
@@ -248,6 +249,7 @@ class TurnService:
         something of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
+        request, _ = await self._planner.continue_beside(request)
         found = await resolve_references(
             await self._conversation_locks.resolve_head(request), self.reader
         )
@@ -319,6 +321,7 @@ class TurnService:
     async def count_tokens(self, request: TurnRequest) -> int:
         """About how many tokens a turn would begin with: the model's own count, if it has one."""
         name, model = self.models.get(request.model)
+        request, _ = await self._planner.continue_beside(request)
         request = (
             await resolve_references(
                 await self._conversation_locks.resolve_head(request), self.reader

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -16,8 +16,10 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.transfer_protocols import ShareStore
+
+if TYPE_CHECKING:
+    from antiphon.turn.chat_protocols import ChatStore
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from antiphon.core.ids import item_id, parse_item_id, to_response_id
-from antiphon.core.images import restore_blobs
+from antiphon.core.images import refer_to_blobs, restore_blobs
 from antiphon.core.items import (
     ErasedItem,
     FunctionCall,
@@ -21,6 +21,7 @@ from antiphon.core.items import (
 from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFoundError, PreviousResponseNotFoundError
+from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import render_chain
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
@@ -117,9 +118,15 @@ class TurnReader:
         turn = turns[-1]
         response = response_of(turn)
         past = apply_summaries(render_chain(turns)[:-1])
-        if turn.end is not None and turn.end.context_turns is not None:
-            past = newest_turns(past, turn.end.context_turns)
-        segments = [*past, render_turn((*response.input, *_output_in_context(response.output)))]
+        items = (*response.input, *_output_in_context(response.output))
+        shown = [render_turn(items)]
+        count = None if turn.end is None else turn.end.context_turns
+        if count is not None:
+            past = newest_turns(past, max(0, count))
+        if count is not None and count < 0:
+            shown = render_exchanges(items)
+            shown = [*newest_turns(shown, len(shown) + count)]
+        segments = [*past, *shown]
         return decode_messages(build_messages(segments, instructions=turn.header.instructions))
 
     async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
@@ -171,14 +178,19 @@ def response_not_found(response_id: str, param: str | None = None) -> NotFoundEr
     return PreviousResponseNotFoundError(message, param=param)
 
 
-def response_of(turn: StoredTurn) -> Response:
-    """A stored turn as its users see it."""
+def response_of(turn: StoredTurn, *, with_images: bool = True) -> Response:
+    """A stored turn as its users see it; ``with_images`` False: with references to images."""
+
+    def shown(data: bytes) -> Item:
+        item = decode_item(data)
+        return restore_blobs(item, turn.blobs) if with_images else refer_to_blobs(item)
+
     return Response(
         id=turn.response_id,
         created_at=turn.created_at,
         header=turn.header,
-        input=tuple(restore_blobs(decode_item(data), turn.blobs) for data in turn.input),
-        output=tuple(restore_blobs(decode_item(data), turn.blobs) for data in turn.output),
+        input=tuple(map(shown, turn.input)),
+        output=tuple(map(shown, turn.output)),
         end=turn.end,
         previous_response_id=turn.previous_response_id,
         expires_at=turn.expires_at,

@@ -16,6 +16,7 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
@@ -95,6 +96,7 @@ def _create_endpoints(
     assert stores is not None, "every store has them"
     # Shared: a key that was used on one path is used on every other.
     idempotency_keys = IdempotencyKeys(stores.idempotency)
+    chats = ChatService(service, stores)
     conversations = ConversationService(service, stores.conversations, stores.search)
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
@@ -105,7 +107,8 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
-        chats=ChatEndpoints(ChatService(service, stores)),
+        chats=ChatEndpoints(chats),
+        chains=ChainEndpoints(chats),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

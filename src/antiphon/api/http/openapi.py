@@ -18,12 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon import errors
 from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.chains import branch_body
 from antiphon.api.http.chats import chat_body
 from antiphon.api.http.idempotency import MAX_KEY_LENGTH
 from antiphon.api.http.responses_codec import response_body
 from antiphon.core.turns import Header, Response
 from antiphon.errors import AntiphonError
-from antiphon.turn.chat_protocols import ChatRecord
+from antiphon.turn.chat_protocols import ChatRecord, TurnBranch
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -238,6 +239,7 @@ def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
 
 def _response_schemas() -> Schema:
     shown = response_body(Response("", 0.0, Header(""), ()))
+    branch = branch_body(TurnBranch("", 0.0, "", "completed", None, "", 0), 0)
     chat = chat_body(ChatRecord("", 0.0, 0.0, "", 0, 0, "", "idle"))
     listed = {"object": {"const": "list"}, "first_id": {}, "last_id": {}, "has_more": {}}
     answers: dict[str, Schema] = {
@@ -258,6 +260,24 @@ def _response_schemas() -> Schema:
             "excerpt": _STRING,
         },
         "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
+        "Turn": {
+            "object": _STRING,
+            "response": {"$ref": _SCHEMA_REF + "Response"},
+            "input": _array("Item"),
+            "position": _INTEGER,
+            "siblings": {"type": "object"},
+            "children": _INTEGER,
+            "expires_at": {},
+        },
+        "TurnList": {
+            **{name: one for name, one in listed.items() if name != "has_more"},
+            "data": _array("Turn"),
+            "has_more_before": {"type": "boolean"},
+            "has_more_after": {"type": "boolean"},
+            "total": _INTEGER,
+        },
+        "Branch": {name: {} for name in branch} | {"response_id": _STRING},
+        "BranchList": {**listed, "data": _array("Branch"), "total": _INTEGER},
         "ChatList": {**listed, "data": _array("Chat")},
         "Share": {
             "id": _STRING,

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
@@ -33,6 +34,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     models: ModelEndpoints
     conversations: ConversationEndpoints
     chats: ChatEndpoints
+    chains: ChainEndpoints
     shares: ShareEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints

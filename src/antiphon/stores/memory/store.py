@@ -256,18 +256,7 @@ class MemoryStore:
         found = self._turns.find(tenant, response_id)
         if found is None:
             return None
-        record, turn = found
-        epoch = self._turns.epochs.get(record.tree, 0)
-        return Head(
-            response_id,
-            tenant,
-            record.thread,
-            record.seq,
-            record.tree,
-            epoch,
-            is_running=turn.end is None,
-            timestamp=record.timestamp,
-        )
+        return self._turns.head(*found)
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         found = self._turns.find(tenant, response_id)

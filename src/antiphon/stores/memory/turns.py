@@ -14,7 +14,7 @@ from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import End, Usage
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.turn.store_protocols import NewTurn, StoredTurn
+from antiphon.turn.store_protocols import Head, NewTurn, StoredTurn
 
 
 class TurnRecord(msgspec.Struct):
@@ -100,6 +100,19 @@ class MemoryTurns:
         if record is None or record.turn is None or record.tenant != tenant:
             return None
         return None if self.has_expired(record) else (record, record.turn)
+
+    def head(self, record: TurnRecord, turn: StoredTurn) -> Head:
+        """Where a turn lies."""
+        return Head(
+            record.response_id,
+            record.tenant,
+            record.thread,
+            record.seq,
+            record.tree,
+            self.epochs.get(record.tree, 0),
+            is_running=turn.end is None,
+            timestamp=record.timestamp,
+        )
 
     def visible_turns(self, tenant: str) -> Iterator[tuple[TurnRecord, StoredTurn]]:
         """All turns that a tenant may see now."""

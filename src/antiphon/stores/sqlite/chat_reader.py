@@ -9,7 +9,6 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from antiphon.core.chat_titles import TITLE_ITEMS, opening_of
 from antiphon.core.ids import (
     chat_id_of,
     chat_key,
@@ -19,6 +18,7 @@ from antiphon.core.ids import (
 )
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import Usage
+from antiphon.stores.sqlite.chain_reader import opening_at, response_at
 from antiphon.stores.sqlite.reader import (
     PageRequest,
     read_head,
@@ -213,7 +213,7 @@ def chat_at(
         id=chat_id_of(row.key),
         created_at=row.created_at,
         updated_at=row.updated_at,
-        head=_response_at(connection, row_id),
+        head=response_at(connection, row_id),
         turns=seq_of(row_id) + 1,
         branches=row.branches,
         model=_model_at(connection, row_id),
@@ -254,11 +254,6 @@ def conversation_of(
     return None, None
 
 
-def _response_at(connection: sqlite3.Connection, row_id: int) -> str:
-    ((key, _),) = connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
-    return response_id_of(key[:16])
-
-
 def _model_at(connection: sqlite3.Connection, row_id: int) -> str:
     """The model that answered, or else the one that was requested."""
     for at in (last_of_turn(row_id), row_id):
@@ -276,9 +271,5 @@ def _opening(connection: sqlite3.Connection, tree: int, newest: int) -> str | No
         turn = connection.execute(CHAT_SQL["first_turn"], (first, last_of_thread(first))).fetchall()
         if not turn:
             continue
-        row_id = turn[0][0]
-        items = connection.execute(
-            CHAT_SQL["first_items"], (row_id, last_of_turn(row_id), TITLE_ITEMS)
-        ).fetchall()
-        return opening_of(body for (body,) in items)
+        return opening_at(connection, turn[0][0])
     return None

@@ -158,3 +158,45 @@ DELETE FROM waiting WHERE row_id = ?
 
 -- name: remove_waiting_in
 DELETE FROM waiting WHERE row_id BETWEEN ? AND ?
+
+-- name: children
+-- The turns that continue the one at :row_id: one a turn (32768 row ids) later, the others in
+-- threads of their own.
+SELECT log.row_id, log.key FROM log
+WHERE log.row_id = :row_id + 32768 AND log.row_id >> 34 = :row_id >> 34 AND log.kind = 0
+UNION ALL
+SELECT log.row_id, log.key
+FROM threads AS t
+CROSS JOIN log ON log.row_id = (t.id << 34 | (:row_id & 17179869183) + 32768)
+WHERE t.parent = :row_id AND log.kind = 0
+
+-- name: first_turns
+-- The turns that a tree began with.
+SELECT log.row_id, log.key FROM log WHERE log.row_id = :tree << 34 AND log.kind = 0
+UNION ALL
+SELECT log.row_id, log.key
+FROM threads AS t
+CROSS JOIN log ON log.row_id = t.id << 34
+WHERE t.tree = :tree AND t.id <> t.tree AND t.parent IS NULL AND log.kind = 0
+
+-- name: newest_descendant
+-- The newest turn among the one at :row_id and its descendants.
+WITH RECURSIVE span (first, last) AS (
+    SELECT :row_id, :row_id | 17179869183
+    UNION ALL
+    SELECT threads.id << 34, threads.id << 34 | 17179869183
+    FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
+)
+SELECT r.row_id
+FROM span
+CROSS JOIN responses AS r ON r.id = substr((
+    SELECT log.key FROM log
+    WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.row_id DESC LIMIT 1
+), 1, 16)
+ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
+
+-- name: previous_living
+-- The last turn between two row ids that is not erased.
+SELECT row_id, key FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
+ORDER BY row_id DESC LIMIT 1

@@ -98,9 +98,9 @@ def read_turn(
 def turn_at(connection: sqlite3.Connection, row_id: int) -> StoredTurn:
     """The turn whose header has this row id, expired or not."""
     before = connection.execute(TURN_SQL["previous_turn"], {"row_id": row_id}).fetchall()
-    rows = _read_rows(connection, row_id, last_of_turn(row_id))
+    rows = read_rows(connection, row_id, last_of_turn(row_id))
     (turn,) = decode_turns(
-        rows, response_id_in(before[0][2]) if before else None, _blob_finder(connection)
+        rows, response_id_in(before[0][2]) if before else None, blob_finder(connection)
     )
     return turn
 
@@ -115,8 +115,8 @@ def read_chain(
             return [], set()
         rows: list[Row] = []
         for row_id in thread_ends(connection, end, head.tenant):
-            rows += _read_rows(connection, first_of_thread(row_id), last_of_turn(row_id))
-        turns = decode_turns(rows, None, _blob_finder(connection))
+            rows += read_rows(connection, first_of_thread(row_id), last_of_turn(row_id))
+        turns = decode_turns(rows, None, blob_finder(connection))
         return turns, owners_of(connection, turns)
 
 
@@ -145,11 +145,12 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def _read_rows(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
+def read_rows(connection: sqlite3.Connection, first: int, last: int) -> list[Row]:
+    """The rows of the log between two row ids."""
     return connection.execute(TURN_SQL["rows"], (first, last)).fetchall()
 
 
-def _blob_finder(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
+def blob_finder(connection: sqlite3.Connection) -> Callable[[int], Blob | None]:
     """Finds blobs by their rows' numbers, and reads each once."""
 
     @cache
