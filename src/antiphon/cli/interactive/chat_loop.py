@@ -34,7 +34,7 @@ _LONG_ANSWER_SECONDS = 15.0
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
 
 
-class Prompt(Protocol):
+class ChatPrompt(Protocol):
     """Where a person types: ``queue`` holds questions that came while an answer streamed."""
 
     queue: list[str]
@@ -65,7 +65,7 @@ class ChatLoop:
         engine: Engine,
         session: ChatSession,
         output: ChatOutput,
-        prompt: Prompt,
+        prompt: ChatPrompt,
         interrupt: InterruptHandler,
         *,
         loading: asyncio.Task[None],

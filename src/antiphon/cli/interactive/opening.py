@@ -13,7 +13,7 @@ from antiphon import __version__
 from antiphon.cli.chat import ChatCommandOptions, open_session
 from antiphon.cli.interactive import chat_commands, tree_commands, turn_commands
 from antiphon.cli.interactive.answer_view import print_turn
-from antiphon.cli.interactive.chat_loop import ChatLoop, Prompt
+from antiphon.cli.interactive.chat_loop import ChatLoop, ChatPrompt
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.chat_picker import pick_chat
 from antiphon.cli.interactive.chat_session import ChatSession, user_text
@@ -66,17 +66,17 @@ async def _build_loop(
 ) -> ChatLoop:
     async def reload_history() -> None:
         if line is not None:
-            line.set_history(await _asked_texts(session))
+            line.set_history(await _past_questions(session))
 
     line: PromptLine | None = None
-    prompt: Prompt
+    prompt: ChatPrompt
     if output.terminal.is_plain:
         prompt = PlainPrompt(output)
     else:
         from antiphon.cli.interactive.prompt_line import PromptLine  # loaded on first use
 
         names = [name for name, _ in session.service.models.items()]
-        line = PromptLine(output, await _asked_texts(session), names, lambda: loop.status)
+        line = PromptLine(output, await _past_questions(session), names, lambda: loop.status)
         output.prompt = line
         prompt = line
     loop = ChatLoop(
@@ -107,7 +107,7 @@ async def _show_last_turn(loop: ChatLoop) -> None:
         loop.end_turn(last)
 
 
-async def _asked_texts(session: ChatSession) -> list[str]:
+async def _past_questions(session: ChatSession) -> list[str]:
     """What was asked, oldest first: in this chat, and first in each chat before.
 
     Read from the store: no second copy is on disk, and what is erased is not in it either.

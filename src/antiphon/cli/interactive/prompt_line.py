@@ -55,7 +55,7 @@ class PromptLine:
     def __init__(
         self,
         output: ChatOutput,
-        asked_texts: Sequence[str],
+        past_questions: Sequence[str],
         model_names: Iterable[str],
         status: Callable[[], str],
     ) -> None:
@@ -73,7 +73,7 @@ class PromptLine:
         self.on_edit: Callable[[], None] = lambda: None
         self.session: PromptSession[str] = PromptSession(
             self._message,
-            history=InMemoryHistory(list(asked_texts)),
+            history=InMemoryHistory(list(past_questions)),
             completer=SlashCompleter(model_names),
             complete_while_typing=Condition(lambda: self._buffer_text().startswith("/")),
             key_bindings=self._key_bindings(),
@@ -135,9 +135,9 @@ class PromptLine:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.ensure_future(self._write_above())
 
-    def set_history(self, asked_texts: Sequence[str]) -> None:
+    def set_history(self, past_questions: Sequence[str]) -> None:
         """What the arrow keys and Ctrl-R offer from now on."""
-        self.session.history = InMemoryHistory(list(asked_texts))
+        self.session.history = InMemoryHistory(list(past_questions))
         self.session.default_buffer.history = self.session.history
         self.session.default_buffer.reset()
 
