@@ -166,7 +166,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
     ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
     turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
-    ``fingerprint`` is then that of the history.
+    ``fingerprint`` is then that of the history. ``call_id`` is what a call gets in place of its
+    model's id: clients of ``functions`` send no ids back.
     """
 
     input: tuple[Item, ...]
@@ -193,6 +194,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     chat_completion: bool = False
     fingerprint: bytes | None = None
     generate: bool = True
+    call_id: str | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):

@@ -61,7 +61,9 @@ class TurnRunner:
         self._running_turn = running_turn
         self._store = store
         self._accumulator = TurnAccumulator(
-            plan.mcp_toolset.server_of if plan.mcp_toolset else None, plan.header.options.tools
+            plan.mcp_toolset.server_of if plan.mcp_toolset else None,
+            plan.header.options.tools,
+            plan.request.call_id,
         )
         #: Items on their way to the disk, and what became of one that did not get there.
         self._pending_writes: set[asyncio.Future[None]] = set()
