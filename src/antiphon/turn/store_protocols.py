@@ -16,7 +16,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.transfer_protocols import ShareStore
+from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
 
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
@@ -67,6 +67,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
     fails with ``ConversationLockedError`` where it has moved in the meantime.
+    ``stored_at``: its age counts from then, and not from ``created_at``: it was imported.
     ``creates_conversation``: it is created with the turn. ``reservation``: its idempotency record
     is completed with the turn, by the id of the result, the new conversation or else the turn;
     ``ConflictError`` where it cannot be.
@@ -85,6 +86,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     conversation: ConversationRecord | None = None
     creates_conversation: bool = False
     reservation: IdempotencyReservation | None = None
+    stored_at: float | None = None
 
     @property
     def result_id(self) -> str:
@@ -476,3 +478,4 @@ class Stores(msgspec.Struct, frozen=True):
     health: StoreHealth
     chats: ChatStore
     shares: ShareStore
+    chat_transfer: ChatTransferStore

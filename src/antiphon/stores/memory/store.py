@@ -14,6 +14,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
+from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
@@ -244,6 +245,7 @@ class MemoryStore:
             health=MemoryHealth(),
             chats=MemoryChatStore(turns, self._conversations),
             shares=MemoryShareStore(clock),
+            chat_transfer=MemoryChatTransferStore(turns),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -104,6 +104,12 @@ def decode_header(key: bytes, text: bytes) -> HeaderRow:
     return HeaderRow(response_key, created_at, _header_decoder.decode(text))
 
 
+def decode_header_time(key: bytes) -> float:
+    """The time in a header's key."""
+    created_at: float = _HEADER_STRUCT.unpack(key)[1]
+    return created_at
+
+
 def encode_end(end: End) -> bytes:
     return _encoder.encode(end)
 

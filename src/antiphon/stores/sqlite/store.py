@@ -23,6 +23,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
+from antiphon.stores.sqlite.chat_transfer import SqliteChatTransferStore
 from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
@@ -134,6 +135,7 @@ class SqliteStore:
             health=database,
             chats=SqliteChatStore(database),
             shares=SqliteShareStore(database),
+            chat_transfer=SqliteChatTransferStore(database, self._search.on_turn_end),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

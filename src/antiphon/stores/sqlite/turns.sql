@@ -277,6 +277,12 @@ WHERE f.fingerprint = ? ORDER BY f.row_id DESC
 -- name: delete_fingerprints
 DELETE FROM chain_fingerprints WHERE row_id BETWEEN ? AND ?
 
+-- name: delete_imports
+DELETE FROM imported_turns WHERE row_id BETWEEN ? AND ?
+
+-- name: delete_import_words
+DELETE FROM imported_turns WHERE row_id BETWEEN ? AND ? AND is_of_words
+
 -- name: delete_row
 DELETE FROM log WHERE row_id = ?
 
