@@ -31,7 +31,7 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Usage
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatUpdate
+from antiphon.turn.chat_protocols import ChainWindow, ChatFilter, ChatRecord, ChatUpdate
 from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, HEADER, StoreWithStores, assistant, new_turn
 
@@ -334,6 +334,83 @@ class ChatMachine(RuleBasedStateMachine):
         if self.expected(turn.chat) is not None:
             assert sorted(running) == sorted(
                 one.new.response_id for one in self.living(turn.chat) if one.end is None
+            )
+
+    # Chains as a tree
+
+    def branches(self, parent: KnownTurn | None, chat: KnownChat) -> list[KnownTurn]:
+        """The turns that continue one, or that a chat began with, oldest first."""
+        found = [
+            turn
+            for turn in self.all_turns
+            if turn.chat is chat and turn.parent is parent and self.is_alive(turn)
+        ]
+        return sorted(found, key=lambda turn: (turn.new.created_at, turn.order[1:]))
+
+    @rule(turn=turns)
+    def read_branches(self, turn: KnownTurn) -> None:
+        chats, name = self.store.stores.chats, turn.new.response_id
+        assert self.run_async(chats.siblings("stranger", name)) is None
+        siblings = self.run_async(chats.siblings(turn.new.tenant, name))
+        children = self.run_async(chats.children(turn.new.tenant, name))
+        origin = self.run_async(chats.origin(turn.new.tenant, name))
+        if not self.is_alive(turn):
+            assert (siblings, children, origin) == (None, None, None)
+            return
+        for found, parent in ((siblings, turn.parent), (children, turn)):
+            assert found is not None
+            expected = self.branches(parent, turn.chat)
+            assert [one.response_id for one in found] == [one.new.response_id for one in expected]
+            for branch, one in zip(found, expected, strict=True):
+                below = [other for other in self.living(turn.chat) if one in other.chain()]
+                assert branch.leaf == below[-1].new.response_id
+                assert branch.turns == below[-1].head.seq + 1
+        above = [one for one in turn.chain() if not one.is_erased and one is not turn]
+        assert origin is not None
+        assert origin.parent == (above[-1].new.response_id if above else None)
+
+    @rule(
+        turn=turns,
+        limit=st.integers(1, 3),
+        kind=st.sampled_from(["", "before", "after", "around", "position"]),
+        place=st.integers(0, 5),
+    )
+    def read_window(self, turn: KnownTurn, limit: int, kind: str, place: int) -> None:
+        head = self.head(turn)
+        if head is None:
+            return
+        chain = [one for one in turn.chain() if not one.is_erased]
+        at = min(place, len(chain) - 1)
+        anchor: dict[str, Any] = {kind: chain[at].new.response_id} if kind else {}
+        first, last = max(0, len(chain) - limit), len(chain)
+        if kind == "before":
+            first, last = max(0, at - limit), at
+        elif kind == "after":
+            first, last = at + 1, min(len(chain), at + 1 + limit)
+        elif kind:
+            if kind == "position":
+                anchor = {kind: place}
+                wanted = min(place, turn.head.seq)
+                at = next(n for n, one in enumerate(chain) if one.head.seq >= wanted)
+            right = min(len(chain) - at, limit - limit // 2)
+            left = min(at, limit - right)
+            first, last = at - left, at + min(len(chain) - at, limit - left)
+        part = self.run_async(
+            self.store.stores.chats.chain_part(head, ChainWindow(limit, **anchor))
+        )
+        shown = chain[first:last]
+        assert [one.turn.response_id for one in part.turns] == [
+            one.new.response_id for one in shown
+        ]
+        assert part.total == turn.head.seq + 1
+        assert (part.has_more_before, part.has_more_after) == (first > 0, last < len(chain))
+        for one, known in zip(part.turns, shown, strict=True):
+            beside = self.branches(known.parent, known.chat)
+            assert one.position == known.head.seq
+            assert (one.sibling_index, one.siblings) == (beside.index(known), len(beside))
+            assert one.children == len(self.branches(known, known.chat))
+            assert one.turn == self.run_async(
+                self.store.turn(known.new.tenant, known.new.response_id)
             )
 
     @invariant()

@@ -42,6 +42,8 @@ IMAGE_MEDIA_TYPES: Final = tuple(media for media, _ in _IMAGE_FORMATS.values())
 #: All marks lie in these first bytes: puremagic need not look any further.
 _SIGNATURE_BYTES: Final = 32
 _BLOB_SCHEME: Final = "blob:"
+#: Where an image is returned, by its hash.
+BLOB_PATH: Final = "/v1/blobs/"
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -133,6 +135,17 @@ def restore_blobs(item: Item, blobs: Mapping[str, bytes]) -> Item:
         return _replace_url(image, data_url(data))
 
     return _map_images(item, shown) if has_image(item) else item
+
+
+def refer_to_blobs(item: Item) -> Item:
+    """A stored item with its images by the path of the endpoint that returns their bytes."""
+
+    def referred(image: InputImage) -> InputImage:
+        if not image.image_url.startswith(_BLOB_SCHEME):
+            return image
+        return _replace_url(image, BLOB_PATH + image.image_url.removeprefix(_BLOB_SCHEME))
+
+    return _map_images(item, referred) if has_image(item) else item
 
 
 def _normalize_url(url: str, blobs: dict[str, Blob], param: str | None) -> str:

@@ -150,9 +150,10 @@ class IdempotencyReservation(msgspec.Struct, frozen=True):
 class TurnRequest(msgspec.Struct, frozen=True):
     """What an interface asks of ``TurnService``.
 
-    ``model`` None is the server's default. ``conversation`` is in place of a previous
-    response: the turn goes on from its head, and moves it; ``on_busy`` says what to do
-    where another turn runs on it. ``stream`` says whether someone wants to
+    ``model`` None is the server's default. ``sibling_of`` is in place of a previous response: the
+    turn continues what that one continues, and belongs to its chat. ``conversation`` is in place
+    of a previous response: the turn goes on from its head, and moves it; ``on_busy`` says what to
+    do where another turn runs on it. ``stream`` says whether someone wants to
     read along; without it a model may answer in one piece. ``emit_created`` False: who reads
     along is shown nothing before the first words. ``context_policies`` say what of a
     long history is sent. ``compact_threshold``: where the context has more tokens, the turn begins
@@ -165,12 +166,14 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
     ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
     turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
-    ``fingerprint`` is then that of the history.
+    ``fingerprint`` is then that of the history. ``call_id`` is what a call gets in place of its
+    model's id: clients of ``functions`` send no ids back.
     """
 
     input: tuple[Item, ...]
     model: str | None = None
     previous_response_id: str | None = None
+    sibling_of: str | None = None
     conversation: str | None = None
     on_busy: Literal["refuse", "queue"] = "refuse"
     instructions: str | None = None
@@ -191,6 +194,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     chat_completion: bool = False
     fingerprint: bytes | None = None
     generate: bool = True
+    call_id: str | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -225,7 +229,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
-    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
+    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them; below
+    0: none, and so many exchanges of its own input were left out (``turn.exchanges``).
     ``model`` is the one that answered, None: the one that was requested. ``cost`` is what ``usage``
     cost by the model's price at that time, None: it has none. ``approvals`` are the ids of the
     calls that a person has to agree to.

@@ -11,7 +11,8 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from antiphon.core.turns import Usage
+from antiphon.core.turns import TurnStatus, Usage
+from antiphon.turn.store_protocols import Head, StoredTurn
 
 #: ``waiting``: the newest turn ended with calls that a person has to agree to.
 ChatStatus: TypeAlias = Literal["idle", "running", "waiting"]
@@ -20,10 +21,11 @@ ChatStatus: TypeAlias = Literal["idle", "running", "waiting"]
 class ChatRecord(msgspec.Struct, frozen=True):
     """A chat as a list shows it.
 
-    ``updated_at`` is the time of its newest turn (``Head.timestamp``), and what its expiry counts
-    from. ``head`` is the newest turn, or that of its conversation, ``turns`` the length of the
-    chain that ends there. ``branches`` counts the threads that have turns. ``usage`` and ``cost``
-    are sums over all its turns, erased ones too; ``cost`` None: no turn had a price.
+    ``updated_at`` is the time of its newest turn (``Head.timestamp``), or when it was last written
+    to where it was imported from. ``head`` is the newest turn, or that of its conversation,
+    ``turns`` the length of the chain that ends there. ``branches`` counts the threads that have
+    turns. ``usage`` and ``cost`` are sums over all its turns, erased ones too; ``cost`` None: no
+    turn had a price.
     """
 
     id: str
@@ -71,6 +73,74 @@ class ChatUpdate(msgspec.Struct, frozen=True):
     metadata: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
+class ChainWindow(msgspec.Struct, frozen=True):
+    """A part of a chain: its last ``limit`` turns, or so many before, after or around one.
+
+    Of ``before``, ``after``, ``around`` and ``position`` at most one is given. ``position`` is that
+    of the turn to center on, from 0.
+    """
+
+    limit: int
+    before: str | None = None
+    after: str | None = None
+    around: str | None = None
+    position: int | None = None
+
+    @property
+    def anchor(self) -> str | None:
+        """The response that the window is relative to."""
+        return self.before or self.after or self.around
+
+
+class ChainTurn(msgspec.Struct, frozen=True):
+    """A turn with its place in its chain and among the turns beside it.
+
+    ``sibling_index`` counts from 0, the oldest first; ``siblings`` and ``children`` are numbers of
+    turns that are not erased.
+    """
+
+    turn: StoredTurn
+    position: int
+    sibling_index: int
+    siblings: int
+    children: int
+
+
+class ChainPart(msgspec.Struct, frozen=True):
+    """The turns of a ``ChainWindow``, oldest first; ``total`` is the length of the chain.
+
+    Turns that were erased keep their positions, and count.
+    """
+
+    turns: list[ChainTurn]
+    has_more_before: bool
+    has_more_after: bool
+    total: int
+
+
+class TurnBranch(msgspec.Struct, frozen=True):
+    """One of several turns that continue the same one.
+
+    ``leaf`` is the newest turn among its descendants, or itself, and ``turns`` the length of the
+    chain that ends there.
+    """
+
+    response_id: str
+    created_at: float
+    model: str
+    status: TurnStatus
+    opening: str | None
+    leaf: str
+    turns: int
+
+
+class TurnOrigin(msgspec.Struct, frozen=True):
+    """What a turn continues: its nearest ancestor that is not erased, None: it begins a chat."""
+
+    head: Head
+    parent: str | None
+
+
 class ChatStore(Protocol):
     """Chats. A chat comes with its first turn, and goes when its last one is erased or expires.
 
@@ -109,4 +179,29 @@ class ChatStore(Protocol):
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
         """Erase all its turns, and its conversation. False: there was none."""
+        ...
+
+    async def chain_part(
+        self, head: Head, window: ChainWindow, *, with_images: bool = True
+    ) -> ChainPart:
+        """A part of the chain that ends at ``head``, as much work as there are turns in it.
+
+        ``with_images`` False: without the bytes of images (``StoredTurn.blobs``).
+        ``InvalidRequestError``: what it is relative to is not in the chain.
+        """
+        ...
+
+    async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch] | None:
+        """The turns that continue what a response continues, itself too, oldest first.
+
+        None: there is no such response.
+        """
+        ...
+
+    async def children(self, tenant: str, response_id: str) -> list[TurnBranch] | None:
+        """The turns that continue a response, oldest first. None: there is no such response."""
+        ...
+
+    async def origin(self, tenant: str, response_id: str) -> TurnOrigin | None:
+        """What a response continues. None: there is no such response."""
         ...

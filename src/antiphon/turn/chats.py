@@ -8,9 +8,18 @@ import msgspec
 
 from antiphon.core.ids import to_response_id
 from antiphon.errors import InvalidRequestError, NotFoundError
-from antiphon.turn.chat_protocols import ALL_CHATS, ChatFilter, ChatRecord, ChatUpdate
+from antiphon.turn.chat_protocols import (
+    ALL_CHATS,
+    ChainPart,
+    ChainWindow,
+    ChatFilter,
+    ChatRecord,
+    ChatUpdate,
+    TurnBranch,
+)
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import SearchHit, Stores, unknown_cursor
+from antiphon.turn.turn_reader import response_not_found
 
 #: How many turns one search looks at to fill a page of chats.
 _SEARCH_PAGE: Final = 100
@@ -105,6 +114,32 @@ class ChatService:
         changed = await self._store.update(tenant, to_response_id(chat_id), update)
         return _require_chat(changed, chat_id)
 
+    async def window(
+        self, tenant: str, response_id: str, window: ChainWindow, *, with_images: bool = True
+    ) -> ChainPart:
+        """A part of a response's chain, oldest turn first.
+
+        ``with_images`` False: for responses with references to images. Raises ``NotFoundError``
+        where that response is not there, ``InvalidRequestError`` where the window is not.
+        """
+        head = await self._service.reader.head(tenant, response_id)
+        if head is None:
+            raise response_not_found(response_id)
+        return await self._store.chain_part(head, window, with_images=with_images)
+
+    async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch]:
+        """The turns that continue what a response continues, itself too, oldest first.
+
+        Raises ``NotFoundError``.
+        """
+        found = await self._store.siblings(tenant, to_response_id(response_id))
+        return _require_branches(found, response_id)
+
+    async def children(self, tenant: str, response_id: str) -> list[TurnBranch]:
+        """The turns that continue a response, oldest first. Raises ``NotFoundError``."""
+        found = await self._store.children(tenant, to_response_id(response_id))
+        return _require_branches(found, response_id)
+
     async def delete(self, tenant: str, chat_id: str) -> str:
         """Erase a chat with all its turns and its conversation; its id.
 
@@ -127,6 +162,12 @@ class ChatService:
 def chat_not_found(chat_id: str) -> NotFoundError:
     """The error for an id that is nobody's, somebody else's, or no id at all."""
     return NotFoundError(f"No chat found with id '{chat_id}'.", code="chat_not_found")
+
+
+def _require_branches(found: list[TurnBranch] | None, response_id: str) -> list[TurnBranch]:
+    if found is None:
+        raise response_not_found(response_id)
+    return found
 
 
 def _require_chat(chat: ChatRecord | None, chat_id: str) -> ChatRecord:

@@ -16,12 +16,13 @@ import msgspec
 from antiphon.core.chain_fingerprints import fingerprint_history
 from antiphon.core.context_policies import Summarize
 from antiphon.core.deltas import Delta, Finish
-from antiphon.core.ids import new_response_id
+from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.images import Blob, extract_blobs
 from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import ConversationRecord, Header, Response, TurnRequest
 from antiphon.errors import InvalidRequestError
+from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
 from antiphon.turn.message_rendering import RenderedTurn
@@ -44,7 +45,7 @@ from antiphon.turn.summarization import (
     summarize_history,
 )
 from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
-from antiphon.turn.turn_reader import TurnReader
+from antiphon.turn.turn_reader import TurnReader, response_not_found
 from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
 
 #: Items as a model is sent them, the same as they are stored, and their images.
@@ -66,6 +67,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     history_cache: HistoryCache
     context: ModelContext
     context_builder: ContextBuilder
+    #: The response that a turn without a previous one belongs beside.
+    sibling: Head | None = None
     #: Other responses that the input quotes.
     sources: Sequence[Head] = ()
     stored_input: Sequence[Item]
@@ -112,6 +115,7 @@ class TurnPlanner:
         mcp_tool_provider: McpToolProvider | None,
         retention: RetentionPolicy,
         response_index: ResponseIndex | None = None,
+        chats: ChatStore | None = None,
     ) -> None:
         self._reader = reader
         self._models = models
@@ -119,6 +123,7 @@ class TurnPlanner:
         self._mcp_tool_provider = mcp_tool_provider
         self._retention = retention
         self._response_index = response_index
+        self._chats = chats
 
     async def plan(
         self,
@@ -131,16 +136,35 @@ class TurnPlanner:
 
         ``HistoryChangedError``: something that it needs was erased meanwhile; plan it again.
         """
+        sibling = None
+        if request.sibling_of is not None:
+            request, sibling = await self.continue_beside(request)
         if request.chat_completion and request.store:
             request = await self._continue_known_history(request)
         resolved = await resolve_references(request, self._reader)
         toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
         try:
-            return await self._plan(resolved, tools, toolset, unstored_history, conversation)
+            plan = await self._plan(resolved, tools, toolset, unstored_history, conversation)
+            return plan if sibling is None else msgspec.structs.replace(plan, sibling=sibling)
         except BaseException:
             if toolset is not None:
                 await toolset.aclose()
             raise
+
+    async def continue_beside(self, request: TurnRequest) -> tuple[TurnRequest, Head | None]:
+        """The request with what its sibling continues; the sibling itself, where it begins a chat.
+
+        Raises ``NotFoundError``.
+        """
+        if request.sibling_of is None:
+            return request, None
+        response_id = to_response_id(request.sibling_of)
+        chats = self._chats
+        origin = await chats.origin(request.tenant, response_id) if chats else None
+        if origin is None:
+            raise response_not_found(response_id, param="sibling_of")
+        request = msgspec.structs.replace(request, previous_response_id=origin.parent)
+        return request, None if origin.parent else origin.head
 
     async def _continue_known_history(self, request: TurnRequest) -> TurnRequest:
         """A chat completion to store, without the longest beginning that is stored already.
@@ -182,7 +206,10 @@ class TurnPlanner:
         items, stored_input, blobs = await extract_images(tuple(given))
         new = render_input(items, request.instructions)
         header = turn_header(name, request)
-        model_header = with_offered_tools(header, toolset, (*turns, new))
+        model_header = header
+        if header.options is not request.options:
+            model_header = msgspec.structs.replace(header, options=request.options)
+        model_header = with_offered_tools(model_header, toolset, (*turns, new))
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)

@@ -22,6 +22,7 @@ from antiphon.core.events import Created, Ended, Event
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
+    Item,
     encode_item,
     replaces_turns,
 )
@@ -36,6 +37,7 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.turn.context_builder import ModelContext
+from antiphon.turn.exchanges import render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.planning import TurnPlan
@@ -59,7 +61,9 @@ class TurnRunner:
         self._running_turn = running_turn
         self._store = store
         self._accumulator = TurnAccumulator(
-            plan.mcp_toolset.server_of if plan.mcp_toolset else None, plan.header.options.tools
+            plan.mcp_toolset.server_of if plan.mcp_toolset else None,
+            plan.header.options.tools,
+            plan.request.call_id,
         )
         #: Items on their way to the disk, and what became of one that did not get there.
         self._pending_writes: set[asyncio.Future[None]] = set()
@@ -71,6 +75,8 @@ class TurnRunner:
         self._other_tokens = 0
         #: What the last call showed, this turn included, where that may not be all there is.
         self._context_turns: Sequence[RenderedTurn] | None = None
+        #: The turn's exchanges, where it was shown without some of them.
+        self._exchanges: Sequence[RenderedTurn] = ()
 
     async def run(self) -> None:
         try:
@@ -125,6 +131,7 @@ class TurnRunner:
                 header=opening.header,
                 input=[encode_item(item) for item in plan.stored_input],
                 parent=plan.base.head,
+                sibling=plan.sibling,
                 sources=plan.sources,
                 is_awaited=(request.stream and request.emit_created) or request.background,
                 blobs=plan.blobs,
@@ -245,14 +252,18 @@ class TurnRunner:
 
     async def _next_context(self) -> ModelContext:
         """What the next call shows: the turn has grown since the last one."""
-        output = [item for item in self._accumulator.output if not replaces_turns(item)]
-        turn = render_turn((*self._plan.initial_response.input, *output))
+        turn = render_turn(self._items_so_far())
         await self._refresh()
         while True:
             history = self._plan.base.history
             view = await self._plan.context_builder.build((*history.turns, turn), history.tokens)
             if not await self._refresh():
                 return view
+
+    def _items_so_far(self) -> Sequence[Item]:
+        """What of this turn its model is shown."""
+        output = [item for item in self._accumulator.output if not replaces_turns(item)]
+        return (*self._plan.initial_response.input, *output)
 
     async def _refresh(self) -> bool:
         """Read the history again where something was erased from it; whether it was.
@@ -295,6 +306,9 @@ class TurnRunner:
             except ContextLengthExceededError as overflow:
                 if header.options.truncation != "auto" or not self._accumulator.is_round_empty:
                     raise
+                if turns_besides(segments[-1:], self._exchanges):
+                    self._exchanges = render_exchanges(self._items_so_far())
+                    segments = [*segments[:-1], *self._exchanges]
                 shorter = trim_by_ratio(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
@@ -302,7 +316,10 @@ class TurnRunner:
                     context = await self._next_context()
                     shorter = list(context.turns)
                 self._context_turns = segments = shorter
-                self._other_tokens = self._plan.context_builder.other_tokens(segments)
+                earlier = turns_besides(segments, self._exchanges)
+                self._other_tokens = self._plan.context_builder.other_tokens(
+                    [*earlier, segments[-1]]
+                )
 
     async def _consume_stream(self, turns: Sequence[RenderedTurn], header: Header) -> None:
         plan, machine = self._plan, self._accumulator
@@ -432,8 +449,13 @@ class TurnRunner:
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
 
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
-        """How many earlier turns a call showed, None: all there were."""
-        shown = count_turns(turns[:-1])
+        """How many earlier turns a call showed, None: all there were; below 0: none, and so many
+        exchanges of the turn itself were left out.
+        """
+        if left_out := turns_besides(self._exchanges, turns):
+            return -len(left_out)
+        earlier = turns_besides(turns, self._exchanges) if self._exchanges else turns[:-1]
+        shown = count_turns(earlier)
         return shown if shown < count_turns(self._plan.base.history.turns) else None
 
     def _turn_tokens(self) -> int | None:

@@ -74,6 +74,8 @@ class TurnService:
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
         self.models = models
+        #: What else is to be stopped before the store is closed.
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._planner = TurnPlanner(
             self.reader,
             models,
@@ -81,6 +83,7 @@ class TurnService:
             mcp_tool_provider,
             retention,
             stores.response_index if stores else None,
+            stores.chats if stores else None,
         )
 
     async def start(
@@ -248,6 +251,7 @@ class TurnService:
         something of it is erased meanwhile.
         """
         name, model = self.models.get(request.model)
+        request, _ = await self._planner.continue_beside(request)
         found = await resolve_references(
             await self._conversation_locks.resolve_head(request), self.reader
         )
@@ -319,6 +323,7 @@ class TurnService:
     async def count_tokens(self, request: TurnRequest) -> int:
         """About how many tokens a turn would begin with: the model's own count, if it has one."""
         name, model = self.models.get(request.model)
+        request, _ = await self._planner.continue_beside(request)
         request = (
             await resolve_references(
                 await self._conversation_locks.resolve_head(request), self.reader
@@ -379,6 +384,8 @@ class TurnService:
 
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
+        for stop in self.on_close:
+            await stop()
         await self.registry.close()
         await self._store.close()
 

@@ -89,15 +89,18 @@ class TurnAccumulator:
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
     ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
     calls it. ``tools`` are those that the model is offered.
+    ``call_id`` is for its calls, in place of its own.
     """
 
     def __init__(
         self,
         server_of: Callable[[str], str | None] | None = None,
         tools: Sequence[FunctionTool] = (),
+        call_id: str | None = None,
     ) -> None:
         self._server_of = server_of
         self._find_tool = tool_finder(tools)
+        self._call_id = call_id
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
         #: The model that answers in place of the requested one.
@@ -407,7 +410,7 @@ class TurnAccumulator:
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
         """The model's id, with a number behind it where another call that it is shown has it."""
-        given = delta.call_id
+        given = self._call_id or delta.call_id
         if not given:
             return new_call_id()
         # Some models count anew in each answer. What takes the place of an id is computed: the

@@ -16,12 +16,14 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
+from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
@@ -34,6 +36,7 @@ from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
+from antiphon.transfer.import_jobs import ImportJobs
 from antiphon.turn.chats import ChatService
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
@@ -95,7 +98,10 @@ def _create_endpoints(
     assert stores is not None, "every store has them"
     # Shared: a key that was used on one path is used on every other.
     idempotency_keys = IdempotencyKeys(stores.idempotency)
+    chats = ChatService(service, stores)
     conversations = ConversationService(service, stores.conversations, stores.search)
+    import_jobs = ImportJobs(stores.chat_transfer)
+    service.on_close.append(import_jobs.close)
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
         compaction=CompactionEndpoints(service),
@@ -105,7 +111,9 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
-        chats=ChatEndpoints(ChatService(service, stores)),
+        imports=ImportEndpoints(import_jobs),
+        chats=ChatEndpoints(chats),
+        chains=ChainEndpoints(chats),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

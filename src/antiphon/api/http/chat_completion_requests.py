@@ -19,7 +19,12 @@ from antiphon.api.common.tool_requests import (
     decode_tools,
     parse_tools,
 )
-from antiphon.api.http.chat_messages import MessageParam, decode_call_fields, decode_messages
+from antiphon.api.http.chat_messages import (
+    MessageParam,
+    decode_call_fields,
+    decode_messages,
+    legacy_call_id,
+)
 from antiphon.api.http.loose_chat_requests import normalize_chat_request
 from antiphon.api.http.responses_codec import (
     JsonSchema,
@@ -185,6 +190,7 @@ def decode_any_request(body: bytes) -> ChatRequest:
                 code="unsupported_parameter",
                 param=name,
             )
+    legacy_functions = bool(params.functions) and not params.tools
     turn = TurnRequest(
         input=decode_messages(params.messages, decode_call_fields(body, params.messages)),
         model=params.model,
@@ -192,11 +198,12 @@ def decode_any_request(body: bytes) -> ChatRequest:
         options=_options(params, extra),
         store=False,
         stream=bool(params.stream),
+        call_id=legacy_call_id(len(params.messages)) if legacy_functions else None,
     )
     return ChatRequest(
         turn,
         include_usage=_includes_usage(params.stream_options),
-        legacy_functions=bool(params.functions) and not params.tools,
+        legacy_functions=legacy_functions,
         deferred=bool(params.deferred),
         store=params.store,
     )

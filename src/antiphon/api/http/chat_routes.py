@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from antiphon.api.http.chains import IMAGE_FORMS
 from antiphon.api.http.chats import CHAT_STATUSES, ChatChange
 from antiphon.api.http.openapi import Parameter
-from antiphon.api.http.route import PAGINATION, STRING, Route
+from antiphon.api.http.route import INCLUDE, PAGINATION, STRING, Route
 
 _CHAT_PATH: Final = "/v1/chats/{id}"
+_RESPONSE_PATH: Final = "/v1/responses/{id}"
+_PAGE: Final = tuple(one for one in PAGINATION if one.name != "order")
 CHAT_ROUTES: Final = (
     Route(
         "GET",
@@ -51,5 +54,45 @@ CHAT_ROUTES: Final = (
         "Delete a chat with all its turns.",
         "Deleted",
         handler=lambda to: to.chats.delete,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/turns",
+        "List a part of a response's chain, oldest turn first; its last turns by default.",
+        "TurnList",
+        query=(
+            Parameter("limit", {**PAGINATION[0].schema, "default": 60}, "How many turns."),
+            Parameter("before", STRING, "The id of the response to end before."),
+            Parameter("after", STRING, "The id of the response to begin after."),
+            Parameter("around", STRING, "The id of the response in the middle."),
+            Parameter(
+                "position",
+                {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+                "The position of the turn in the middle, from 0.",
+            ),
+            Parameter(
+                "images",
+                {"enum": list(IMAGE_FORMS), "default": "data"},
+                "reference: images as paths of /v1/blobs instead of data URLs.",
+            ),
+            INCLUDE,
+        ),
+        handler=lambda to: to.chains.list_turns,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/siblings",
+        "List the turns that continue what a response continues, oldest first.",
+        "BranchList",
+        query=_PAGE,
+        handler=lambda to: to.chains.list_siblings,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/children",
+        "List the turns that continue a response, oldest first.",
+        "BranchList",
+        query=_PAGE,
+        handler=lambda to: to.chains.list_children,
     ),
 )

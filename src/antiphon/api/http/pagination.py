@@ -28,17 +28,22 @@ def paginate(
     return list_body(ordered[:limit], has_more=len(ordered) > limit)
 
 
-def items_after(ordered: Sequence[dict[str, Any]], after: str) -> list[dict[str, Any]]:
-    """The items after the one with the id ``after``. Raises ``InvalidRequestError``."""
+def items_after(
+    ordered: Sequence[dict[str, Any]], after: str, key: str = "id"
+) -> list[dict[str, Any]]:
+    """The items after the one with the id ``after``. Raises ``InvalidRequestError``.
+
+    ``key`` is the field that has the id.
+    """
     for end, item in enumerate(ordered, 1):
-        if item["id"] == after:
+        if item[key] == after:
             return list(ordered[end:])
     raise unknown_cursor(after)
 
 
-def parse_limit(query: Mapping[str, Sequence[str]]) -> int:
+def parse_limit(query: Mapping[str, Sequence[str]], default: str = "20") -> int:
     """The page size. Raises ``InvalidRequestError``."""
-    text = query.get("limit", ["20"])[-1]
+    text = query.get("limit", [default])[-1]
     if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
         raise InvalidRequestError("The limit is a number from 1 to 100.", param="limit")
     return int(text)

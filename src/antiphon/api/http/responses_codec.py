@@ -131,6 +131,8 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     messages: list[_Object] | None = None
     model: str | None = None
     previous_response_id: str | None = None
+    #: Ours: continue what that response continues, in the same chat.
+    sibling_of: str | None = None
     conversation: str | _Conversation | None = None
     #: Ours: what to do while another turn runs on the conversation.
     on_busy: Literal["refuse", "queue"] | None = None
@@ -215,6 +217,7 @@ def decode_any_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
         conversation = conversation.id
     # An empty id is how some clients write that there is none.
     conversation, previous = conversation or None, params.previous_response_id or None
+    sibling = params.sibling_of or None
     _check_combinations(params, conversation, previous)
     has_input = params.input is not None or params.messages is not None
     if needs_input and not has_input and previous is None and conversation is None:
@@ -225,6 +228,7 @@ def decode_any_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
         input=decoded_input.items,
         model=params.model,
         previous_response_id=previous,
+        sibling_of=sibling,
         conversation=conversation,
         on_busy=params.on_busy or "refuse",
         instructions=params.instructions,
@@ -261,6 +265,13 @@ def _check_combinations(
             "Mutually exclusive parameters: Ensure you are only providing one of: "
             "'previous_response_id' or 'conversation'.",
             code="mutually_exclusive_parameters",
+        )
+    if params.sibling_of and (conversation is not None or previous is not None):
+        raise InvalidRequestError(
+            "'sibling_of' says what the turn continues: send it without 'previous_response_id'"
+            " and 'conversation'.",
+            code="mutually_exclusive_parameters",
+            param="sibling_of",
         )
     if params.background and params.store is False:
         raise InvalidRequestError(

@@ -8,10 +8,12 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler
+from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
+from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
 from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
 from antiphon.api.http.pagination import STATUSES
@@ -33,7 +35,9 @@ class Endpoints(msgspec.Struct, frozen=True):
     models: ModelEndpoints
     conversations: ConversationEndpoints
     chats: ChatEndpoints
+    chains: ChainEndpoints
     shares: ShareEndpoints
+    imports: ImportEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints

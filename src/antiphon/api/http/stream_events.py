@@ -23,6 +23,7 @@ from antiphon.core import events
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     ErasedItem,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -116,6 +117,14 @@ _TERMINAL_EVENTS = {
     "failed": "response.failed",
     # The specification has no event of its own for this; the response says it.
     "cancelled": "response.incomplete",
+}
+
+#: What is said of a call that an upstream ran, between its beginning and its end.
+_PROGRESS_EVENTS = {
+    "web_search_call": ("in_progress", "searching", "completed"),
+    "file_search_call": ("in_progress", "searching", "completed"),
+    "code_interpreter_call": ("in_progress", "interpreting", "completed"),
+    "image_generation_call": ("in_progress", "generating", "completed"),
 }
 
 _NO_LOGPROBS = b'"logprobs":[]'
@@ -347,6 +356,8 @@ class EventEncoder:
                 self._append_mcp_end(output_item, out, failed=item.is_error)
             case McpListTools():
                 self._append_mcp_end(output_item, out, failed=item.error is not None)
+            case ForeignItem():
+                self._append_progress(output_item, item, out)
             case _:
                 for number, content_part in enumerate(content_parts(item)):
                     self._finish_part(
@@ -412,6 +423,21 @@ class EventEncoder:
         fields["name"] = call.name
         self._append_event("response.function_call_arguments.done", fields, out)
         return True
+
+    def _append_progress(
+        self, output_item: _OutputItem, item: ForeignItem, out: list[bytes]
+    ) -> None:
+        """The steps of a call that an upstream ran: it came whole, with its end."""
+        kind, fields = output_item.item_type, output_item.event_fields
+        is_cut = item.body.get("status") in ("failed", "incomplete")
+        for step in _PROGRESS_EVENTS.get(kind, ()):
+            if is_cut and step == "completed":
+                break
+            self._append_event(f"response.{kind}.{step}", fields, out)
+            code = item.body.get("code")
+            if kind == "code_interpreter_call" and step == "in_progress" and isinstance(code, str):
+                self._append_event(f"response.{kind}_code.delta", {**fields, "delta": code}, out)
+                self._append_event(f"response.{kind}_code.done", {**fields, "code": code}, out)
 
     def _append_mcp_output(self, output: FunctionCallOutput, out: list[bytes]) -> None:
         """The output of a call that is shown already."""

@@ -12,12 +12,17 @@ from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
 from antiphon.turn.chat_protocols import (
     ALL_CHATS,
+    ChainPart,
+    ChainTurn,
+    ChainWindow,
     ChatFilter,
     ChatRecord,
     ChatStatus,
     ChatUpdate,
+    TurnBranch,
+    TurnOrigin,
 )
-from antiphon.turn.store_protocols import unknown_cursor
+from antiphon.turn.store_protocols import Head, unknown_cursor
 
 
 class MemoryChatStore:
@@ -88,6 +93,94 @@ class MemoryChatStore:
             self._conversations.erase(chat.conversation)
         return True
 
+    async def chain_part(
+        self, head: Head, window: ChainWindow, *, with_images: bool = True
+    ) -> ChainPart:
+        self._turns.check_open()
+        found = self._turns.find(head.tenant, head.response_id)
+        if found is None:
+            return ChainPart([], False, False, 0)
+        chain = [one for one in self._turns.ancestors(head.response_id) if one.turn is not None]
+        chain.reverse()
+        first, last = self._bounds(chain, window)
+        shown = [self._chain_turn(one, with_images=with_images) for one in chain[first:last]]
+        return ChainPart(shown, first > 0, last < len(chain), head.seq + 1)
+
+    def _bounds(self, chain: list[TurnRecord], window: ChainWindow) -> tuple[int, int]:
+        """The first position of a window in the living turns of a chain, and that behind it."""
+        limit, end = window.limit, len(chain)
+        if window.anchor is None and window.position is None:
+            return max(0, end - limit), end
+        if window.anchor is not None:
+            ids = [one.response_id for one in chain]
+            if window.anchor not in ids:
+                raise unknown_cursor(window.anchor)
+            at = ids.index(window.anchor)
+        else:
+            position = min(window.position or 0, chain[-1].seq)
+            at = next(n for n, one in enumerate(chain) if one.seq >= position)
+        if window.before is not None:
+            return max(0, at - limit), at
+        if window.after is not None:
+            return at + 1, min(end, at + 1 + limit)
+        right = min(end - at, limit - limit // 2)
+        left = min(at, limit - right)
+        return at - left, at + min(end - at, limit - left)
+
+    def _chain_turn(self, record: TurnRecord, *, with_images: bool) -> ChainTurn:
+        assert record.turn is not None
+        siblings = self._siblings(record)
+        turn = self._turns.with_expiry(record, record.turn)
+        return ChainTurn(
+            turn if with_images else msgspec.structs.replace(turn, blobs={}),
+            position=record.seq,
+            sibling_index=siblings.index(record),
+            siblings=len(siblings),
+            children=len(self._visible(record.children)),
+        )
+
+    def _siblings(self, record: TurnRecord) -> list[TurnRecord]:
+        parent = self._turns.records.get(record.parent or "")
+        if parent is not None:
+            return self._visible(parent.children)
+        beside = self._turns.records.values()
+        return self._visible(
+            [one.response_id for one in beside if one.tree == record.tree and one.parent is None]
+        )
+
+    def _visible(self, response_ids: Sequence[str]) -> list[TurnRecord]:
+        """Those that are not erased and have not expired, oldest first."""
+        found = [
+            (record.turn.created_at, record.sort_key, record)
+            for record in (self._turns.records[name] for name in response_ids)
+            if record.turn is not None and not self._turns.has_expired(record)
+        ]
+        return [record for *_, record in sorted(found, key=lambda one: one[:2])]
+
+    async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch] | None:
+        found = self._turns.find(tenant, response_id)
+        return (
+            None
+            if found is None
+            else [_branch(self._turns, one) for one in self._siblings(found[0])]
+        )
+
+    async def children(self, tenant: str, response_id: str) -> list[TurnBranch] | None:
+        found = self._turns.find(tenant, response_id)
+        if found is None:
+            return None
+        return [_branch(self._turns, one) for one in self._visible(found[0].children)]
+
+    async def origin(self, tenant: str, response_id: str) -> TurnOrigin | None:
+        found = self._turns.find(tenant, response_id)
+        if found is None:
+            return None
+        record, _ = found
+        above = [one for one in self._turns.ancestors(record.parent) if one.turn is not None]
+        return TurnOrigin(
+            self._turns.head(record, found[1]), above[0].response_id if above else None
+        )
+
     async def _find(self, tenant: str, name: str) -> int | None:
         """The tree of a chat, by any of its ids."""
         self._turns.check_open()
@@ -124,7 +217,7 @@ class MemoryChatStore:
         return ChatRecord(
             id=chat_id_of(response_key(entry.first_response_id) or b""),
             created_at=entry.created_at,
-            updated_at=newest.timestamp,
+            updated_at=updated_at_of(entry, newest),
             head=shown.response_id,
             turns=shown.seq + 1,
             branches=len({record.thread for record in records}),
@@ -166,3 +259,26 @@ class MemoryChatStore:
             if turns:
                 return opening_of(turns[0].input[:TITLE_ITEMS])
         return None
+
+
+def updated_at_of(entry: ChatEntry, newest: TurnRecord) -> float:
+    """When a chat was last written to, here or where it was imported from."""
+    if entry.imported_at is not None and newest.timestamp <= entry.imported_at:
+        return entry.updated_before
+    return newest.timestamp
+
+
+def _branch(turns: MemoryTurns, record: TurnRecord) -> TurnBranch:
+    turn = record.turn
+    assert turn is not None
+    below = [one for one in turns.subtree(record) if one.turn is not None]
+    leaf = max(below, key=lambda one: (one.timestamp, one.sort_key))
+    return TurnBranch(
+        response_id=record.response_id,
+        created_at=turn.created_at,
+        model=(turn.end.model if turn.end else None) or turn.header.model,
+        status=turn.end.status if turn.end else "in_progress",
+        opening=opening_of(turn.input[:TITLE_ITEMS]),
+        leaf=leaf.response_id,
+        turns=leaf.seq + 1,
+    )

@@ -9,7 +9,6 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from antiphon.core.chat_titles import TITLE_ITEMS, opening_of
 from antiphon.core.ids import (
     chat_id_of,
     chat_key,
@@ -19,6 +18,7 @@ from antiphon.core.ids import (
 )
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import Usage
+from antiphon.stores.sqlite.chain_reader import opening_at, response_at
 from antiphon.stores.sqlite.reader import (
     PageRequest,
     read_head,
@@ -126,9 +126,9 @@ def find_chat(
         head, _ = read_head(connection, tenant, name, cutoff)
         key = response_key(name) if head is not None else None
     rows = connection.execute(CHAT_SQL[query], (key, tenant)).fetchall()
-    if not rows or rows[0][1] <= cutoff:
+    if not rows or rows[0][2] <= cutoff:
         return None
-    tree, updated_at = rows[0]
+    tree, updated_at, _ = rows[0]
     return updated_at, tree
 
 
@@ -189,6 +189,7 @@ class _ChatRow(msgspec.Struct, frozen=True):
     cost: float | None
     owner: int | None
     waiting: int | None
+    timestamp: float
 
     @property
     def status(self) -> ChatStatus:
@@ -202,7 +203,7 @@ def chat_at(
 ) -> tuple[ChatRecord | None, set[int]]:
     """The chat of a tree, and the owner of its newest turn. None: gone, or expired."""
     rows = connection.execute(CHAT_SQL["chat"], (tree,)).fetchall()
-    if not rows or rows[0][2] <= expiry.cutoff(tenant):
+    if not rows or rows[0][-1] <= expiry.cutoff(tenant):
         return None, set()
     row = _ChatRow(*rows[0])
     conversation, head = None, None
@@ -213,14 +214,14 @@ def chat_at(
         id=chat_id_of(row.key),
         created_at=row.created_at,
         updated_at=row.updated_at,
-        head=_response_at(connection, row_id),
+        head=response_at(connection, row_id),
         turns=seq_of(row_id) + 1,
         branches=row.branches,
         model=_model_at(connection, row_id),
         status=row.status,
         title=(_opening(connection, tree, row.newest) if row.title is None else row.title.decode()),
         conversation=conversation,
-        expires_at=expiry.expires_at(tenant, row.updated_at),
+        expires_at=expiry.expires_at(tenant, row.timestamp),
         is_pinned=bool(row.is_pinned),
         metadata=_metadata_decoder.decode(row.metadata) if row.metadata else {},
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
@@ -254,11 +255,6 @@ def conversation_of(
     return None, None
 
 
-def _response_at(connection: sqlite3.Connection, row_id: int) -> str:
-    ((key, _),) = connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
-    return response_id_of(key[:16])
-
-
 def _model_at(connection: sqlite3.Connection, row_id: int) -> str:
     """The model that answered, or else the one that was requested."""
     for at in (last_of_turn(row_id), row_id):
@@ -276,9 +272,5 @@ def _opening(connection: sqlite3.Connection, tree: int, newest: int) -> str | No
         turn = connection.execute(CHAT_SQL["first_turn"], (first, last_of_thread(first))).fetchall()
         if not turn:
             continue
-        row_id = turn[0][0]
-        items = connection.execute(
-            CHAT_SQL["first_items"], (row_id, last_of_turn(row_id), TITLE_ITEMS)
-        ).fetchall()
-        return opening_of(body for (body,) in items)
+        return opening_at(connection, turn[0][0])
     return None

@@ -9,6 +9,7 @@ import msgspec
 
 from antiphon.core.ids import conversation_key
 from antiphon.core.retention import Expiry
+from antiphon.stores.sqlite.chain_reader import read_branches, read_chain_part, read_origin
 from antiphon.stores.sqlite.chat_reader import (
     conversation_of,
     find_chat,
@@ -30,7 +31,17 @@ from antiphon.stores.sqlite.reader import PageRequest
 from antiphon.stores.sqlite.rows import row_id_of
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.turn.chat_protocols import ALL_CHATS, ChatFilter, ChatRecord, ChatUpdate
+from antiphon.turn.chat_protocols import (
+    ALL_CHATS,
+    ChainPart,
+    ChainWindow,
+    ChatFilter,
+    ChatRecord,
+    ChatUpdate,
+    TurnBranch,
+    TurnOrigin,
+)
+from antiphon.turn.store_protocols import Head
 
 _encode = msgspec.json.Encoder().encode
 
@@ -88,17 +99,52 @@ class SqliteChatStore:
         )
         return erased
 
+    async def chain_part(
+        self, head: Head, window: ChainWindow, *, with_images: bool = True
+    ) -> ChainPart:
+        expiry = self._database.expiry
+        read = partial(
+            read_chain_part, head=head, window=window, expiry=expiry, with_images=with_images
+        )
+        return await self._database.read_recovered(read)
+
+    async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch] | None:
+        return await self._branches(tenant, response_id, of_children=False)
+
+    async def children(self, tenant: str, response_id: str) -> list[TurnBranch] | None:
+        return await self._branches(tenant, response_id, of_children=True)
+
+    async def origin(self, tenant: str, response_id: str) -> TurnOrigin | None:
+        expiry = self._database.expiry
+        read = partial(read_origin, tenant=tenant, response_id=response_id, expiry=expiry)
+        return await self._database.read_recovered(read)
+
+    async def _branches(
+        self, tenant: str, response_id: str, *, of_children: bool
+    ) -> list[TurnBranch] | None:
+        read = partial(
+            read_branches,
+            tenant=tenant,
+            response_id=response_id,
+            expiry=self._database.expiry,
+            of_children=of_children,
+        )
+        return await self._database.read_recovered(read)
+
 
 def update_chat(
     transaction: WriteTransaction, tenant: str, chat_id: str, update: ChatUpdate, expiry: Expiry
 ) -> None:
     """Change a chat's own fields."""
     transaction.flush()
+    found = find_chat(transaction.connection, tenant, chat_id, expiry)
+    if found is not None:
+        set_chat_fields(transaction, found[1], update)
+
+
+def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate) -> None:
+    """Change the own fields of the chat of a tree, which has been flushed."""
     connection = transaction.connection
-    found = find_chat(connection, tenant, chat_id, expiry)
-    if found is None:
-        return
-    tree = found[1]
     ((title, metadata),) = connection.execute(CHAT_SQL["texts"], (tree,)).fetchall()
     if update.title is not msgspec.UNSET:
         text = _replace_text(transaction, title, update.title and update.title.encode())

@@ -54,7 +54,17 @@ JOIN responses AS r ON r.id = substr((
 ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
 
 -- name: set_newest
-UPDATE chats SET updated_at = ?, newest = ? WHERE tree = ?
+-- An imported turn's timestamp is later than what it says of itself.
+UPDATE chats SET updated_at = min(updated_at, ?), newest = ? WHERE tree = ?
+
+-- name: times
+SELECT created_at, updated_at FROM chats WHERE tree = ?
+
+-- name: set_imported
+UPDATE chats SET created_at = ?, updated_at = ?, imported_at = ? WHERE tree = ?
+
+-- name: key
+SELECT key FROM chats WHERE tree = ?
 
 -- name: drop_title
 UPDATE chats SET title = NULL, is_title_generated = 0 WHERE tree = ?
@@ -75,10 +85,12 @@ UPDATE chats SET metadata = ? WHERE tree = ?
 SELECT title, metadata FROM chats WHERE tree = ?
 
 -- name: tree_of_chat
-SELECT tree, updated_at FROM chats WHERE key = ? AND tenant = ?
+-- And the timestamp that its expiry counts from.
+SELECT tree, updated_at, max(updated_at, coalesce(imported_at, updated_at))
+FROM chats WHERE key = ? AND tenant = ?
 
 -- name: tree_of_response
-SELECT c.tree, c.updated_at
+SELECT c.tree, c.updated_at, max(c.updated_at, coalesce(c.imported_at, c.updated_at))
 FROM responses AS r
 JOIN threads AS t ON t.id = r.row_id >> 34
 JOIN chats AS c ON c.tree = t.tree
@@ -114,7 +126,8 @@ WHERE c.tenant = ?
 SELECT
     c.key, c.created_at, c.updated_at, c.newest, c.branches, c.conversation, c.is_pinned,
     title.body, metadata.body, c.input_tokens, c.cached_tokens, c.output_tokens, c.cost,
-    u.owner, w.row_id
+    u.owner, w.row_id,
+    max(c.updated_at, coalesce(c.imported_at, c.updated_at))
 FROM chats AS c
 LEFT JOIN texts AS title ON title.id = c.title
 LEFT JOIN texts AS metadata ON metadata.id = c.metadata
@@ -158,3 +171,45 @@ DELETE FROM waiting WHERE row_id = ?
 
 -- name: remove_waiting_in
 DELETE FROM waiting WHERE row_id BETWEEN ? AND ?
+
+-- name: children
+-- The turns that continue the one at :row_id: one a turn (32768 row ids) later, the others in
+-- threads of their own.
+SELECT log.row_id, log.key FROM log
+WHERE log.row_id = :row_id + 32768 AND log.row_id >> 34 = :row_id >> 34 AND log.kind = 0
+UNION ALL
+SELECT log.row_id, log.key
+FROM threads AS t
+CROSS JOIN log ON log.row_id = (t.id << 34 | (:row_id & 17179869183) + 32768)
+WHERE t.parent = :row_id AND log.kind = 0
+
+-- name: first_turns
+-- The turns that a tree began with.
+SELECT log.row_id, log.key FROM log WHERE log.row_id = :tree << 34 AND log.kind = 0
+UNION ALL
+SELECT log.row_id, log.key
+FROM threads AS t
+CROSS JOIN log ON log.row_id = t.id << 34
+WHERE t.tree = :tree AND t.id <> t.tree AND t.parent IS NULL AND log.kind = 0
+
+-- name: newest_descendant
+-- The newest turn among the one at :row_id and its descendants.
+WITH RECURSIVE span (first, last) AS (
+    SELECT :row_id, :row_id | 17179869183
+    UNION ALL
+    SELECT threads.id << 34, threads.id << 34 | 17179869183
+    FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
+)
+SELECT r.row_id
+FROM span
+CROSS JOIN responses AS r ON r.id = substr((
+    SELECT log.key FROM log
+    WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
+    ORDER BY log.row_id DESC LIMIT 1
+), 1, 16)
+ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
+
+-- name: previous_living
+-- The last turn between two row ids that is not erased.
+SELECT row_id, key FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
+ORDER BY row_id DESC LIMIT 1
