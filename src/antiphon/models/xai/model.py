@@ -26,8 +26,9 @@ from antiphon.errors import (
 from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_stream
 from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
-from antiphon.models.xai.codec import XaiParser, build_request, without_reasoning
-from antiphon.protos.xai import Proto, chat_pb2_grpc, tokenize_pb2, tokenize_pb2_grpc
+from antiphon.models.xai.answer_parsing import XaiParser
+from antiphon.models.xai.request_encoding import XaiRequestEncoder, without_reasoning
+from antiphon.protos.xai import Proto, chat_pb2, tokenize_pb2, tokenize_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 _Status = grpc.StatusCode
@@ -92,6 +93,8 @@ def _pushback_seconds(trailers: Mapping[str, str]) -> float | None:
         return None
 
 
+#: Its stub would encode the requests, which are bytes already.
+_SERVICE = f"/{chat_pb2.DESCRIPTOR.services_by_name['Chat'].full_name}"
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -145,6 +148,7 @@ class XaiGrpcModel:
         self._read_timeout = read_timeout
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
+        self._encoder = XaiRequestEncoder()
         self._clock = clock
         self._sleep = sleep
         self._channel: grpc.aio.Channel | None = None
@@ -162,7 +166,7 @@ class XaiGrpcModel:
         name = self._upstream_name or call.model
         # Not the HTTP API's: that one need not be able to read this one's reasoning.
         origin = f"grpc://{self._url.authority}/{name}"
-        request = build_request(call, name, origin)
+        request = self._encoder.encode(call, name, origin)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         has_output = False
         while True:
@@ -216,10 +220,20 @@ class XaiGrpcModel:
         if self._channel is not None:
             await self._channel.close()
 
-    def _send(self, request: Proto, *, stream: bool) -> _XaiResponse:
+    def _send(self, request: bytes, *, stream: bool) -> _XaiResponse:
         """Start one attempt."""
-        stub = chat_pb2_grpc.ChatStub(self._get_channel())
-        method = stub.GetCompletionChunk if stream else stub.GetCompletion
+        channel = self._get_channel()
+        method: Any = (
+            channel.unary_stream(
+                f"{_SERVICE}/GetCompletionChunk",
+                response_deserializer=chat_pb2.GetChatCompletionChunk.FromString,
+            )
+            if stream
+            else channel.unary_unary(
+                f"{_SERVICE}/GetCompletion",
+                response_deserializer=chat_pb2.GetChatCompletionResponse.FromString,
+            )
+        )
         rpc = method(request, metadata=self._metadata)
         return _XaiResponse(rpc, self._errors, stream=stream, timeout=self._read_timeout)
 
