@@ -27,7 +27,13 @@ from antiphon.core.items import SummaryText
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.errors import InvalidRequestError
-from antiphon.models.xai.codec import XaiParser, build_request, to_xai_messages, without_reasoning
+from antiphon.models.xai.codec import (
+    XaiParser,
+    add_extra_fields,
+    build_request,
+    to_xai_messages,
+    without_reasoning,
+)
 from antiphon.turn.protocols import ModelCall
 from support.xai_upstream import chunk, make_call, role_texts, tool_calls
 
@@ -342,3 +348,25 @@ def test_sources_with_their_places() -> None:
         ),
         Finish("stop"),
     ]
+
+
+def test_further_fields_are_set_where_the_api_has_them() -> None:
+    request = requested(Options(temperature=0.5))
+    extra = {
+        "max_turns": 3,
+        "search_parameters": {"mode": "ON_SEARCH_MODE"},
+        "temperature": 0.9,
+        "top_k": 5,
+        "use_encrypted_content": False,
+        "store_messages": True,
+        "agent_count": {"a": 1},
+        "user": None,
+        "messages": [],
+    }
+    unpassed = add_extra_fields(request, extra)
+    assert request.max_turns == 3
+    assert request.search_parameters.mode
+    assert request.temperature == 0.5
+    assert (request.use_encrypted_content, request.store_messages) == (True, False)
+    assert len(request.messages) == 1
+    assert unpassed == ["top_k", "use_encrypted_content", "store_messages", "agent_count"]

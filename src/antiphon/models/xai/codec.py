@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from google.protobuf import json_format
 
 from antiphon.core.deltas import (
     AnnotationDelta,
@@ -26,6 +27,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
     UsageUpdate,
 )
+from antiphon.core.extra_fields import select_extra_fields
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.tool_rules import HOSTED_PREFIX, hosted_choice_error
 from antiphon.core.turns import FunctionTool, Options, Usage
@@ -147,6 +149,8 @@ def _file(file: MessageFile) -> Proto:
     return chat_pb2.FileContent(filename=file.filename or "", data=content, mime_type=kind)
 
 
+#: What of a request antiphon decides.
+_OWN_FIELDS = frozenset({"store_messages", "use_encrypted_content"})
 _TIERS: dict[Any, int] = {
     None: usage_pb2.SERVICE_TIER_UNSPECIFIED,
     "auto": usage_pb2.SERVICE_TIER_UNSPECIFIED,
@@ -170,6 +174,26 @@ def build_request(call: ModelCall, name: str, origin: str) -> Proto:
         # A number that is too big for its field.
         raise InvalidRequestError(f"The model cannot be asked that: {error}") from error
     return request
+
+
+def add_extra_fields(request: Proto, extra: Mapping[str, Any]) -> list[str]:
+    """Set further fields of a request, as JSON; those that it has set stay.
+
+    Returns the names of those that the API does not have, or of another type.
+    """
+    unpassed: list[str] = []
+    for name, value in select_extra_fields(extra).items():
+        field = request.DESCRIPTOR.fields_by_name.get(name)
+        if field is None or name in _OWN_FIELDS:
+            unpassed.append(name)
+            continue
+        if field.has_presence and request.HasField(name):
+            continue
+        try:
+            json_format.ParseDict({name: value}, request)
+        except (json_format.ParseError, ValueError, TypeError):
+            unpassed.append(name)
+    return unpassed
 
 
 def without_reasoning(request: Proto) -> Proto | None:
