@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any
 
 import grpc
+import msgspec
 from yarl import URL
 
 from antiphon.core.deltas import Delta
@@ -27,13 +28,10 @@ from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_strea
 from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
 from antiphon.models.unpassed_fields import UnpassedFields
-from antiphon.models.xai.codec import (
-    XaiParser,
-    add_extra_fields,
-    build_request,
-    without_reasoning,
-)
-from antiphon.protos.xai import Proto, chat_pb2_grpc, tokenize_pb2, tokenize_pb2_grpc
+from antiphon.models.xai.answer_parsing import XaiParser
+from antiphon.models.xai.extra_fields import add_extra_fields
+from antiphon.models.xai.request_encoding import XaiRequestEncoder, without_reasoning
+from antiphon.protos.xai import Proto, chat_pb2, tokenize_pb2, tokenize_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 _Status = grpc.StatusCode
@@ -98,6 +96,8 @@ def _pushback_seconds(trailers: Mapping[str, str]) -> float | None:
         return None
 
 
+#: Its stub would encode the requests, which are bytes already.
+_SERVICE = f"/{chat_pb2.DESCRIPTOR.services_by_name['Chat'].full_name}"
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -156,6 +156,7 @@ class XaiGrpcModel:
         self._read_timeout = read_timeout
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
+        self._encoder = XaiRequestEncoder()
         self._clock = clock
         self._sleep = sleep
         self._channel: grpc.aio.Channel | None = None
@@ -173,10 +174,7 @@ class XaiGrpcModel:
         name = self._upstream_name or call.model
         # Not the HTTP API's: that one need not be able to read this one's reasoning.
         origin = f"grpc://{self._url.authority}/{name}"
-        request = build_request(call, name, origin)
-        extra = {**self._extra, **call.options.extra}
-        if extra:
-            self._unpassed_fields.report(add_extra_fields(request, extra))
+        request = self._encoder.encode(self._with_extra(call), name, origin)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         has_output = False
         while True:
@@ -205,6 +203,17 @@ class XaiGrpcModel:
                 continue
             await attempts.wait_or_raise(failure)
 
+    def _with_extra(self, call: ModelCall) -> ModelCall:
+        """The call with the fields of every request; names those that the API does not have."""
+        extra = {**self._extra, **call.options.extra}
+        if not extra:
+            return call
+        unpassed = add_extra_fields(chat_pb2.GetCompletionsRequest(), extra)
+        self._unpassed_fields.report(unpassed)
+        extra = {name: value for name, value in extra.items() if name not in unpassed}
+        options = msgspec.structs.replace(call.options, extra=extra)
+        return msgspec.structs.replace(call, options=options)
+
     async def count_tokens(self, call: ModelCall) -> int | None:
         """None: the API counts the tokens of a text, not those of a conversation."""
         return None
@@ -230,10 +239,20 @@ class XaiGrpcModel:
         if self._channel is not None:
             await self._channel.close()
 
-    def _send(self, request: Proto, *, stream: bool) -> _XaiResponse:
+    def _send(self, request: bytes, *, stream: bool) -> _XaiResponse:
         """Start one attempt."""
-        stub = chat_pb2_grpc.ChatStub(self._get_channel())
-        method = stub.GetCompletionChunk if stream else stub.GetCompletion
+        channel = self._get_channel()
+        method: Any = (
+            channel.unary_stream(
+                f"{_SERVICE}/GetCompletionChunk",
+                response_deserializer=chat_pb2.GetChatCompletionChunk.FromString,
+            )
+            if stream
+            else channel.unary_unary(
+                f"{_SERVICE}/GetCompletion",
+                response_deserializer=chat_pb2.GetChatCompletionResponse.FromString,
+            )
+        )
         rpc = method(request, metadata=self._metadata)
         return _XaiResponse(rpc, self._errors, stream=stream, timeout=self._read_timeout)
 
