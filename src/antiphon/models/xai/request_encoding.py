@@ -29,8 +29,8 @@ from antiphon.models.openai.logprobs_citations import (
     wants_logprobs,
 )
 from antiphon.models.piece_cache import CAPACITY, PieceCache
-from antiphon.models.xai.extra_fields import add_extra_fields
 from antiphon.models.xai.hosted_tools import hosted_tool_protos
+from antiphon.models.xai.request_fields import add_extra_fields
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
     ROLES,

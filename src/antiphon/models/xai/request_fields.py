@@ -1,4 +1,4 @@
-"""xAI extra fields: sets further fields of a request, as JSON, where xAI's API has them. Pure."""
+"""xAI request fields: sets further fields of a request, as JSON, where the API has them. Pure."""
 
 from __future__ import annotations
 
