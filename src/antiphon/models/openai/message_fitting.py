@@ -13,7 +13,6 @@ import msgspec
 from antiphon.core.reasoning_sidecar import UNCOMMON_MARK, insert_fields
 from antiphon.models.openai.message_rules import text_tool_outputs
 from antiphon.models.piece_cache import CAPACITY, PieceCache
-from antiphon.turn.message_rendering import join_pieces
 from antiphon.turn.protocols import ModelCall
 
 _encode = msgspec.json.Encoder().encode
@@ -31,7 +30,7 @@ class MessageFitter:
         """The messages array, as JSON; ``origin`` is the model that is called."""
         if b"\n" not in call.messages and UNCOMMON_MARK not in call.messages:
             return call.messages
-        return join_pieces(self._pieces.get_all(_group_outputs(call.pieces), origin))
+        return b"[%b]" % b",".join(self._pieces.get_all(_group_outputs(call.pieces), origin))
 
 
 def _group_outputs(pieces: Iterable[bytes]) -> list[bytes]:
