@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,
     # Its formats are pure; its import and export use a store.
-    "transfer": CORE | SERVICE,
+    "transfer": CORE | SERVICE | {"antiphon.turn.message_rendering"},
     "api": set(),
     "api.common": CORE | SERVICE | {"antiphon.logging_setup"},
     # MCP over HTTP is a route of its application.
@@ -111,6 +111,7 @@ SAME_CLASS = {
 SAME_FILE = {
     "api_keys.py": "API keys: what one is, and their table",
     "chat.py": "the chat that a caller holds: the RPC, and the command",
+    "chat_transfer.py": "chats written and read as a whole, in each store",
     "chat_completions.py": "the Chat Completions API: served, and called",
     "chats.py": "chats: the service, the stores, the endpoints",
     "connection.py": "one connection, which is opened, checked and closed: to a file, to a server",

@@ -325,10 +325,11 @@ class TurnRunner:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
         machine.set_context(call.messages)
+        is_stored, emit, feed = plan.initial_response.store, self._running_turn.emit, machine.feed
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
-                self._running_turn.emit(machine.feed(batch))
-                if plan.initial_response.store and machine.finish_reason is None:
+                emit(feed(batch))
+                if machine.has_completed_items and is_stored and machine.finish_reason is None:
                     self._store_completed_items()
         if machine.finish_reason is None:
             raise ModelError("The model's answer broke off before its end.")

@@ -121,8 +121,8 @@ class RunningTurn:
         if events:
             if self.first_token_at is None and self._events:
                 self.first_token_at = self._loop.time()
-            self._events.extend(events)
-            if self._is_published and self._event_waiters:
+            self._events += events
+            if self._event_waiters and self._is_published:
                 self._event_waiters = _wake(self._event_waiters)
 
     def on_request_stored(self, write: asyncio.Future[None]) -> None:

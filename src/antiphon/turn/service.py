@@ -74,6 +74,8 @@ class TurnService:
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
         self.models = models
+        #: What else is to be stopped before the store is closed.
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._planner = TurnPlanner(
             self.reader,
             models,
@@ -382,6 +384,8 @@ class TurnService:
 
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
+        for stop in self.on_close:
+            await stop()
         await self.registry.close()
         await self._store.close()
 

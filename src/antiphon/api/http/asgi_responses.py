@@ -86,11 +86,11 @@ async def start_stream(send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": _STREAM})
 
 
-async def send_chunk(send: Send, body: bytes, *, last: bool = False) -> None:
-    """A piece of a stream; ``last`` ends it."""
+def send_chunk(send: Send, body: bytes, *, last: bool = False) -> Awaitable[None]:
+    """Send a piece of a stream; ``last`` ends it."""
     if not body.isascii():
         body = escape_line_separators(body)
-    await send({"type": "http.response.body", "body": body, "more_body": not last})
+    return send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
 def escape_line_separators(events: bytes) -> bytes:

@@ -13,6 +13,7 @@ from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
+from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
 from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
 from antiphon.api.http.pagination import STATUSES
@@ -36,6 +37,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     chats: ChatEndpoints
     chains: ChainEndpoints
     shares: ShareEndpoints
+    imports: ImportEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints
