@@ -39,8 +39,9 @@ WITHOUT_IDS = {
     "/metrics",
     "/openapi.json",
     "/docs",
-    # Its own tests say what it does with them.
+    # Their own tests say what they do with them.
     "/mcp",
+    "/v1/feed",
 }
 
 

@@ -20,6 +20,7 @@ from antiphon.turn.transfer_protocols import ShareStore
 
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
+    from antiphon.turn.feed_protocols import ChangeFeed
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -453,4 +454,5 @@ class Stores(msgspec.Struct, frozen=True):
     search: SearchIndex
     health: StoreHealth
     chats: ChatStore
+    changes: ChangeFeed
     shares: ShareStore

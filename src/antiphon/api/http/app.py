@@ -21,6 +21,7 @@ from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
@@ -109,6 +110,7 @@ def _create_endpoints(
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
+        feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

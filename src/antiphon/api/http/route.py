@@ -12,6 +12,7 @@ from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
 from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
@@ -35,6 +36,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     conversations: ConversationEndpoints
     chats: ChatEndpoints
     chains: ChainEndpoints
+    feed: FeedEndpoints
     shares: ShareEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints

@@ -142,6 +142,7 @@ def update_chat(
     if found is None:
         return
     tree = found[1]
+    transaction.changes.add_chat("chat.updated", tenant, tree)
     ((title, metadata),) = connection.execute(CHAT_SQL["texts"], (tree,)).fetchall()
     if update.title is not msgspec.UNSET:
         text = _replace_text(transaction, title, update.title and update.title.encode())
@@ -180,6 +181,7 @@ def erase_chat(transaction: WriteTransaction, tenant: str, chat_id: str, expiry:
     delete_unused_blobs(connection, uses, erased)
     if conversation is not None:
         delete_conversation(connection, conversation_key(conversation) or b"", erased)
+        transaction.changes.add_conversation("conversation.erased", tenant, conversation)
     connection.execute(TURN_SQL["bump_epoch"], (tree,))
     transaction.settle_chats()
     transaction.has_erased = True
