@@ -181,7 +181,7 @@ def test_kill_during_an_answer_keeps_the_printed_text(home: Path) -> None:
         terminal.expect("> hang")
         terminal.expect("> ")
         terminal.type("last\n")
-        terminal.expect("\nhang\n")
+        terminal.expect("hang\n")
         terminal.expect("> ")
         terminal.type(CTRL_D)
         assert terminal.leave() == 0

@@ -372,3 +372,67 @@ def test_an_upstream_that_has_functions_only(words: str) -> None:
             assert outcome.body["output"][0]["input"] == "a"
             # It is remembered.
             assert len(world.requests) == count
+
+
+def test_steps_of_hosted_tools_are_streamed_and_replayed(world: Scenario) -> None:
+    steps = {
+        "web_search_call": ["in_progress", "searching", "completed"],
+        "file_search_call": ["in_progress", "searching", "completed"],
+        "image_generation_call": ["in_progress", "generating", "completed"],
+        "code_interpreter_call": ["in_progress", "interpreting", "completed"],
+    }
+    for kind, names in steps.items():
+        world.upstream_sends(streamed(ITEMS[kind], message()))
+        outcome = world.respond().expect("completed", HELLO)
+        (added,) = [
+            one
+            for one in outcome.events
+            if one["type"] == "response.output_item.added" and one["item"]["type"] == kind
+        ]
+        prefix = f"response.{kind}."
+        told = [one for one in outcome.events if one["type"].startswith(prefix)]
+        assert [one["type"].removeprefix(prefix) for one in told] == names
+        assert {one["item_id"] for one in told} == {added["item"]["id"]}
+        path = f"/v1/responses/{outcome.body['id']}?stream=true"
+        assert world.server.get(path).events == outcome.events
+    failed = {**SEARCH, "status": "failed"}
+    world.upstream_sends(streamed(failed, message()))
+    types = [one["type"] for one in world.respond().events]
+    assert "response.web_search_call.searching" in types
+    assert "response.web_search_call.completed" not in types
+
+
+def test_secrets_of_tools_reach_the_upstream_and_nobody_else(world: Scenario) -> None:
+    secret = "s3cret-of-a-domain"
+    tool: Json = {
+        "type": "shell",
+        "environment": {
+            "type": "container_auto",
+            "network_policy": {
+                "type": "allowlist",
+                "allowed_domains": ["a.com"],
+                "domain_secrets": [{"domain": "a.com", "name": "K", "value": secret}],
+            },
+        },
+        "headers": {"X-Key": secret},
+        "authorization": secret,
+        "max_tokens": 5,
+    }
+    world.upstream_sends(whole(message()), whole(message()))
+    fields: Json = {"stream": False, "tools": [tool], "router": {"api_key": secret, "a": 1}}
+    outcome = world.respond(**fields).expect("completed", HELLO)
+    assert world.requests[-1]["tools"] == [tool]
+    assert world.requests[-1]["router"] == fields["router"]
+    assert outcome.answer is not None
+    assert secret not in outcome.answer.body.decode()
+    (shown,) = outcome.body["tools"]
+    assert shown == {
+        "type": "shell",
+        "environment": {
+            "type": "container_auto",
+            "network_policy": {"type": "allowlist", "allowed_domains": ["a.com"]},
+        },
+        "max_tokens": 5,
+    }
+    again = world.server.get(f"/v1/responses/{outcome.body['id']}")
+    assert secret not in again.body.decode()

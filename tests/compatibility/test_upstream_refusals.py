@@ -13,7 +13,18 @@ from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import ModelInfo
 from support.misbehaving_upstream import Behaviour, answer
-from support.scenario import DONE, Scenario, body_of, data, end, scenario, stream_of, text
+from support.scenario import (
+    DONE,
+    Json,
+    Scenario,
+    body_of,
+    data,
+    end,
+    scenario,
+    stream_of,
+    text,
+    whole,
+)
 
 KEY = "sk-0123456789abcdefghij"
 GOOD = stream_of(text("Hello there."), end(), DONE)
@@ -127,6 +138,43 @@ def test_truncation_acts_on_every_shape_of_an_overflow(kind: str) -> None:
         failed = world.respond("third", stream=False, **history)
         assert failed.error
         assert (failed.http, failed.error["code"]) == (400, "context_length_exceeded")
+
+
+def test_truncation_acts_on_a_history_that_comes_as_one_input() -> None:
+    refusal = long_refusals("Input is too long: 9000 tokens, the limit is 7000")[0]
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c", "output": "found"}
+    history: list[Json] = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "first " * 50},
+        call,
+        output,
+        {"role": "assistant", "content": "One."},
+        {"role": "user", "content": "second " * 50},
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "third"},
+    ]
+    with scenario() as world:
+        for stream in (True, False):
+            good = GOOD if stream else whole({"content": "Hello there."})
+            world.upstream_sends(refusal, good)
+            outcome = world.respond(history, stream=stream, truncation="auto")
+            outcome.expect("completed", "Hello there.")
+            sent = world.requests[-1]["messages"]
+            assert [one["role"] for one in sent] == ["system", "user", "assistant", "user"]
+            assert sent[1]["content"].startswith("second")
+            path = f"/v1/responses/{outcome.body['id']}"
+            assert world.server.get(f"{path}/context").json["messages"] == sent
+            assert len(world.server.get(f"{path}/input_items").json["data"]) == len(history)
+            # It is one turn of a chain as any other.
+            world.upstream_sends(good)
+            world.respond("fourth", stream=stream, previous_response_id=outcome.body["id"])
+            assert len(world.requests[-1]["messages"]) == len(history) + 2
+        # Of a single exchange nothing can go.
+        world.upstream_sends(refusal)
+        failed = world.respond("first", stream=False, truncation="auto")
+        assert failed.error
+        assert failed.error["code"] == "context_length_exceeded"
 
 
 def test_another_limit_is_another_error(world: Scenario) -> None:

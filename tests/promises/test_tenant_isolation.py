@@ -39,6 +39,8 @@ WITHOUT_IDS = {
     "/metrics",
     "/openapi.json",
     "/docs",
+    # What it is sent is a file.
+    "/v1/import",
     # Their own tests say what they do with them.
     "/mcp",
     "/v1/feed",
@@ -56,6 +58,7 @@ class Ids(NamedTuple):
     completion: str
     chat: str
     share: str
+    job: str
 
 
 MISSING = Ids(
@@ -67,6 +70,7 @@ MISSING = Ids(
     completion_id_of(new_response_id()),
     f"chat_{new_response_id()[5:]}",
     new_share_id(),
+    "import_" + "0" * 32,
 )
 
 
@@ -118,6 +122,7 @@ def _things(server: ThreadServer, owner: Client) -> Ids:
         completion,
         chat,
         owner.request("POST", "/v1/shares", {"response_id": response}).json["id"],
+        owner.request("POST", "/v1/import", b"[]").json["id"],
     )
 
 
@@ -160,6 +165,8 @@ def _paths(template: str, ids: Ids) -> list[str]:
     names = [ids.completion if is_chat else ids.response, ids.conversation]
     if template.startswith("/v1/chats"):
         names = [ids.chat, ids.response, ids.conversation]
+    if template.startswith("/v1/import"):
+        names = [ids.job, ids.response]
     if template.startswith("/v1/shares"):
         names = [ids.share, ids.response]
     if "{id}" not in template:
@@ -255,6 +262,7 @@ def test_requests_cover_every_endpoint(shared_server: SharedServer) -> None:
             kind = "completion" if template.startswith("/v1/chat/") else kind
             kind = "chat" if template.startswith("/v1/chats/") else kind
             kind = "share" if template.startswith("/v1/shares/") else kind
+            kind = "job" if template.startswith("/v1/import/") else kind
             start = f"{method} {template.replace('{id}', kind)}"
             assert any(what.startswith(start) for what in found), start
 

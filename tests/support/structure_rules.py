@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,
     # Its formats are pure; its import and export use a store.
-    "transfer": CORE | SERVICE,
+    "transfer": CORE | SERVICE | {"antiphon.turn.message_rendering"},
     "api": set(),
     "api.common": CORE | SERVICE | {"antiphon.logging_setup"},
     # MCP over HTTP is a route of its application.
@@ -83,6 +83,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.settings",
         "antiphon.logging_setup",
         "antiphon.bootstrap",
+        "antiphon.chat.export",
+        "antiphon.chat.images",
+        "antiphon.tools",
         "antiphon.models.llama.model_download",
         "antiphon.__version__",
     },
@@ -110,6 +113,7 @@ SAME_CLASS = {
 SAME_FILE = {
     "api_keys.py": "API keys: what one is, and their table",
     "chat.py": "the chat that a caller holds: the RPC, and the command",
+    "chat_transfer.py": "chats written and read as a whole, in each store",
     "chat_completions.py": "the Chat Completions API: served, and called",
     "changes.py": "the log of changes of a store",
     "chats.py": "chats: the service, the stores, the endpoints",

@@ -1,6 +1,6 @@
 """``antiphon chat``: an interactive conversation at a terminal, else one question and answer.
 
-The interactive prompt itself is ``terminal``. A one-shot question writes nothing but the answer
+The interactive chat itself is in ``interactive``. A one-shot question writes nothing but the answer
 to standard output, for scripts.
 """
 
@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import select
-import shlex
-import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from antiphon import __version__
 from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import Flags
 from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.cli.options import ApiKeyEnv, BaseUrl, Config, Model, Store
-from antiphon.core.events import Ended, Event, RefusalDelta, TextDelta
-from antiphon.core.items import Message
-from antiphon.core.turns import DEFAULT_TENANT, Options, Response, TurnRequest
+from antiphon.cli.waiting_calls import open_calls
+from antiphon.core.events import RefusalDelta, TextDelta
+from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
     ConfigError,
     InvalidRequestError,
@@ -36,6 +33,12 @@ from antiphon.errors import (
 )
 from antiphon.settings import Settings, load_settings
 from antiphon.turn.service import TurnService
+
+if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
+    from antiphon.cli.interactive.chat_output import ChatOutput, Terminal
+    from antiphon.cli.interactive.chat_session import ChatSession
+    from antiphon.tools.toolbox import Toolbox
 
 EXIT_INTERRUPTED = 130
 #: Seconds of silence on stdin after which a note says what is being waited for.
@@ -52,6 +55,18 @@ class ChatCommandOptions(msgspec.Struct, frozen=True):
     temperature: float | None
     max_tokens: int | None
     has_model_flag: bool
+    tools: tuple[Path, ...] = ()
+    is_plain: bool = False
+    picks: bool = False
+
+    def terminal(self) -> Terminal:
+        """What standard output is taken for."""
+        from antiphon.cli.interactive.chat_output import (  # loaded on first use
+            Terminal,
+            is_plain_wanted,
+        )
+
+        return Terminal(is_plain=self.is_plain or is_plain_wanted())
 
 
 def chat(
@@ -82,6 +97,24 @@ def chat(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
     ] = None,
+    picks: Annotated[
+        bool, typer.Option("--resume", "-r", help="Choose the chat to go on with from a list.")
+    ] = False,
+    tools: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--tools",
+            metavar="FILE",
+            help="Python file whose @tool functions the model may call; may be repeated.",
+        ),
+    ] = None,
+    is_plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain",
+            help="No cursor movement, for screen readers. As ACCESSIBLE=1 or TERM=dumb.",
+        ),
+    ] = False,
     model: Model = None,
     base_url: BaseUrl = None,
     api_key_env: ApiKeyEnv = None,
@@ -90,12 +123,12 @@ def chat(
 ) -> None:
     """Talk to a model; the conversation is stored.
 
-    At a terminal: Ctrl-C stops an answer, Alt-Enter starts a new line, and exit, quit or
-    Ctrl-D leave. Text piped in is the question, or with -p is added to it; then nothing
-    but the answer goes to standard output.
+    At a terminal: /help lists the commands, Esc or Ctrl-C stops an answer, one types on while it
+    comes, and exit, quit or Ctrl-D leave. Text piped in is the question, or with -p is added to
+    it; then nothing but the answer goes to standard output.
     """
-    if newest and response_id is not None:
-        raise typer.BadParameter("--continue and --from exclude each other")
+    if sum((newest, picks, response_id is not None)) > 1:
+        raise typer.BadParameter("--continue, --resume and --from exclude each other")
     options = ChatCommandOptions(
         prompt=prompt,
         system=system,
@@ -104,6 +137,9 @@ def chat(
         temperature=temperature,
         max_tokens=max_tokens,
         has_model_flag=model is not None,
+        tools=tuple(tools or ()),
+        is_plain=is_plain,
+        picks=picks,
     )
     flags = {
         "model": model,
@@ -119,7 +155,9 @@ def run_chat(flags: Flags, options: ChatCommandOptions) -> int:
     """Run the chat to its end; returns the exit code."""
     settings = load_settings(flags)
     if options.prompt is None and sys.stdin.isatty() and sys.stdout.isatty():
-        run_interruptible(partial(_run_interactive, settings, options, flags.get("store")))
+        from antiphon.cli.interactive import opening  # loaded on first use
+
+        run_interruptible(partial(opening.run_interactive, settings, options, flags.get("store")))
         return 0
     return run_interruptible(partial(_run_one_shot, settings, options, read_prompt(options.prompt)))
 
@@ -127,55 +165,51 @@ def run_chat(flags: Flags, options: ChatCommandOptions) -> int:
 async def _run_one_shot(
     settings: Settings, options: ChatCommandOptions, text: str, interrupt: InterruptHandler
 ) -> int:
-    async with _open_session(settings, options, interrupt) as session:
-        return await ask_once(session, text)
+    from antiphon.cli.interactive.chat_output import ChatOutput  # loaded on first use
 
-
-async def _run_interactive(
-    settings: Settings, options: ChatCommandOptions, store: str | None, interrupt: InterruptHandler
-) -> None:
-    from antiphon.cli import terminal  # loaded on first use
-
-    async with _open_session(settings, options, interrupt) as session:
-        terminal_output.print_note(
-            f"antiphon {__version__}, {session.model}; Ctrl-C stops an answer, Ctrl-D leaves"
-        )
-        if session.head:
-            await terminal.print_last_turn(session)
-        await terminal.run_chat_loop(session)
-    if session.head and settings.store != "memory:":
-        option = f" --store {shlex.quote(store)}" if store else ""
-        terminal_output.print_note(f"go on with: {_program_name()} chat --continue{option}")
+    output = ChatOutput(options.terminal()) if sys.stdout.isatty() else None
+    async with open_session(settings, options) as (_, session, _loading):
+        return await ask_once(session, text, interrupt, output)
 
 
 @asynccontextmanager
-async def _open_session(
-    settings: Settings, options: ChatCommandOptions, interrupt: InterruptHandler
-) -> AsyncIterator[ChatSession]:
-    """A chat session on an open engine, its model loading in the background."""
+async def open_session(
+    settings: Settings, options: ChatCommandOptions
+) -> AsyncIterator[tuple[Engine, ChatSession, asyncio.Task[None]]]:
+    """A chat session on an open engine, and the task that loads its model meanwhile."""
     from antiphon.bootstrap import open_engine  # loaded on first use
+    from antiphon.cli.interactive.chat_session import ChatSession  # loaded on first use
 
     async with open_engine(settings) as engine:
         await engine.choose_model()
         head = await find_head(engine.service, options.newest, options.response_id)
         model = _choose_model(engine.service, options, head)
         loading = asyncio.create_task(engine.warm(model))
+        session = ChatSession(
+            engine.service,
+            model=model,
+            instructions=options.system or (head.header.instructions if head else None),
+            options=Options(temperature=options.temperature, max_output_tokens=options.max_tokens),
+            head=head.id if head else None,
+            toolbox=load_tools(options.tools),
+            mcp_labels=[server.label for server in settings.mcp],
+        )
         try:
-            yield ChatSession(
-                engine.service,
-                interrupt,
-                model=model,
-                instructions=options.system or (head.header.instructions if head else None),
-                options=Options(
-                    temperature=options.temperature, max_output_tokens=options.max_tokens
-                ),
-                head=head.id if head else None,
-                loading=loading,
-            )
+            yield engine, session, loading
         finally:
             loading.cancel()
             # A model that would not load has failed the turn that needed it, with its error.
             await asyncio.gather(loading, return_exceptions=True)
+
+
+def load_tools(paths: Sequence[Path]) -> Toolbox | None:
+    """The ``@tool`` functions of Python files. Raises ``ConfigError``."""
+    if not paths:
+        return None
+    from antiphon.cli.interactive.tool_files import load_tool_file  # loaded on first use
+    from antiphon.tools.toolbox import Toolbox  # loaded on first use
+
+    return Toolbox([one for path in paths for one in load_tool_file(path)])
 
 
 def _choose_model(service: TurnService, options: ChatCommandOptions, head: Response | None) -> str:
@@ -196,15 +230,6 @@ def _choose_model(service: TurnService, options: ChatCommandOptions, head: Respo
         ) from error
 
 
-def _program_name() -> str:
-    """This program's name, as a shell in this folder would find it."""
-    here = Path(sys.argv[0])
-    on_path = shutil.which(here.name)
-    if on_path and Path(on_path).resolve() == here.resolve():
-        return here.name
-    return sys.argv[0]
-
-
 def read_prompt(prompt: str | None) -> str:
     """The question: ``prompt`` and the text piped in. Raises ``InvalidRequestError`` if empty."""
     piped = _read_stdin() if prompt is None or not sys.stdin.isatty() else ""
@@ -214,10 +239,38 @@ def read_prompt(prompt: str | None) -> str:
     return text
 
 
-async def ask_once(session: ChatSession, text: str) -> int:
-    """Run one turn, print the answer, and return the exit code."""
-    response = await session.send(text)
-    if note := status_note(response):
+async def ask_once(
+    session: ChatSession, text: str, interrupt: InterruptHandler, output: ChatOutput | None
+) -> int:
+    """Run one turn, print the answer, and return the exit code.
+
+    ``output`` None: the answer goes to a file or a pipe, as the model wrote it.
+    """
+    from antiphon.cli.interactive.answer_view import AnswerView  # loaded on first use
+
+    turn = await session.start(text)
+    view = AnswerView(output, lambda: session.model) if output else None
+    last = "\n"
+    with interrupt.stop_on_interrupt(turn):
+        async for batch in turn.events():
+            for event in batch:
+                if view is not None:
+                    view.show(event)
+                elif isinstance(event, TextDelta | RefusalDelta):
+                    terminal_output.print_output(event.text)
+                    last = event.text[-1:] or last
+    if view is not None:
+        view.end()
+    elif last != "\n":
+        terminal_output.print_output("\n")
+    response = await turn.result()
+    if turn.error is not None:
+        raise turn.error
+    if open_calls(response):
+        terminal_output.print_note(
+            f"a call waits for a decision: antiphon approvals ({response.id})"
+        )
+    if note := terminal_output.status_note(response):
         terminal_output.print_note(note)
     return EXIT_INTERRUPTED if response.status == "cancelled" else 0
 
@@ -234,105 +287,6 @@ def _read_stdin() -> str:
         raise InvalidRequestError(
             "standard input is not text in the terminal's encoding"
         ) from error
-
-
-class ChatSession:
-    """Chat session: a chain of turns, each streamed to stdout and continuing the last.
-
-    ``head`` is the id of the response that the next turn continues, None at first. A
-    failed turn leaves it where it was. ``loading`` is done when the model is ready.
-    """
-
-    def __init__(
-        self,
-        service: TurnService,
-        interrupt: InterruptHandler,
-        *,
-        model: str,
-        instructions: str | None,
-        options: Options,
-        head: str | None,
-        loading: asyncio.Task[None],
-    ) -> None:
-        self.service = service
-        self._interrupt = interrupt
-        self._instructions = instructions
-        self._options = options
-        self._loading = loading
-        self.model = model
-        self.head = head
-
-    async def send(self, text: str) -> Response:
-        """Run one turn: prints the answer as it arrives and returns the response.
-
-        Raises the error of a failed turn.
-        """
-        _check_encodable(text, self._instructions or "")
-        turn = await self.service.start(
-            TurnRequest(
-                input=(Message("user", text),),
-                model=self.model,
-                previous_response_id=self.head,
-                instructions=self._instructions,
-                options=self._options,
-                stream=True,
-            )
-        )
-        printer = _AnswerPrinter()
-        with (
-            self._interrupt.stop_on_interrupt(turn),
-            terminal_output.show_spinner(self._spinner_text()) as spinner,
-        ):
-            self._loading.add_done_callback(lambda _: spinner.update(""))
-            async for batch in turn.events():
-                text = "".join(map(_event_text, batch))
-                if text:
-                    spinner.stop()
-                    printer.write(text)
-                if any(isinstance(event, Ended) for event in batch):
-                    spinner.stop()
-        printer.end_line()
-        response = await turn.result()
-        if turn.error is not None:
-            raise turn.error
-        self.head = response.id
-        return response
-
-    async def turns(self) -> list[Response]:
-        """The turns so far, oldest first."""
-        return await self.service.reader.chain(DEFAULT_TENANT, self.head) if self.head else []
-
-    def _spinner_text(self) -> str:
-        return "" if self._loading.done() else f"loading {self.model} ..."
-
-
-def _check_encodable(*texts: str) -> None:
-    """Bytes that are no text arrive as lone surrogates from a shell: no model can be sent those."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError("what is asked is not valid text") from error
-
-
-class _AnswerPrinter:
-    """Writes a streamed answer, word-wrapped on a terminal, and ends it with a newline."""
-
-    def __init__(self) -> None:
-        self._line_open = False
-        columns = terminal_output.terminal_width()
-        self._wrap = terminal_output.WordWrapper(columns) if columns else None
-
-    def write(self, text: str) -> None:
-        terminal_output.print_output(text, self._wrap)
-        self._line_open = not text.endswith("\n")
-
-    def end_line(self) -> None:
-        if self._line_open:
-            terminal_output.print_output("\n")
-
-
-def _event_text(event: Event) -> str:
-    return event.text if isinstance(event, TextDelta | RefusalDelta) else ""
 
 
 async def find_head(service: TurnService, newest: bool, response_id: str | None) -> Response | None:
@@ -352,14 +306,3 @@ async def find_head(service: TurnService, newest: bool, response_id: str | None)
         if response_id is not None
         else None
     )
-
-
-def status_note(response: Response) -> str | None:
-    """A note on an answer that is cancelled, cut off or incomplete; None for a whole one."""
-    if response.status == "cancelled":
-        return "stopped; what arrived is kept" if response.output else "stopped"
-    if response.end is not None and response.end.reason == "max_output_tokens":
-        return "cut off: the answer reached its maximum of tokens"
-    if response.status == "incomplete":
-        return "the answer is incomplete"
-    return None

@@ -8,6 +8,7 @@ loaded with the first thing that needs it: ``antiphon --help`` does without.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,66 +16,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from antiphon.core.turns import Response
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-#: Moves the cursor back by so many columns and clears the rest of the line.
-_ERASE_BACK = "\x1b[{}D\x1b[K"
 #: Every control character but newline and tab: they would steer the terminal.
 _CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
 del _CONTROL_CHARS[ord("\n")], _CONTROL_CHARS[ord("\t")]
-
-
-class WordWrapper:
-    """Streaming word wrap: breaks lines between words while text is still arriving. No I/O.
-
-    Each piece is shown at once, on a terminal of ``columns``. A word that turns out not to fit
-    is erased and begins the next line; only a word longer than a line is broken. The last
-    column stays free: terminals differ in what they do after it.
-    """
-
-    def __init__(self, columns: int) -> None:
-        from rich.cells import cell_len  # loaded on first use
-
-        self._cell_len = cell_len
-        self._width = max(columns - 1, 1)
-        self._column = 0
-        self._word = ""
-
-    def feed(self, text: str) -> str:
-        """What to write for ``text``."""
-        return "".join(map(self._feed_char, text))
-
-    def _feed_char(self, char: str) -> str:
-        if char == "\n":
-            self._column, self._word = 0, ""
-            return char
-        if char == "\t":
-            char = " "
-        cells = self._cell_len(char)
-        if self._column + cells > self._width:
-            return self._overflow(char, cells)
-        self._column += cells
-        self._word = "" if char == " " else self._word + char
-        return char
-
-    def _overflow(self, char: str, cells: int) -> str:
-        """A new line for what has no room left on this one."""
-        word = "" if char == " " else self._word
-        word_width = self._cell_len(word)
-        if char == " ":
-            # The line's end stands for the space.
-            self._column, self._word = 0, ""
-            return "\n"
-        if word_width == self._column:
-            # The word is the whole line.
-            word = erase = ""
-        else:
-            erase = _ERASE_BACK.format(word_width) if word_width else ""
-        self._word = word + char
-        self._column = self._cell_len(word) + cells
-        return f"{erase}\n{word}{char}"
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -105,16 +55,10 @@ def strip_control_chars(text: str) -> str:
     return text.translate(_CONTROL_CHARS)
 
 
-def terminal_width() -> int | None:
-    """The terminal's width in columns; None if standard output is no terminal."""
-    return stdout_console().width if sys.stdout.isatty() else None
-
-
-def print_output(text: str, wrap: WordWrapper | None = None) -> None:
-    """Write a piece of an answer to stdout at once. To a file or pipe it goes byte for byte."""
+def print_output(text: str) -> None:
+    """Write a text to stdout at once. To a file or pipe it goes byte for byte."""
     if sys.stdout.isatty():
         text = strip_control_chars(text)
-        text = wrap.feed(text) if wrap else text
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -199,3 +143,24 @@ def format_time(seconds: float, *, short: bool = False) -> str:
     """A Unix time as local time; ``short`` leaves out the year and the zone."""
     moment = datetime.fromtimestamp(seconds).astimezone()
     return moment.strftime("%b %d %H:%M") if short else moment.isoformat(" ", "seconds")
+
+
+def format_ago(seconds: float) -> str:
+    """A Unix time in words: ``2 h ago``, or its date where that is long ago."""
+    ago = max(0.0, time.time() - seconds)
+    for size, name in ((60, "s"), (60, "min"), (24, "h"), (30, "days")):
+        if ago < size:
+            return "now" if name == "s" else f"{ago:.0f} {name} ago"
+        ago /= size
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d")
+
+
+def status_note(response: Response) -> str | None:
+    """A note on an answer that is cancelled, cut off or incomplete; None for a whole one."""
+    if response.status == "cancelled":
+        return "stopped; what arrived is kept" if response.output else "stopped"
+    if response.end is not None and response.end.reason == "max_output_tokens":
+        return "cut off: the answer reached its maximum of tokens"
+    if response.status == "incomplete":
+        return "the answer is incomplete"
+    return None

@@ -1,6 +1,17 @@
-"""Secrets, as values that do not show themselves."""
+"""Secrets, as values that do not show themselves, and found by their names in JSON."""
 
 from __future__ import annotations
+
+from typing import Any, Final
+
+#: What fields with secrets are called, in any case and with any separators, or end with.
+_SECRET_NAMES: Final = frozenset(
+    {
+        *("authorization", "headers", "apikey", "token", "accesstoken", "secret", "secrets"),
+        *("password", "credential", "credentials", "bearer"),
+    }
+)
+_SECRET_ENDINGS: Final = ("apikey", "token", "secret", "secrets", "password", "credentials")
 
 
 class Secret:
@@ -23,3 +34,21 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self._value)
+
+
+def without_secrets(value: Any) -> Any:
+    """JSON without the fields that hold secrets, by their names; itself, if it has none."""
+    if isinstance(value, dict):
+        inner = {name: without_secrets(it) for name, it in value.items() if not _is_secret(name)}
+        is_same = len(inner) == len(value) and all(inner[it] is value[it] for it in inner)
+        return value if is_same else inner
+    if isinstance(value, list | tuple):
+        items = [without_secrets(one) for one in value]
+        is_same = all(one is other for one, other in zip(items, value, strict=True))
+        return value if is_same else type(value)(items)
+    return value
+
+
+def _is_secret(name: object) -> bool:
+    plain = str(name).lower().replace("_", "").replace("-", "")
+    return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)

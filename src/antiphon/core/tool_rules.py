@@ -17,8 +17,6 @@ INTERRUPTED_OUTPUT = "The call was interrupted before it gave a result."
 HOSTED_PREFIX = "hosted:"
 #: In place of a tool's name: all tools of a server.
 ALL_TOOLS = "*"
-#: How ``Options`` names a tool that the upstream runs: by its type.
-HOSTED_PREFIX = "hosted:"
 
 
 def qualified_name(server_label: str, tool: str) -> str:

@@ -166,7 +166,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
     ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
     turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
-    ``fingerprint`` is then that of the history.
+    ``fingerprint`` is then that of the history. ``call_id`` is what a call gets in place of its
+    model's id: clients of ``functions`` send no ids back.
     """
 
     input: tuple[Item, ...]
@@ -193,6 +194,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     chat_completion: bool = False
     fingerprint: bytes | None = None
     generate: bool = True
+    call_id: str | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -227,7 +229,8 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``). ``context_turns`` is how many
-    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them.
+    earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them; below
+    0: none, and so many exchanges of its own input were left out (``turn.exchanges``).
     ``model`` is the one that answered, None: the one that was requested. ``cost`` is what ``usage``
     cost by the model's price at that time, None: it has none. ``approvals`` are the ids of the
     calls that a person has to agree to.

@@ -12,7 +12,6 @@ import msgspec
 from xai_sdk.proto import (  # type: ignore[import-untyped]
     auth_pb2,
     chat_pb2,
-    chat_pb2_grpc,
     deferred_pb2,
     image_pb2,
     models_pb2,
@@ -32,7 +31,6 @@ __all__ = [
     "Proto",
     "auth_pb2",
     "chat_pb2",
-    "chat_pb2_grpc",
     "deferred_pb2",
     "image_pb2",
     "models_pb2",

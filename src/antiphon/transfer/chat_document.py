@@ -171,7 +171,7 @@ class _DocumentReader:
         for raw in self._document.turns:
             try:
                 turn = _turn_decoder.decode(raw)
-                self._add_turn(turn, bytes(raw))
+                self._add_turn(turn)
             except (
                 msgspec.MsgspecError,
                 AntiphonError,
@@ -202,14 +202,13 @@ class _DocumentReader:
         else:
             self._skipped.append("an image whose bytes are not those of its name")
 
-    def _add_turn(self, turn: DocumentTurn, raw: bytes) -> None:
+    def _add_turn(self, turn: DocumentTurn) -> None:
         parent = self._positions.get(turn.parent) if turn.parent is not None else None
         if turn.parent is not None and parent is None:
             self._skipped.append("the place of a turn whose parent is not there")
         depth = self._depths[parent] + 1 if parent is not None else 0
         given = [self._item(one, depth) for one in turn.input]
         output = [self._item(one, depth) for one in turn.output]
-        above = self._turns[parent].digest if parent is not None else b""
         if turn.id in self._positions:
             self._skipped.append("a turn whose id another one has")
             return
@@ -217,7 +216,7 @@ class _DocumentReader:
         self._depths.append(depth)
         self._turns.append(
             WholeTurn(
-                digest=hashlib.sha256(b"antiphon document\0" + above + raw).digest(),
+                digest=hashlib.sha256(b"antiphon document\0" + turn.id.encode()).digest(),
                 parent=parent,
                 created_at=turn.created_at,
                 header=Header(

@@ -70,6 +70,17 @@ class SourceChat(msgspec.Struct, frozen=True):
     pinned: bool = False
     skipped: tuple[str, ...] = ()
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether the chat and all its messages have names of their program's own."""
+        return self.id is not None and not any(
+            one.id.startswith(MADE_UP_ID) for one in self.messages
+        )
+
+
+#: How the id of a message begins that has none in its file.
+MADE_UP_ID: Final = "#"
+
 
 class SourceChatBuilder:
     """Collects the messages of a chat in the order of its file.

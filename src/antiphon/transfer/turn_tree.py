@@ -32,7 +32,7 @@ _MAX_REPEATED_INPUT: Final = 8
 class SourceTurn(msgspec.Struct, frozen=True):
     """A turn of a chat. ``parent`` is the position of the turn that it continues.
 
-    ``digest`` tells it from all others: of the chat, of the turns before it and of its own words.
+    ``digest`` tells it from all others: of the chat, of the turns before it and of its messages.
     ``is_current``: it is on the branch that its program showed last.
     """
 
@@ -57,6 +57,7 @@ def build_turns(chat: SourceChat) -> tuple[SourceTurn, ...]:
 class _TurnTree:
     def __init__(self, chat: SourceChat) -> None:
         self._chat = chat
+        self._has_ids = chat.has_ids
         self._messages = {message.id: message for message in chat.messages}
         self._children: dict[str | None, list[SourceMessage]] = defaultdict(list)
         for message in chat.messages:
@@ -128,14 +129,17 @@ class _TurnTree:
         )
 
     def _digest(self, path: tuple[SourceMessage, ...], parent: int | None) -> bytes:
-        """A hash of names and words, not of items: how these are made may change."""
+        """A hash of the messages' names, or of their words where they have none.
+
+        Not of items: how these are made may change.
+        """
         above = self._turns[parent].digest if parent is not None else b""
         hasher = hashlib.sha256(b"antiphon import\0" + above)
         for text in (self._chat.source, self._chat.id or ""):
             hasher.update(_framed(text))
         for message in path:
             hasher.update(_framed(message.id))
-            for item in message.items:
+            for item in () if self._has_ids else message.items:
                 hasher.update(_framed(_words_of(item)))
         return hasher.digest()
 

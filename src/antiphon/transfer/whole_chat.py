@@ -21,7 +21,8 @@ _UNKNOWN_MODEL = "unknown"
 class WholeTurn(msgspec.Struct, frozen=True):
     """A turn with its end. ``parent`` is the position of the turn that it continues.
 
-    ``response_id`` is the id that it shall have if nothing else has it. Images are ``data:`` URLs.
+    ``response_id`` is the id that it shall have if nothing else has it. ``is_of_words``: the digest
+    is a hash of what was said. Images are ``data:`` URLs.
     """
 
     digest: bytes
@@ -32,13 +33,11 @@ class WholeTurn(msgspec.Struct, frozen=True):
     output: tuple[Item, ...]
     end: End
     response_id: str | None = None
+    is_of_words: bool = False
 
 
 class WholeChat(msgspec.Struct, frozen=True):
-    """A chat that was read from a file. ``skipped``: what of it was not taken over, and why.
-
-    ``conversation`` is the id of the conversation that it had, ``head`` that one's turn.
-    """
+    """A chat that was read from a file. ``skipped``: what of it was not taken over, and why."""
 
     source: Source
     title: str | None
@@ -52,12 +51,12 @@ class WholeChat(msgspec.Struct, frozen=True):
 def whole_chat_of(chat: SourceChat, now: float | None = None) -> WholeChat:
     """A chat of another program. ``now`` is the time of turns that have none and no earlier one."""
     now = time.time() if now is None else now
-    source_turns = build_turns(chat)
+    has_ids = chat.has_ids
     turns: list[WholeTurn] = []
-    for turn in source_turns:
+    for turn in build_turns(chat):
         before = turns[turn.parent].end.ended_at if turn.parent is not None else chat.created_at
         created_at = turn.created_at or before or chat.updated_at or now
-        turns.append(_whole_turn(chat, turn, created_at))
+        turns.append(_whole_turn(chat, turn, created_at, has_ids=has_ids))
     return WholeChat(
         source=chat.source,
         title=chat.title,
@@ -68,7 +67,9 @@ def whole_chat_of(chat: SourceChat, now: float | None = None) -> WholeChat:
     )
 
 
-def _whole_turn(chat: SourceChat, turn: SourceTurn, created_at: float) -> WholeTurn:
+def _whole_turn(
+    chat: SourceChat, turn: SourceTurn, created_at: float, *, has_ids: bool
+) -> WholeTurn:
     items = (*turn.input, *turn.output)
     answered = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
     is_open = any(isinstance(item, FunctionCall) and item.call_id not in answered for item in items)
@@ -82,4 +83,5 @@ def _whole_turn(chat: SourceChat, turn: SourceTurn, created_at: float) -> WholeT
         output=turn.output,
         # Its open calls will never get their outputs.
         end=End("incomplete" if is_open else "completed", ended_at),
+        is_of_words=not has_ids,
     )

@@ -21,10 +21,11 @@ ChatStatus: TypeAlias = Literal["idle", "running", "waiting"]
 class ChatRecord(msgspec.Struct, frozen=True):
     """A chat as a list shows it.
 
-    ``updated_at`` is the time of its newest turn (``Head.timestamp``), and what its expiry counts
-    from. ``head`` is the newest turn, or that of its conversation, ``turns`` the length of the
-    chain that ends there. ``branches`` counts the threads that have turns. ``usage`` and ``cost``
-    are sums over all its turns, erased ones too; ``cost`` None: no turn had a price.
+    ``updated_at`` is the time of its newest turn (``Head.timestamp``), or when it was last written
+    to where it was imported from. ``head`` is the newest turn, or that of its conversation,
+    ``turns`` the length of the chain that ends there. ``branches`` counts the threads that have
+    turns. ``usage`` and ``cost`` are sums over all its turns, erased ones too; ``cost`` None: no
+    turn had a price.
     """
 
     id: str

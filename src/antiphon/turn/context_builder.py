@@ -8,7 +8,7 @@ import msgspec
 
 from antiphon.core.context_policies import ContextPolicy
 from antiphon.core.turns import Header
-from antiphon.turn.message_rendering import RenderedTurn, build_messages
+from antiphon.turn.message_rendering import RenderedTurn, join_pieces, message_pieces
 from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.trimming import (
     apply_policies,
@@ -55,14 +55,10 @@ class ContextBuilder:
         self, turns: Sequence[RenderedTurn], header: Header, *, stream: bool
     ) -> ModelCall:
         """The question to the model."""
-        return ModelCall(
-            model=header.model,
-            messages=build_messages(
-                turns, instructions=header.instructions, few_shot=self._model.info.few_shot
-            ),
-            options=header.options,
-            stream=stream,
+        pieces = message_pieces(
+            turns, instructions=header.instructions, few_shot=self._model.info.few_shot
         )
+        return ModelCall(header.model, join_pieces(pieces), header.options, stream, pieces)
 
     async def _trim_to_policies(self, turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
         budget = budget_of(self._policies)

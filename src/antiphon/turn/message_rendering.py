@@ -7,7 +7,7 @@ said is never encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -374,7 +374,19 @@ def _pair_outputs(
 def build_messages(
     turns: Sequence[RenderedTurn], *, instructions: str | None = None, few_shot: bytes = b""
 ) -> bytes:
-    """The messages array, as JSON, of turns from oldest to newest.
+    """The messages array, as JSON; see ``message_pieces``."""
+    return join_pieces(message_pieces(turns, instructions=instructions, few_shot=few_shot))
+
+
+def join_pieces(pieces: Iterable[bytes]) -> bytes:
+    """The messages array, as JSON, of its pieces."""
+    return b"[%b]" % b",".join(pieces)
+
+
+def message_pieces(
+    turns: Sequence[RenderedTurn], *, instructions: str | None = None, few_shot: bytes = b""
+) -> tuple[bytes, ...]:
+    """The messages, as JSON objects, of turns from oldest to newest: a piece or two a turn.
 
     Calls that the newest turn leaves open stay open: their outputs come next. Only if it
     did not complete, none will come.
@@ -393,7 +405,7 @@ def build_messages(
         waiting = segment.open_calls
     if turns and not turns[-1].completed:
         parts.extend(map(encode_interrupted_output, waiting))
-    return b"[" + b",".join(parts) + b"]"
+    return tuple(parts)
 
 
 def _is_empty_answer(item: Message) -> bool:

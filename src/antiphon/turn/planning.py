@@ -206,7 +206,10 @@ class TurnPlanner:
         items, stored_input, blobs = await extract_images(tuple(given))
         new = render_input(items, request.instructions)
         header = turn_header(name, request)
-        model_header = with_offered_tools(header, toolset, (*turns, new))
+        model_header = header
+        if header.options is not request.options:
+            model_header = msgspec.structs.replace(header, options=request.options)
+        model_header = with_offered_tools(model_header, toolset, (*turns, new))
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)

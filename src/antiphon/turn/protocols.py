@@ -45,12 +45,20 @@ class ModelCall(msgspec.Struct, frozen=True):
 
     ``model`` is the name that the user asked for, ``messages`` a JSON array in the
     chat completions dialect. With ``stream`` False the answer may come in one batch.
+
+    ``pieces`` are the messages in parts, comma-separated without brackets, as the turns before
+    said them: the same bytes in call after call, so that what is made of them can be remembered.
     """
 
     model: str
     messages: bytes
     options: Options
     stream: bool
+    pieces: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.pieces and len(self.messages) > len(b"[]"):
+            msgspec.structs.force_setattr(self, "pieces", (self.messages[1:-1],))
 
 
 class Model(Protocol):

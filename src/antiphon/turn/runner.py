@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from antiphon.core.events import Created, Ended, Event
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
+    Item,
     encode_item,
     replaces_turns,
 )
@@ -36,6 +38,7 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.turn.context_builder import ModelContext
+from antiphon.turn.exchanges import render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.planning import TurnPlan
@@ -59,7 +62,9 @@ class TurnRunner:
         self._running_turn = running_turn
         self._store = store
         self._accumulator = TurnAccumulator(
-            plan.mcp_toolset.server_of if plan.mcp_toolset else None, plan.header.options.tools
+            plan.mcp_toolset.server_of if plan.mcp_toolset else None,
+            plan.header.options.tools,
+            plan.request.call_id,
         )
         #: Items on their way to the disk, and what became of one that did not get there.
         self._pending_writes: set[asyncio.Future[None]] = set()
@@ -71,6 +76,8 @@ class TurnRunner:
         self._other_tokens = 0
         #: What the last call showed, this turn included, where that may not be all there is.
         self._context_turns: Sequence[RenderedTurn] | None = None
+        #: The turn's exchanges, where it was shown without some of them.
+        self._exchanges: Sequence[RenderedTurn] = ()
 
     async def run(self) -> None:
         try:
@@ -246,14 +253,18 @@ class TurnRunner:
 
     async def _next_context(self) -> ModelContext:
         """What the next call shows: the turn has grown since the last one."""
-        output = [item for item in self._accumulator.output if not replaces_turns(item)]
-        turn = render_turn((*self._plan.initial_response.input, *output))
+        turn = render_turn(self._items_so_far())
         await self._refresh()
         while True:
             history = self._plan.base.history
             view = await self._plan.context_builder.build((*history.turns, turn), history.tokens)
             if not await self._refresh():
                 return view
+
+    def _items_so_far(self) -> Sequence[Item]:
+        """What of this turn its model is shown."""
+        output = [item for item in self._accumulator.output if not replaces_turns(item)]
+        return (*self._plan.initial_response.input, *output)
 
     async def _refresh(self) -> bool:
         """Read the history again where something was erased from it; whether it was.
@@ -296,6 +307,9 @@ class TurnRunner:
             except ContextLengthExceededError as overflow:
                 if header.options.truncation != "auto" or not self._accumulator.is_round_empty:
                     raise
+                if turns_besides(segments[-1:], self._exchanges):
+                    self._exchanges = render_exchanges(self._items_so_far())
+                    segments = [*segments[:-1], *self._exchanges]
                 shorter = trim_by_ratio(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
@@ -303,16 +317,20 @@ class TurnRunner:
                     context = await self._next_context()
                     shorter = list(context.turns)
                 self._context_turns = segments = shorter
-                self._other_tokens = self._plan.context_builder.other_tokens(segments)
+                earlier = turns_besides(segments, self._exchanges)
+                self._other_tokens = self._plan.context_builder.other_tokens(
+                    [*earlier, segments[-1]]
+                )
 
     async def _consume_stream(self, turns: Sequence[RenderedTurn], header: Header) -> None:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
         machine.set_context(call.messages)
+        is_stored, emit, feed = plan.initial_response.store, self._running_turn.emit, machine.feed
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
-                self._running_turn.emit(machine.feed(batch))
-                if plan.initial_response.store and machine.finish_reason is None:
+                emit(feed(batch))
+                if machine.has_completed_items and is_stored and machine.finish_reason is None:
                     self._store_completed_items()
         if machine.finish_reason is None:
             raise ModelError("The model's answer broke off before its end.")
@@ -432,8 +450,13 @@ class TurnRunner:
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
 
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
-        """How many earlier turns a call showed, None: all there were."""
-        shown = count_turns(turns[:-1])
+        """How many earlier turns a call showed, None: all there were; below 0: none, and so many
+        exchanges of the turn itself were left out.
+        """
+        if left_out := turns_besides(self._exchanges, turns):
+            return -len(left_out)
+        earlier = turns_besides(turns, self._exchanges) if self._exchanges else turns[:-1]
+        shown = count_turns(earlier)
         return shown if shown < count_turns(self._plan.base.history.turns) else None
 
     def _turn_tokens(self) -> int | None:
@@ -453,9 +476,17 @@ async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:
     """Wait for the disk to the end. A loop that ends cancels all that runs in it, and then
     waits for it: whoever reads the turn would wait for its end for ever."""
     while not write.done():
+        # It is cancelled in place of the write.
+        waiter: asyncio.Future[None] = write.get_loop().create_future()
+        write.add_done_callback(partial(_wake, waiter))
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(write)
+            await waiter
     write.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def render_response(response: Response) -> RenderedTurn:

@@ -16,7 +16,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.transfer_protocols import ShareStore
+from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
 
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
@@ -68,6 +68,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     few milliseconds later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
     fails with ``ConversationLockedError`` where it has moved in the meantime.
+    ``stored_at``: its age counts from then, and not from ``created_at``: it was imported.
     ``creates_conversation``: it is created with the turn. ``reservation``: its idempotency record
     is completed with the turn, by the id of the result, the new conversation or else the turn;
     ``ConflictError`` where it cannot be.
@@ -86,6 +87,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     conversation: ConversationRecord | None = None
     creates_conversation: bool = False
     reservation: IdempotencyReservation | None = None
+    stored_at: float | None = None
 
     @property
     def result_id(self) -> str:
@@ -111,6 +113,24 @@ class StoredTurn(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
     blobs: Mapping[str, bytes] = {}
     expires_at: float | None = None
+
+
+class HistoryEnd(msgspec.Struct, frozen=True):
+    """What a history needs of a turn's ``End``."""
+
+    status: TurnStatus
+    tokens: int | None = None
+
+
+class HistoryTurn(msgspec.Struct, frozen=True):
+    """What a later turn's context is made of: a ``StoredTurn`` without what it was asked with."""
+
+    response_id: str
+    input: tuple[bytes, ...]
+    output: tuple[bytes, ...]
+    end: HistoryEnd | None
+    previous_response_id: str | None = None
+    blobs: Mapping[str, bytes] = {}
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -177,6 +197,10 @@ class Store(Protocol):
 
     async def chain(self, head: Head) -> list[StoredTurn]:
         """A response and its ancestors, oldest first, without those that were deleted."""
+        ...
+
+    async def history(self, head: Head) -> list[HistoryTurn]:
+        """The same turns, as far as a context is made of them."""
         ...
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
@@ -456,3 +480,4 @@ class Stores(msgspec.Struct, frozen=True):
     chats: ChatStore
     changes: ChangeFeed
     shares: ShareStore
+    chat_transfer: ChatTransferStore

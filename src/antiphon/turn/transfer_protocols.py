@@ -38,12 +38,13 @@ class TurnImport(msgspec.Struct, frozen=True):
 class ChatImport(msgspec.Struct, frozen=True):
     """A chat that is imported: turns that come after their parents.
 
-    ``updated_at`` is when it was last written to where it comes from. ``title``, ``is_pinned``
-    and ``metadata`` are for a chat that is new here.
+    ``created_at`` and ``updated_at`` are when it began and was last written to where it comes
+    from. ``title``, ``is_pinned`` and ``metadata`` are for a chat that is new here.
     """
 
     tenant: str
     turns: Sequence[TurnImport]
+    created_at: float
     updated_at: float
     title: str | None = None
     is_pinned: bool = False
@@ -51,12 +52,13 @@ class ChatImport(msgspec.Struct, frozen=True):
 
 
 class ChatImportResult(msgspec.Struct, frozen=True):
-    """What became of an import: the response ids of all turns, in their order.
+    """What became of an import: its chat, and the response ids of all turns, in their order.
 
     ``added`` is how many of them are new, ``erased`` how many were erased here before, and stay
     so: their ids are those that they had.
     """
 
+    chat_id: str
     response_ids: tuple[str, ...]
     added: int
     erased: int
@@ -66,6 +68,7 @@ class TreeTurn(msgspec.Struct, frozen=True):
     """A turn of a chat's tree. ``parent`` is the nearest ancestor that is not erased."""
 
     response_id: str
+    created_at: float
     parent: str | None
 
 

@@ -89,15 +89,18 @@ class TurnAccumulator:
     ``usage`` is what all rounds took, ``last_usage`` those of the last one.
     ``server_of`` gives the label of the MCP server that a tool belongs to, by the name the model
     calls it. ``tools`` are those that the model is offered.
+    ``call_id`` is for its calls, in place of its own.
     """
 
     def __init__(
         self,
         server_of: Callable[[str], str | None] | None = None,
         tools: Sequence[FunctionTool] = (),
+        call_id: str | None = None,
     ) -> None:
         self._server_of = server_of
         self._find_tool = tool_finder(tools)
+        self._call_id = call_id
         self.finish_reason: deltas.FinishReason | None = None
         self.last_usage: Usage | None = None
         #: The model that answers in place of the requested one.
@@ -118,6 +121,8 @@ class TurnAccumulator:
         self._calls: dict[int, _OpenItem] = {}
         self._context = b""
         self._popped_count = 0
+        #: Whether items have become whole since they were last taken.
+        self.has_completed_items = False
 
     @property
     def output(self) -> tuple[Item, ...]:
@@ -221,6 +226,7 @@ class TurnAccumulator:
         """An item that comes in one piece, from elsewhere than the model."""
         index = len(self._items)
         self._items.append(item)
+        self.has_completed_items = True
         return [events.ItemAdded(index, item), events.ItemDone(index, item)]
 
     def outcome(self) -> TurnOutcome:
@@ -232,6 +238,7 @@ class TurnAccumulator:
     def pop_completed_items(self) -> list[Item]:
         """The whole items not taken before, without overtaking one that still grows."""
         start = self._popped_count
+        self.has_completed_items = False
         while self._popped_count < len(self._items) and self._items[self._popped_count] is not None:
             self._popped_count += 1
         return [item for item in self._items[start : self._popped_count] if item is not None]
@@ -403,7 +410,7 @@ class TurnAccumulator:
 
     def _unique_call_id(self, delta: deltas.ToolCallDelta) -> str:
         """The model's id, with a number behind it where another call that it is shown has it."""
-        given = delta.call_id
+        given = self._call_id or delta.call_id
         if not given:
             return new_call_id()
         # Some models count anew in each answer. What takes the place of an id is computed: the
@@ -452,6 +459,7 @@ class TurnAccumulator:
         if item.provider_fields is not None:
             done = msgspec.structs.replace(done, provider_fields=item.provider_fields)
         self._items[item.index] = done
+        self.has_completed_items = True
         out.append(events.ItemDone(item.index, done))
 
 

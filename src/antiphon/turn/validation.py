@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from antiphon.core.items import Item, Message, has_image
+from antiphon.core.secrets import without_secrets
 from antiphon.core.tool_rules import HOSTED_PREFIX
 from antiphon.core.turns import Header, Options, TurnRequest
 from antiphon.errors import ImageInputUnsupportedError, InvalidRequestError
@@ -19,11 +20,21 @@ def turn_header(name: str, request: TurnRequest) -> Header:
     return Header(
         name,
         request.instructions,
-        request.options,
+        storable_options(request.options),
         request.conversation,
         request.background,
         request.chat_completion,
     )
+
+
+def storable_options(options: Options) -> Options:
+    """The options without the secrets in what only an upstream understands."""
+    if not (options.hosted_tools or options.extra):
+        return options
+    tools, extra = without_secrets(options.hosted_tools), without_secrets(options.extra)
+    if tools is options.hosted_tools and extra is options.extra:
+        return options
+    return msgspec.structs.replace(options, hosted_tools=tools, extra=extra)
 
 
 def served_options(options: Options, model: Model) -> Options:

@@ -2,9 +2,9 @@
 import { api, ApiError, load, navigate, onFeed, query, set, state } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
 
-const PAGE = 30;
+const PAGE = 20;
 const MOST_TURNS = 90; // in view
-const MOST_ELEMENTS = 3_000;
+const MOST_ELEMENTS = 1_400; // what was dropped last stays in memory too, for a while
 
 const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: PAGE, images: "reference", ...fields });
 
@@ -105,7 +105,7 @@ function trim(window, farSide) {
   const articles = document.querySelectorAll("[data-turn]");
   const elements = document.querySelectorAll("[data-turn] *").length;
   const each = articles.length ? Math.max(8, elements / articles.length) : 30;
-  const most = Math.max(PAGE + 5, Math.min(MOST_TURNS, Math.floor(MOST_ELEMENTS / each)));
+  const most = Math.max(8, Math.min(MOST_TURNS, Math.floor(MOST_ELEMENTS / each)));
   if (window.turns.length <= most) return window;
   return farSide === "after"
     ? { ...window, turns: window.turns.slice(0, most), after: true }

@@ -88,6 +88,7 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
         "conversations": talk,
         "responses": name,
         "chat/": completion,
+        "import": server.request("POST", "/v1/import", b"[]").json["id"],
     }
     for template in (path for path, methods in METHODS_BY_PATH.items() if "GET" in methods):
         kind = next((kind for kind in ids if kind in template), "")

@@ -369,3 +369,26 @@ def test_each_message_is_stored_once_and_comes_back(
     assert sum(map(len, stored_inputs(server))) == client.stored
     for name, messages in client.sent.items():
         assert texts_of(server, name) == messages
+
+
+def test_a_history_with_functions_of_old_is_one_chain(store: Path | None) -> None:
+    made_calls = [calls(call("lookup", {"c": number})) for number in (1, 2)]
+    model = ScriptedModel([*made_calls, say("Done.")])
+    fields: Json = {"functions": [{"name": "lookup"}]}
+    with serving(model, store) as server:
+        history: list[Json] = [user("Hi")]
+        for output in ("one", "two", None):
+            answer = complete(server, *history, **fields)
+            made = answer.json["choices"][0]["message"]
+            assert ("function_call" in made) == (output is not None)
+            history.append(made)
+            if output is not None:
+                history.append({"role": "function", "name": "lookup", "content": output})
+        turns = server.get("/v1/responses?limit=100&order=asc").json["data"]
+        types = []
+        for turn in turns:
+            listed = server.get(f"/v1/responses/{turn['id']}/input_items?order=asc").json["data"]
+            types.append([one["type"] for one in listed])
+        assert types == [["message"], ["function_call_output"], ["function_call_output"]]
+        chain = [turn["previous_response_id"] for turn in turns]
+        assert chain == [None, turns[0]["id"], turns[1]["id"]]

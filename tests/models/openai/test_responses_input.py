@@ -29,8 +29,14 @@ from antiphon.core.reasoning_sidecar import REASONING_KEY
 from antiphon.core.turns import Options
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder as ChatWriter
 from antiphon.models.openai.request_rules import fit_request
-from antiphon.models.openai.responses import ResponsesEncoder, to_input_items
-from antiphon.turn.message_rendering import build_messages, render_turn
+from antiphon.models.openai.responses import ResponsesEncoder
+from antiphon.models.openai.responses_input import InputEncoder, to_input_items
+from antiphon.turn.message_rendering import (
+    build_messages,
+    join_pieces,
+    message_pieces,
+    render_turn,
+)
 from antiphon.turn.protocols import ModelCall
 from support.chain_strategies import Chain, Turn, chains, check_well_formed
 
@@ -236,6 +242,48 @@ def test_responses_get_a_well_formed_input(chain: Chain) -> None:
     assert [item for item in items if item["type"] != "reasoning"] == json.loads(
         to_input_items(plain, ORIGIN)
     )
+
+
+def with_own_ids(chain: Chain) -> Chain:
+    """The same with an id for each call, and calls of two functions."""
+    ids: dict[str, str] = {}
+
+    def renamed(item: Item) -> Item:
+        if isinstance(item, FunctionCall):
+            number = len(ids)
+            ids[item.call_id] = f"{item.call_id}-{item.arguments}"
+            ids[f"{number} calls"] = ""
+            return msgspec.structs.replace(
+                item, call_id=ids[item.call_id], name="fg"[number % 2], is_custom=number % 2 > 0
+            )
+        if isinstance(item, FunctionCallOutput):
+            return msgspec.structs.replace(item, call_id=ids.get(item.call_id, item.call_id))
+        return item
+
+    turns = [
+        Turn(tuple(map(renamed, turn.input)), tuple(map(renamed, turn.output)), turn.completed)
+        for turn in chain.turns
+    ]
+    return msgspec.structs.replace(chain, turns=turns)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(switched(), switched().map(with_own_ids)),
+    st.sampled_from([frozenset(), frozenset({"g"}), frozenset({"f", "g"})]),
+    st.sampled_from([0, 3000, 10**6]),
+)
+def test_pieces_that_were_encoded_before_give_the_same_items(
+    chain: Chain, custom_names: frozenset[str], capacity: int
+) -> None:
+    encoder = InputEncoder(capacity)
+    segments = [turn.segment() for turn in chain.turns]
+    for end in [*range(1, len(segments) + 1), 1, len(segments)]:
+        pieces = message_pieces(segments[:end], instructions="Be brief.")
+        call = ModelCall("m", join_pieces(pieces), Options(), True, pieces)
+        for origin in (ORIGIN, "api.example/other"):
+            expected = to_input_items(call.messages, origin, custom_names)
+            assert join_pieces(encoder.encode(call, origin, custom_names)) == expected
 
 
 def valid(body: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ import pytest
 from antiphon.core.deltas import ForeignItemDelta, OutputTextDelta
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
-from antiphon.models.xai.codec import XaiParser, build_request
+from antiphon.models.xai.answer_parsing import XaiParser
 from antiphon.models.xai.hosted_tools import hosted_tool_protos
+from antiphon.models.xai.request_encoding import XaiRequestEncoder
 from antiphon.protos.xai import chat_pb2
 from antiphon.turn.protocols import ModelCall
 
@@ -18,7 +19,7 @@ from antiphon.turn.protocols import ModelCall
 def request(*tools: dict[str, Any], choice: str = "auto") -> Any:
     options = Options(tools=(FunctionTool("f"),), hosted_tools=tools, tool_choice=choice)
     call = ModelCall("m", b'[{"role":"user","content":"Hi"}]', options, False)
-    return build_request(call, "m", "o")
+    return chat_pb2.GetCompletionsRequest.FromString(XaiRequestEncoder().encode(call, "m", "o"))
 
 
 def test_tools_that_xai_has_are_sent_with_their_settings() -> None:

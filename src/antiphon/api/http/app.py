@@ -24,6 +24,7 @@ from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
+from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
@@ -36,6 +37,7 @@ from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
 from antiphon.errors import MethodNotAllowedError, NotFoundError
+from antiphon.transfer.import_jobs import ImportJobs
 from antiphon.turn.chats import ChatService
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
@@ -99,6 +101,8 @@ def _create_endpoints(
     idempotency_keys = IdempotencyKeys(stores.idempotency)
     chats = ChatService(service, stores)
     conversations = ConversationService(service, stores.conversations, stores.search)
+    import_jobs = ImportJobs(stores.chat_transfer)
+    service.on_close.append(import_jobs.close)
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
         compaction=CompactionEndpoints(service),
@@ -108,6 +112,7 @@ def _create_endpoints(
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
+        imports=ImportEndpoints(import_jobs),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
         feed=FeedEndpoints(stores.changes, health.authenticator),

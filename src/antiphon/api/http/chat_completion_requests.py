@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import DECODE_ERRORS, RequestDecoder, decode_body
+from antiphon.api.common.decoded_tools_cache import DecodedToolsCache
 from antiphon.api.common.tool_requests import (
     DecodedTools,
     Definition,
@@ -18,7 +19,12 @@ from antiphon.api.common.tool_requests import (
     decode_tools,
     parse_tools,
 )
-from antiphon.api.http.chat_messages import MessageParam, decode_call_fields, decode_messages
+from antiphon.api.http.chat_messages import (
+    MessageParam,
+    decode_call_fields,
+    decode_messages,
+    legacy_call_id,
+)
 from antiphon.api.http.loose_chat_requests import normalize_chat_request
 from antiphon.api.http.responses_codec import (
     JsonSchema,
@@ -184,6 +190,7 @@ def decode_any_request(body: bytes) -> ChatRequest:
                 code="unsupported_parameter",
                 param=name,
             )
+    legacy_functions = bool(params.functions) and not params.tools
     turn = TurnRequest(
         input=decode_messages(params.messages, decode_call_fields(body, params.messages)),
         model=params.model,
@@ -191,11 +198,12 @@ def decode_any_request(body: bytes) -> ChatRequest:
         options=_options(params, extra),
         store=False,
         stream=bool(params.stream),
+        call_id=legacy_call_id(len(params.messages)) if legacy_functions else None,
     )
     return ChatRequest(
         turn,
         include_usage=_includes_usage(params.stream_options),
-        legacy_functions=bool(params.functions) and not params.tools,
+        legacy_functions=legacy_functions,
         deferred=bool(params.deferred),
         store=params.store,
     )
@@ -253,18 +261,27 @@ def _decode_tools(params: ChatCompletionCreate) -> DecodedTools:
     if not definitions and choice is None:
         return DecodedTools()
     try:
-        tools = [_plain_tool(tool) for tool in parse_tools(definitions)]
-        for index, tool in enumerate(tools):
-            if isinstance(tool, McpToolParam):
-                raise InvalidRequestError(
-                    "MCP servers are tools of /v1/responses.",
-                    code="unsupported_parameter",
-                    param=f"tools[{index}].type",
-                )
-        return decode_tools(tools, _find_choice(choice, tools))
+        return _tools_cache.get(definitions, choice)
     except InvalidRequestError as error:
         field = "tool_choice" if params.tool_choice else "function_call"
         raise _locate_error(error, definitions, len(params.tools or ()), field, choice) from None
+
+
+def _decode_definitions(
+    definitions: Sequence[Definition], choice: ToolChoice | None
+) -> DecodedTools:
+    tools = [_plain_tool(tool) for tool in parse_tools(definitions)]
+    for index, tool in enumerate(tools):
+        if isinstance(tool, McpToolParam):
+            raise InvalidRequestError(
+                "MCP servers are tools of /v1/responses.",
+                code="unsupported_parameter",
+                param=f"tools[{index}].type",
+            )
+    return decode_tools(tools, _find_choice(choice, tools))
+
+
+_tools_cache = DecodedToolsCache(_decode_definitions)
 
 
 def _plain_tool(tool: ToolParam) -> ToolParam:

@@ -205,7 +205,7 @@ class _MessagesDecoder:
         calls = list(message.tool_calls or ())
         # Libraries leave nameless stubs behind: no call was made.
         if message.function_call is not None and message.function_call.name and not calls:
-            calls.append(_FunctionCall(f"call_{index}", message.function_call))
+            calls.append(_FunctionCall(legacy_call_id(index), message.function_call))
         content = _decode_content("assistant", message.content or "", f"messages[{index}]")
         if message.refusal:
             words = (OutputText(content),) if isinstance(content, str) and content else content
@@ -230,6 +230,11 @@ class _MessagesDecoder:
         raise InvalidRequestError(
             "The message has to name the call that it is the output of.", param=f"{path}.{field}"
         )
+
+
+def legacy_call_id(index: int) -> str:
+    """The id of the call in a message of this index, of the time when calls had none."""
+    return f"call_{index}"
 
 
 def _decode_call(call: _FunctionCall | _CustomCall) -> FunctionCall:

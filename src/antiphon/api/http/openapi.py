@@ -61,6 +61,11 @@ _COMMON_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 431, 500, 503})
 _BODY_STATUSES: Final = frozenset({408, 409, 413, 415, 424, 502, 504})
 
 
+#: What a file is, by its media type.
+_BINARY: Final[Schema] = {"type": "string", "format": "binary"}
+_FILE_SCHEMAS: Final[dict[str, Schema]] = {"application/json": {"type": ["array", "object"]}}
+
+
 class Parameter(msgspec.Struct, frozen=True):
     """A query parameter; ``style`` as in OpenAPI."""
 
@@ -74,7 +79,8 @@ class Operation(msgspec.Struct, frozen=True):
     """One method of one path, as it is described.
 
     ``path`` is a template of Starlette's. ``response_schema`` names one of the schemas here,
-    None: the response is plain text. ``body`` is the type that the request body is decoded to.
+    None: the response is text, of ``media_types``. ``body`` is the type that the request body is
+    decoded to. ``takes_file``: the body is a file of one of these types instead.
     ``streams``: the response may be an event stream.
     """
 
@@ -87,6 +93,9 @@ class Operation(msgspec.Struct, frozen=True):
     streams: bool = False
     body_optional: bool = False
     takes_idempotency_key: bool = False
+    takes_file: tuple[str, ...] = ()
+    media_types: tuple[str, ...] = ("text/plain",)
+    success_status: int = 200
     #: Needs no API key, even where there are keys.
     public: bool = False
 
@@ -167,6 +176,11 @@ def _operation(endpoint: Operation) -> Schema:
             "required": not endpoint.body_optional,
             "content": {"application/json": {"schema": schema}},
         }
+    if endpoint.takes_file:
+        content: Schema = {
+            media: {"schema": _FILE_SCHEMAS.get(media, _BINARY)} for media in endpoint.takes_file
+        }
+        operation["requestBody"] = {"required": True, "content": content}
     if endpoint.public:
         operation["security"] = [{}]
     return operation
@@ -179,14 +193,21 @@ def _operation_id(path: str, method: str) -> str:
 
 def _responses(endpoint: Operation) -> Schema:
     if endpoint.response_schema is None:
-        good: Schema = {"description": endpoint.summary, "content": {"text/plain": {}}}
+        good: Schema = {
+            "description": endpoint.summary,
+            "content": {media: {} for media in endpoint.media_types},
+        }
     else:
         good = _json_content(endpoint.response_schema, endpoint.summary)
     if endpoint.streams:
         good["content"]["text/event-stream"] = {"schema": _STRING}
-    statuses = _COMMON_STATUSES if endpoint.body is None else _COMMON_STATUSES | _BODY_STATUSES
+    has_body = endpoint.body is not None or endpoint.takes_file
+    statuses = _COMMON_STATUSES | _BODY_STATUSES if has_body else _COMMON_STATUSES
     refused = {"$ref": "#/components/responses/Error"}
-    return {"200": good, **{str(status): refused for status in sorted(statuses)}}
+    return {
+        str(endpoint.success_status): good,
+        **{str(status): refused for status in sorted(statuses)},
+    }
 
 
 def _json_content(name: str, about: str) -> Schema:
@@ -258,13 +279,6 @@ def _response_schemas() -> Schema:
             "excerpt": _STRING,
         },
         **_chat_schemas(listed),
-        "Share": {
-            "id": _STRING,
-            "object": _STRING,
-            "response_id": _STRING,
-            "created_at": _INTEGER,
-            "expires_at": {},
-        },
         "Deleted": {"id": _STRING, "object": _STRING, "deleted": {"const": True}},
         "Compaction": {
             "id": _STRING,
@@ -294,9 +308,9 @@ def _response_schemas() -> Schema:
         "ResponseList": {**listed, "data": _array("Response")},
         "ItemList": {**listed, "data": _array("Item")},
         "ConversationList": {**listed, "data": _array("Conversation", "Hit")},
-        "ShareList": {**listed, "data": _array("Share")},
         "Message": {},
     }
+    answers |= _transfer_schemas(listed)
     return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error_schema()}
 
 
@@ -326,6 +340,33 @@ def _chat_schemas(listed: Schema) -> Schema:
         "ChatList": {**listed, "data": _array("Chat")},
     }
     return answers
+
+
+def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
+    """The responses of imports and shared links."""
+    return {
+        "Import": {
+            "id": _STRING,
+            "object": _STRING,
+            "status": {"enum": ["running", "completed", "failed"]},
+            "source": {},
+            "created_at": _INTEGER,
+            "completed_at": {},
+            "progress": {"type": "number"},
+            "chats": {"type": "object"},
+            "report": {"type": "array"},
+            "skipped_files": {"type": "array"},
+            "error": {},
+        },
+        "Share": {
+            "id": _STRING,
+            "object": _STRING,
+            "response_id": _STRING,
+            "created_at": _INTEGER,
+            "expires_at": {},
+        },
+        "ShareList": {**listed, "data": _array("Share")},
+    }
 
 
 def _array(*names: str) -> Schema:
@@ -382,12 +423,12 @@ def _render_endpoint(
     rows = [(one["name"], one["in"], one.get("description", "")) for one in operation["parameters"]]
     body = operation.get("requestBody")
     if body is not None:
-        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        schema = document["components"]["schemas"][name]
+        name = body["content"]["application/json"]["schema"].get("$ref", "").rpartition("/")[2]
+        schema = document["components"]["schemas"].get(name, {})
         required = schema.get("required", ())
         rows += [
             (field, "body", "required" if field in required else "")
-            for field in schema["properties"]
+            for field in schema.get("properties", ())
         ]
     table = "".join(
         f"<tr><td><code>{escape(name)}</code><td>{where}<td>{escape(about)}"

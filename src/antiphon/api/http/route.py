@@ -14,6 +14,7 @@ from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
+from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
 from antiphon.api.http.openapi import DocsEndpoints, Operation, Parameter
 from antiphon.api.http.pagination import STATUSES
@@ -38,6 +39,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     chains: ChainEndpoints
     feed: FeedEndpoints
     shares: ShareEndpoints
+    imports: ImportEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints

@@ -23,6 +23,7 @@ from antiphon.core import events
 from antiphon.core.ids import item_id
 from antiphon.core.items import (
     ErasedItem,
+    ForeignItem,
     FunctionCall,
     FunctionCallOutput,
     Item,
@@ -118,6 +119,14 @@ _TERMINAL_EVENTS = {
     "cancelled": "response.incomplete",
 }
 
+#: What is said of a call that an upstream ran, between its beginning and its end.
+_PROGRESS_EVENTS = {
+    "web_search_call": ("in_progress", "searching", "completed"),
+    "file_search_call": ("in_progress", "searching", "completed"),
+    "code_interpreter_call": ("in_progress", "interpreting", "completed"),
+    "image_generation_call": ("in_progress", "generating", "completed"),
+}
+
 _NO_LOGPROBS = b'"logprobs":[]'
 _DELTA_EVENTS: dict[type, tuple[str, str]] = {
     events.TextDelta: ("response.output_text.delta", '"content_index":0,"logprobs":[],'),
@@ -165,6 +174,7 @@ class EventEncoder:
         self._input_count = len(initial_response.input)
         self._sequence_number = 0
         self._delta_frames: dict[tuple[type, int], tuple[bytes, bytes]] = {}
+        self._text_frames: dict[int, bytes] = {}
         self._initial_response = initial_response
         self._include = include
         #: By the core's index: what is shown, and what is whole.
@@ -182,6 +192,12 @@ class EventEncoder:
         """The bytes of events that leave together."""
         out: list[bytes] = []
         for event in batch:
+            if type(event) is events.TextDelta and not event.logprobs:
+                # Nearly all are.
+                text_frame = self._text_frames.get(event.index) or self._text_frame(event.index)
+                out.append(text_frame % (self._sequence_number, _encode(event.text)))
+                self._sequence_number += 1
+                continue
             match event:
                 case (
                     events.TextDelta()
@@ -272,6 +288,13 @@ class EventEncoder:
         self._delta_frames[kind, index] = frame
         return frame
 
+    def _text_frame(self, index: int) -> bytes:
+        """An answer's delta with places for its number and its text."""
+        head, middle = self._delta_frame(events.TextDelta, index)
+        frame = head.replace(b"%", b"%%") + b"%d" + middle.replace(b"%", b"%%") + b"%b}\n\n"
+        self._text_frames[index] = frame
+        return frame
+
     def _append_item_added(self, index: int, item: Item, out: list[bytes]) -> None:
         kind = self._mcp_pairing.item_type(item)
         if kind is None:
@@ -333,6 +356,8 @@ class EventEncoder:
                 self._append_mcp_end(output_item, out, failed=item.is_error)
             case McpListTools():
                 self._append_mcp_end(output_item, out, failed=item.error is not None)
+            case ForeignItem():
+                self._append_progress(output_item, item, out)
             case _:
                 for number, content_part in enumerate(content_parts(item)):
                     self._finish_part(
@@ -398,6 +423,21 @@ class EventEncoder:
         fields["name"] = call.name
         self._append_event("response.function_call_arguments.done", fields, out)
         return True
+
+    def _append_progress(
+        self, output_item: _OutputItem, item: ForeignItem, out: list[bytes]
+    ) -> None:
+        """The steps of a call that an upstream ran: it came whole, with its end."""
+        kind, fields = output_item.item_type, output_item.event_fields
+        is_cut = item.body.get("status") in ("failed", "incomplete")
+        for step in _PROGRESS_EVENTS.get(kind, ()):
+            if is_cut and step == "completed":
+                break
+            self._append_event(f"response.{kind}.{step}", fields, out)
+            code = item.body.get("code")
+            if kind == "code_interpreter_call" and step == "in_progress" and isinstance(code, str):
+                self._append_event(f"response.{kind}_code.delta", {**fields, "delta": code}, out)
+                self._append_event(f"response.{kind}_code.done", {**fields, "code": code}, out)
 
     def _append_mcp_output(self, output: FunctionCallOutput, out: list[bytes]) -> None:
         """The output of a call that is shown already."""

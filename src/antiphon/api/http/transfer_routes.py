@@ -10,6 +10,22 @@ from antiphon.api.http.shares import ShareCreate
 TRANSFER_ROUTES: Final = (
     Route(
         "POST",
+        "/v1/import",
+        "Import the chats of an export file, which is the body, in the background.",
+        "Import",
+        takes_file=("application/json", "application/octet-stream"),
+        success_status=202,
+        handler=lambda to: to.imports.create,
+    ),
+    Route(
+        "GET",
+        "/v1/import/{id}",
+        "Retrieve an import with the report of each chat.",
+        "Import",
+        handler=lambda to: to.imports.retrieve,
+    ),
+    Route(
+        "POST",
         "/v1/shares",
         "Create a link that shows a chain to whoever has it.",
         "Share",

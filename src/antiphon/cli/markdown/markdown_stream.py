@@ -80,10 +80,12 @@ class MarkdownStream:
     """Lines of ``width`` columns of the text that ``feed`` is given.
 
     ``shows_marks``: code is marked by its backticks, for a terminal without colours.
+    ``is_wrapped`` False: prose may be as long as ``width``, which is more than it will be.
     """
 
-    def __init__(self, width: int, *, shows_marks: bool = False) -> None:
+    def __init__(self, width: int, *, shows_marks: bool = False, is_wrapped: bool = True) -> None:
         self._width = width
+        self._is_wrapped = is_wrapped
         self._shows_marks = shows_marks
         self._lines: list[Line] = []
         #: The source of the present line: all of it, or what its inline scan has left.
@@ -147,7 +149,7 @@ class MarkdownStream:
     @property
     def _prose_width(self) -> int:
         # The last column stays free: terminals differ in what they do after it.
-        return max(min(self._width - 1, MAX_PROSE_WIDTH), 8)
+        return max(min(self._width - 1, MAX_PROSE_WIDTH if self._is_wrapped else self._width), 8)
 
     def _extend(self, text: str) -> None:
         if not text:

@@ -218,7 +218,7 @@ class MemoryChatStore:
         return ChatRecord(
             id=entry.id,
             created_at=entry.created_at,
-            updated_at=newest.timestamp,
+            updated_at=updated_at_of(entry, newest),
             head=shown.response_id,
             turns=shown.seq + 1,
             branches=len({record.thread for record in records}),
@@ -260,6 +260,13 @@ class MemoryChatStore:
             if turns:
                 return opening_of(turns[0].input[:TITLE_ITEMS])
         return None
+
+
+def updated_at_of(entry: ChatEntry, newest: TurnRecord) -> float:
+    """When a chat was last written to, here or where it was imported from."""
+    if entry.imported_at is not None and newest.timestamp <= entry.imported_at:
+        return entry.updated_before
+    return newest.timestamp
 
 
 def _branch(turns: MemoryTurns, record: TurnRecord) -> TurnBranch:

@@ -15,6 +15,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
 from antiphon.stores.change_feed import LogChangeFeed
+from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
@@ -35,6 +36,8 @@ from antiphon.turn.store_protocols import (
     NO_FILTER,
     ApiKey,
     Head,
+    HistoryEnd,
+    HistoryTurn,
     NewTurn,
     RecentThread,
     ResponseFilter,
@@ -247,6 +250,7 @@ class MemoryStore:
             chats=MemoryChatStore(turns, self._conversations),
             changes=self._changes,
             shares=MemoryShareStore(clock),
+            chat_transfer=MemoryChatTransferStore(turns),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
@@ -274,6 +278,19 @@ class MemoryStore:
             return []
         above = self._turns.ancestors(head.response_id)
         return [turn for record in above if (turn := record.turn)][::-1]
+
+    async def history(self, head: Head) -> list[HistoryTurn]:
+        return [
+            HistoryTurn(
+                turn.response_id,
+                turn.input,
+                turn.output,
+                HistoryEnd(turn.end.status, turn.end.tokens) if turn.end else None,
+                turn.previous_response_id,
+                turn.blobs,
+            )
+            for turn in await self.chain(head)
+        ]
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
         turns = await self.chain(head)

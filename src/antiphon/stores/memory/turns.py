@@ -33,6 +33,9 @@ class TurnRecord(msgspec.Struct):
     turn: StoredTurn | None = None
     children: list[str] = []
     fingerprint: bytes | None = None
+    #: What an import knows it by again, and whether that is a hash of words.
+    import_digest: bytes | None = None
+    is_digest_of_words: bool = False
 
     @property
     def sort_key(self) -> tuple[int, int]:
@@ -60,6 +63,9 @@ class ChatEntry(msgspec.Struct):
     metadata: dict[str, str] = {}
     usage: Usage = Usage()
     cost: float | None = None
+    #: When turns of it were last imported, and when it had been written to until then.
+    imported_at: float | None = None
+    updated_before: float = 0.0
 
     @property
     def id(self) -> str:
@@ -80,6 +86,8 @@ class MemoryTurns:
         #: The ids of the turns that have a fingerprint, oldest first.
         self.fingerprints: dict[bytes, dict[str, None]] = {}
         self.changes = MemoryChangeLog()
+        #: The ids of imported turns, by tenant and digest.
+        self.imported: dict[tuple[str, bytes], str] = {}
         #: By tree.
         self.chats: dict[int, ChatEntry] = {}
         #: The turns that ended with calls which a person has to agree to.
@@ -97,6 +105,7 @@ class MemoryTurns:
         self.threads.clear()
         self.blobs.clear()
         self.fingerprints.clear()
+        self.imported.clear()
         self.chats.clear()
 
     # Reading
@@ -246,6 +255,7 @@ class MemoryTurns:
         """Erase the turn but for its tombstone."""
         turn, record.turn = record.turn, None
         self.erase_fingerprint(record)
+        self.erase_import(record, words_only=True)
         if turn is not None:
             self.release_blobs(record, turn.blobs)
             self._leave_chat(record)
@@ -274,6 +284,20 @@ class MemoryTurns:
             record.fingerprint = fingerprint.digest
             self.fingerprints.setdefault(fingerprint.digest, {})[response_id] = None
 
+    def add_import(self, record: TurnRecord, digest: bytes, *, is_of_words: bool) -> None:
+        """Have an imported turn known by its digest."""
+        record.import_digest, record.is_digest_of_words = digest, is_of_words
+        self.imported[record.tenant, digest] = record.response_id
+
+    def erase_import(self, record: TurnRecord, *, words_only: bool) -> None:
+        """An import does not know the turn any more."""
+        digest = record.import_digest
+        if digest is None or (words_only and not record.is_digest_of_words):
+            return
+        record.import_digest = None
+        if self.imported.get((record.tenant, digest)) == record.response_id:
+            del self.imported[record.tenant, digest]
+
     def erase_fingerprint(self, record: TurnRecord) -> None:
         """The turn is not found by what was said any more."""
         digest, record.fingerprint = record.fingerprint, None
@@ -287,6 +311,7 @@ class MemoryTurns:
         """Erase what a turn's descendants hold of its words: summaries, and fingerprints."""
         for one in self.subtree(record):
             self.erase_fingerprint(one)
+            self.erase_import(one, words_only=True)
             if one.turn is not None and any(map(is_summary, one.turn.output)):
                 rest = [
                     ERASED_SUMMARY_ITEM if is_summary(item) else item for item in one.turn.output
@@ -304,6 +329,7 @@ class MemoryTurns:
     def remove(self, record: TurnRecord) -> None:
         """Leave nothing of a turn that has no children any more."""
         self.tombstone(record)
+        self.erase_import(record, words_only=False)
         del self.records[record.response_id]
         self.threads[record.thread].remove(record.response_id)
         if not self.threads[record.thread]:
@@ -329,15 +355,16 @@ class MemoryTurns:
 
     def _new_record(self, new: NewTurn) -> TurnRecord:
         name, tenant, parent_head = new.response_id, new.tenant, new.parent
+        own = new.created_at if new.stored_at is None else new.stored_at
         if parent_head is None:
             fresh = next(self._numbers)
             tree = fresh if new.sibling is None else new.sibling.tree
-            return TurnRecord(name, tenant, fresh, 0, tree, None, new.created_at)
+            return TurnRecord(name, tenant, fresh, 0, tree, None, own)
         parent = self.records[parent_head.response_id]
         parent.children.append(name)
         newest = self.threads[parent.thread][-1] == parent.response_id
         thread = parent.thread if newest else next(self._numbers)
-        timestamp = max(new.created_at, parent_head.timestamp)
+        timestamp = max(own, parent_head.timestamp)
         return TurnRecord(
             name, tenant, thread, parent.seq + 1, parent.tree, parent.response_id, timestamp
         )

@@ -126,9 +126,9 @@ def find_chat(
         head, _ = read_head(connection, tenant, name, cutoff)
         key = response_key(name) if head is not None else None
     rows = connection.execute(CHAT_SQL[query], (key, tenant)).fetchall()
-    if not rows or rows[0][1] <= cutoff:
+    if not rows or rows[0][2] <= cutoff:
         return None
-    tree, updated_at = rows[0]
+    tree, updated_at, _ = rows[0]
     return updated_at, tree
 
 
@@ -189,6 +189,7 @@ class _ChatRow(msgspec.Struct, frozen=True):
     cost: float | None
     owner: int | None
     waiting: int | None
+    timestamp: float
 
     @property
     def status(self) -> ChatStatus:
@@ -202,7 +203,7 @@ def chat_at(
 ) -> tuple[ChatRecord | None, set[int]]:
     """The chat of a tree, and the owner of its newest turn. None: gone, or expired."""
     rows = connection.execute(CHAT_SQL["chat"], (tree,)).fetchall()
-    if not rows or rows[0][2] <= expiry.cutoff(tenant):
+    if not rows or rows[0][-1] <= expiry.cutoff(tenant):
         return None, set()
     row = _ChatRow(*rows[0])
     conversation, head = None, None
@@ -220,7 +221,7 @@ def chat_at(
         status=row.status,
         title=(_opening(connection, tree, row.newest) if row.title is None else row.title.decode()),
         conversation=conversation,
-        expires_at=expiry.expires_at(tenant, row.updated_at),
+        expires_at=expiry.expires_at(tenant, row.timestamp),
         is_pinned=bool(row.is_pinned),
         metadata=_metadata_decoder.decode(row.metadata) if row.metadata else {},
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),

@@ -137,12 +137,15 @@ def update_chat(
 ) -> None:
     """Change a chat's own fields."""
     transaction.flush()
+    found = find_chat(transaction.connection, tenant, chat_id, expiry)
+    if found is not None:
+        transaction.changes.add_chat("chat.updated", tenant, found[1])
+        set_chat_fields(transaction, found[1], update)
+
+
+def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate) -> None:
+    """Change the own fields of the chat of a tree, which has been flushed."""
     connection = transaction.connection
-    found = find_chat(connection, tenant, chat_id, expiry)
-    if found is None:
-        return
-    tree = found[1]
-    transaction.changes.add_chat("chat.updated", tenant, tree)
     ((title, metadata),) = connection.execute(CHAT_SQL["texts"], (tree,)).fetchall()
     if update.title is not msgspec.UNSET:
         text = _replace_text(transaction, title, update.title and update.title.encode())

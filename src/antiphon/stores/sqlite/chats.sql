@@ -54,7 +54,17 @@ JOIN responses AS r ON r.id = substr((
 ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
 
 -- name: set_newest
-UPDATE chats SET updated_at = ?, newest = ? WHERE tree = ?
+-- An imported turn's timestamp is later than what it says of itself.
+UPDATE chats SET updated_at = min(updated_at, ?), newest = ? WHERE tree = ?
+
+-- name: times
+SELECT created_at, updated_at FROM chats WHERE tree = ?
+
+-- name: set_imported
+UPDATE chats SET created_at = ?, updated_at = ?, imported_at = ? WHERE tree = ?
+
+-- name: key
+SELECT key FROM chats WHERE tree = ?
 
 -- name: drop_title
 UPDATE chats SET title = NULL, is_title_generated = 0 WHERE tree = ?
@@ -75,10 +85,12 @@ UPDATE chats SET metadata = ? WHERE tree = ?
 SELECT title, metadata FROM chats WHERE tree = ?
 
 -- name: tree_of_chat
-SELECT tree, updated_at FROM chats WHERE key = ? AND tenant = ?
+-- And the timestamp that its expiry counts from.
+SELECT tree, updated_at, max(updated_at, coalesce(imported_at, updated_at))
+FROM chats WHERE key = ? AND tenant = ?
 
 -- name: tree_of_response
-SELECT c.tree, c.updated_at
+SELECT c.tree, c.updated_at, max(c.updated_at, coalesce(c.imported_at, c.updated_at))
 FROM responses AS r
 JOIN threads AS t ON t.id = r.row_id >> 34
 JOIN chats AS c ON c.tree = t.tree
@@ -114,7 +126,8 @@ WHERE c.tenant = ?
 SELECT
     c.key, c.created_at, c.updated_at, c.newest, c.branches, c.conversation, c.is_pinned,
     title.body, metadata.body, c.input_tokens, c.cached_tokens, c.output_tokens, c.cost,
-    u.owner, w.row_id
+    u.owner, w.row_id,
+    max(c.updated_at, coalesce(c.imported_at, c.updated_at))
 FROM chats AS c
 LEFT JOIN texts AS title ON title.id = c.title
 LEFT JOIN texts AS metadata ON metadata.id = c.metadata

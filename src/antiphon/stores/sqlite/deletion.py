@@ -82,6 +82,7 @@ def tombstone(
         "tombstone_responses",
         "delete_running",
         "delete_fingerprints",
+        "delete_import_words",
         "delete_items",
         "tombstone_headers",
     ):
@@ -98,7 +99,13 @@ def delete_rows(
     uses = _blob_uses(connection, row_range)
     had_turns = _has_turns(connection, row_range)
     _delete_texts_in(connection, row_range, erased)
-    for step in ("delete_responses", "delete_running", "delete_fingerprints", "delete_rows"):
+    for step in (
+        "delete_responses",
+        "delete_running",
+        "delete_fingerprints",
+        "delete_imports",
+        "delete_rows",
+    ):
         connection.execute(TURN_SQL[step], row_range)
     if had_turns:
         erased.trees.add(remove_turns(connection, row_range))
@@ -124,11 +131,12 @@ def _has_turns(connection: sqlite3.Connection, row_range: RowRange) -> bool:
 def erase_derived_words(connection: sqlite3.Connection, row_id: int, erased: ErasedRows) -> None:
     """Erase what the turn at ``row_id`` and its descendants hold of its words.
 
-    That is the fingerprints of their chains, and the text of all summaries that may contain it:
-    one that keeps the turn in view counts turns that are not there any more.
+    That is the fingerprints of their chains, digests of imports, and the text of all summaries that
+    may contain it: one that keeps the turn in view counts turns that are not there any more.
     """
     for row_range in descendant_ranges(connection, row_id):
         connection.execute(TURN_SQL["delete_fingerprints"], row_range)
+        connection.execute(TURN_SQL["delete_import_words"], row_range)
         values = {"first": row_range[0], "last": row_range[1], "start": COMPACTION_PREFIX}
         for item_row_id, body in connection.execute(TURN_SQL["summaries"], values).fetchall():
             if is_summary(body):

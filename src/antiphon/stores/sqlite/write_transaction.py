@@ -126,6 +126,8 @@ class WriteTransaction:
         self.connection = connection
         self._owner = owner
         self._open_turns = open_turns
+        #: Responses that were found or written in this transaction, by an import of their chat.
+        self._known_here: set[str] = set()
         #: Turns that began, got items, or (None) ended.
         self.changed_turns: dict[str, OpenTurn | None] = {}
         #: Whether something was erased, whose words the write-ahead log still holds.
@@ -244,6 +246,20 @@ class WriteTransaction:
             if end.approvals:
                 self.changes.add(LoggedChange("turn.waiting", *place))
             self.changed_turns[response_id] = None
+
+    def add_whole_turn(self, turn: NewTurn, output: Sequence[bytes], end: End) -> int:
+        """Store a turn with its end; its row id.
+
+        Its parent, or else its sibling, was found in this transaction.
+        """
+        near = (turn.parent, turn.sibling)
+        self._known_here = {head.response_id for head in near if head is not None}
+        self.begin(turn)
+        opened = self.changed_turns[turn.response_id]
+        assert opened is not None, "it has just begun"
+        self.write(turn.response_id, output, end)
+        self._known_here = set()
+        return opened.row_id
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
         self.flush()
@@ -364,7 +380,7 @@ class WriteTransaction:
         if turn.sibling is not None and turn.sibling.tenant != turn.tenant:
             raise StoreError("A turn cannot stand beside another tenant's response.")
         for head in (parent, turn.sibling, *turn.sources):
-            if head is None:
+            if head is None or head.response_id in self._known_here:
                 continue
             # The id detects a row id that was swept and reused by another turn.
             seen = (
@@ -454,5 +470,6 @@ class WriteTransaction:
 
 
 def turn_timestamp(turn: NewTurn) -> float:
-    """The turn's time, or its parent's timestamp if that is later (``stores.expiry``)."""
-    return max(turn.created_at, turn.parent.timestamp) if turn.parent else turn.created_at
+    """The time that a turn's age counts from, or its parent's timestamp if that is later."""
+    own = turn.created_at if turn.stored_at is None else turn.stored_at
+    return max(own, turn.parent.timestamp) if turn.parent else own

@@ -24,9 +24,12 @@ CREATE TABLE chats (
     key BLOB NOT NULL,
     tenant TEXT NOT NULL,
     created_at REAL NOT NULL,
-    -- the timestamp and the row id of its newest turn, which is the greatest pair of all
+    -- the timestamp and the row id of its newest turn, which is the greatest pair of all; of an
+    -- imported chat when it was last written to where it comes from
     updated_at REAL NOT NULL,
     newest INTEGER NOT NULL,
+    -- when turns of it were last imported: its expiry counts from then if that is later
+    imported_at REAL,
     -- how many threads have turns: erased ones are none
     branches INTEGER NOT NULL,
     -- conversations.id of the one that its first turn was begun on
@@ -103,6 +106,20 @@ CREATE TABLE chain_fingerprints (
 );
 
 CREATE INDEX chain_fingerprints_fingerprint ON chain_fingerprints (fingerprint);
+
+-- Turns that were imported, by a digest that an import knows them by again. One that is of names
+-- alone stays when its turn is erased, so that the turn is not imported again; one that is of words
+-- goes with them, and with all words before them.
+CREATE TABLE imported_turns (
+    tenant TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    -- of the turn's header or tombstone
+    row_id INTEGER NOT NULL,
+    is_of_words INTEGER NOT NULL,
+    PRIMARY KEY (tenant, digest)
+) WITHOUT ROWID;
+
+CREATE INDEX imported_turns_row_id ON imported_turns (row_id);
 
 -- The turns that have no end, each with the store that runs it: a handful of rows at any time.
 CREATE TABLE running (

@@ -1,4 +1,4 @@
-"""Calls as requests of xAI's SDK, and its answers as deltas."""
+"""Calls as requests of xAI's SDK."""
 
 from __future__ import annotations
 
@@ -6,37 +6,38 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from xai_sdk.proto import (  # type: ignore[import-untyped]
     chat_pb2,
     image_pb2,
-    sample_pb2,
     usage_pb2,
 )
 
-from antiphon.core.deltas import (
-    AnnotationDelta,
-    EncryptedReasoning,
-    Finish,
-    ForeignItemDelta,
-    OutputTextDelta,
-    ReasoningSummaryDelta,
-    ToolCallDelta,
-    UsageUpdate,
-)
 from antiphon.core.items import SummaryText
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
-from antiphon.core.turns import FunctionTool, Options, Usage
+from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
-from antiphon.models.xai.codec import XaiParser, build_request, to_xai_messages, without_reasoning
+from antiphon.models.xai.request_encoding import (
+    XaiRequestEncoder,
+    to_xai_messages,
+    without_reasoning,
+)
+from antiphon.turn.message_rendering import join_pieces, message_pieces
 from antiphon.turn.protocols import ModelCall
-from support.xai_upstream import chunk, make_call, role_texts, tool_calls
+from support.chain_strategies import Chain, chains
+from support.xai_upstream import make_call, role_texts
 
 ORIGIN = "grpc://api.x.ai/grok-4"
 
 
 def requested(options: Options, call: ModelCall | None = None) -> Any:
     call = call or make_call(options=options)
-    return build_request(call, "grok-4", ORIGIN)
+    return parsed(XaiRequestEncoder().encode(call, "grok-4", ORIGIN))
+
+
+def parsed(request: bytes) -> Any:
+    return chat_pb2.GetCompletionsRequest.FromString(request)
 
 
 def shown(*messages: dict[str, Any]) -> list[Any]:
@@ -204,141 +205,28 @@ def test_a_request_without_reasoning() -> None:
     message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [ReasoningSidecar("gAAA")])
     request = requested(Options(), ModelCall("m", b"[" + message + b"]", Options(), True))
     assert (request.use_encrypted_content, request.messages[0].encrypted_content) == (True, "gAAA")
-    other: Any = without_reasoning(request)
+    changed = without_reasoning(request.SerializeToString())
+    assert changed is not None
+    other = parsed(changed)
     assert (other.use_encrypted_content, other.messages[0].encrypted_content) == (False, "")
-    assert without_reasoning(other) is None
+    assert without_reasoning(changed) is None
 
 
-def read(*chunks: Any) -> list[Any]:
-    reader = XaiParser(ORIGIN)
-    deltas = [delta for one in chunks for delta in reader.feed(one)]
-    assert reader.has_finish_reason
-    return deltas + reader.finish()
+TOOLS = st.lists(st.builds(FunctionTool, st.sampled_from(["f", "g"])), max_size=2).map(tuple)
 
 
-STOP = sample_pb2.REASON_STOP
-
-
-def test_chunks_become_deltas() -> None:
-    usage = usage_pb2.SamplingUsage(
-        prompt_tokens=5,
-        completion_tokens=2,
-        reasoning_tokens=3,
-        total_tokens=10,
-        cached_prompt_text_tokens=4,
-    )
-    assert read(
-        chunk(reasoning_content="Hm."),
-        chunk(encrypted_content="gA"),
-        chunk(encrypted_content="AA"),
-        chunk(content="Hel"),
-        chunk(content="lo.", finish=STOP, usage=usage),
-    ) == [
-        ReasoningSummaryDelta("Hm."),
-        EncryptedReasoning("gAAA", ORIGIN),
-        OutputTextDelta("Hel"),
-        OutputTextDelta("lo."),
-        UsageUpdate(Usage(5, 5, 4, 3)),
-        Finish("stop"),
-    ]
-
-
-def test_calls_come_whole_or_in_pieces() -> None:
-    assert read(
-        chunk(tool_calls=tool_calls(("a", "f", '{"x":'), ("b", "g", "{}"))),
-        chunk(tool_calls=tool_calls(("a", "f", "1}"))),
-        chunk(finish=STOP),
-    ) == [
-        ToolCallDelta(0, "a", "f", '{"x":'),
-        ToolCallDelta(1, "b", "g", "{}"),
-        ToolCallDelta(0, arguments="1}"),
-        Finish("tool_calls"),
-    ]
-
-
-def test_what_tools_upstream_do_is_no_answer() -> None:
-    search = tool_calls(("a", "web_search", "{}"))
-    search[0].type = chat_pb2.TOOL_CALL_TYPE_WEB_SEARCH_TOOL
-    assert read(
-        chunk(tool_calls=search),
-        chunk(role=chat_pb2.ROLE_TOOL, content="pages"),
-        chunk(content="So.", finish=STOP),
-    ) == [
-        ForeignItemDelta(
-            {
-                "type": "web_search_call",
-                "id": "a",
-                "status": "completed",
-                "action": {"type": "search", "query": ""},
-            }
-        ),
-        OutputTextDelta("So."),
-        Finish("stop"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("reason", "finish"),
-    [
-        (sample_pb2.REASON_MAX_LEN, "length"),
-        (sample_pb2.REASON_MAX_CONTEXT, "length"),
-        (sample_pb2.REASON_TIME_LIMIT, "length"),
-        (sample_pb2.REASON_TOOL_CALLS, "tool_calls"),
-    ],
-)
-def test_reasons_to_stop(reason: int, finish: Any) -> None:
-    assert read(chunk(finish=reason)) == [Finish(finish)]
-
-
-def test_an_answer_without_a_reason_is_cut() -> None:
-    reader = XaiParser(ORIGIN)
-    reader.feed(chunk(content="Hel"))
-    assert not reader.has_finish_reason
-
-
-def test_a_whole_answer() -> None:
-    odd = chat_pb2.LogProb(token="Hi", logprob=-0.5, bytes=b"Hi")
-    odd.top_logprobs.append(chat_pb2.TopLogProb(token="Ho", logprob=-1.5, bytes=b"Ho"))
-    output = chat_pb2.CompletionOutput(
-        finish_reason=STOP,
-        message=chat_pb2.CompletionMessage(
-            role=chat_pb2.ROLE_ASSISTANT,
-            content="Hi",
-            reasoning_content="Hm.",
-            encrypted_content="gAAA",
-        ),
-        logprobs=chat_pb2.LogProbs(content=[odd]),
-    )
-    whole = chat_pb2.GetChatCompletionResponse(outputs=[output], citations=["https://e.com"])
-    other = {"token": "Ho", "logprob": -1.5, "bytes": [72, 111]}
-    source = {"type": "url_citation", "start_index": 0, "end_index": 0, "title": ""}
-    assert read(whole) == [
-        ReasoningSummaryDelta("Hm."),
-        EncryptedReasoning("gAAA", ORIGIN),
-        OutputTextDelta(
-            "Hi",
-            ({"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [other]},),
-        ),
-        AnnotationDelta({**source, "url": "https://e.com"}),
-        Finish("stop"),
-    ]
-
-
-def test_sources_with_their_places() -> None:
-    cited = chat_pb2.InlineCitation(start_index=1, end_index=3)
-    cited.web_citation.url = "https://e.com"
-    last = chunk(finish=STOP)
-    last.citations.append("https://e.com")
-    assert read(chunk(content="Hi.", citations=[cited]), last) == [
-        OutputTextDelta("Hi."),
-        AnnotationDelta(
-            {
-                "type": "url_citation",
-                "start_index": 1,
-                "end_index": 3,
-                "url": "https://e.com",
-                "title": "",
-            }
-        ),
-        Finish("stop"),
-    ]
+@settings(deadline=None)
+@given(chains(), st.lists(TOOLS, min_size=1, max_size=3), st.sampled_from([0, 3000, 10**6]))
+def test_pieces_that_were_encoded_before_give_the_same_request(
+    chain: Chain, tools: list[tuple[FunctionTool, ...]], capacity: int
+) -> None:
+    encoder = XaiRequestEncoder(capacity)
+    segments = [turn.segment() for turn in chain.turns]
+    for end in [*range(1, len(segments) + 1), 1, len(segments)]:
+        pieces = message_pieces(segments[:end], instructions="Be brief.")
+        options = Options(tools=tools[end % len(tools)], temperature=0.5)
+        call = ModelCall("m", join_pieces(pieces), options, True, pieces)
+        whole = ModelCall("m", call.messages, options, True)
+        for origin in (ORIGIN, "grpc://other"):
+            expected = XaiRequestEncoder().encode(whole, "grok-4", origin)
+            assert parsed(encoder.encode(call, "grok-4", origin)) == parsed(expected)

@@ -1,0 +1,1 @@
+"""The interactive chat: prompt, answers while they stream, slash commands, pickers."""

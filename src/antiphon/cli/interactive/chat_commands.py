@@ -1,0 +1,286 @@
+"""Chat commands: what shows, saves, searches and erases: /help, /model, /search, /copy, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+from antiphon.chat.export import as_json, as_markdown
+from antiphon.chat.images import load_image
+from antiphon.cli.interactive.answer_view import call_text, print_turn
+from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
+from antiphon.cli.interactive.chat_session import answer_text, user_text
+from antiphon.cli.interactive.slash_commands import COMMANDS
+from antiphon.cli.terminal_output import format_ago
+from antiphon.cli.waiting_calls import find_waiting_calls
+from antiphon.core.items import shorten
+from antiphon.core.turns import DEFAULT_TENANT, Usage
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.chat_protocols import ChatUpdate
+
+_FENCE = re.compile(r"^ *(`{3,}|~{3,})[^\n]*\n(.*?)^ *\1", re.DOTALL | re.MULTILINE)
+_MAX_HITS = 10
+_MAX_ATTACHMENT = 1_000_000
+
+
+async def show_help(loop: ChatLoop, _: str) -> None:
+    width = max(len(f"{one.name} {one.arguments}") for one in COMMANDS) + 2
+    for one in COMMANDS:
+        loop.output.text(f"/{f'{one.name} {one.arguments}':{width}}{one.help}")
+    loop.output.note(
+        "Alt-Enter starts a new line, Ctrl-X Ctrl-E opens the editor, Ctrl-R searches what was"
+        " asked, Esc stops an answer, Esc Esc edits the last question, // sends a slash"
+    )
+
+
+async def model(loop: ChatLoop, argument: str) -> None:
+    models = loop.session.service.models
+    if argument:
+        loop.session.model = models.get(argument)[0]
+        loop.output.note(f"{loop.session.model} answers from now on")
+        return
+    for name, one in models.items():
+        mark = "→" if name == loop.session.model else " "
+        window = f"{one.info.context_window} tokens" if one.info.context_window else ""
+        loop.output.text(f"{mark} {name}  {window}".rstrip())
+
+
+async def system(loop: ChatLoop, argument: str) -> None:
+    if argument:
+        loop.session.instructions = argument
+        loop.output.note("these are the instructions from the next question on")
+    else:
+        loop.output.text(loop.session.instructions or "no instructions: /system TEXT gives some")
+
+
+async def search(loop: ChatLoop, argument: str) -> None:
+    if not argument:
+        raise InvalidRequestError("which words? /search WORDS")
+    hits = await loop.engine.stores.search.search(DEFAULT_TENANT, argument, _MAX_HITS)
+    for number, hit in enumerate(hits, 1):
+        when = format_ago(hit.created_at)
+        loop.output.text(f"{number:2}  {when:10} {shorten(hit.excerpt, 70)}")
+    if not hits:
+        loop.output.note("nothing was found")
+        return
+    chosen = await loop.read_line("go on from number (Enter: stay here): ")
+    if chosen and chosen.isdecimal() and 0 < int(chosen) <= len(hits):
+        await go_to(loop, hits[int(chosen) - 1].response_id)
+
+
+async def go_to(loop: ChatLoop, response_id: str) -> None:
+    """Go on from a turn, which is shown."""
+    turn = await loop.session.service.reader.response(DEFAULT_TENANT, response_id)
+    loop.session.head = turn.id
+    print_turn(loop.output, turn, user_text(turn.input))
+
+
+async def open_chat(loop: ChatLoop, argument: str) -> None:
+    wanted = argument or loop.session.head
+    if wanted is None:
+        raise InvalidRequestError("nothing has been asked yet")
+    text = as_markdown(await loop.session.service.reader.messages(DEFAULT_TENANT, wanted))
+    if loop.output.terminal.is_plain:
+        loop.output.markdown(text)
+        return
+    pager = shlex.split(os.environ.get("PAGER", "")) or ["less", "-R"]
+    try:
+        subprocess.run(pager, input=text.encode(), check=False)  # noqa: S603, ASYNC221 - the user's own pager, which has the terminal
+    except OSError:
+        loop.output.markdown(text)
+
+
+async def copy(loop: ChatLoop, argument: str) -> None:
+    text = answer_text(await loop.session.last_turn())
+    if argument:
+        blocks = code_blocks(text)
+        if not argument.isdecimal() or not 0 < int(argument) <= len(blocks):
+            raise InvalidRequestError(f"the answer has {len(blocks)} code blocks")
+        text = blocks[int(argument) - 1]
+    if loop.output.terminal.is_plain:
+        loop.output.text(text)
+        return
+    loop.output.control(clipboard_sequence(text))
+    loop.output.note(f"copied {len(text)} characters, if the terminal allows it (OSC 52)")
+
+
+def code_blocks(text: str) -> list[str]:
+    """The code blocks of a Markdown text."""
+    return [found[2] for found in _FENCE.finditer(text)]
+
+
+async def context(loop: ChatLoop, _: str) -> None:
+    messages = await loop.session.service.preview_context(
+        loop.session.request((), loop.session.head)
+    )
+    for message in messages:
+        content = message.get("content") or message.get("tool_calls") or ""
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        loop.output.text(f"{message['role']}: {shorten(text, 300)}")
+    loop.output.note(f"{len(messages)} messages, before the next question")
+
+
+async def cost(loop: ChatLoop, _: str) -> None:
+    turns = await loop.session.chain()
+    usages = [turn.end.usage for turn in turns if turn.end and turn.end.usage]
+    total = sum(usages, Usage())
+    loop.output.text(
+        f"{len(turns)} turns: {total.input_tokens} tokens in ({total.cached_tokens} cached),"
+        f" {total.output_tokens} out"
+    )
+    costs = [loop.cost_of(turn) for turn in turns if turn.end and turn.end.usage]
+    if costs and None not in costs:
+        loop.output.text(f"cost {sum(one or 0 for one in costs):.4f}")
+    else:
+        loop.output.note("no cost: set the models' prices for it")
+
+
+async def image(loop: ChatLoop, argument: str) -> None:
+    if not argument:
+        raise InvalidRequestError("which file? /image PATH")
+    loop.session.images.append(await load_image(_path_of(argument)))
+    loop.output.note("it goes along with the next question")
+
+
+async def attach(loop: ChatLoop, argument: str) -> None:
+    if not argument:
+        raise InvalidRequestError("which file? /attach PATH")
+    path = _path_of(argument)
+    try:
+        text = await asyncio.to_thread(_read_text, path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{path.name} cannot be read as text: {error}") from error
+    if not text:
+        raise InvalidRequestError(f"{path.name} is empty or larger than a megabyte")
+    fence = "~~~~"
+    loop.set_draft(f"\n\n{path.name}:\n{fence}\n{text.rstrip()}\n{fence}")
+    loop.output.note("it is in the prompt: type your question before it")
+
+
+async def tools(loop: ChatLoop, _: str) -> None:
+    for spec in loop.session.toolbox.specs if loop.session.toolbox else ():
+        mark = "  runs without asking" if spec.name in loop.session.approved_tools else ""
+        loop.output.text(f"{spec.name}  {shorten(spec.description or '', 80)}{mark}")
+    for label in loop.session.mcp_labels:
+        loop.output.text(f"{label}  an MCP server of the configuration")
+    if not loop.session.toolbox and not loop.session.mcp_labels:
+        loop.output.note("no tools: antiphon chat --tools FILE.py, or [mcp.NAME] in the settings")
+
+
+async def approve(loop: ChatLoop, argument: str) -> None:
+    waiting = await find_waiting_calls(loop.engine)
+    if not waiting:
+        loop.output.note("nothing waits for a decision")
+        return
+    for number, one in enumerate(waiting, 1):
+        loop.output.text(f"{number:2}  {format_ago(one.created_at):10} {call_text(one.call)}")
+    chosen = argument or await loop.read_line("decide on number (Enter: later): ")
+    if chosen and chosen.isdecimal() and 0 < int(chosen) <= len(waiting):
+        loop.session.head = waiting[int(chosen) - 1].response_id
+        await loop.decide(await loop.session.last_turn())
+
+
+async def erase(loop: ChatLoop, argument: str) -> None:
+    turn = await loop.session.last_turn()
+    what = "the whole chat" if argument == "chat" else "the last turn"
+    sure = await loop.read_line(f"erase {what} for good? [y/N] ")
+    if not sure or sure[0].lower() != "y":
+        loop.output.note("nothing was erased")
+        return
+    if argument == "chat":
+        await loop.chats.delete(DEFAULT_TENANT, turn.id)
+        loop.session.head = None
+    else:
+        await loop.session.service.delete(DEFAULT_TENANT, turn.id)
+        loop.session.head = turn.previous_response_id
+    loop.output.note("erased: from the store and the search index, not from this screen")
+    await loop.forget_history()
+
+
+async def keep(loop: ChatLoop, _: str) -> None:
+    chat = await loop.chats.get(DEFAULT_TENANT, (await loop.session.last_turn()).id)
+    update = ChatUpdate(is_pinned=not chat.is_pinned)
+    await loop.chats.update(DEFAULT_TENANT, chat.id, update)
+    loop.output.note("no longer pinned" if chat.is_pinned else "pinned")
+
+
+async def export(loop: ChatLoop, argument: str) -> None:
+    turn = await loop.session.last_turn()
+    messages = await loop.session.service.reader.messages(DEFAULT_TENANT, turn.id)
+    path = _path_of(argument or "chat.md")
+    text = as_json(messages) if path.suffix == ".json" else as_markdown(messages)
+    try:
+        await asyncio.to_thread(_write_new, path, text)
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be written: {error.strerror}") from error
+    loop.output.note(f"saved as {path}")
+
+
+async def point_to_program(loop: ChatLoop, argument: str) -> None:
+    loop.output.note(f"antiphon import {argument or 'FILE'} does it, beside this chat")
+
+
+async def share(loop: ChatLoop, _: str) -> None:
+    turn = await loop.session.last_turn()
+    loop.output.note(
+        f'a server makes the link: POST /v1/shares with {{"response_id": "{turn.id}"}}'
+    )
+
+
+async def web(loop: ChatLoop, _: str) -> None:
+    head = loop.session.head
+    settings = loop.engine.settings
+    path = f"/r/{head}" if head else "/"
+    loop.output.text(f"http://{settings.host}:{settings.port}{path}")
+    loop.output.note("as long as `antiphon serve` runs on this store")
+
+
+async def queue(loop: ChatLoop, argument: str) -> None:
+    if argument == "clear":
+        loop.prompt.queue.clear()
+    for number, text in enumerate(loop.prompt.queue, 1):
+        loop.output.text(f"{number}  {shorten(text, 100)}")
+    if not loop.prompt.queue:
+        loop.output.note("nothing waits")
+
+
+def _path_of(argument: str) -> Path:
+    """A path as it is typed, or dropped on the terminal."""
+    return Path(argument.strip("\"'")).expanduser()
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text() if path.stat().st_size <= _MAX_ATTACHMENT else ""
+
+
+def _write_new(path: Path, text: str) -> None:
+    with path.open("x") as file:
+        file.write(text)
+
+
+HANDLERS: dict[str, Handler] = {
+    "help": show_help,
+    "model": model,
+    "system": system,
+    "search": search,
+    "open": open_chat,
+    "copy": copy,
+    "context": context,
+    "cost": cost,
+    "image": image,
+    "attach": attach,
+    "tools": tools,
+    "approve": approve,
+    "erase": erase,
+    "keep": keep,
+    "export": export,
+    "import": point_to_program,
+    "share": share,
+    "web": web,
+    "queue": queue,
+}

@@ -1,0 +1,315 @@
+"""Chat loop: reads what is typed, answers it, runs commands, until the person leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from antiphon.cli.interactive.answer_view import AnswerView, call_text
+from antiphon.cli.interactive.chat_output import ChatOutput
+from antiphon.cli.interactive.chat_session import ChatSession, user_text
+from antiphon.cli.interactive.slash_commands import parse_command, question_of
+from antiphon.cli.interrupt import InterruptHandler
+from antiphon.cli.terminal_output import status_note
+from antiphon.cli.waiting_calls import open_calls
+from antiphon.core.items import FunctionCall
+from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.errors import AntiphonError, InvalidRequestError
+from antiphon.turn.chats import ChatService
+from antiphon.turn.running_turns import RunningTurn
+
+if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
+
+if sys.platform != "win32":
+    import termios
+
+_EXIT_WORDS = {"exit", "quit", "/exit", "/quit"}
+#: Seconds after which the end of an answer is signalled: it may be unseen by then.
+_LONG_ANSWER_SECONDS = 15.0
+_DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
+
+
+class ChatPrompt(Protocol):
+    """Where a person types: ``queue`` holds questions that came while an answer streamed."""
+
+    queue: list[str]
+    mark: str
+    on_stop: Callable[[], None]
+
+    @property
+    def is_open(self) -> bool: ...
+
+    async def read(self, default: str = "") -> str: ...
+
+    def watch_keys(self) -> AbstractContextManager[None]: ...
+
+    async def flush(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+Handler: TypeAlias = "Callable[[ChatLoop, str], Awaitable[None]]"
+
+
+class ChatLoop:
+    """What commands work on: the session, the output, the prompt and the engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        session: ChatSession,
+        output: ChatOutput,
+        prompt: ChatPrompt,
+        interrupt: InterruptHandler,
+        *,
+        loading: asyncio.Task[None],
+        handlers: Mapping[str, Handler],
+        reload_history: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.engine = engine
+        self.session = session
+        self.output = output
+        self.prompt = prompt
+        self._interrupt = interrupt
+        self._loading = loading
+        self._handlers = handlers
+        self._reload_history = reload_history
+        self.chats = ChatService(engine.service, engine.stores)
+        #: The turn whose question the next text replaces.
+        self._edited: Response | None = None
+        self._draft = ""
+        #: What the status line says of the last turn.
+        self.status = ""
+
+    async def run(self) -> None:
+        with nullcontext() if self.output.terminal.is_plain else hold_typed_keys():
+            while (text := await self._next_text()) is not None:
+                if text:
+                    await self._take(text)
+
+    async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
+        """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
+        try:
+            turn = await start
+            response = await self._follow(turn)
+        except AntiphonError as error:
+            self.output.error(error.message)
+            self.output.lines([()])
+            return None
+        self.session.move_to(turn)
+        await self.end_turn(response)
+        if open_calls(response):
+            await self.decide(response)
+        return response
+
+    async def attach(self, turn: Response) -> None:
+        """Show a turn that another process runs, from its first event to its end."""
+        self.output.question(user_text(turn.input))
+        view = AnswerView(self.output, lambda: "another process answers")
+        with self.prompt.watch_keys():
+            view.wait()
+            source = await self.session.service.subscribe(DEFAULT_TENANT, turn.id)
+            async for batch in source.events():
+                for event in batch:
+                    view.show(event)
+            view.end()
+        await self.prompt.flush()
+        await self.end_turn(await self.session.service.reader.response(DEFAULT_TENANT, turn.id))
+
+    async def decide(self, turn: Response) -> None:
+        """Ask about each call of a turn that waits, then go on with what was decided."""
+        decisions: dict[str, FunctionCall | str] = {}
+        for call in open_calls(turn):
+            if call.name in self.session.approved_tools:
+                decisions[call.call_id] = call
+                continue
+            decision = await self._ask(call)
+            if decision is None:
+                self.output.note("it waits: /approve decides later, and so does any other program")
+                return
+            decisions[call.call_id] = decision
+        await self.answer(self.session.start_decided(decisions))
+
+    async def edit(self, turn: Response) -> None:
+        """Have the next text replace the question of ``turn``."""
+        self._edited, self._draft = turn, user_text(turn.input)
+        self.output.note("edit the question; it becomes a branch, the old one stays")
+
+    def set_draft(self, text: str) -> None:
+        """What the next prompt begins with."""
+        self._draft = text
+
+    async def read_line(self, mark: str, default: str = "") -> str | None:
+        """One line for a command; None: the person left it open."""
+        before, self.prompt.mark = self.prompt.mark, mark
+        try:
+            return (await self.prompt.read(default)).strip()
+        except (EOFError, KeyboardInterrupt):
+            return None
+        finally:
+            self.prompt.mark = before
+
+    def cost_of(self, turn: Response) -> float | None:
+        """What a turn cost; None: its model has no price."""
+        model = self.engine.settings.models.get(turn.model)
+        usage = turn.end.usage if turn.end else None
+        if model is None or model.price is None or usage is None:
+            return None
+        price = model.price
+        cached = price.input if price.cached is None else price.cached
+        return usage.cost(price.input, cached, price.output)
+
+    async def forget_history(self) -> None:
+        """Something was erased: it is no longer offered at the prompt either."""
+        await self._reload_history()
+
+    async def _next_text(self) -> str | None:
+        """The next question or command, stripped; None: leave."""
+        if self.prompt.queue:
+            return self.prompt.queue.pop(0)
+        for is_last in (False, True):
+            draft, self._draft = self._draft, ""
+            try:
+                text = (await self.prompt.read(draft)).strip()
+            except EOFError:
+                return None
+            except KeyboardInterrupt:
+                if is_last:
+                    return None
+                self._edited = None
+                self.output.note("Ctrl-C again or Ctrl-D leaves")
+                continue
+            return None if text.lower() in _EXIT_WORDS else text
+        return None
+
+    async def _take(self, text: str) -> None:
+        try:
+            command = parse_command(text)
+        except InvalidRequestError as error:
+            self.output.error(error.message)
+            # Nothing that was typed is lost.
+            self._draft = f"/{text}" if "/" in text[1:].split(maxsplit=1)[0] else text
+            return
+        if command is not None:
+            await self._run_command(*command)
+            return
+        edited, self._edited = self._edited, None
+        question = question_of(text)
+        self.output.question(question)
+        if edited is not None:
+            await self.answer(self.session.start_edited(edited, question))
+        else:
+            await self.answer(self.session.start(question))
+
+    async def _run_command(self, name: str, argument: str) -> None:
+        self.output.note(f"/{name} {argument}".rstrip())
+        try:
+            await self._handlers[name](self, argument)
+        except AntiphonError as error:
+            self.output.error(error.message)
+        self.output.lines([()])
+
+    async def _follow(self, turn: RunningTurn) -> Response:
+        """Show a turn until its end. Raises the error of a failed one."""
+        began = time.monotonic()
+        view = AnswerView(self.output, self._waiting_note)
+        self.prompt.on_stop = lambda: turn.stop(None)
+        with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
+            view.wait()
+            self._loading.add_done_callback(lambda _: view.wait())
+            async for batch in turn.events():
+                for event in batch:
+                    view.show(event)
+            view.end()
+            response = await turn.result()
+        await self.prompt.flush()
+        if time.monotonic() - began > _LONG_ANSWER_SECONDS:
+            self.output.control("\x1b]9;the answer is complete\x1b\\\a")
+        if turn.error is not None:
+            raise turn.error
+        return response
+
+    async def end_turn(self, response: Response) -> None:
+        """Note how a turn ended, and what the status line says from now on."""
+        if note := status_note(response):
+            self.output.note(note)
+        self.output.lines([()])
+        self.status = await self._status_of(response)
+
+    async def _status_of(self, response: Response) -> str:
+        parts = [response.model]
+        beside = await self.engine.stores.chats.siblings(DEFAULT_TENANT, response.id) or ()
+        if len(beside) > 1:
+            number = [one.response_id for one in beside].index(response.id) + 1
+            parts.append(
+                f"\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}{number}/{len(beside)}"
+                "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
+            )
+        usage = response.end.usage if response.end else None
+        if usage is not None:
+            info = self.session.service.models.get(response.header.model)[1].info
+            used = usage.input_tokens + usage.output_tokens
+            if info.context_window:
+                parts.append(f"context {100 * used // info.context_window} %")
+            parts.append(f"{used} tokens")
+        if cost := self.cost_of(response):
+            parts.append(f"{cost:.4f}")
+        return " · ".join(parts)
+
+    def _waiting_note(self) -> str:
+        name = self.session.model
+        if not self._loading.done():
+            return f"loading {name}"
+        return f"{name}: Esc stops it, and you may type on"
+
+    async def _ask(self, call: FunctionCall) -> FunctionCall | str | None:
+        """A person's decision: the call to run, why not, or None: not now."""
+        while True:
+            self.output.note(_DECISION_HELP)
+            answer = await self.read_line(f"run {call_text(call)}? [y/n/e/a] ")
+            if answer is None:
+                return None
+            match answer[:1].lower():
+                case "y":
+                    return call
+                case "a":
+                    self.session.approved_tools.add(call.name)
+                    return call
+                case "n":
+                    return answer[1:].strip()
+                case "e":
+                    changed = await self.read_line("arguments: ", call.arguments)
+                    if changed:
+                        return FunctionCall(call.call_id, call.name, changed)
+
+
+def clipboard_sequence(text: str) -> str:
+    """What makes a terminal copy a text, also over SSH: OSC 52."""
+    return f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x1b\\"
+
+
+@contextmanager
+def hold_typed_keys() -> Iterator[None]:
+    """Type-ahead: keys typed while nothing reads wait for the next prompt and are not echoed.
+
+    Ctrl-C alone does not wait: it stays a signal.
+    """
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield
+        return
+    original = termios.tcgetattr(sys.stdin)
+    type_ahead = [*original]
+    # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
+    type_ahead[0] &= ~termios.ICRNL
+    type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)

@@ -1,0 +1,144 @@
+"""Chat output: everything that an interactive chat prints, above the prompt where one is open."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+
+from antiphon.cli.markdown.line_printer import LinePrinter
+from antiphon.cli.markdown.markdown_stream import MarkdownStream
+from antiphon.cli.markdown.styled_line import Line, Span, make_safe
+
+FAINT = Style(dim=True)
+_ERROR = Style(color="red")
+_ERROR_WORD = Style(color="red", bold=True)
+_QUESTION_MARK = Style(color="green", bold=True)
+_QUESTION = Style(bold=True)
+#: Wide enough for no line to be broken: a terminal breaks it, or a reader of the screen.
+_UNBROKEN = 1_000_000
+_COLORS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT}
+
+
+class OpenPrompt(Protocol):
+    """A prompt below the output."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def show_above(self, text: str, unfinished: Line) -> None:
+        """Write ``text`` above the prompt, and show the unfinished line right above it."""
+        ...
+
+
+class Terminal:
+    """What standard output is: its width and colours, and whether its cursor may be moved.
+
+    ``is_plain``: for a screen reader, or a terminal that cannot do more.
+    """
+
+    def __init__(self, *, is_plain: bool = False) -> None:
+        self.is_plain = is_plain
+        self.colors = _color_system()
+
+    @property
+    def width(self) -> int:
+        return shutil.get_terminal_size().columns
+
+
+class ChatOutput:
+    """Prints lines, and an answer while it streams."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.prompt: OpenPrompt | None = None
+        self._printer = LinePrinter(
+            terminal.width, terminal.colors, moves_cursor=not terminal.is_plain
+        )
+        self._width = terminal.width
+
+    def note(self, text: str) -> None:
+        """A dim remark."""
+        self.lines([(Span(line, FAINT),) for line in make_safe(text).split("\n")])
+
+    def error(self, message: str) -> None:
+        line = " ".join(make_safe(message).split())
+        self.lines([(Span("error: ", _ERROR_WORD), Span(line, _ERROR))])
+
+    def question(self, text: str) -> None:
+        """What the user asked, as it stays above its answer."""
+        first, *others = make_safe(text).split("\n")
+        self.lines(
+            [
+                (Span("> ", _QUESTION_MARK), Span(first, _QUESTION)),
+                *((Span("  "), Span(line, _QUESTION)) for line in others),
+            ]
+        )
+
+    def text(self, text: str) -> None:
+        """Lines as they are."""
+        self.lines([(Span(line),) for line in make_safe(text).split("\n")])
+
+    def markdown(self, text: str) -> None:
+        """A text that is complete."""
+        stream = self.new_stream()
+        stream.feed(text)
+        stream.finish()
+        self.lines(stream.take_lines())
+
+    def lines(self, lines: Sequence[Line]) -> None:
+        self.update(lines, ())
+
+    def update(self, lines: Sequence[Line], unfinished: Line) -> None:
+        """Print lines, and show the one after them as it stands."""
+        if self.prompt is not None and self.prompt.is_open:
+            text = self._printer.clear_unfinished() + self._printer.update(lines)
+            self.prompt.show_above(text, unfinished)
+            return
+        resized = ""
+        if (width := self.terminal.width) != self._width and not self.terminal.is_plain:
+            self._width, resized = width, self._printer.set_width(width)
+        self.write(resized + self._printer.update(lines, unfinished))
+
+    def clear_unfinished(self) -> None:
+        """Take the unfinished line off the screen: the prompt is about to show it."""
+        self.write(self._printer.clear_unfinished())
+
+    def new_stream(self) -> MarkdownStream:
+        """A stream for one answer."""
+        shows_marks = self.terminal.colors is None or self.terminal.is_plain
+        if self.terminal.is_plain:
+            return MarkdownStream(_UNBROKEN, shows_marks=shows_marks, is_wrapped=False)
+        return MarkdownStream(self.terminal.width, shows_marks=shows_marks)
+
+    def control(self, sequence: str) -> None:
+        """Send the terminal a sequence that shows nothing; not to a plain one."""
+        if not self.terminal.is_plain:
+            self.write(sequence)
+
+    @staticmethod
+    def write(text: str) -> None:
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+def is_plain_wanted() -> bool:
+    """Whether the environment asks for output without cursor movement."""
+    return os.environ.get("TERM") in {None, "", "dumb"} or os.environ.get(
+        "ACCESSIBLE", ""
+    ).lower() not in {"", "0", "false", "no"}
+
+
+def _color_system() -> ColorSystem | None:
+    """The colours of standard output; None: none, because of NO_COLOR or as it is no terminal."""
+    console = Console()
+    if console.no_color or not console.is_terminal or console.color_system is None:
+        return None
+    return _COLORS.get(console.color_system, ColorSystem.TRUECOLOR)

@@ -1,0 +1,34 @@
+"""Chat picker: a list of all chats to choose from; what is typed searches in all that was said."""
+
+from __future__ import annotations
+
+from antiphon.cli.interactive.chat_output import ChatOutput
+from antiphon.cli.interactive.row_picker import Row, pick_row
+from antiphon.cli.terminal_output import format_ago
+from antiphon.core.items import shorten
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.turn.chat_protocols import ChatRecord
+from antiphon.turn.chats import ChatService
+
+_MAX_CHATS = 200
+
+
+async def pick_chat(chats: ChatService, output: ChatOutput) -> str | None:
+    """The newest response of the chat that was chosen; None: none was, begin a new one."""
+
+    async def find(query: str) -> list[Row]:
+        if not query.strip():
+            found = await chats.list_chats(DEFAULT_TENANT, _MAX_CHATS)
+            return [_row(chat, "") for chat in found]
+        matches = await chats.search(DEFAULT_TENANT, query, _MAX_CHATS)
+        return [_row(match.chat, match.hit.excerpt) for match in matches]
+
+    return await pick_row(output, "chats", find)
+
+
+def _row(chat: ChatRecord, excerpt: str) -> Row:
+    mark = {"running": "…", "waiting": "?"}.get(chat.status, "*" if chat.is_pinned else " ")
+    label = f"{mark} {format_ago(chat.updated_at):>10}  {shorten(chat.title or '', 70)}"
+    branches = f", {chat.branches} branches" if chat.branches > 1 else ""
+    detail = f"{chat.turns} turns{branches}, {chat.model}"
+    return Row(chat.head, label, shorten(excerpt, 160) if excerpt else detail)

@@ -1,0 +1,189 @@
+"""Chat session: a chain of turns that the next one continues, with its model and its tools.
+
+Starts turns and moves the head; prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from antiphon.cli.waiting_calls import open_calls
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputImage,
+    InputText,
+    Item,
+    Message,
+    text_of,
+)
+from antiphon.core.mcp_servers import McpServerRequest
+from antiphon.core.turns import DEFAULT_TENANT, McpTool, Options, Response, TurnRequest
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.service import TurnService
+
+if TYPE_CHECKING:
+    from antiphon.tools.toolbox import Toolbox
+
+_DECLINED = "The user declined this call, so it was not run."
+
+
+class ChatSession:
+    """A chain of turns at a terminal.
+
+    ``head`` is the id of the response that the next turn continues, None at first; a failed turn
+    leaves it where it was. ``images`` go along with the next question. ``mcp_labels`` are servers
+    of the configuration whose tools the model may call.
+    """
+
+    def __init__(
+        self,
+        service: TurnService,
+        *,
+        model: str,
+        instructions: str | None = None,
+        options: Options | None = None,
+        head: str | None = None,
+        toolbox: Toolbox | None = None,
+        mcp_labels: Sequence[str] = (),
+    ) -> None:
+        self.service = service
+        self.model = model
+        self.instructions = instructions
+        self.head = head
+        self.images: list[InputImage] = []
+        #: Names of tools that run without asking, as long as this chat is open.
+        self.approved_tools: set[str] = set()
+        self.toolbox = toolbox
+        self.mcp_labels = tuple(mcp_labels)
+        self._options = options or Options()
+
+    async def start(self, text: str) -> RunningTurn:
+        """Start a turn that asks ``text``. Raises ``AntiphonError``."""
+        check_encodable(text, self.instructions or "")
+        message = Message("user", (InputText(text), *self.images) if self.images else text)
+        turn = await self._start((message,), self.head)
+        self.images = []
+        return turn
+
+    async def start_edited(self, turn: Response, text: str) -> RunningTurn:
+        """Start a turn beside ``turn``, with other words of the user; its images stay."""
+        check_encodable(text)
+        return await self._start(_with_user_text(turn.input, text), sibling=turn.id)
+
+    async def start_again(self, turn: Response, model: str | None = None) -> RunningTurn:
+        """Start a turn beside ``turn`` with the same input, for another answer."""
+        name = self.service.models.get(model or self.model)[0]
+        return await self._start(turn.input, sibling=turn.id, model=name)
+
+    async def start_decided(self, decisions: Mapping[str, FunctionCall | str]) -> RunningTurn:
+        """Start a turn that runs the calls that were agreed to, and says why others were not.
+
+        Each open call by its id: the call to run, or the reason for the no.
+        """
+        approved = tuple(one for one in decisions.values() if isinstance(one, FunctionCall))
+        declined = tuple(
+            FunctionCallOutput(call_id, f"{_DECLINED} {one}".strip())
+            for call_id, one in decisions.items()
+            if isinstance(one, str)
+        )
+        return await self._start(declined, self.head, approved=approved)
+
+    def move_to(self, turn: RunningTurn) -> None:
+        """Go on from a turn that has ended, unless it failed."""
+        if turn.error is None:
+            self.head = turn.response_id
+
+    async def turn(self, response_id: str | None = None) -> Response | None:
+        """A turn, the newest by default; None: nothing was asked yet."""
+        wanted = response_id or self.head
+        if wanted is None:
+            return None
+        return await self.service.reader.response(DEFAULT_TENANT, wanted)
+
+    async def last_turn(self) -> Response:
+        """The newest turn. Raises ``InvalidRequestError`` before the first."""
+        turn = await self.turn()
+        if turn is None:
+            raise InvalidRequestError("nothing has been asked yet")
+        return turn
+
+    async def chain(self) -> list[Response]:
+        """The turns so far, oldest first."""
+        return await self.service.reader.chain(DEFAULT_TENANT, self.head) if self.head else []
+
+    async def open_calls(self) -> tuple[FunctionCall, ...]:
+        """The calls of the newest turn that wait for a decision."""
+        turn = await self.turn()
+        return open_calls(turn) if turn is not None else ()
+
+    def request(self, items: Sequence[Item], parent: str | None) -> TurnRequest:
+        """The request for a turn."""
+        specs = self.toolbox.specs if self.toolbox else ()
+        return TurnRequest(
+            input=tuple(items),
+            model=self.model,
+            previous_response_id=parent,
+            instructions=self.instructions,
+            options=msgspec.structs.replace(
+                self._options,
+                tools=specs,
+                mcp_servers=tuple(McpTool(label) for label in self.mcp_labels),
+            ),
+            mcp=tuple(McpServerRequest(label=label) for label in self.mcp_labels),
+            stream=True,
+        )
+
+    async def _start(
+        self,
+        items: Sequence[Item],
+        parent: str | None = None,
+        *,
+        sibling: str | None = None,
+        model: str | None = None,
+        approved: tuple[FunctionCall, ...] = (),
+    ) -> RunningTurn:
+        request = msgspec.structs.replace(
+            self.request(items, parent),
+            approved_calls=approved,
+            model=model or self.model,
+            sibling_of=sibling,
+        )
+        return await self.service.start(request, self.toolbox)
+
+
+def user_text(items: Sequence[Item]) -> str:
+    """What the user says in a turn."""
+    messages = [one for one in items if isinstance(one, Message) and one.role == "user"]
+    texts = [text_of(one.content) for one in messages]
+    return "\n".join(text for text in texts if text).strip()
+
+
+def answer_text(turn: Response) -> str:
+    """What the model says in a turn."""
+    messages = [one for one in turn.output if isinstance(one, Message)]
+    return "\n\n".join(text_of(one.content) for one in messages if one.role == "assistant")
+
+
+def check_encodable(*texts: str) -> None:
+    """Bytes that are no text arrive as lone surrogates from a shell: no model can be sent those."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError("what is asked is not valid text") from error
+
+
+def _with_user_text(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
+    for index in range(len(items) - 1, -1, -1):
+        item = items[index]
+        if isinstance(item, Message) and item.role == "user":
+            parts = () if isinstance(item.content, str) else item.content
+            images = tuple(part for part in parts if isinstance(part, InputImage))
+            content = (InputText(text), *images) if images else text
+            changed = msgspec.structs.replace(item, content=content)
+            return (*items[:index], changed, *items[index + 1 :])
+    return (*items, Message("user", text))

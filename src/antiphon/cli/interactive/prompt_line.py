@@ -1,0 +1,259 @@
+"""Prompt line: reads questions and commands, also while an answer streams above it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.input import Input, create_input
+from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.styles import Style
+
+from antiphon.cli.interactive.chat_output import ChatOutput
+from antiphon.cli.interactive.slash_commands import SlashCompleter
+from antiphon.cli.markdown.line_printer import BEGIN_UPDATE, END_UPDATE
+from antiphon.cli.markdown.styled_line import Line, line_text
+
+#: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
+_ESCAPE_SECONDS = 0.05
+_SECOND_KEY_SECONDS = 0.4
+_STYLE = Style.from_dict(
+    {
+        "bottom-toolbar": "noreverse",
+        "bottom-toolbar.text": "fg:ansibrightblack noreverse",
+        "mark": "bold ansigreen",
+        "faint": "fg:ansibrightblack",
+    }
+)
+#: Where a shell's prompt begins and where its command ends, for terminals that jump by them.
+PROMPT_MARK = "\x1b]133;A\x1b\\"
+ANSWER_MARK = "\x1b]133;C\x1b\\"
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C: a task that ended by ``KeyboardInterrupt`` would end the event loop, too."""
+
+
+class PromptLine:
+    """One line of input, or several, below what is printed.
+
+    ``status`` is the text of the line below it. While an answer streams, ``watch_keys`` reads the
+    keys: ``on_stop`` is called for Esc and Ctrl-C, and the first other key opens the prompt, whose
+    questions wait in ``queue``.
+    """
+
+    def __init__(
+        self,
+        output: ChatOutput,
+        past_questions: Sequence[str],
+        model_names: Iterable[str],
+        status: Callable[[], str],
+    ) -> None:
+        self._output = output
+        self._status = status
+        self._input: Input = create_input()
+        self._task: asyncio.Task[str] | None = None
+        self._is_answering = False
+        self._unfinished: Line = ()
+        self._waiting_texts: list[str] = []
+        self._writing: asyncio.Future[None] | None = None
+        self.mark = "> "
+        self.queue: list[str] = []
+        self.on_stop: Callable[[], None] = lambda: None
+        self.session: PromptSession[str] = PromptSession(
+            self._message,
+            history=InMemoryHistory(list(past_questions)),
+            completer=SlashCompleter(model_names),
+            complete_while_typing=Condition(lambda: self._buffer_text().startswith("/")),
+            key_bindings=self._key_bindings(),
+            bottom_toolbar=self._toolbar,
+            enable_suspend=True,
+            enable_open_in_editor=True,
+            tempfile_suffix=".md",
+            erase_when_done=True,
+            interrupt_exception=_InterruptedError,
+            reserve_space_for_menu=4,
+            prompt_continuation="  ",
+            style=_STYLE,
+            input=self._input,
+        )
+        self.session.app.ttimeoutlen = _ESCAPE_SECONDS
+        self.session.app.timeoutlen = _SECOND_KEY_SECONDS
+        self.session.default_buffer.accept_handler = self._accept
+
+    @property
+    def is_open(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def read(self, default: str = "") -> str:
+        """The next text; it is not echoed. Raises ``EOFError`` and ``KeyboardInterrupt``."""
+        self._set_answering(False)
+        if self._task is None:
+            self._output.control(PROMPT_MARK)
+            self._task = self._open(default)
+        task = self._task
+        try:
+            return await task
+        except _InterruptedError:
+            raise KeyboardInterrupt from None
+        finally:
+            self._task = None
+
+    @contextmanager
+    def watch_keys(self) -> Iterator[None]:
+        """Within this an answer streams."""
+        self._set_answering(True)
+        if self.is_open or self._task is not None:
+            yield
+            return
+        with self._input.raw_mode():
+            watching = ExitStack()
+            watching.enter_context(self._input.attach(self._read_keys))
+            self._detach = watching.close
+            try:
+                yield
+            finally:
+                self._end_watching()
+
+    def show_above(self, text: str, unfinished: Line) -> None:
+        self._unfinished = unfinished
+        if not text:
+            self.session.app.invalidate()
+            return
+        self._waiting_texts.append(text)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.ensure_future(self._write_above())
+
+    def set_history(self, past_questions: Sequence[str]) -> None:
+        """What the arrow keys and Ctrl-R offer from now on."""
+        self.session.history = InMemoryHistory(list(past_questions))
+        self.session.default_buffer.history = self.session.history
+        self.session.default_buffer.reset()
+
+    async def flush(self) -> None:
+        """Wait until everything is written."""
+        if self._writing is not None:
+            await self._writing
+
+    async def close(self) -> None:
+        """Take the prompt off the screen."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError, EOFError, _InterruptedError):
+                await self._task
+            self._task = None
+
+    async def _write_above(self) -> None:
+        while self._waiting_texts:
+            texts, self._waiting_texts = self._waiting_texts, []
+            self._output.write(BEGIN_UPDATE)
+            try:
+                await run_in_terminal(partial(self._output.write, "".join(texts)))
+            finally:
+                self._output.write(END_UPDATE)
+
+    def _open(self, default: str = "") -> asyncio.Task[str]:
+        return asyncio.ensure_future(self.session.prompt_async(default=default))
+
+    def _set_answering(self, is_answering: bool) -> None:
+        self._is_answering = is_answering
+        if not is_answering:
+            self._unfinished = ()
+        if self.is_open:
+            self.session.app.invalidate()
+
+    def _buffer_text(self) -> str:
+        return self.session.default_buffer.text
+
+    # Keys while an answer streams and no prompt is open.
+
+    def _read_keys(self) -> None:
+        self._take_keys(self._input.read_keys())
+        asyncio.get_running_loop().call_later(_ESCAPE_SECONDS, self._flush_keys)
+
+    def _flush_keys(self) -> None:
+        if self._is_answering and self._task is None:
+            self._take_keys(self._input.flush_keys())
+
+    def _take_keys(self, keys: Sequence[KeyPress]) -> None:
+        typed = [one for one in keys if one.key != Keys.CPRResponse]
+        while typed and typed[0].key in {Keys.ControlC, Keys.Escape}:
+            typed.pop(0)
+            self.on_stop()
+        if not typed or all(one.key == Keys.ControlM for one in typed):
+            return
+        self._end_watching()
+        self._output.clear_unfinished()
+        store_typeahead(self._input, typed)
+        self._task = self._open()
+
+    _detach: Callable[[], None] | None = None
+
+    def _end_watching(self) -> None:
+        detach, self._detach = self._detach, None
+        if detach is not None:
+            detach()
+
+    # What the prompt shows.
+
+    def _message(self) -> StyleAndTextTuples:
+        shown: StyleAndTextTuples = []
+        if self._unfinished:
+            shown.append(("", line_text(self._unfinished) + "\n"))
+        for text in self.queue:
+            shown.append(("class:faint", f"queued: {' '.join(text.split())[:80]}\n"))
+        return [*shown, ("class:mark", self.mark)]
+
+    def _toolbar(self) -> StyleAndTextTuples | None:
+        if self._is_answering:
+            return [("", "Esc stops the answer · Enter queues the next question")]
+        status = self._status()
+        return [("", status)] if status else None
+
+    def _accept(self, buffer: Any) -> bool:
+        text = buffer.text
+        if self._is_answering:
+            if text.strip():
+                self.queue.append(text.strip())
+            return False
+        self.session.app.exit(result=text)
+        return True
+
+    def _key_bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+        is_answering = Condition(lambda: self._is_answering)
+        is_empty = Condition(lambda: not self._buffer_text())
+
+        @bindings.add("c-c")
+        @bindings.add("<sigint>")
+        def _(event: KeyPressEvent) -> None:
+            if event.current_buffer.text:
+                event.current_buffer.reset()
+            elif self._is_answering:
+                self.on_stop()
+            else:
+                event.app.exit(exception=_InterruptedError)
+
+        @bindings.add("escape", "enter")
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @bindings.add("escape", filter=is_answering)
+        def _(_: KeyPressEvent) -> None:
+            self.on_stop()
+
+        @bindings.add("escape", "escape", filter=is_empty & ~is_answering)
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit(result="/edit")
+
+        return bindings

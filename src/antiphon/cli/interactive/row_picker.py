@@ -1,0 +1,156 @@
+"""Row picker: a full screen to choose a row from, by keys and by what is typed.
+
+On the alternate screen, which leaves nothing behind. On a plain terminal: numbered rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+from prompt_toolkit import Application
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout import HSplit, Layout, Window
+from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
+from prompt_toolkit.layout.processors import BeforeInput
+from prompt_toolkit.styles import Style
+
+from antiphon.cli.interactive.chat_output import ChatOutput
+from antiphon.cli.interactive.plain_prompt import PlainPrompt
+from antiphon.cli.markdown.styled_line import make_safe
+
+_STYLE = Style.from_dict({"chosen": "reverse", "faint": "fg:ansibrightblack"})
+_MAX_NUMBERED = 30
+_HELP = "type to search · ↑↓ PgUp PgDn Home End · Enter chooses · Esc leaves"
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row: ``detail`` is shown below the list while it is the chosen one."""
+
+    id: str
+    label: str
+    detail: str = ""
+
+
+#: The rows for what is typed.
+Finder: TypeAlias = Callable[[str], Awaitable[list[Row]]]
+
+
+async def pick_row(
+    output: ChatOutput, title: str, find: Finder, *, chosen: str | None = None
+) -> str | None:
+    """The id of the row that was chosen, ``chosen`` at first; None: none was."""
+    rows = await find("")
+    if output.terminal.is_plain:
+        return await _pick_number(output, rows)
+    picker = _RowPicker(title, find, rows)
+    picker.choose(chosen)
+    return await picker.application.run_async()
+
+
+async def _pick_number(output: ChatOutput, rows: list[Row]) -> str | None:
+    prompt = PlainPrompt(output)
+    shown = rows[:_MAX_NUMBERED]
+    for number, row in enumerate(shown, 1):
+        output.text(f"{number} {row.label}")
+    prompt.mark = "number (Enter: none): "
+    try:
+        answer = (await prompt.read()).strip()
+    except EOFError:
+        return None
+    is_number = answer.isdecimal() and 0 < int(answer) <= len(shown)
+    return shown[int(answer) - 1].id if is_number else None
+
+
+class _RowPicker:
+    def __init__(self, title: str, find: Finder, rows: list[Row]) -> None:
+        self._title = title
+        self._find = find
+        self._rows = rows
+        self._at = 0
+        self._top = 0
+        self._searching: asyncio.Task[None] | None = None
+        self._buffer = Buffer(multiline=False, on_text_changed=lambda _: self._search())
+        self._list = Window(FormattedTextControl(self._list_text), always_hide_cursor=True)
+        query = BufferControl(self._buffer, input_processors=[BeforeInput(f"{title}: ")])
+        self.application: Application[str | None] = Application(
+            layout=Layout(
+                HSplit(
+                    [
+                        Window(query, height=1),
+                        self._list,
+                        Window(FormattedTextControl(self._detail), height=2, wrap_lines=True),
+                        Window(FormattedTextControl([("class:faint", _HELP)]), height=1),
+                    ]
+                ),
+                focused_element=query,
+            ),
+            key_bindings=self._key_bindings(),
+            full_screen=True,
+            style=_STYLE,
+        )
+        self.application.ttimeoutlen = 0.05
+
+    def choose(self, row_id: str | None) -> None:
+        for index, row in enumerate(self._rows):
+            if row.id == row_id:
+                self._at = index
+
+    def _search(self) -> None:
+        if self._searching is not None:
+            self._searching.cancel()
+        self._searching = asyncio.ensure_future(self._find_rows(self._buffer.text))
+
+    async def _find_rows(self, query: str) -> None:
+        self._rows, self._at = await self._find(query), 0
+        self.application.invalidate()
+
+    def _height(self) -> int:
+        info = self._list.render_info
+        return info.window_height if info is not None else 20
+
+    def _list_text(self) -> StyleAndTextTuples:
+        """The rows that the window has room for: thousands cost no more than those."""
+        height = self._height()
+        self._top = min(max(self._top, self._at - height + 1), self._at)
+        shown: StyleAndTextTuples = []
+        for index, row in enumerate(self._rows[self._top : self._top + height], self._top):
+            style = "class:chosen" if index == self._at else ""
+            shown.append((style, f"{make_safe(row.label)}\n"))
+        return shown or [("class:faint", "nothing was found")]
+
+    def _detail(self) -> StyleAndTextTuples:
+        detail = self._rows[self._at].detail if self._rows else ""
+        return [("class:faint", f"{self._at + 1} of {len(self._rows)}  {make_safe(detail)}")]
+
+    def _move(self, rows: int) -> None:
+        self._at = max(0, min(len(self._rows) - 1, self._at + rows))
+
+    def _key_bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+        steps: dict[str, Callable[[], int]] = {
+            "up": lambda: -1,
+            "down": lambda: 1,
+            "pageup": lambda: -self._height(),
+            "pagedown": self._height,
+            "home": lambda: -len(self._rows),
+            "end": lambda: len(self._rows),
+        }
+        for key, rows in steps.items():
+            bindings.add(key)(lambda _, rows=rows: self._move(rows()))
+
+        @bindings.add("enter")
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit(result=self._rows[self._at].id if self._rows else None)
+
+        @bindings.add("escape", eager=True)
+        @bindings.add("c-c")
+        @bindings.add("c-d")
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit(result=None)
+
+        return bindings

@@ -1,0 +1,111 @@
+"""Slash commands: their table, how one is read from what was typed, and their completion."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+
+from antiphon.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.document import Document
+
+_WORD = re.compile(r"/([^\s/]*)(?:\s+(.*))?", re.DOTALL)
+
+
+class SlashCommand(msgspec.Struct, frozen=True):
+    """A command: ``arguments`` as help shows them."""
+
+    name: str
+    arguments: str
+    help: str
+
+
+COMMANDS: Final = (
+    SlashCommand("help", "", "what there is"),
+    SlashCommand("model", "[NAME]", "the models, or go on with another one"),
+    SlashCommand("system", "[TEXT]", "the instructions, or others from the next question on"),
+    SlashCommand("new", "", "begin another chat"),
+    SlashCommand("branch", "[N]", "go on from N turns ago; what came after stays as a branch"),
+    SlashCommand("back", "[N]", "go N turns back, and edit what was asked there"),
+    SlashCommand("siblings", "[N]", "the answers beside this one, or go on from the Nth"),
+    SlashCommand("tree", "", "all branches of this chat, to go on from any turn"),
+    SlashCommand("edit", "[TEXT]", "ask the last question in other words, as a branch"),
+    SlashCommand("retry", "[MODEL…]", "answer again, by the same model or by others"),
+    SlashCommand("compare", "", "the answers to the last question, one after another"),
+    SlashCommand("search", "WORDS", "find words in all chats, and go on from there"),
+    SlashCommand("open", "[ID]", "read the chat, or another one, in the pager"),
+    SlashCommand("copy", "[N]", "copy the answer, or its Nth code block"),
+    SlashCommand("context", "", "what the model is shown next"),
+    SlashCommand("cost", "", "tokens and cost of this chat"),
+    SlashCommand("image", "PATH", "send an image with the next question"),
+    SlashCommand("attach", "PATH", "send a text file with the next question"),
+    SlashCommand("tools", "", "the tools that the model may call"),
+    SlashCommand("approve", "", "decide on calls that wait, in all chats"),
+    SlashCommand("erase", "[chat]", "erase the last turn, or the whole chat, for good"),
+    SlashCommand("keep", "", "pin this chat in lists; again: no more"),
+    SlashCommand("export", "[FILE]", "save the chat as Markdown or JSON, by the file's ending"),
+    SlashCommand("import", "FILE", "bring in chats of other programs"),
+    SlashCommand("share", "", "a link to a reading copy, for a server to serve"),
+    SlashCommand("web", "", "where the page shows this turn"),
+    SlashCommand("queue", "[clear]", "the questions that wait"),
+    SlashCommand("exit", "", "leave; so do exit, quit and Ctrl-D"),
+)
+_NAMES: Final = tuple(command.name for command in COMMANDS)
+
+
+def parse_command(text: str) -> tuple[str, str] | None:
+    """A command's name and its argument; None: ``text`` is a question.
+
+    ``//`` begins a question with a slash. Raises ``InvalidRequestError`` for a word that begins
+    with a slash and is no command: it is never sent, as it may have been meant as one.
+    """
+    if not text.startswith("/") or text.startswith("//"):
+        return None
+    found = _WORD.fullmatch(text)
+    name = found[1] if found else text.split(maxsplit=1)[0][1:]
+    if found and name in _NAMES:
+        return name, (found[2] or "").strip()
+    word = text.split(maxsplit=1)[0]
+    if found is None:
+        raise InvalidRequestError(f"{word} is no command; to ask about a path, begin with //")
+    nearest = difflib.get_close_matches(name, _NAMES, 1, 0.5)
+    hint = f"did you mean /{nearest[0]}?" if nearest else "/help lists them"
+    raise InvalidRequestError(f"/{name} is no command: {hint} (// sends a slash)")
+
+
+def question_of(text: str) -> str:
+    """What a text asks: ``//`` stands for a slash."""
+    return text[1:] if text.startswith("//") else text
+
+
+class SlashCompleter(Completer):
+    """Completes commands, and model names behind those that take them."""
+
+    def __init__(self, model_names: Iterable[str]) -> None:
+        self._model_names = tuple(model_names)
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        text = document.text_before_cursor
+        if not text.startswith("/") or text.startswith("//") or "\n" in text:
+            return
+        word = text[1:]
+        if " " not in word:
+            for command in COMMANDS:
+                if command.name.startswith(word):
+                    shown = f"/{command.name} {command.arguments}".rstrip()
+                    yield Completion(
+                        command.name, -len(word), display=shown, display_meta=command.help
+                    )
+        elif word.split(maxsplit=1)[0] in {"model", "retry"}:
+            last = word.rpartition(" ")[2]
+            for name in self._model_names:
+                if name.startswith(last):
+                    yield Completion(name, -len(last))

@@ -1,0 +1,127 @@
+"""Turn commands: what moves through a chat's turns: /branch, /back, /edit, /retry, /siblings."""
+
+from __future__ import annotations
+
+import contextlib
+
+from antiphon.cli.interactive.answer_view import print_turn
+from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
+from antiphon.cli.interactive.chat_session import answer_text, user_text
+from antiphon.core.items import shorten
+from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.errors import InvalidRequestError, NotFoundError
+
+_MAX_MODELS = 6
+_MAX_OPENING = 70
+
+
+async def begin_new(loop: ChatLoop, _: str) -> None:
+    loop.session.head = None
+    loop.session.approved_tools.clear()
+    loop.status = ""
+    loop.output.note("a new chat; the old one stays stored")
+
+
+async def branch(loop: ChatLoop, argument: str) -> None:
+    """Go on from an earlier turn."""
+    turn = await _turn_before(loop, _number(argument, default=1))
+    loop.session.head = turn.id if turn else None
+    if turn is None:
+        loop.output.note("before the first question; what came after stays as a branch")
+        return
+    loop.output.note(f"going on after: {shorten(user_text(turn.input), _MAX_OPENING)}")
+
+
+async def back(loop: ChatLoop, argument: str) -> None:
+    """Ask an earlier question in other words."""
+    number = _number(argument, default=1)
+    chain = await loop.session.chain()
+    if number > len(chain):
+        raise InvalidRequestError(f"there are {len(chain)} turns")
+    await loop.edit(chain[-number])
+
+
+async def edit(loop: ChatLoop, argument: str) -> None:
+    turn = await loop.session.last_turn()
+    if not argument:
+        await loop.edit(turn)
+        return
+    loop.output.question(argument)
+    await loop.answer(loop.session.start_edited(turn, argument))
+
+
+async def retry(loop: ChatLoop, argument: str) -> None:
+    """Answer the last question again, by one model or several."""
+    turn = await loop.session.last_turn()
+    names = argument.split()[:_MAX_MODELS]
+    for name in names or [turn.header.model]:
+        if names:
+            loop.output.note(f"{name}:")
+        await loop.answer(loop.session.start_again(turn, name))
+
+
+async def siblings(loop: ChatLoop, argument: str) -> None:
+    """List the turns that continue what the newest one continues, or go on from one."""
+    turns = await siblings_of(loop, await loop.session.last_turn())
+    if argument:
+        number = _number(argument, default=1)
+        if number > len(turns):
+            raise InvalidRequestError(f"there are {len(turns)}")
+        loop.session.head = turns[number - 1].id
+        print_turn(loop.output, turns[number - 1], user_text(turns[number - 1].input))
+        return
+    for number, turn in enumerate(turns, 1):
+        mark = "→" if turn.id == loop.session.head else " "
+        question = shorten(user_text(turn.input), _MAX_OPENING // 2)
+        answer = shorten(answer_text(turn), _MAX_OPENING)
+        loop.output.text(f"{mark} {number}  {turn.model}  {question}: {answer}")
+    if len(turns) > 1:
+        loop.output.note("/siblings N goes on from one of them")
+
+
+async def compare(loop: ChatLoop, _: str) -> None:
+    """Print the answers beside the newest one, each under its model."""
+    turns = await siblings_of(loop, await loop.session.last_turn())
+    for number, turn in enumerate(turns, 1):
+        loop.output.note(f"{number} of {len(turns)}: {turn.model}")
+        print_turn(loop.output, turn, "")
+        loop.output.lines([()])
+
+
+async def siblings_of(loop: ChatLoop, turn: Response) -> list[Response]:
+    """A turn and those beside it, oldest first."""
+    found = await loop.engine.stores.chats.siblings(DEFAULT_TENANT, turn.id)
+    reader = loop.session.service.reader
+    turns = []
+    for one in found or ():
+        # One that is erased meanwhile is one less.
+        with contextlib.suppress(NotFoundError):
+            turns.append(await reader.response(DEFAULT_TENANT, one.response_id))
+    return turns
+
+
+async def _turn_before(loop: ChatLoop, number: int) -> Response | None:
+    """The turn before the last ``number`` ones; None: there is none."""
+    chain = await loop.session.chain()
+    if number > len(chain):
+        raise InvalidRequestError(f"there are {len(chain)} turns")
+    return chain[-number - 1] if number < len(chain) else None
+
+
+def _number(argument: str, *, default: int) -> int:
+    if not argument:
+        return default
+    if not argument.isdecimal() or int(argument) == 0:
+        raise InvalidRequestError(f"a number of 1 or more, not {argument!r}")
+    return int(argument)
+
+
+HANDLERS: dict[str, Handler] = {
+    "new": begin_new,
+    "branch": branch,
+    "back": back,
+    "edit": edit,
+    "retry": retry,
+    "siblings": siblings,
+    "compare": compare,
+}

@@ -1,0 +1,48 @@
+"""Exchanges: divides a turn whose input is a whole history where a person speaks again. Pure.
+
+Clients that keep their histories send them as one input. Where that is too long for a model, its
+oldest exchanges are left out, as the oldest turns of a stored history are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from antiphon.core.foreign_items import function_views
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message
+from antiphon.turn.message_rendering import RenderedTurn, render_turn
+
+
+def split_exchanges(items: Sequence[Item]) -> list[list[Item]]:
+    """The items in their order; each group but the first begins with what a user says.
+
+    A call and its output are in one group.
+    """
+    groups: list[list[Item]] = [[]]
+    open_calls: set[str] = set()
+    is_answered = False
+    for item, view in zip(items, function_views(items), strict=True):
+        if isinstance(view, FunctionCall):
+            open_calls.add(view.call_id)
+        elif isinstance(view, FunctionCallOutput):
+            open_calls.discard(view.call_id)
+        is_question = isinstance(item, Message) and item.role != "assistant"
+        if is_question and is_answered and not open_calls:
+            groups.append([])
+            is_answered = False
+        is_answered = is_answered or not is_question
+        groups[-1].append(item)
+    return groups
+
+
+def render_exchanges(items: Sequence[Item]) -> list[RenderedTurn]:
+    """A turn's items as its exchanges are shown."""
+    return [render_turn(group) for group in split_exchanges(items)]
+
+
+def turns_besides(
+    turns: Sequence[RenderedTurn], others: Sequence[RenderedTurn]
+) -> list[RenderedTurn]:
+    """Those that are none of the others themselves, though one of these may say the same."""
+    known = set(map(id, others))
+    return [one for one in turns if id(one) not in known]

@@ -1,0 +1,140 @@
+"""Long chats: few elements however long, any turn at once, and a view that stays where it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.browser import until, watched
+from support.http_server import ThreadServer, serving
+from support.page_model import PageModel
+
+_MAX_NODES = 5_000
+#: A server, the newest turn of its chat, and how many turns that has.
+LongChat: TypeAlias = tuple[ThreadServer, str, int]
+
+
+def _seed(server: ThreadServer, turns: int) -> str:
+    """A chat of so many turns; the last one's id."""
+    parent = ""
+    connection = server.connect()
+    for number in range(turns):
+        text = f"echo Turn number {number}, with **bold** words and `code`.\n\n- one\n- two"
+        body = json.dumps(
+            {"input": text, "previous_response_id": parent or None, "model": "grok-4"}
+        )
+        connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
+        parent = str(json.loads(connection.getresponse().read())["id"])
+    connection.close()
+    return parent
+
+
+def _count_nodes(page: Page) -> int:
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("HeapProfiler.collectGarbage")
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    session.detach()
+    return int(next(one["value"] for one in metrics if one["name"] == "Nodes"))
+
+
+@pytest.fixture(scope="module", params=[160, pytest.param(10_000, marks=pytest.mark.slow)])
+def chat(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LongChat]:
+    file = None if request.param < 1000 else tmp_path_factory.mktemp("long") / "a.db"
+    with serving(PageModel().models("grok-4"), file) as server:
+        yield server, _seed(server, request.param), request.param
+
+
+def test_it_opens_at_its_end_with_few_elements(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    found = server.get(f"/v1/chats/{head}").json["id"]
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/c/{found}")
+        expect(page.get_by_text(f"Turn number {turns - 1},").last).to_be_in_viewport()
+        assert _count_nodes(page) <= _MAX_NODES
+
+
+def test_any_turn_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{head}")
+        for number in (1, turns // 2, turns - 3):
+            page.get_by_role("button", name="Go to a turn").click()
+            page.get_by_role("spinbutton", name="Number").fill(str(number))
+            page.keyboard.press("Enter")
+            expect(page.locator(f'[data-position="{number - 1}"]')).to_be_in_viewport()
+            assert _count_nodes(page) <= _MAX_NODES
+
+
+def test_scrolling_through_does_not_grow(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{head}")
+        expect(page.locator(f'[data-position="{turns - 1}"]')).to_be_in_viewport()
+        most = 0
+        # A long chat by its first three hundred turns, a short one to its beginning.
+        last = max(0, turns - 300)
+        for _ in range(400):
+            top = page.evaluate("Number(document.querySelector('[data-turn]').dataset.position)")
+            most = max(most, page.evaluate("document.querySelectorAll('*').length"))
+            if top <= last:
+                break
+            page.locator(".scroller").evaluate("(one) => { one.scrollTop -= 700 }")
+            page.wait_for_timeout(10)
+        assert top <= last
+        assert most <= _MAX_NODES
+        assert _count_nodes(page) <= _MAX_NODES
+
+
+def test_what_is_read_above_does_not_move_the_view(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{head}")
+        expect(page.locator(f'[data-position="{turns - 1}"]')).to_be_in_viewport()
+        moved = page.evaluate(
+            """async () => {
+              const scroller = document.querySelector('.scroller');
+              const first = () => Number(document.querySelector('[data-turn]').dataset.position);
+              const before = first();
+              scroller.scrollTop = 700;
+              await new Promise((done) => requestAnimationFrame(done));
+              const article = [...document.querySelectorAll('[data-turn]')]
+                .find((one) => one.getBoundingClientRect().bottom > 100);
+              const top = article.getBoundingClientRect().top;
+              for (let n = 0; n < 600 && first() === before; n++)
+                await new Promise((done) => setTimeout(done, 10));
+              await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+              return [first() < before, Math.abs(article.getBoundingClientRect().top - top)];
+            }"""
+        )
+        assert moved[0]
+        assert moved[1] <= 1
+
+
+def test_the_view_moves_with_an_answer_only_at_the_end(browser: Browser) -> None:
+    model = PageModel(delay=0.002)
+    with serving(model.models("grok-4")) as server, watched(browser, server.url) as watching:
+        for _ in range(3):
+            server.respond("tour please", model="grok-4")
+        head = server.get("/v1/responses?limit=1").json["data"][0]["id"]
+        page = watching.open(f"/r/{head}")
+        expect(page.get_by_text("ever lost").last).to_be_visible()
+        page.get_by_role("textbox", name="Message").fill("tour again")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        page.locator(".scroller").evaluate("(one) => { one.scrollTop = 10 }")
+        page.wait_for_timeout(50)
+        expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+        assert page.locator(".scroller").evaluate("(one) => one.scrollTop") == 10
+        page.get_by_role("button", name="Go to the end").click()
+        until(
+            page,
+            """() => { const one = document.querySelector('.scroller');
+              return one.scrollHeight - one.scrollTop - one.clientHeight < 2 }""",
+        )
