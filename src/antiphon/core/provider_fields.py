@@ -15,6 +15,22 @@ from typing import Any, Final
 
 import msgspec
 
+
+class ProviderMessageFields(msgspec.Struct):
+    """The fields of a message of chat completions that are its provider's own."""
+
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    reasoning_opaque: Any = None
+    extra_content: Any = None
+    thought_signature: Any = None
+    provider_specific_fields: Any = None
+
+
 #: The names under which upstreams send reasoning as text, in the order of preference.
 REASONING_TEXT_FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
 #: Lists that a stream sends in pieces, and those fields of their entries that are text.
