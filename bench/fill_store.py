@@ -34,12 +34,15 @@ async def fill(file: Path, first: int, count: int, turns: int) -> None:
     model = ScriptedModel(lambda _: say(REPLY))
     service = TurnService(store, ModelRegistry({"fake": model}, default="fake"), store.stores)
     numbers = iter(range(first, first + count))
-    await asyncio.gather(*[_talk(service, numbers, turns) for _ in range(_AT_ONCE)])
+    talks = [_talk(service, model, numbers, turns) for _ in range(_AT_ONCE)]
+    await asyncio.gather(*talks)
     await service.close()
     await store.close()
 
 
-async def _talk(service: TurnService, numbers: Iterator[int], turns: int) -> None:
+async def _talk(
+    service: TurnService, model: ScriptedModel, numbers: Iterator[int], turns: int
+) -> None:
     for number in numbers:
         previous: str | None = None
         for turn in range(turns):
@@ -49,6 +52,8 @@ async def _talk(service: TurnService, numbers: Iterator[int], turns: int) -> Non
             if response.status != "completed":
                 raise RuntimeError(f"turn {turn} of {number} is {response.status}")
             previous = response.id
+            # It remembers what it was shown.
+            model.calls.clear()
         sys.stdout.write(f"{number} {previous}\n")
 
 

@@ -33,6 +33,8 @@ _SEARCHES = 20
 _MOST_BY_HTTP = 100_000
 
 _MS = 1e3
+#: A word that no turn has.
+_ABSENT = "absentword"
 #: How much of a file is read at once.
 _PIECE = 8 << 20
 
@@ -100,8 +102,8 @@ _FILL = "fill, server CPU µs/turn"
 _COLD = "cold turn, server CPU µs"
 _WRITTEN = "fill, bytes written/turn"
 _FIRST = "first search after the fill, ms"
-_RARE = "a rare word, ms"
-_TWO = "two words, ms"
+_RARE = "a rare word, server CPU ms"
+_TWO = "two words, server CPU ms"
 _IDLE = "idle, cores"
 _DELETED = "DELETE, server CPU behind it, s"
 #: What the largest size has to reach.
@@ -183,26 +185,28 @@ class _GrowingStore:
         figures["turns that it did not search"] = float(hits.unsearched_turns)
         while hits.unsearched_turns:
             time.sleep(0.2)
-            _, hits = self._ask(server, "nothing")
+            _, hits = self._ask(server, _ABSENT)
         time.sleep(1.0)
         chains = self._chance.sample(self._chains, _SEARCHES)
         words = [rare_word(chain.number, chain.turns - 1) for chain in chains]
-        figures[_RARE] = self._median_ms(server, words)
+        figures |= self._time(server, _RARE, words)
         pairs = [
             f"{rare_word(chain.number, 2)} {shared_word(chain.number)}"
             for chain in self._chance.sample(self._chains, _SEARCHES)
         ]
-        figures[_TWO] = self._median_ms(server, pairs)
-        return figures
+        return figures | self._time(server, _TWO, pairs)
 
-    def _median_ms(self, server: Server, queries: Sequence[str]) -> float:
+    def _time(self, server: Server, what: str, queries: Sequence[str]) -> dict[str, float]:
+        """A search's CPU and its median duration."""
         latencies = []
+        before = server.cpu_ns()
         for query in queries:
             latency, hits = self._ask(server, query)
             if len(hits.data) != 1:
                 raise BenchError(f"{query!r}: {len(hits.data)} hits instead of 1")
             latencies.append(latency)
-        return statistics.median(latencies) * _MS
+        cpu = (server.cpu_ns() - before) / 1e6 / len(queries)
+        return {what: cpu, f"{what.partition(',')[0]}, ms": statistics.median(latencies) * _MS}
 
     def _ask(self, server: Server, query: str) -> tuple[float, _Hits]:
         bodies: list[bytes] = []
@@ -235,7 +239,7 @@ class _GrowingStore:
             time.sleep(0.02)
         gone = time.perf_counter() - begun
         # The turns that were indexed with it are indexed again by the next search.
-        self._ask(server, "nothing")
+        self._ask(server, _ABSENT)
         time.sleep(max(0.0, 10.0 - gone))
         seconds = time.perf_counter() - begun
         spent = (server.cpu_ns() - cpu) / 1e9 - idle * seconds

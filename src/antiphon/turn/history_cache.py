@@ -6,8 +6,10 @@ It holds content only. The store is asked first whether a response exists, and w
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
@@ -21,13 +23,21 @@ from antiphon.core.items import (
 )
 from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.store_protocols import Head, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn
 from antiphon.turn.trimming import apply_summaries, tokens_of
+
+P = ParamSpec("P")
+S = TypeVar("S", StoredTurn, HistoryTurn)
+T = TypeVar("T")
 
 RenderedTurns = tuple[RenderedTurn, ...]
 
 #: Bytes of memory that the cache may take.
 _CAPACITY = 32 * 1024 * 1024
+
+#: Histories of more turns or bytes are rendered in a thread.
+_MAX_INLINE_TURNS = 64
+_MAX_INLINE_BYTES = 128 * 1024
 
 #: What objects take besides the bytes of messages, by ``tracemalloc`` on 64-bit CPython 3.11, over
 #: chains of 1 to 50 turns: 340 bytes an entry (itself, ``History``, response id, place in the dict)
@@ -121,9 +131,10 @@ class HistoryCache:
         found = self.find(head)
         if found is not None:
             return found
-        past = history_of(await self._chain(head))
-        self._put(head.response_id, _new_entry(head.epoch, past))
-        return past
+        turns = await self._turns(head)
+        entry = await run_unless_short(_read_entry, turns, head.epoch)
+        self._put(head.response_id, entry)
+        return entry.history
 
     def find(self, head: Head) -> History | None:
         """The same where it is in memory; else None."""
@@ -138,7 +149,8 @@ class HistoryCache:
 
         A summary that the turn itself has made counts.
         """
-        return _history_of(render_chain(await self._chain(head))[:-1])
+        segments = await run_unless_short(render_chain, await self._turns(head))
+        return _history_of(segments[:-1])
 
     async def is_unchanged(self, *heads: Head | None) -> bool:
         """Whether all of these are there, and nothing was erased from their families since."""
@@ -169,8 +181,8 @@ class HistoryCache:
         """Remember a chain that was just summed up."""
         self._put(head.response_id, _new_entry(head.epoch, history))
 
-    async def _chain(self, head: Head) -> list[StoredTurn]:
-        turns = await self.store.chain(head)
+    async def _turns(self, head: Head) -> list[HistoryTurn]:
+        turns = await self.store.history(head)
         if not turns or turns[-1].response_id != head.response_id:
             raise HistoryChangedError()
         return turns
@@ -193,6 +205,29 @@ class HistoryCache:
             self._size -= oldest.size
 
 
+async def run_unless_short(
+    function: Callable[Concatenate[Sequence[S], P], T],
+    turns: Sequence[S],
+    *arguments: P.args,
+    **options: P.kwargs,
+) -> T:
+    """The result of a function of a chain's turns, which runs in a thread unless they are few.
+
+    It would take milliseconds otherwise, which other turns must not wait for.
+    """
+    if len(turns) <= _MAX_INLINE_TURNS and _item_bytes(turns) <= _MAX_INLINE_BYTES:
+        return function(turns, *arguments, **options)
+    return await asyncio.to_thread(function, turns, *arguments, **options)
+
+
+def _item_bytes(turns: Sequence[StoredTurn | HistoryTurn]) -> int:
+    return sum([len(item) for turn in turns for item in (*turn.input, *turn.output)])
+
+
+def _read_entry(turns: Sequence[HistoryTurn], epoch: int) -> _Entry:
+    return _new_entry(epoch, history_of(turns))
+
+
 def _new_entry(epoch: int, history: History) -> _Entry:
     return _Entry(epoch, history, _ENTRY_BYTES + sum(map(_memory_of, history.turns)))
 
@@ -203,7 +238,7 @@ def _memory_of(segment: RenderedTurn) -> int:
     return _SEGMENT_BYTES + segment.size + len(segment.system) + calls
 
 
-def history_of(turns: Sequence[StoredTurn]) -> History:
+def history_of(turns: Sequence[HistoryTurn]) -> History:
     """A chain as it is shown."""
     return _history_of(render_chain(turns))
 
@@ -213,7 +248,7 @@ def _history_of(segments: Sequence[RenderedTurn]) -> History:
     return History(shown, sum(map(tokens_of, shown)))
 
 
-def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
+def render_chain(turns: Sequence[StoredTurn | HistoryTurn]) -> list[RenderedTurn]:
     """Render a chain. The summary that a turn was begun with comes right before that turn.
 
     Outputs for calls of a turn that was erased are left out: some models use an id again
@@ -236,7 +271,7 @@ def render_chain(turns: Sequence[StoredTurn]) -> list[RenderedTurn]:
     return segments
 
 
-def render_stored_turn(turn: StoredTurn) -> RenderedTurn:
+def render_stored_turn(turn: StoredTurn | HistoryTurn) -> RenderedTurn:
     """Render a stored turn."""
     items = [restore_blobs(decode_item(data), turn.blobs) for data in (*turn.input, *turn.output)]
     completed = turn.end is not None and turn.end.status == "completed"
@@ -245,7 +280,7 @@ def render_stored_turn(turn: StoredTurn) -> RenderedTurn:
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
 
 
-def _summaries_of(turn: StoredTurn) -> list[Item]:
+def _summaries_of(turn: StoredTurn | HistoryTurn) -> list[Item]:
     """The output items of a turn that stand for older turns, or did until they were erased."""
     items = [decode_item(data) for data in turn.output if data.startswith(_SUMMARY_PREFIXES)]
     return list(filter(replaces_turns, items))

@@ -114,6 +114,24 @@ class StoredTurn(msgspec.Struct, frozen=True):
     expires_at: float | None = None
 
 
+class HistoryEnd(msgspec.Struct, frozen=True):
+    """What a history needs of a turn's ``End``."""
+
+    status: TurnStatus
+    tokens: int | None = None
+
+
+class HistoryTurn(msgspec.Struct, frozen=True):
+    """What a later turn's context is made of: a ``StoredTurn`` without what it was asked with."""
+
+    response_id: str
+    input: tuple[bytes, ...]
+    output: tuple[bytes, ...]
+    end: HistoryEnd | None
+    previous_response_id: str | None = None
+    blobs: Mapping[str, bytes] = {}
+
+
 class Window(msgspec.Struct, frozen=True):
     """A part of a chain: at most ``limit`` turns, in one direction.
 
@@ -178,6 +196,10 @@ class Store(Protocol):
 
     async def chain(self, head: Head) -> list[StoredTurn]:
         """A response and its ancestors, oldest first, without those that were deleted."""
+        ...
+
+    async def history(self, head: Head) -> list[HistoryTurn]:
+        """The same turns, as far as a context is made of them."""
         ...
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:

@@ -22,7 +22,7 @@ from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
 from antiphon.errors import NotFoundError, PreviousResponseNotFoundError
 from antiphon.turn.exchanges import render_exchanges
-from antiphon.turn.history_cache import render_chain
+from antiphon.turn.history_cache import render_chain, run_unless_short
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
 from antiphon.turn.store_protocols import Head, RecentThread, Store, StoredTurn, Window
@@ -102,14 +102,7 @@ class TurnReader:
         response.
         """
         turns = await self._chain(tenant, response_id)
-        segments = render_chain(turns)
-        if instructions is None and turns:
-            instructions = turns[-1].header.instructions
-        return decode_messages(
-            build_messages(
-                [one for one in segments if one.retained_turns is None], instructions=instructions
-            )
-        )
+        return await run_unless_short(_messages_of, turns, instructions)
 
     async def context(self, tenant: str, response_id: str) -> list[dict[str, Any]]:
         """The messages array that a response's model was shown when it was last asked.
@@ -119,19 +112,7 @@ class TurnReader:
         been left out there may be one of those in their place. Raises ``NotFoundError``.
         """
         turns = await self._chain(tenant, response_id)
-        turn = turns[-1]
-        response = response_of(turn)
-        past = apply_summaries(render_chain(turns)[:-1])
-        items = (*response.input, *_output_in_context(response.output))
-        shown = [render_turn(items)]
-        count = None if turn.end is None else turn.end.context_turns
-        if count is not None:
-            past = newest_turns(past, max(0, count))
-        if count is not None and count < 0:
-            shown = render_exchanges(items)
-            shown = [*newest_turns(shown, len(shown) + count)]
-        segments = [*past, *shown]
-        return decode_messages(build_messages(segments, instructions=turn.header.instructions))
+        return await run_unless_short(_context_of, turns)
 
     async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
         """The newest turns of the latest conversations."""
@@ -169,6 +150,33 @@ class TurnReader:
             # Erased between the two reads: its ancestors must not pass for it.
             raise response_not_found(response_id)
         return turns
+
+
+def _messages_of(turns: Sequence[StoredTurn], instructions: str | None) -> list[dict[str, Any]]:
+    segments = render_chain(turns)
+    if instructions is None and turns:
+        instructions = turns[-1].header.instructions
+    return decode_messages(
+        build_messages(
+            [one for one in segments if one.retained_turns is None], instructions=instructions
+        )
+    )
+
+
+def _context_of(turns: Sequence[StoredTurn]) -> list[dict[str, Any]]:
+    turn = turns[-1]
+    response = response_of(turn)
+    past = apply_summaries(render_chain(turns)[:-1])
+    items = (*response.input, *_output_in_context(response.output))
+    shown = [render_turn(items)]
+    count = None if turn.end is None else turn.end.context_turns
+    if count is not None:
+        past = newest_turns(past, max(0, count))
+    if count is not None and count < 0:
+        shown = render_exchanges(items)
+        shown = [*newest_turns(shown, len(shown) + count)]
+    segments = [*past, *shown]
+    return decode_messages(build_messages(segments, instructions=turn.header.instructions))
 
 
 def response_not_found(response_id: str, param: str | None = None) -> NotFoundError:

@@ -97,10 +97,11 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
         path = path.replace("{item}", item["id"])
         head, got = server.request("HEAD", path), server.get(path)
         assert (path, head.status, head.body) == (path, 200, b"")
+        # How a body of unknown length is framed is not a matter of HEAD.
+        got.headers.pop("transfer-encoding", None)
         # The metrics have grown by the first request.
         varying = {"date", "x-request-id"} | ({"content-length"} if path == "/metrics" else set())
-        # How a body of unknown length is framed is not a matter of HEAD.
-        assert head.headers.keys() == got.headers.keys() - {"transfer-encoding"}
+        assert head.headers.keys() == got.headers.keys()
         assert {**head.headers, **dict.fromkeys(varying)} == {
             **got.headers,
             **dict.fromkeys(varying),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ class ResponseEndpoints:
                 # It is not done for whoever waits, so it begins without them too.
                 watch.turn = await self._begun(request, idempotent_request)
             with watch:
-                if can_run(request):
+                if retried is None and idempotent_request is None and can_run(request):
                     turn: RunningTurn | Replay = await watch.run_turn(self._service, request)
                 else:
                     turn = watch.turn = (
@@ -170,7 +171,8 @@ class ResponseEndpoints:
         name = scope["path_params"]["id"]
         messages = await self._service.reader.context(tenant_of(scope), name)
         body = {"object": "response.context", "response_id": name, "messages": messages}
-        await send_json(send, _encode(body))
+        # It may be as long as a conversation.
+        await send_json(send, await asyncio.to_thread(_encode, body))
 
 
 async def _send_turn(request: TurnRequest, turn: RunningTurn | Replay, send: Send) -> None:

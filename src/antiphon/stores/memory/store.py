@@ -35,6 +35,8 @@ from antiphon.turn.store_protocols import (
     NO_FILTER,
     ApiKey,
     Head,
+    HistoryEnd,
+    HistoryTurn,
     NewTurn,
     RecentThread,
     ResponseFilter,
@@ -271,6 +273,19 @@ class MemoryStore:
             return []
         above = self._turns.ancestors(head.response_id)
         return [turn for record in above if (turn := record.turn)][::-1]
+
+    async def history(self, head: Head) -> list[HistoryTurn]:
+        return [
+            HistoryTurn(
+                turn.response_id,
+                turn.input,
+                turn.output,
+                HistoryEnd(turn.end.status, turn.end.tokens) if turn.end else None,
+                turn.previous_response_id,
+                turn.blobs,
+            )
+            for turn in await self.chain(head)
+        ]
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
         turns = await self.chain(head)

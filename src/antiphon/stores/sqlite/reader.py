@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -21,8 +21,10 @@ from antiphon.core.retention import NO_EXPIRY, Expiry
 from antiphon.core.turns import ConversationRecord
 from antiphon.stores.sqlite.rows import (
     HEADER,
+    TOMBSTONE,
     Row,
     decode_header,
+    decode_history,
     decode_turns,
     first_of_thread,
     last_of_turn,
@@ -32,11 +34,20 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
-from antiphon.turn.store_protocols import Head, RecentThread, StoredTurn, Window, unknown_cursor
+from antiphon.turn.store_protocols import (
+    Head,
+    HistoryTurn,
+    RecentThread,
+    StoredTurn,
+    Window,
+    unknown_cursor,
+)
 
 _HEAD = TURN_SQL["head"]
 #: A cutoff by which nothing has expired.
 _NO_CUTOFF = -math.inf
+#: Longer than any text.
+_MAX_TEXT = 1 << 62
 
 
 def read_head(
@@ -120,6 +131,44 @@ def read_chain(
         return turns, owners_of(connection, turns)
 
 
+class ReadLimits(msgspec.Struct, frozen=True):
+    """What a read may take on the event loop's thread: rows of each thread, bytes of each text."""
+
+    rows: int
+    text_bytes: int
+
+
+def read_history(
+    connection: sqlite3.Connection,
+    head: Head,
+    cutoff: float = _NO_CUTOFF,
+    limits: ReadLimits | None = None,
+) -> tuple[list[HistoryTurn] | None, set[int]]:
+    """The same turns for a history; None: that takes more than the limits."""
+    values = {
+        "limit": limits.rows if limits else -1,
+        "longest": limits.text_bytes if limits else _MAX_TEXT,
+    }
+    with snapshot(connection):
+        end = row_id_of(head.thread, head.seq)
+        if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
+            return [], set()
+        rows: list[Row] = []
+        for row_id in thread_ends(connection, end, head.tenant):
+            values |= {"first": first_of_thread(row_id), "last": last_of_turn(row_id)}
+            more = connection.execute(TURN_SQL["history_rows"], values).fetchall()
+            if limits is not None and (len(more) == limits.rows or any(map(_is_too_long, more))):
+                return None, set()
+            rows += more
+        turns = decode_history(rows, blob_finder(connection))
+        return turns, owners_of(connection, turns)
+
+
+def _is_too_long(row: Row) -> bool:
+    """Whether a row's text was too long to be read, or it is the use of an image."""
+    return row[3] is None and row[1] not in {HEADER, TOMBSTONE}
+
+
 def read_recent_threads(
     connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float = _NO_CUTOFF
 ) -> list[RecentThread]:
@@ -169,7 +218,9 @@ def thread_ends(connection: sqlite3.Connection, row_id: int, tenant: str) -> lis
     return [end_row_id for (end_row_id,) in found]
 
 
-def owners_of(connection: sqlite3.Connection, turns: list[StoredTurn]) -> set[int]:
+def owners_of(
+    connection: sqlite3.Connection, turns: Sequence[StoredTurn | HistoryTurn]
+) -> set[int]:
     """The owners of those turns that have no end."""
     owners: set[int] = set()
     for turn in turns:

@@ -28,7 +28,7 @@ from antiphon.core.ids import response_id_of
 from antiphon.core.images import Blob
 from antiphon.core.turns import End, Header
 from antiphon.errors import StoreError
-from antiphon.turn.store_protocols import StoredTurn
+from antiphon.turn.store_protocols import HistoryEnd, HistoryTurn, StoredTurn
 
 #: The distance from one turn to the next, and from one thread to the next.
 TURN_STRIDE: Final = 1 << 15
@@ -83,6 +83,7 @@ _BLOB_USE_STRUCT = struct.Struct(">q")
 _encoder = msgspec.json.Encoder()
 _header_decoder = msgspec.json.Decoder(Header)
 _end_decoder = msgspec.json.Decoder(End)
+_history_end_decoder = msgspec.json.Decoder(HistoryEnd)
 
 
 class HeaderRow(msgspec.Struct, frozen=True):
@@ -149,6 +150,31 @@ def decode_turns(
         if kind == HEADER:
             turns.append(_turn(decode_header(key, text or b""), rest, previous, find))
         previous = response_id_in(key)
+    return turns
+
+
+def decode_history(rows: Iterable[Row], find: Callable[[int], Blob | None]) -> list[HistoryTurn]:
+    """The same for a history; the rows are a whole chain's, their headers without texts."""
+    turns = []
+    previous: str | None = None
+    for _, of_turn in groupby(rows, key=_turn_number):
+        (_, kind, key, _), *rest = of_turn
+        if key is None:
+            raise StoreError("A stored turn is damaged: restore the database from a backup.")
+        response_id = response_id_in(key)
+        if kind == HEADER:
+            end = rest[-1][3] if rest and rest[-1][1] == END else None
+            turns.append(
+                HistoryTurn(
+                    response_id,
+                    _items(rest, INPUT),
+                    _items(rest, OUTPUT),
+                    None if end is None else _history_end_decoder.decode(end),
+                    previous,
+                    _blobs(rest, find),
+                )
+            )
+        previous = response_id
     return turns
 
 

@@ -30,8 +30,10 @@ from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
 from antiphon.stores.sqlite.reader import (
+    ReadLimits,
     read_chain,
     read_head,
+    read_history,
     read_recent_threads,
     read_turn,
     read_window,
@@ -40,7 +42,15 @@ from antiphon.stores.sqlite.response_index import SqliteResponseIndex
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
 from antiphon.stores.sqlite.shares import SqliteShareStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.turn.store_protocols import Head, NewTurn, RecentThread, StoredTurn, Stores, Window
+from antiphon.turn.store_protocols import (
+    Head,
+    HistoryTurn,
+    NewTurn,
+    RecentThread,
+    StoredTurn,
+    Stores,
+    Window,
+)
 
 #: How long an unawaited beginning may wait to share a commit, in seconds.
 _UNAWAITED_COMMIT_DELAY: Final = 0.005
@@ -49,6 +59,10 @@ _GROUP_COMMIT_THRESHOLD: Final = 4
 _GROUP_COMMIT_DELAY: Final = 0.002
 #: Larger items are left to the writer's thread, also of a turn that runs alone.
 _MAX_ALONE_BYTES: Final = 65_536
+#: Histories of up to so many turns, rows in a thread and bytes in a text are read on the loop's
+#: thread.
+_MAX_INLINE_TURNS: Final = 64
+_INLINE_LIMITS: Final = ReadLimits(rows=400, text_bytes=16_384)
 #: A turn without writes for this many seconds does not count as running.
 _STALE_SECONDS: Final = 60.0
 
@@ -179,6 +193,19 @@ class SqliteStore:
     async def chain(self, head: Head) -> list[StoredTurn]:
         cutoff = self._database.expiry.cutoff(head.tenant)
         return await self._database.read_recovered(partial(read_chain, head=head, cutoff=cutoff))
+
+    async def history(self, head: Head) -> list[HistoryTurn]:
+        cutoff = self._database.expiry.cutoff(head.tenant)
+        turns: list[HistoryTurn] | None = None
+        if head.seq < _MAX_INLINE_TURNS:
+            # A change of threads would take longer.
+            turns = await self._database.read_inline(
+                partial(read_history, head=head, cutoff=cutoff, limits=_INLINE_LIMITS)
+            )
+        if turns is None:
+            read = partial(read_history, head=head, cutoff=cutoff)
+            turns = await self._database.read_recovered(read)
+        return turns or []
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
         cutoff = self._database.expiry.cutoff(head.tenant)

@@ -50,6 +50,13 @@ SELECT 1 FROM responses WHERE id = ?
 SELECT log.row_id, log.kind, log.key, texts.body FROM log LEFT JOIN texts ON texts.id = log.text
 WHERE log.row_id BETWEEN ? AND ? ORDER BY log.row_id
 
+-- name: history_rows
+-- The same without the texts of headers, and of texts only those that are not too long.
+SELECT log.row_id, log.kind, log.key,
+    CASE WHEN length(texts.body) <= :longest THEN texts.body END
+FROM log LEFT JOIN texts ON texts.id = log.text AND log.kind <> 0
+WHERE log.row_id BETWEEN :first AND :last ORDER BY log.row_id LIMIT :limit
+
 -- name: previous_turn
 -- The header or tombstone of the turn before the one at :place: one turn (32768 places)
 -- earlier in its thread, or where that branched off.
