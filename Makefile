@@ -25,7 +25,7 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench bench-scale lock lock-clients vendor clean
+.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench bench-scale lock lock-clients vendor screenshots clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
@@ -41,6 +41,7 @@ help:
 	@echo "make docs    build the pages and the API reference as a site, in .make/site"
 	@echo "make lock    choose the newest allowed versions for constraints.txt"
 	@echo "make vendor  remake the page's third-party modules from npm, as their lock file says"
+	@echo "make screenshots  the pictures of docs/page.md, by Chromium"
 	@echo "make clean   remove .venv* and caches"
 
 setup: $(STAMP)
@@ -137,6 +138,9 @@ lock-clients: | $(UV)
 		--python-version 3.11 --upgrade --no-annotate --custom-compile-command "make lock-clients" \
 		$(AGENTS)/python/$$group.in --output-file $(AGENTS)/python/$$group.lock || exit; done
 	@cd $(AGENTS)/node && npm update --package-lock-only --ignore-scripts --no-audit --no-fund
+
+screenshots: setup
+	@PYTHONPATH=tests $(BIN)/python -m page.screenshots
 
 # The result is committed, so that neither an installation nor a test needs npm.
 vendor:

@@ -256,19 +256,24 @@ def check_all(server: ServerProcess, clients: list[Client], checked: list[int]) 
         checked[place] = len(client.acknowledged)
 
 
+#: Turns that run alone are committed by the event loop, many at once by groups.
+CLIENTS = {1: 2, 4: 10, 32: 2}
+
+
+@pytest.mark.parametrize("count", CLIENTS)
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 9))]
 )
-async def test_acknowledged_turns_survive_kills(tmp_path: Path, seed: int) -> None:
+async def test_acknowledged_turns_survive_kills(tmp_path: Path, seed: int, count: int) -> None:
     chance = random.Random(seed)
     moment = Moment()
-    clients = [Client(who, moment) for who in range(4)]
+    clients = [Client(who, moment) for who in range(count)]
     checked = [0] * len(clients)
     async with upstream(moment) as base_url:
-        for _ in range(10):
+        for _ in range(CLIENTS[count]):
             with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
                 await asyncio.to_thread(check_all, server, clients, checked)
-                moment.set(server, chance.randint(1, 150))
+                moment.set(server, chance.randint(max(1, 4 * count - 16), 150 + 20 * count))
                 await send_until_killed(server, clients)
         with await asyncio.to_thread(ServerProcess, tmp_path, base_url) as server:
             await asyncio.to_thread(check_all, server, clients, [0] * len(clients))

@@ -56,6 +56,10 @@ def trace_of(events: Iterable[Event]) -> tuple[int, ...]:
     begun: dict[int, int] = {}
     bare: list[int] = []
     for event in events:
+        if type(event) is TextDelta and event.index == current:
+            # Nearly all are.
+            trace.append(len(event.text))
+            continue
         if isinstance(event, Created | Ended):
             continue
         if isinstance(event, ItemAdded):

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -325,10 +326,11 @@ class TurnRunner:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
         machine.set_context(call.messages)
+        is_stored, emit, feed = plan.initial_response.store, self._running_turn.emit, machine.feed
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
-                self._running_turn.emit(machine.feed(batch))
-                if plan.initial_response.store and machine.finish_reason is None:
+                emit(feed(batch))
+                if machine.has_completed_items and is_stored and machine.finish_reason is None:
                     self._store_completed_items()
         if machine.finish_reason is None:
             raise ModelError("The model's answer broke off before its end.")
@@ -474,9 +476,17 @@ async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:
     """Wait for the disk to the end. A loop that ends cancels all that runs in it, and then
     waits for it: whoever reads the turn would wait for its end for ever."""
     while not write.done():
+        # It is cancelled in place of the write.
+        waiter: asyncio.Future[None] = write.get_loop().create_future()
+        write.add_done_callback(partial(_wake, waiter))
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(write)
+            await waiter
     write.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def render_response(response: Response) -> RenderedTurn:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
-from antiphon.core.turns import Header
+from antiphon.core.identity_cache import IdentityCache
+from antiphon.core.turns import FunctionTool, Header
 from antiphon.errors import ContextLengthExceededError
 from antiphon.turn.message_rendering import RenderedTurn
 
@@ -32,12 +33,18 @@ def tokens_of(turn: RenderedTurn) -> int:
     return estimate_tokens(turn.weight) if turn.tokens is None else turn.tokens
 
 
+#: The bytes of the last requests' tools.
+_tool_weights: IdentityCache[tuple[FunctionTool, ...], int] = IdentityCache(32)
+
+
 def base_tokens(header: Header, few_shot: bytes) -> int:
     """An estimate for what is shown before the history: instructions, tools, a primer."""
     options = header.options
     weight = len((header.instructions or "").encode()) + len(few_shot)
     if options.tools:
-        weight += len(_encode(options.tools))
+        weight += _tool_weights.get(options.tools) or _tool_weights.put(
+            options.tools, len(_encode(options.tools))
+        )
     return estimate_tokens(weight)
 
 

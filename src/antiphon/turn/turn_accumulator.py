@@ -121,6 +121,8 @@ class TurnAccumulator:
         self._calls: dict[int, _OpenItem] = {}
         self._context = b""
         self._popped_count = 0
+        #: Whether items have become whole since they were last taken.
+        self.has_completed_items = False
 
     @property
     def output(self) -> tuple[Item, ...]:
@@ -224,6 +226,7 @@ class TurnAccumulator:
         """An item that comes in one piece, from elsewhere than the model."""
         index = len(self._items)
         self._items.append(item)
+        self.has_completed_items = True
         return [events.ItemAdded(index, item), events.ItemDone(index, item)]
 
     def outcome(self) -> TurnOutcome:
@@ -235,6 +238,7 @@ class TurnAccumulator:
     def pop_completed_items(self) -> list[Item]:
         """The whole items not taken before, without overtaking one that still grows."""
         start = self._popped_count
+        self.has_completed_items = False
         while self._popped_count < len(self._items) and self._items[self._popped_count] is not None:
             self._popped_count += 1
         return [item for item in self._items[start : self._popped_count] if item is not None]
@@ -455,6 +459,7 @@ class TurnAccumulator:
         if item.provider_fields is not None:
             done = msgspec.structs.replace(done, provider_fields=item.provider_fields)
         self._items[item.index] = done
+        self.has_completed_items = True
         out.append(events.ItemDone(item.index, done))
 
 

@@ -1,5 +1,5 @@
 /** Live turns: running responses, put together from their events as these arrive. */
-import { ApiError, pause, readEvents, request } from "./core.js";
+import { api, ApiError, pause, readEvents, request } from "./core.js";
 
 const ENDS = new Set(["completed", "failed", "incomplete", "cancelled"]);
 
@@ -22,6 +22,14 @@ export class LiveTurn {
 
   get done() {
     return this.error !== null || !isRunning(this.response.status);
+  }
+
+  /** Takes the stored response in the place of what was seen, if it has ended. */
+  adopt(response) {
+    if (isRunning(response.status)) return false;
+    this.response = response;
+    for (const watcher of [...this.watchers]) watcher("items");
+    return true;
   }
 
   apply(event) {
@@ -86,6 +94,9 @@ export class LiveTurn {
 export async function followTurn(turn, { answer = null, signal, onStalled = () => {} } = {}) {
   for (let failures = 0; !turn.done && !signal?.aborted; failures++) {
     try {
+      // A turn that its server's death ended has fewer events than were seen of it: what is stored
+      // is asked for first.
+      if (failures && turn.adopt(await api(`/v1/responses/${turn.response.id}`, { signal }))) return;
       answer ??= await request(
         `/v1/responses/${turn.response.id}?stream=true&starting_after=${turn.sequence}`, { signal });
       onStalled(false);

@@ -26,13 +26,14 @@ export const send = (text, images = []) => start([message(text, images)]);
 /** Begins a turn in the open conversation, and shows it before the server has it.
  *
  * `siblingOf`: another version of that turn; `parent`: the turn to continue, null: the last one. */
-export async function start(input, { siblingOf = null, parent = null, model = null } = {}) {
+export async function start(input, { siblingOf = null, parent = null, model = null, tools = [] } = {}) {
   const { conversation } = state;
   const chosen = settings();
   const previous = siblingOf ? null : parent ?? conversation.head;
   const body = {
     input, stream: true,
     ...(model ?? chosen.model ? { model: model ?? chosen.model } : {}),
+    ...(tools.length ? { tools } : {}),
     ...(chosen.instructions ? { instructions: chosen.instructions } : {}),
   };
   if (conversation.temporary) Object.assign(body, { store: false, input: [...allItems(conversation), ...input] });
@@ -61,7 +62,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
         return turn.response;
       }
     }
-    replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again: [input, { siblingOf, parent, model }] }));
+    replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again: [input, { siblingOf, parent, model, tools }] }));
     return null;
   }
 }
@@ -219,9 +220,11 @@ export function actOnFocusedTurn(key) {
 // ---- approvals and results of calls
 
 /** Approves or refuses a call. Raises ApiError. */
-export async function decide(responseId, item, approve, reason = "") {
+export async function decide(turn, item, approve, reason = "") {
   const input = [{ type: "mcp_approval_response", approval_request_id: item.id, approve, ...(reason ? { reason } : {}) }];
-  const response = await start(input, { parent: responseId });
+  // The tools of a request are its own: a server is named again, so that the call can run.
+  const tools = turn.response.tools?.filter((one) => one.type === "mcp") ?? [];
+  const response = await start(input, { parent: turn.response.id, tools });
   if (!response) throw new ApiError("The decision could not be sent.", 500);
 }
 

@@ -143,6 +143,8 @@ function Item({ item, live, result, turn, isLast }) {
       return html`<${Approval} item=${item} turn=${turn} isLast=${isLast} />`;
     case "function_call": case "mcp_call": case "custom_tool_call":
       return html`<${Call} item=${item} result=${result} live=${live} turn=${turn} isLast=${isLast} />`;
+    case "mcp_list_tools":
+      return html`<${Fold} title=${`Tools of ${item.server_label}`} words=${item.error ? asText(item.error) : (item.tools ?? []).map((one) => one.name).join(", ")}><pre class="data" tabindex="0">${JSON.stringify(item.tools ?? [], null, 2)}</pre><//>`;
     case "compaction":
       return html`<${Fold} title="Summary of what was before"><p class="plain">${item.summary ?? item.text ?? "Earlier turns were summarized."}</p><//>`;
     default:
@@ -261,7 +263,7 @@ function Approval({ item, turn, isLast }) {
   const open = isLast && !sent && turn.response.id && !isRunning(turn.response.status);
   const decide = (approve) => {
     setSent(true);
-    acts.decide(turn.response.id, item, approve, reason).catch(() => setSent(false));
+    acts.decide(turn, item, approve, reason).catch(() => setSent(false));
   };
   return html`<div class="approval" role="group" aria-label="Approval">
     <p><strong>${open ? "May this run?" : "A call that needed an approval"}</strong> <code>${item.name}</code>${item.server_label && html` <span class="tag">${item.server_label}</span>`}</p>

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from antiphon.api.common.body import DECODE_ERRORS, RequestDecoder, decode_body
+from antiphon.api.common.decoded_tools_cache import DecodedToolsCache
 from antiphon.api.common.tool_requests import (
     DecodedTools,
     Definition,
@@ -260,18 +261,27 @@ def _decode_tools(params: ChatCompletionCreate) -> DecodedTools:
     if not definitions and choice is None:
         return DecodedTools()
     try:
-        tools = [_plain_tool(tool) for tool in parse_tools(definitions)]
-        for index, tool in enumerate(tools):
-            if isinstance(tool, McpToolParam):
-                raise InvalidRequestError(
-                    "MCP servers are tools of /v1/responses.",
-                    code="unsupported_parameter",
-                    param=f"tools[{index}].type",
-                )
-        return decode_tools(tools, _find_choice(choice, tools))
+        return _tools_cache.get(definitions, choice)
     except InvalidRequestError as error:
         field = "tool_choice" if params.tool_choice else "function_call"
         raise _locate_error(error, definitions, len(params.tools or ()), field, choice) from None
+
+
+def _decode_definitions(
+    definitions: Sequence[Definition], choice: ToolChoice | None
+) -> DecodedTools:
+    tools = [_plain_tool(tool) for tool in parse_tools(definitions)]
+    for index, tool in enumerate(tools):
+        if isinstance(tool, McpToolParam):
+            raise InvalidRequestError(
+                "MCP servers are tools of /v1/responses.",
+                code="unsupported_parameter",
+                param=f"tools[{index}].type",
+            )
+    return decode_tools(tools, _find_choice(choice, tools))
+
+
+_tools_cache = DecodedToolsCache(_decode_definitions)
 
 
 def _plain_tool(tool: ToolParam) -> ToolParam:

@@ -96,7 +96,7 @@ class ChatCompletionsEndpoint:
         ``watch`` is that of the request, where its turn is waited for.
         """
         try:
-            if watch is not None and can_run(request):
+            if watch is not None and can_run(request) and not request.store:
                 return await watch.run_turn(self._service, request)
             return await self._start_once(request, scope, body)
         except AntiphonError as error:
@@ -233,21 +233,27 @@ async def _write_chunks(
     turn: RunningTurn | Replay, send: Send, encoder: ChatCompletionChunkEncoder, head: StreamHead
 ) -> None:
     """The chunks of a turn; of one that fails those before its end."""
+    #: What came before the first word.
     held: list[Event] = []
+    has_begun = False
     async for batch in turn.events():
-        held += batch
-        if all(isinstance(event, Created) for event in held):
-            continue
+        events = batch
+        if not has_begun:
+            held += batch
+            events = held
+            if all(isinstance(event, Created) for event in held):
+                continue
         if turn.error is not None:
             # The last event is the turn's end.
-            held.pop()
-        if not head.sent:
-            if all(isinstance(event, Created) for event in held):
-                # It failed before its first word.
-                return
-            await head.put()
-        body = encoder.encode(held)
-        held.clear()
+            events = events[:-1]
+        if not has_begun:
+            if not head.sent:
+                if all(isinstance(event, Created) for event in events):
+                    # It failed before its first word.
+                    return
+                await head.put()
+            has_begun = True
+        body = encoder.encode(events)
         if body:
             await send_chunk(send, body)
         if turn.error is not None:

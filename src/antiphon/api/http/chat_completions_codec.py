@@ -5,7 +5,7 @@ Requests are decoded in ``chat_completion_requests``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -178,10 +178,14 @@ class ChatCompletionChunkEncoder:
         self._base = _encode(base)[:-1]
         self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
 
-    def encode(self, batch: list[events.Event]) -> bytes:
+    def encode(self, batch: Iterable[events.Event]) -> bytes:
         """The bytes of events that leave together."""
         out: list[bytes] = []
         for event in batch:
+            if type(event) is events.TextDelta and not event.logprobs:
+                # Nearly all are.
+                out += (self._text, _encode(event.text), b"}", _CHUNK_END)
+                continue
             match event:
                 case events.TextDelta(text=text, logprobs=logprobs):
                     out += (self._text, _encode(text), b"}", *_chunk_end(logprobs))

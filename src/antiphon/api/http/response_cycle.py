@@ -27,6 +27,8 @@ class ResponseCycle(RequestResponseCycle):
 
     #: The head that is still to be written.
     _head = b""
+    #: Whether further pieces of the body are chunks of their own.
+    _is_streaming = False
 
     async def send(self, message: Any) -> None:
         """Take a message of the application, as ASGI has it."""
@@ -41,6 +43,10 @@ class ResponseCycle(RequestResponseCycle):
             self._start(message)
         elif kind != "http.response.body" or self.response_complete:
             raise RuntimeError(f"The answer cannot go on with {kind!r}.")
+        elif self._is_streaming and message.get("more_body"):
+            body = message["body"]
+            if body:
+                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
         else:
             self._write_body(message.get("body", b""), message.get("more_body", False))
 
@@ -72,7 +78,7 @@ class ResponseCycle(RequestResponseCycle):
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
         self._head = b"".join(lines)
-        if self.chunked_encoding:
+        if not self.expected_content_length:
             # A stream may be silent for long after its head.
             asyncio.get_running_loop().call_soon(self._flush_head)
 
@@ -102,7 +108,9 @@ class ResponseCycle(RequestResponseCycle):
             if head:
                 self.transport.write(head)
             self.transport.write(body)
-        if not more_body:
+        if more_body:
+            self._is_streaming = bool(self.chunked_encoding) and self.scope["method"] != "HEAD"
+        else:
             self._complete()
 
     def _complete(self) -> None:

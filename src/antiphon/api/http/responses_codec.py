@@ -19,6 +19,7 @@ from antiphon.api.common.body import (
     convert_value,
     drop_nulls,
 )
+from antiphon.api.common.decoded_tools_cache import DecodedToolsCache
 from antiphon.api.common.input_items import DecodedInput, decode_items
 from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.common.tool_requests import (
@@ -31,9 +32,10 @@ from antiphon.api.http.loose_response_requests import (
     normalize_response_format,
     normalize_response_request,
 )
+from antiphon.core.identity_cache import IdentityCache
 from antiphon.core.items import Item, Message
 from antiphon.core.tool_definitions import added_tools
-from antiphon.core.turns import NO_OPTIONS, Options, Response, TurnRequest, Usage
+from antiphon.core.turns import NO_OPTIONS, FunctionTool, Options, Response, TurnRequest, Usage
 from antiphon.errors import InvalidRequestError
 
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
@@ -170,6 +172,7 @@ class ResponseCreate(msgspec.Struct, frozen=True):
 
 _request = RequestDecoder(ResponseCreate, normalize_response_request)
 _NO_TOOLS = DecodedTools()
+_tools_cache = DecodedToolsCache(lambda given, choice: decode_tools(parse_tools(given), choice))
 
 
 class _PlainCreate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -290,7 +293,10 @@ def _decode_input(params: ResponseCreate) -> DecodedInput:
 def _decode_tools(params: ResponseCreate, items: Sequence[Item]) -> DecodedTools:
     if not params.tools and params.tool_choice is None:
         return _NO_TOOLS
-    return decode_tools(parse_tools(params.tools or ()), params.tool_choice, added_tools(items))
+    definitions, choice = params.tools or (), params.tool_choice
+    if added := added_tools(items):
+        return decode_tools(parse_tools(definitions), choice, added)
+    return _tools_cache.get(definitions, choice)
 
 
 def _options(params: ResponseCreate, tools: DecodedTools, extra: dict[str, Any]) -> Options:
@@ -358,7 +364,9 @@ def response_body(
     ``queued``: it runs in the background, and nobody has seen it begin. ``include`` is what
     is asked for besides what its maker asked for.
     """
-    return {**_own_fields(response, queued, include), **_options_body(response.header.options)}
+    options = response.header.options
+    own = _own_fields(response, queued, include)
+    return {**own, **_options_body(options, tool_bodies(options))}
 
 
 def _own_fields(response: Response, queued: bool, include: Sequence[str]) -> dict[str, Any]:
@@ -387,10 +395,10 @@ def _own_fields(response: Response, queued: bool, include: Sequence[str]) -> dic
     }
 
 
-def _options_body(options: Options) -> dict[str, Any]:
+def _options_body(options: Options, tools: Any) -> dict[str, Any]:
     """What a response shows of its turn's settings."""
     return {
-        "tools": tool_bodies(options),
+        "tools": tools,
         "tool_choice": choice_body(options),
         "truncation": options.truncation,
         "parallel_tool_calls": options.parallel_tool_calls,
@@ -415,7 +423,17 @@ def _encode_options(options: Options) -> bytes:
     # Most turns have none.
     if options is NO_OPTIONS or options == NO_OPTIONS:
         return _ENCODED_NO_OPTIONS
-    return _encode(_options_body(options))
+    tools = options.tools
+    if not tools or options.namespaces or options.mcp_servers or options.hosted_tools:
+        return _encode(_options_body(options, tool_bodies(options)))
+    encoded = _encoded_tools.get(tools)
+    if encoded is None:
+        encoded = _encoded_tools.put(tools, _encode(tool_bodies(options)))
+    return _encode(_options_body(options, msgspec.Raw(encoded)))
+
+
+#: The tools of the last requests, as responses show them.
+_encoded_tools: IdentityCache[tuple[FunctionTool, ...], bytes] = IdentityCache(32)
 
 
 def _text_body(options: Options) -> dict[str, Any]:
@@ -445,4 +463,4 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-_ENCODED_NO_OPTIONS = _encode(_options_body(NO_OPTIONS))
+_ENCODED_NO_OPTIONS = _encode(_options_body(NO_OPTIONS, []))

@@ -174,6 +174,7 @@ class EventEncoder:
         self._input_count = len(initial_response.input)
         self._sequence_number = 0
         self._delta_frames: dict[tuple[type, int], tuple[bytes, bytes]] = {}
+        self._text_frames: dict[int, bytes] = {}
         self._initial_response = initial_response
         self._include = include
         #: By the core's index: what is shown, and what is whole.
@@ -191,6 +192,12 @@ class EventEncoder:
         """The bytes of events that leave together."""
         out: list[bytes] = []
         for event in batch:
+            if type(event) is events.TextDelta and not event.logprobs:
+                # Nearly all are.
+                text_frame = self._text_frames.get(event.index) or self._text_frame(event.index)
+                out.append(text_frame % (self._sequence_number, _encode(event.text)))
+                self._sequence_number += 1
+                continue
             match event:
                 case (
                     events.TextDelta()
@@ -279,6 +286,13 @@ class EventEncoder:
             location = f'"item_id":"{output_item.item_id}","output_index":{output_item.index}'
             frame = (head.encode(), f',{location},{part}"delta":'.encode())
         self._delta_frames[kind, index] = frame
+        return frame
+
+    def _text_frame(self, index: int) -> bytes:
+        """An answer's delta with places for its number and its text."""
+        head, middle = self._delta_frame(events.TextDelta, index)
+        frame = head.replace(b"%", b"%%") + b"%d" + middle.replace(b"%", b"%%") + b"%b}\n\n"
+        self._text_frames[index] = frame
         return frame
 
     def _append_item_added(self, index: int, item: Item, out: list[bytes]) -> None:

@@ -23,15 +23,13 @@ from antiphon.core.reasoning_sidecar import (
     NATIVE_KEY,
     PHASE_KEY,
     REASONING_KEY,
-    UNCOMMON_MARK,
     ReasoningSidecar,
-    insert_fields,
 )
 from antiphon.core.tool_rules import HOSTED_PREFIX, hosted_choice_error
 from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
-from antiphon.models.openai.message_rules import text_tool_outputs
+from antiphon.models.openai.message_fitting import MessageFitter
 from antiphon.models.openai.tool_encoding import ToolEncoder
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
@@ -159,6 +157,7 @@ class ChatCompletionsEncoder:
         self._host = host
         self._openai = openai
         self._tools = ToolEncoder(_tool)
+        self._messages = MessageFitter()
         self._default_options = {
             stream: self._encode_options(_DEFAULTS, stream) for stream in (False, True)
         }
@@ -176,7 +175,7 @@ class ChatCompletionsEncoder:
             else self._encode_options(options, call.stream)
         )
         name = _encode(self._name or call.model)
-        messages = fit_messages(insert_fields(call.messages, self.origin(call)))
+        messages = self._messages.fit(call, self.origin(call))
         return b"".join((b'{"model":', name, b',"messages":', messages, rest))
 
     def _encode_options(self, options: Options, stream: bool) -> bytes:
@@ -214,14 +213,6 @@ class ChatCompletionsEncoder:
             fields = _encode(add_extra_fields(given, self._extra, options.extra, limits=_LIMITS))
         fields = fields[1:]
         return fields if fields == b"}" else b"," + fields
-
-
-def fit_messages(messages: bytes) -> bytes:
-    """The messages as every upstream takes them: pictures of tools as a user's, known details."""
-    if UNCOMMON_MARK not in messages:
-        return messages
-    fitted = _encode(text_tool_outputs(msgspec.json.decode(messages)))
-    return fitted.replace(b'"detail":"original"', b'"detail":"high"')
 
 
 def _tool(tool: FunctionTool) -> dict[str, Any]:

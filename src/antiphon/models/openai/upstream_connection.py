@@ -23,6 +23,8 @@ from antiphon.core.http_proxies import Proxy
 
 #: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
+#: From how many bytes on a body is not copied to be sent in one piece with its head.
+_LONG_BODY = 64 * 1024
 _Method = Literal["GET", "POST"]
 
 
@@ -63,7 +65,7 @@ class UpstreamConnectionPool:
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError(f"no connection to {url.authority}") from error
         try:
-            self._write(connection, self._head(method, url) % len(body) + body)
+            self._write(connection, self._head(method, url) % len(body), body)
             return await HttpResponse.receive(connection, self._read_timeout)
         except BaseException:
             connection.close()
@@ -112,14 +114,18 @@ class UpstreamConnectionPool:
             head = self._heads[method, url] = f"{text}\r\nContent-Length: %d\r\n\r\n".encode()
         return head
 
-    def _write(self, connection: Connection, request: bytes) -> None:
+    def _write(self, connection: Connection, head: bytes, body: bytes) -> None:
         protocol = connection.protocol
         if protocol is None or protocol.transport is None or protocol.transport.is_closing():
             raise aiohttp.ClientConnectionResetError("Cannot write to a closed connection")
         protocol.set_response_params(
             read_until_eof=True, auto_decompress=False, read_timeout=self._read_timeout
         )
-        protocol.transport.write(request)
+        if len(body) < _LONG_BODY:
+            protocol.transport.write(head + body)
+        else:
+            protocol.transport.write(head)
+            protocol.transport.write(body)
         if not protocol.writing_paused:
             protocol.start_timeout()
             return

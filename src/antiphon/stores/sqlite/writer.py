@@ -30,6 +30,7 @@ from antiphon.stores.sqlite.connection import (
     DatabaseConnections,
 )
 from antiphon.stores.sqlite.errors import is_busy
+from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.thread_priority import background_priority
@@ -47,10 +48,8 @@ _CHECKPOINT_RETRY_SECONDS: Final = 0.1
 #: Commits on the loop's thread until the writer's thread does a checkpoint. Each writes some
 #: twelve pages.
 _COMMITS_PER_CHECKPOINT: Final = 300
-#: After a commit on the loop's thread that took longer than this, in seconds, the disk counts as
-#: slow, and there is none for so long.
+#: A commit on the loop's thread that takes longer than this, in seconds, is slow.
 _MAX_INLINE_SECONDS: Final = 0.005
-_INLINE_REST_SECONDS: Final = 10.0
 #: From this size on, the write-ahead log is truncated, which waits for readers.
 MAX_WAL_BYTES: Final = 32 << 20
 
@@ -97,9 +96,9 @@ class Writer:
         self._waiting_batches = 0
         #: Whether all pending jobs may be committed on the loop's thread.
         self._may_commit_inline = True
-        #: When the next commit may be, and how many there were since the last checkpoint.
-        self._inline_after = 0.0
+        #: How many there were since the last checkpoint, and the pause after slow ones.
         self._inline_commits = 0
+        self._inline_pause = InlinePause()
         #: Whether the connection's settings are those for the loop's thread.
         self._is_inline = False
         #: Erased words are still in the write-ahead log.
@@ -167,7 +166,7 @@ class Writer:
     def _commit_inline(self, jobs: list[Job]) -> bool:
         """Commit on the loop's thread. False: the jobs are for the writer's thread."""
         began = time.monotonic()
-        if self._closed or self._waiting_batches or began < self._inline_after:
+        if self._closed or self._waiting_batches or began < self._inline_pause.ends_at:
             return False
         if not self._lock.acquire(blocking=False):
             return False
@@ -187,9 +186,7 @@ class Writer:
         finally:
             self._lock.release()
         now = time.monotonic()
-        if now - began > _MAX_INLINE_SECONDS:
-            # A slow disk: others must not wait for it.
-            self._inline_after = now + _INLINE_REST_SECONDS
+        self._inline_pause.note(now, now - began, limit=_MAX_INLINE_SECONDS)
         self._inline_commits += 1
         if self._inline_commits >= _COMMITS_PER_CHECKPOINT:
             self._inline_commits = 0

@@ -1,0 +1,164 @@
+"""Tab, network and server die in the middle of answers: nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from support.browser import TIMEOUT
+from support.misbehaving_upstream import Behaviour, Request
+from support.scenario import DONE, UpstreamThread, end, stream_of, text
+from support.serve_process import running_server
+
+_KINDS = ("tab", "reload", "network", "server")
+
+
+class World:
+    """A server that can be killed, over an upstream that stops half-way until it may go on."""
+
+    def __init__(self, home: Path, browser: Browser, upstream: UpstreamThread) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self._home, self._browser, self._upstream = home, browser, upstream
+        self._gate = asyncio.Event()
+        upstream.upstream.default_answer = self._answer
+        self._process = ExitStack()
+        self.context: BrowserContext = browser.new_context()
+        self.start()
+
+    def _answer(self, request: Request) -> Behaviour:
+        question = request.json["messages"][-1]["content"]
+        self._gate = asyncio.Event()
+        return stream_of(
+            text(f"Half of {question},"), self._gate, text(f" all of {question}."), end(), DONE
+        )
+
+    def start(self) -> None:
+        url = self._upstream.upstream.base_url
+        model = f'[models.half]\nbase_url = "{url}"\n'
+        flags = ("--port", str(self.port), "--grpc-port", "0", "--model", "half")
+        self._process.enter_context(running_server(self._home, *flags, more=model))
+
+    def kill(self) -> None:
+        """As ``kill -9``: nothing is closed."""
+        self._process.close()
+
+    def go_on(self) -> None:
+        """Let the upstream say the rest."""
+        self._upstream.loop.call_soon_threadsafe(self._gate.set)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.origin + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def open(self, path: str) -> Page:
+        page = self.context.new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.goto(self.origin + path)
+        return page
+
+    def close(self) -> None:
+        self.context.close()
+        self._process.close()
+
+
+@contextmanager
+def _world(home: Path, browser: Browser) -> Iterator[World]:
+    with UpstreamThread() as upstream:
+        world = World(home, browser, upstream)
+        try:
+            yield world
+        finally:
+            world.close()
+
+
+def _send(page: Page, words: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(words)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(f"Half of {words},").last).to_be_visible(timeout=TIMEOUT)
+
+
+def _disturb(world: World, page: Page, kind: str, chat: str) -> Page:
+    """One disaster in the middle of an answer; the page afterwards."""
+    match kind:
+        case "tab":
+            page.close()
+            world.go_on()
+            return world.open(chat)
+        case "reload":
+            page.reload()
+            world.go_on()
+        case "network":
+            world.context.set_offline(True)
+            world.go_on()
+            world.context.set_offline(False)
+        case "server":
+            world.kill()
+            world.start()
+    return page
+
+
+def _check(world: World, page: Page, chat: str, questions: list[str], *, died: bool) -> None:
+    """What the page shows is what is stored, each turn once."""
+    words = questions[-1]
+    if died:
+        expect(page.get_by_text("Interrupted.").last).to_be_visible(timeout=TIMEOUT)
+    else:
+        expect(page.get_by_text(f"all of {words}.").last).to_be_visible(timeout=TIMEOUT)
+    head = world.get(f"/v1/chats/{chat.rpartition('/')[2]}")["head"]
+    stored = world.get(f"/v1/responses/{head}/turns?limit=20")
+    shown = page.evaluate(
+        """() => [...document.querySelectorAll('[data-turn]')].map((one) => [one.dataset.turn,
+             [...one.querySelectorAll('.prose')].map((part) => part.textContent).join('')])"""
+    )
+    expected = [
+        [
+            one["response"]["id"],
+            "".join(
+                part["text"]
+                for item in one["response"]["output"]
+                if item["type"] == "message"
+                for part in item["content"]
+            ),
+        ]
+        for one in stored["data"]
+    ]
+    assert stored["total"] == len(questions)
+    assert shown[-len(expected) :] == expected[-len(shown) :]
+
+
+def _run(browser: Browser, home: Path, kinds: list[str]) -> None:
+    with _world(home, browser) as world:
+        page = world.open("/")
+        questions: list[str] = []
+        chat = ""
+        for number, kind in enumerate(kinds):
+            words = f"round {number}"
+            questions.append(words)
+            _send(page, words)
+            if not chat:
+                page.wait_for_url("**/c/chat_*")
+                chat = page.url.removeprefix(world.origin)
+            page = _disturb(world, page, kind, chat)
+            _check(world, page, chat, questions, died=kind == "server")
+
+
+def test_each_kind_of_disaster_loses_and_doubles_nothing(browser: Browser, tmp_path: Path) -> None:
+    _run(browser, tmp_path, [*_KINDS])
+
+
+@pytest.mark.slow
+def test_two_hundred_disasters_lose_and_double_nothing(browser: Browser, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    _run(browser, tmp_path, [chance.choice(_KINDS) for _ in range(200)])
