@@ -12,6 +12,7 @@ from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
+from antiphon.api.http.exports import ExportEndpoints
 from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.imports import ImportEndpoints
@@ -40,6 +41,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     feed: FeedEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
+    exports: ExportEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints
