@@ -165,6 +165,7 @@ def test_another_model_and_a_system_prompt_are_sent(world: Watched, server: Thre
     page.get_by_role("radio", name="smollm2").check()
     page.get_by_role("textbox", name="System prompt").fill("Be brief.")
     page.get_by_role("button", name="Use", exact=True).click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
     _send(page, "Hello")
     expect(page.get_by_text("You asked: Hello")).to_be_visible()
     response = server.get("/v1/responses?limit=1").json["data"][0]
