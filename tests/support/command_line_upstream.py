@@ -1,8 +1,9 @@
 """A chat completions upstream for tests of the command line: does what the last message says.
 
 The last user message is a command: ``hang`` sends three words and then nothing, ``refuse``
-is an error, ``last`` repeats the user message before. Everything else is answered with
-the number of messages and the last one.
+is an error, ``last`` repeats the user message before, ``call NAME ARGUMENTS`` calls a tool, whose
+output is then repeated, and ``wait`` says "begun" and the rest once ``release`` is posted.
+Everything else is answered with the number of messages and the last one.
 """
 
 from __future__ import annotations
@@ -15,13 +16,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 
+def _text_of(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "[image]") for part in content)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     released: ClassVar[threading.Event]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        prompts = [m["content"] for m in body["messages"] if m["role"] == "user"]
+        if self.path.endswith("/release"):
+            self.released.set()
+            self._answer(200, {})
+            return
+        prompts = [_text_of(m["content"]) for m in body["messages"] if m["role"] == "user"]
         if prompts[-1] == "refuse":
             self._answer(400, {"error": {"message": "I will not.", "code": "no"}})
             return
@@ -33,16 +44,30 @@ class _Handler(BaseHTTPRequestHandler):
             self._say("one two three")
             self.released.wait(60)
             return
-        if prompts[-1] == "last":
+        if prompts[-1] == "wait":
+            self._say("begun, ")
+            self.released.wait(60)
+            self._say("and done")
+        elif body["messages"][-1]["role"] == "tool":
+            self._say(f"the tool says {body['messages'][-1]['content']}")
+        elif prompts[-1].startswith("call "):
+            self._call(*prompts[-1].split(maxsplit=2)[1:])
+        elif prompts[-1] == "last":
             self._say(prompts[-2])
         else:
             self._say(f"{len(body['messages'])} messages, ", f"the last: {prompts[-1]}")
-        self._chunk({"delta": {}, "finish_reason": "stop"})
+        is_call = prompts[-1].startswith("call ") and body["messages"][-1]["role"] != "tool"
+        self._chunk({"delta": {}, "finish_reason": "tool_calls" if is_call else "stop"})
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
     def do_GET(self) -> None:
         self._answer(200, {"object": "list", "data": [{"id": "far", "object": "model"}]})
+
+    def _call(self, name: str, arguments: str) -> None:
+        function = {"name": name, "arguments": arguments}
+        call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+        self._chunk({"delta": {"tool_calls": [call]}, "finish_reason": None})
 
     def _say(self, *parts: str) -> None:
         for part in parts:

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from support.terminal_screen import TerminalScreen
+
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_=>])")
 #: The longest that anything is waited for, in seconds: a failure, not a measure.
 _PATIENCE = 30.0
@@ -28,6 +30,7 @@ _LAUNCHER = (
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
+ESCAPE = "\x1b"
 
 
 class Terminal:
@@ -67,6 +70,18 @@ class Terminal:
     def shown(self) -> str:
         """All that was written so far, without what only moves or colours."""
         return _ESCAPES.sub("", self._raw.decode(errors="replace")).replace("\r", "")
+
+    @property
+    def written(self) -> str:
+        """All that was written so far, as it was."""
+        return self._raw.decode(errors="replace")
+
+    @property
+    def rows(self) -> list[str]:
+        """What a terminal shows of that, scrollback included."""
+        screen = TerminalScreen(100)
+        screen.write(self.written)
+        return screen.rows
 
     def type(self, text: str) -> None:
         """Press these keys; a line's end is Enter."""

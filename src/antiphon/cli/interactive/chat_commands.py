@@ -10,17 +10,18 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from antiphon.chat.export import as_json, as_markdown
 from antiphon.chat.images import load_image
 from antiphon.cli.interactive.answer_view import call_text, print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
-from antiphon.cli.interactive.chat_session import answer_text, open_calls, user_text
+from antiphon.cli.interactive.chat_session import answer_text, user_text
 from antiphon.cli.interactive.slash_commands import COMMANDS
 from antiphon.cli.terminal_output import format_ago
+from antiphon.cli.waiting_calls import find_waiting_calls
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT, Usage
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.chat_protocols import ChatFilter, ChatUpdate
+from antiphon.transfer.messages_export import as_json, as_markdown
+from antiphon.turn.chat_protocols import ChatUpdate
 
 _FENCE = re.compile(r"^ *(`{3,}|~{3,})[^\n]*\n(.*?)^ *\1", re.DOTALL | re.MULTILINE)
 _MAX_HITS = 10
@@ -172,20 +173,15 @@ async def tools(loop: ChatLoop, _: str) -> None:
 
 
 async def approve(loop: ChatLoop, argument: str) -> None:
-    waiting = await loop.engine.stores.chats.list_chats(
-        DEFAULT_TENANT, 50, chat_filter=ChatFilter(status="waiting")
-    )
+    waiting = await find_waiting_calls(loop.engine)
     if not waiting:
         loop.output.note("nothing waits for a decision")
         return
-    for number, chat in enumerate(waiting, 1):
-        turn = await loop.session.service.reader.response(DEFAULT_TENANT, chat.head)
-        calls = ", ".join(call_text(call) for call in open_calls(turn))
-        loop.output.text(f"{number:2}  {format_ago(chat.updated_at):10} {calls}")
+    for number, one in enumerate(waiting, 1):
+        loop.output.text(f"{number:2}  {format_ago(one.created_at):10} {call_text(one.call)}")
     chosen = argument or await loop.read_line("decide on number (Enter: later): ")
     if chosen and chosen.isdecimal() and 0 < int(chosen) <= len(waiting):
-        head = waiting[int(chosen) - 1].head
-        loop.session.head = head
+        loop.session.head = waiting[int(chosen) - 1].response_id
         await loop.decide(await loop.session.last_turn())
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from antiphon.cli.interactive.answer_view import AnswerView, call_text
 from antiphon.cli.interactive.chat_output import ChatOutput
-from antiphon.cli.interactive.chat_session import ChatSession, open_calls, user_text
+from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.slash_commands import parse_command, question_of
 from antiphon.cli.interrupt import InterruptHandler
 from antiphon.cli.terminal_output import status_note
+from antiphon.cli.waiting_calls import open_calls
 from antiphon.core.items import FunctionCall
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, InvalidRequestError
@@ -40,7 +41,6 @@ class ChatPrompt(Protocol):
     queue: list[str]
     mark: str
     on_stop: Callable[[], None]
-    on_edit: Callable[[], None]
 
     @property
     def is_open(self) -> bool: ...
@@ -103,7 +103,7 @@ class ChatLoop:
             self.output.lines([()])
             return None
         self.session.move_to(turn)
-        self.end_turn(response)
+        await self.end_turn(response)
         if open_calls(response):
             await self.decide(response)
         return response
@@ -120,7 +120,7 @@ class ChatLoop:
                     view.show(event)
             view.end()
         await self.prompt.flush()
-        self.end_turn(await self.session.service.reader.response(DEFAULT_TENANT, turn.id))
+        await self.end_turn(await self.session.service.reader.response(DEFAULT_TENANT, turn.id))
 
     async def decide(self, turn: Response) -> None:
         """Ask about each call of a turn that waits, then go on with what was decided."""
@@ -235,14 +235,22 @@ class ChatLoop:
             raise turn.error
         return response
 
-    def end_turn(self, response: Response) -> None:
+    async def end_turn(self, response: Response) -> None:
+        """Note how a turn ended, and what the status line says from now on."""
         if note := status_note(response):
             self.output.note(note)
         self.output.lines([()])
-        self.status = self._status_of(response)
+        self.status = await self._status_of(response)
 
-    def _status_of(self, response: Response) -> str:
+    async def _status_of(self, response: Response) -> str:
         parts = [response.model]
+        beside = await self.engine.stores.chats.siblings(DEFAULT_TENANT, response.id) or ()
+        if len(beside) > 1:
+            number = [one.response_id for one in beside].index(response.id) + 1
+            parts.append(
+                f"\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}{number}/{len(beside)}"
+                "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}"
+            )
         usage = response.end.usage if response.end else None
         if usage is not None:
             info = self.session.service.models.get(response.header.model)[1].info

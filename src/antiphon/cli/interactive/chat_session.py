@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from antiphon.cli.waiting_calls import open_calls
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -72,13 +73,12 @@ class ChatSession:
     async def start_edited(self, turn: Response, text: str) -> RunningTurn:
         """Start a turn beside ``turn``, with other words of the user; its images stay."""
         check_encodable(text)
-        items = _with_user_text(turn.input, text)
-        return await self._start(items, turn.previous_response_id)
+        return await self._start(_with_user_text(turn.input, text), sibling=turn.id)
 
     async def start_again(self, turn: Response, model: str | None = None) -> RunningTurn:
         """Start a turn beside ``turn`` with the same input, for another answer."""
         name = self.service.models.get(model or self.model)[0]
-        return await self._start(turn.input, turn.previous_response_id, model=name)
+        return await self._start(turn.input, sibling=turn.id, model=name)
 
     async def start_decided(self, decisions: Mapping[str, FunctionCall | str]) -> RunningTurn:
         """Start a turn that runs the calls that were agreed to, and says why others were not.
@@ -141,26 +141,19 @@ class ChatSession:
     async def _start(
         self,
         items: Sequence[Item],
-        parent: str | None,
+        parent: str | None = None,
         *,
+        sibling: str | None = None,
         model: str | None = None,
         approved: tuple[FunctionCall, ...] = (),
     ) -> RunningTurn:
         request = msgspec.structs.replace(
-            self.request(items, parent), approved_calls=approved, model=model or self.model
+            self.request(items, parent),
+            approved_calls=approved,
+            model=model or self.model,
+            sibling_of=sibling,
         )
         return await self.service.start(request, self.toolbox)
-
-
-def open_calls(turn: Response) -> tuple[FunctionCall, ...]:
-    """The calls of a turn that ended well and have no output."""
-    waiting: dict[str, FunctionCall] = {}
-    for item in (*turn.input, *turn.output) if turn.status == "completed" else ():
-        if isinstance(item, FunctionCall):
-            waiting[item.call_id] = item
-        elif isinstance(item, FunctionCallOutput):
-            waiting.pop(item.call_id, None)
-    return tuple(waiting.values())
 
 
 def user_text(items: Sequence[Item]) -> str:

@@ -104,7 +104,7 @@ async def _show_last_turn(loop: ChatLoop) -> None:
     else:
         print_turn(loop.output, last, user_text(last.input))
         loop.output.lines([()])
-        loop.end_turn(last)
+        await loop.end_turn(last)
 
 
 async def _past_questions(session: ChatSession) -> list[str]:

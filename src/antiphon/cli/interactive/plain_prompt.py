@@ -22,7 +22,6 @@ class PlainPrompt:
         self.mark = "> "
         self.queue: list[str] = []
         self.on_stop: Callable[[], None] = lambda: None
-        self.on_edit: Callable[[], None] = lambda: None
 
     @property
     def is_open(self) -> bool:

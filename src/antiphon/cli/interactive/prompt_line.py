@@ -70,7 +70,6 @@ class PromptLine:
         self.mark = "> "
         self.queue: list[str] = []
         self.on_stop: Callable[[], None] = lambda: None
-        self.on_edit: Callable[[], None] = lambda: None
         self.session: PromptSession[str] = PromptSession(
             self._message,
             history=InMemoryHistory(list(past_questions)),
@@ -254,7 +253,7 @@ class PromptLine:
             self.on_stop()
 
         @bindings.add("escape", "escape", filter=is_empty & ~is_answering)
-        def _(_: KeyPressEvent) -> None:
-            self.on_edit()
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit(result="/edit")
 
         return bindings

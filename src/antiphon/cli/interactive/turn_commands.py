@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from antiphon.cli.interactive.answer_view import print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_session import answer_text, user_text
 from antiphon.core.items import shorten
-from antiphon.core.turns import Response
-from antiphon.errors import InvalidRequestError
+from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.errors import InvalidRequestError, NotFoundError
 
 _MAX_MODELS = 6
 _MAX_OPENING = 70
@@ -88,8 +90,14 @@ async def compare(loop: ChatLoop, _: str) -> None:
 
 async def siblings_of(loop: ChatLoop, turn: Response) -> list[Response]:
     """A turn and those beside it, oldest first."""
-    # SIBLINGS
-    return [turn]
+    found = await loop.engine.stores.chats.siblings(DEFAULT_TENANT, turn.id)
+    reader = loop.session.service.reader
+    turns = []
+    for one in found or ():
+        # One that is erased meanwhile is one less.
+        with contextlib.suppress(NotFoundError):
+            turns.append(await reader.response(DEFAULT_TENANT, one.response_id))
+    return turns
 
 
 async def _turn_before(loop: ChatLoop, number: int) -> Response | None:

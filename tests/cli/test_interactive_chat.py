@@ -1,0 +1,289 @@
+"""The interactive chat: typing while it answers, commands, branches, tools, plain terminals."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.command_line import PROGRAM, environment
+from support.command_line_upstream import upstream
+from support.pseudo_terminal import CTRL_D, ESCAPE, Terminal
+
+CONFIG = """
+model = "far"
+store = "sqlite:turns.db"
+[models.echo]
+kind = "scripted"
+[models.far]
+base_url = "{url}"
+context = 1000
+price = {{ input = 1000000, output = 1000000 }}
+"""
+TOOLS = '''
+from antiphon import tool
+
+@tool
+def weather(city: str) -> str:
+    """The weather of a city."""
+    return f"sunny in {city}"
+
+@tool(needs_approval=True)
+def refund(order: str) -> str:
+    """Pay an order back."""
+    return f"paid back {order}"
+'''
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with upstream() as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, url: str) -> Path:
+    (tmp_path / "c.toml").write_text(CONFIG.format(url=url))
+    (tmp_path / "tools.py").write_text(TOOLS)
+    return tmp_path
+
+
+def chat(home: Path, *args: str, **env: str) -> Terminal:
+    arguments = [PROGRAM, "chat", "--config", "c.toml", *args]
+    return Terminal(arguments, {**environment(home), **env}, home)
+
+
+def release(url: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(f"{url}/release", b"{}", method="POST")).close()
+
+
+def leave(terminal: Terminal) -> None:
+    terminal.type(CTRL_D)
+    assert terminal.leave() == 0
+    assert "Traceback" not in terminal.shown
+
+
+def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("next question\n")
+        terminal.expect("queued: next question")
+        terminal.type("half a")
+        terminal.expect("half a")
+        release(url)
+        terminal.expect("and done")
+        terminal.expect("3 messages, the last: next question")
+        terminal.expect("half a")
+        terminal.type(" draft\n")
+        terminal.expect("5 messages, the last: half a draft")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = [row for row in terminal.rows if row]
+        assert rows[1:7] == [
+            "> wait",
+            "begun, and done",
+            "> next question",
+            "3 messages, the last: next question",
+            "> half a draft",
+            "5 messages, the last: half a draft",
+        ]
+
+
+@pytest.mark.parametrize("typed", ["", "draft"])
+def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("hang\n")
+        terminal.expect("one two three")
+        if typed:
+            terminal.type(typed)
+            terminal.expect(typed)
+        terminal.type(ESCAPE)
+        terminal.expect("stopped; what arrived is kept")
+        terminal.expect("> ")
+        assert terminal.rows.count("one two three") == 1
+        terminal.kill()
+
+
+def test_a_word_that_is_no_command_is_not_sent(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("/modle echo\n")
+        terminal.expect("/modle is no command: did you mean /model?")
+        terminal.expect("> ")
+        terminal.type("\x15/usr/bin/env what?\n")
+        terminal.expect("/usr/bin/env is no command; to ask about a path, begin with //")
+        terminal.expect("> ")
+        # What was typed is there again, ready to be sent.
+        terminal.type("\n")
+        terminal.expect("1 messages, the last: /usr/bin/env what?")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_editing_and_retrying_make_branches(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("the last: first")
+        terminal.expect("> ")
+        terminal.type(ESCAPE + ESCAPE)
+        terminal.expect("edit the question")
+        terminal.expect("first")
+        terminal.type(" again\n")
+        terminal.expect("1 messages, the last: first again")
+        terminal.expect("> ")
+        terminal.type("/retry echo\n")
+        terminal.expect("You said: first again")
+        terminal.expect("> ")
+        terminal.type("/siblings\n")
+        terminal.expect("1  far  first: 1 messages")
+        terminal.expect("→ 3  echo  first again")
+        terminal.expect("> ")
+        terminal.type("/siblings 1\n")
+        terminal.expect("the last: first\n")
+        terminal.expect("> ")
+        terminal.type("/edit other words\n")
+        terminal.expect("1 messages, the last: other words")
+        terminal.expect("> ")
+        terminal.type("/cost\n")
+        terminal.expect("1 turns")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_tools_run_and_ask(home: Path) -> None:
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type('call weather {"city":"Oslo"}\n')
+        terminal.expect('● weather({"city":"Oslo"})')
+        terminal.expect("└ sunny in Oslo")
+        terminal.expect("the tool says sunny in Oslo")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"1"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("n too much\n")
+        terminal.expect("the tool says The user declined this call, so it was not run. too much")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"2"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("e\n")
+        terminal.expect("arguments: ")
+        terminal.type("\x15" + '{"order":"3"}\n')
+        terminal.expect("the tool says paid back 3")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"4"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("a\n")
+        terminal.expect("the tool says paid back 4")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"5"}\n')
+        terminal.expect("the tool says paid back 5")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_a_call_that_is_left_open_waits(home: Path) -> None:
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"1"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type(CTRL_D)
+        terminal.expect("it waits")
+        terminal.expect("> ")
+        terminal.kill()
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type("/approve\n")
+        terminal.expect('refund({"order":"1"})')
+        terminal.expect("later): ")
+        terminal.type("1\n")
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("y\n")
+        terminal.expect("the tool says paid back 1")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_what_is_erased_is_no_longer_offered(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("a secret\n")
+        terminal.expect("the last: a secret")
+        terminal.expect("> ")
+        terminal.type("/erase\n")
+        terminal.expect("[y/N] ")
+        terminal.type("y\n")
+        terminal.expect("erased")
+        terminal.expect("> ")
+        terminal.type("\x1b[A")
+        terminal.type("kept words\n")
+        terminal.expect("1 messages, the last: ")
+        assert terminal.expect("kept words") == ""
+        terminal.expect("> ")
+        leave(terminal)
+    assert b"a secret" not in (home / "turns.db").read_bytes()
+
+
+def test_a_picker_finds_a_chat_by_its_words(home: Path) -> None:
+    for words in ("about lighthouses", "about submarines"):
+        with chat(home, "-p", words) as terminal:
+            assert terminal.leave() == 0
+    with chat(home, "--resume") as terminal:
+        terminal.expect("about submarines")
+        terminal.type("lighthouses")
+        terminal.expect("«lighthouses»")
+        terminal.type("\n")
+        terminal.expect("continuing after 1 turn")
+        terminal.expect("the last: about lighthouses")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+@pytest.mark.parametrize("env", [{"ACCESSIBLE": "1"}, {"TERM": "dumb"}, {"args": "--plain"}])
+def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str]) -> None:
+    args = [env["args"]] if "args" in env else []
+    with chat(home, "--tools", "tools.py", *args, **env) as terminal:
+        terminal.expect("> ")
+        terminal.type("**bold** words and `code`\n")
+        terminal.expect("the last: bold words and `code`")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"1"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("y\n")
+        terminal.expect("the tool says paid back 1")
+        terminal.expect("> ")
+        terminal.type("/search bold\n")
+        terminal.expect("1  now")
+        terminal.expect("stay here): ")
+        terminal.type("\n")
+        terminal.expect("> ")
+        terminal.type("/tree\n")
+        terminal.expect("number (Enter: none): ")
+        terminal.type("\n")
+        terminal.expect("> ")
+        terminal.type("exit\n")
+        assert terminal.leave() == 0
+    assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written).count("\x1b") == 0
+
+
+def test_a_running_turn_of_another_process_is_shown(home: Path, url: str) -> None:
+    with chat(home) as first:
+        first.expect("> ")
+        first.type("wait\n")
+        first.expect("begun,")
+        with chat(home, "--continue") as second:
+            second.expect("> wait")
+            second.expect("another process answers")
+            release(url)
+            second.expect("begun, and done")
+            second.expect("> ")
+            leave(second)
+        first.expect("and done")
+        first.expect("> ")
+        leave(first)
