@@ -21,6 +21,7 @@ from antiphon.api.http.asgi_responses import (
     KeepAlive,
     StreamHead,
     keep_alive_comment,
+    last_event_id,
     log,
     send_chunk,
     send_error,
@@ -141,7 +142,7 @@ class ResponseEndpoints:
         if query.get("stream", [""])[-1].lower() in _TRUE_VALUES:
             turn = await self._service.subscribe(tenant, name)
             with DisconnectWatcher(receive, turn):
-                after = _parse_starting_after(query)
+                after = _parse_starting_after(query, last_event_id(scope))
                 await _send_stream(turn, scope, send, after, include)
             return
         response = await self._service.reader.response(tenant, name)
@@ -203,15 +204,20 @@ async def _send_stream(
     turn: RunningTurn | Replay,
     scope: Scope,
     send: Send,
-    after: int = -1,
+    after: int | None = None,
     include: Sequence[str] = (),
 ) -> None:
-    """The events behind the one with the number ``after``."""
+    """The events behind the one with the number ``after``, -1: all of them.
+
+    Where a stream is read again each has its number as its id, so that any client of event
+    streams resumes by itself. ``after`` None: it is read for the first time.
+    """
     encoder = EventEncoder(turn.initial_response, include)
     head = StreamHead(send)
     try:
         relay = StreamRelay(scope, encoder.encode)
-        await _write(turn, send, encoder, head, after + 1, relay)
+        first = None if after is None else after + 1
+        await _write(turn, send, encoder, head, first, relay)
     except AntiphonError as error:
         if not head.sent:
             raise
@@ -229,10 +235,11 @@ async def _write(  # noqa: PLR0913, PLR0917
     send: Send,
     encoder: EventEncoder,
     head: StreamHead,
-    skip: int,
+    number: int | None,
     relay: StreamRelay,
 ) -> None:
-    """All events but the first ``skip``."""
+    """The events from the one with a number on, with their ids; None: all, without."""
+    skip = number or 0
     with ExitStack() as started:
         async for batch in turn.events(relay=relay):
             body = encoder.encode(batch)
@@ -243,9 +250,11 @@ async def _write(  # noqa: PLR0913, PLR0917
                 # all still gets an honest HTTP status.
                 await head.put()
                 keep_alive = started.enter_context(KeepAlive(send, keep_alive_comment))
+            if number is not None:
+                body, number = _with_ids(body, number)
             if body:
                 await send_chunk(keep_alive.send, body)
-            if skip <= 0:
+            if number is None:
                 relay.open(keep_alive)
 
 
@@ -255,8 +264,16 @@ def _skip_events(body: bytes, skip: int) -> tuple[bytes, int]:
     return b"".join(event + b"\n\n" for event in events[skip:]), max(0, skip - len(events))
 
 
-def _parse_starting_after(query: dict[str, list[str]]) -> int:
-    text = query.get("starting_after", ["-1"])[-1]
+def _with_ids(body: bytes, number: int) -> tuple[bytes, int]:
+    """Events with their ids, which count from ``number``, and the number of the next one."""
+    events = body.split(b"\n\n")[:-1]
+    shown = [b"id: %d\n%b\n\n" % (at, event) for at, event in enumerate(events, number)]
+    return b"".join(shown), number + len(events)
+
+
+def _parse_starting_after(query: dict[str, list[str]], last_id: str | None = None) -> int:
+    """The number of the last event that a client has; that of a lost stream is the newer one."""
+    text = last_id or query.get("starting_after", ["-1"])[-1]
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
         raise InvalidRequestError("The number of an event is an integer.", param="starting_after")

@@ -41,7 +41,7 @@ class StreamRelay:
         self._keep_alive: KeepAlive | None = None
 
     def open(self, keep_alive: KeepAlive) -> None:
-        """The stream has begun, and all that was to be skipped is."""
+        """The stream has begun: from now on its events need nothing but to be encoded."""
         self._keep_alive = keep_alive
 
     def __call__(self, events: Sequence[Event]) -> bool:
