@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from antiphon import __version__
-from antiphon.cli import chat, conversations, keys, mcp, models, serve, terminal_output
+from antiphon.cli import (
+    chat,
+    conversations,
+    keys,
+    mcp,
+    models,
+    search_command,
+    serve,
+    terminal_output,
+)
 from antiphon.errors import AntiphonError
 
 FAILURE = 1
@@ -29,6 +38,8 @@ app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
+app.command("search")(search_command.search)
+app.command("approvals")(search_command.approvals)
 app.command("delete")(conversations.delete)
 app.add_typer(models.app, name="model")
 app.add_typer(keys.app, name="key")

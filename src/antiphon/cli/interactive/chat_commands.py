@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shlex
 import subprocess
 from pathlib import Path
 
 from antiphon.chat.export import as_json, as_markdown
 from antiphon.chat.images import load_image
+from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.interactive.answer_view import call_text, print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
 from antiphon.cli.interactive.chat_session import answer_text, user_text
@@ -23,7 +23,6 @@ from antiphon.core.turns import DEFAULT_TENANT, Usage
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatUpdate
 
-_FENCE = re.compile(r"^ *(`{3,}|~{3,})[^\n]*\n(.*?)^ *\1", re.DOTALL | re.MULTILINE)
 _MAX_HITS = 10
 _MAX_ATTACHMENT = 1_000_000
 
@@ -107,11 +106,6 @@ async def copy(loop: ChatLoop, argument: str) -> None:
         return
     loop.output.control(clipboard_sequence(text))
     loop.output.note(f"copied {len(text)} characters, if the terminal allows it (OSC 52)")
-
-
-def code_blocks(text: str) -> list[str]:
-    """The code blocks of a Markdown text."""
-    return [found[2] for found in _FENCE.finditer(text)]
 
 
 async def context(loop: ChatLoop, _: str) -> None:
