@@ -27,6 +27,7 @@ from bench.measures import (
     requests,
     scale,
     streams,
+    upkeep,
 )
 from bench.report import Part, Report, as_json, as_markdown, show
 
@@ -40,6 +41,7 @@ _PARTS = {
     "f": embedded.measure,
     "g": grpc_streams.measure,
     "scale": scale.measure,
+    "upkeep": upkeep.measure,
     "million": scale.measure_million,
 }
 #: What is measured only where it is asked for by name.
@@ -82,7 +84,10 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="antiphon's benchmark")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="a to g, scale, million; default: all but million"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="a to g, scale, upkeep, million; default: all but million",
     )
     parser.add_argument("--quick", action="store_true", help="short windows, to try things")
     parser.add_argument(

@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 
 import httptools
 
-#: Yields a request, receives the body of its 200 reply.
+#: Yields a request, receives the body of its reply, which is 200 or 202.
 Script: TypeAlias = Generator[bytes, bytes, None]
 #: Seconds that a run may take beyond its deadline before it counts as hung.
 _TIMEOUT = 120.0
@@ -143,7 +143,7 @@ class _Http(Connection):
         self._receive(body)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() != 200:
+        if self._parser.get_status_code() not in {200, 202}:
             body = b"".join(self._pieces)
             self._fail(BenchError(f"status {self._parser.get_status_code()}: {body[:500]!r}"))
             return

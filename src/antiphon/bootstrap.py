@@ -18,6 +18,7 @@ from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
+from antiphon.core.turns import Options
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.fallback import FallbackModel
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
@@ -370,6 +371,8 @@ def _xai_grpc(info: ModelInfo, settings: ModelSettings, key: str | None) -> Mode
         key,
         upstream_name=settings.name,
         read_timeout=settings.timeout or READ_TIMEOUT,
+        headers={name: value.reveal() for name, value in settings.headers.items()},
+        extra=settings.extra,
     )
 
 
@@ -383,7 +386,7 @@ def _llama(name: str, settings: ModelSettings) -> Model:
         info,
         embedded_weights(),
         context_window=settings.context or 8192,
-        defaults=SMOLLM2_DEFAULTS,
+        defaults=msgspec.structs.replace(SMOLLM2_DEFAULTS, extra=settings.extra),
     )
 
 
@@ -391,4 +394,5 @@ def _gguf(name: str, path: Path, settings: ModelSettings | None = None) -> Model
     context = settings.context if settings else None
     primer = FEW_SHOT_EXAMPLES if settings and settings.primer else b""
     info = ModelInfo(name, owned_by="local", images=False, few_shot=primer)
-    return LlamaModel(info, path, context_window=context or 8192)
+    defaults = Options(extra=settings.extra) if settings else None
+    return LlamaModel(info, path, context_window=context or 8192, defaults=defaults)

@@ -23,8 +23,9 @@ async () => {
     renderMarkdown(text, into);
     return into;
   };
-  window.streamed = (pieces) => {
+  window.streamed = (pieces, long = 3000) => {
     const into = document.createElement('div');
+    MarkdownStream.LONG = long;
     const stream = new MarkdownStream(into);
     let text = '';
     for (const piece of pieces) stream.update(text += piece);
@@ -106,12 +107,13 @@ _BLOCKS = st.sampled_from(
         "# Heading",
         "### Deep heading",
         "- one\n- two\n  - three",
+        "- one\n- two\n- three\n- four\n\n- five\n- six",
         "1. one\n\n   more\n2. two",
         "```python\nprint('x')\n\n# y\n```",
         "~~~\nplain\n~~~",
         "```\nnever ends",
         "> quoted\n> lines\n\n> again",
-        "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |",
+        "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |\n| 7 | 8 |",
         "$$\n\\frac{1}{2}\n$$",
         "[a link][ref] and <b>html</b>",
         "[ref]: https://example.org/",
@@ -129,9 +131,10 @@ _BLOCKS = st.sampled_from(
     st.lists(_BLOCKS, min_size=1, max_size=8),
     st.sampled_from(["\n", "\n\n"]),
     st.lists(st.integers(1, 30), min_size=1, max_size=12),
+    st.sampled_from([10, 3000]),
 )
 def test_a_streamed_text_ends_as_the_whole_one(
-    page: Page, blocks: list[str], between: str, sizes: list[int]
+    page: Page, blocks: list[str], between: str, sizes: list[int], long: int
 ) -> None:
     text = between.join(blocks)
     pieces, at, turn = [], 0, 0
@@ -140,17 +143,41 @@ def test_a_streamed_text_ends_as_the_whole_one(
         pieces.append(text[at : at + size])
         at, turn = at + size, turn + 1
     seen: dict[str, Any] = page.evaluate(
-        """([text, pieces]) => {
+        """([text, pieces, long]) => {
           const plain = (node) => node.textContent.replaceAll('Copy', '');
           const tags = (node) => [...node.querySelectorAll('*')].map((one) => one.tagName)
             .filter((one) => one !== 'SPAN').join(' ');
-          const [one, two] = [whole(text), streamed(pieces)];
+          const [one, two] = [whole(text), streamed(pieces, long)];
           return { texts: [plain(one), plain(two)], tags: [tags(one), tags(two)] };
         }""",
-        [text, pieces],
+        [text, pieces, long],
     )
     assert seen["texts"][0].split() == seen["texts"][1].split()
     assert seen["tags"][0] == seen["tags"][1]
+
+
+@pytest.mark.parametrize("entry", ["- an entry\n", "1. an entry\n", "| a | b |\n"])
+def test_a_long_list_grows_by_its_entries(page: Page, entry: str) -> None:
+    head = "| a | b |\n|---|---|\n" if entry.startswith("|") else ""
+    kept = page.evaluate(
+        """([head, entry]) => {
+          const base = document.querySelector('script[type=module]').src.replace('app.js', '');
+          return import(base + 'markdown.js').then(({ MarkdownStream }) => {
+            const into = document.createElement('div');
+            MarkdownStream.LONG = 3000;
+            const stream = new MarkdownStream(into);
+            let text = head;
+            for (let n = 0; n < 500; n++) stream.update(text += entry);
+            const first = into.querySelector('li, td');
+            for (let n = 0; n < 500; n++) stream.update(text += entry);
+            stream.update(text += '\\nAfter it.\\n\\nMore.');
+            const same = first === into.querySelector('li, td');
+            return [same, into.querySelectorAll('li, tbody tr').length, into.lastChild.textContent];
+          });
+        }""",
+        [head, entry],
+    )
+    assert kept == [True, 1000, "More."]
 
 
 def test_settled_blocks_keep_their_elements(page: Page) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pytest
+from bench.large_store import large_store
 
 from antiphon.api.http.routes import ROUTES
 from antiphon.core.deltas import Delta, Finish, OutputTextDelta
@@ -26,7 +27,6 @@ from antiphon.core.turns import ConversationRecord
 from antiphon.models.scripted import ScriptedModel
 from antiphon.turn.protocols import ModelCall
 from support.http_server import ThreadServer, serving
-from support.large_stores import large_store
 
 pytestmark = pytest.mark.slow
 

@@ -93,14 +93,23 @@ def test_invalid_model_settings_are_refused(tmp_path: Path, text: str, reason: s
 @pytest.mark.parametrize("field", ["headers = {}", "extra = {}", "quirks = []", "fallback = []"])
 @pytest.mark.parametrize("kind", ["llama", "scripted"])
 def test_local_models_refuse_upstream_settings(tmp_path: Path, kind: str, field: str) -> None:
+    if (kind, field) == ("llama", "extra = {}"):
+        # Its sampling settings.
+        field = "extra = { top_k = 20 }"
+        settings = load(tmp_path, f"[models.a]\nkind = '{kind}'\n{field}")
+        assert settings.models["a"].extra == {"top_k": 20}
+        return
     with pytest.raises(ConfigError, match="takes no"):
         load(tmp_path, f"[models.a]\nkind = '{kind}'\n{field}")
 
 
-@pytest.mark.parametrize("field", ["headers = {}", "extra = {}", "quirks = []"])
-def test_grpc_models_refuse_http_settings(tmp_path: Path, field: str) -> None:
+def test_grpc_models_take_headers_and_fields_but_no_quirks(tmp_path: Path) -> None:
+    head = "[models.a]\nkind = 'xai-grpc'\nbase_url = 'api.x.ai'\n"
+    fields = "headers = { X-Team = 'a' }\nextra = { max_turns = 3 }"
+    given = load(tmp_path, head + fields).models["a"]
+    assert (given.headers["X-Team"].reveal(), given.extra) == ("a", {"max_turns": 3})
     with pytest.raises(ConfigError, match="takes no"):
-        load(tmp_path, f"[models.a]\nkind = 'xai-grpc'\nbase_url = 'api.x.ai'\n{field}")
+        load(tmp_path, f"{head}quirks = []")
 
 
 @pytest.mark.parametrize(

@@ -85,15 +85,15 @@ class Watched:
             for one in self.requests
             if not one.url.startswith((self.origin, "blob:", "data:"))
         ]
-        assert elsewhere == []
+        assert not elsewhere, elsewhere
         violations = [
             one for page in self.context.pages for one in page.evaluate("window.violations || []")
         ]
-        assert violations == []
+        assert not violations, violations
         unexpected = [
             one for one in self.errors if not any(allowed in one for allowed in self.allowed)
         ]
-        assert unexpected == []
+        assert not unexpected, unexpected
 
 
 @contextmanager

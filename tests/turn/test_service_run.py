@@ -1,4 +1,4 @@
-"""``TurnService.run``: an unstored turn in its caller's task is the turn that ``start`` runs."""
+"""``TurnService.run``: a turn by fewer steps is the turn that ``start`` runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ from antiphon.models.scripted import (
     think,
 )
 from antiphon.turn.running_turns import RunningTurn
-from support.turn_service import ONE_CALL, TWO_CALLS, collect_events, service_with, turn_request
+from support.turn_service import (
+    ONE_CALL,
+    TWO_CALLS,
+    GatedStore,
+    collect_events,
+    contents,
+    run_ready_tasks,
+    run_turn,
+    service_with,
+    turn_request,
+)
 
 WORDS = st.text(max_size=5)
 PARTS = st.one_of(
@@ -72,7 +82,7 @@ async def run_both(reply: ScriptedReply, **request: Any) -> list[Any]:
     for runs in (False, True):
         service = service_with(ScriptedModel([reply]))
         service.registry.add_observer(watcher := Watcher())
-        asked = turn_request("Well?", store=False, stream=False, **request)
+        asked = turn_request("Well?", stream=False, **request)
         try:
             if runs:
                 started: list[RunningTurn] = []
@@ -91,12 +101,12 @@ async def run_both(reply: ScriptedReply, **request: Any) -> list[Any]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(PARTS, min_size=1, max_size=4))
-def test_turn_is_the_same_in_the_callers_task(parts: list[ScriptedReply]) -> None:
+@given(st.lists(PARTS, min_size=1, max_size=4), st.booleans())
+def test_turn_is_the_same_by_fewer_steps(parts: list[ScriptedReply], store: bool) -> None:
     reply = parts[0]
     for part in parts[1:]:
         reply += part
-    started, run = asyncio.run(run_both(reply))
+    started, run = asyncio.run(run_both(reply, store=store))
     assert started == run
 
 
@@ -136,6 +146,50 @@ async def test_stopped_turn_ends_and_leaves_its_caller_uncancelled(
     response = await turn.result()
     assert response.status == ("cancelled" if error is None else "failed")
     assert turn.error is error
+    await service.close()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_caller_of_a_stored_turn_leaves_it_running_once_it_is_stored(is_stored: bool) -> None:
+    """As long as it is not, nobody can find it again."""
+    store = GatedStore()
+    if not is_stored:
+        store.begins.close()
+    service = service_with(model := ScriptedModel([hang(reached := asyncio.Event())]), store)
+    started: list[RunningTurn] = []
+    caller = asyncio.create_task(
+        service.run(turn_request("Hi", store=True, stream=False), started.append)
+    )
+    await reached.wait()
+    if is_stored:
+        await started[0].wait_until_stored()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await run_ready_tasks()
+    assert model.cancelled.is_set() is not is_stored
+    store.begins.open()
+    await service.close()
+
+
+async def test_history_that_changes_before_the_turn_is_stored_is_read_again() -> None:
+    store = GatedStore()
+    service = service_with(model := ScriptedModel(), store)
+    first = await run_turn(service, "One", stream=False)
+    second = await run_turn(service, "Two", after=first.id, stream=False)
+    store.begins.close()
+    store.begins.reached.clear()
+    asked = turn_request("Three", after=second.id, store=True, stream=False)
+    started: list[RunningTurn] = []
+    caller = asyncio.create_task(service.run(asked, started.append))
+    await store.begins.reached.wait()
+    assert await store.delete("", first.id)
+    store.begins.open()
+    turn = await caller
+    assert started[-1] is turn
+    assert len(started) == 2
+    assert (await turn.result()).status == "completed"
+    assert "One" not in contents(model)
     await service.close()
 
 

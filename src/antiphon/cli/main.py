@@ -19,6 +19,7 @@ from antiphon.cli import (
     search_command,
     serve,
     terminal_output,
+    transfer,
 )
 from antiphon.errors import AntiphonError
 
@@ -41,6 +42,8 @@ app.command("show")(conversations.show)
 app.command("search")(search_command.search)
 app.command("approvals")(search_command.approvals)
 app.command("delete")(conversations.delete)
+app.command("export")(transfer.export)
+app.command("import")(transfer.import_)
 app.add_typer(models.app, name="model")
 app.add_typer(keys.app, name="key")
 

@@ -56,14 +56,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_unused_digits.clear)
 
 
-def _new_digits() -> str:
-    """The 32 hex digits of a new id."""
+def _random_digits() -> str:
     if not _unused_digits:
         digits = os.urandom(_RANDOM_BYTES * _POOL_SIZE).hex()
         size = 2 * _RANDOM_BYTES
         _unused_digits.extend(digits[at : at + size] for at in range(0, len(digits), size))
+    return _unused_digits.pop()
+
+
+def _new_digits() -> str:
+    """The 32 hex digits of a new id."""
     milliseconds = int(time.time() * 1000) & (1 << 48) - 1
-    return f"{milliseconds:012x}{_unused_digits.pop()}"
+    return f"{milliseconds:012x}{_random_digits()}"
+
+
+#: Request ids of one process begin alike, so that its lines in a joined log can be told.
+_REQUEST_PREFIX = "req_" + os.urandom(6).hex()
+
+
+def new_request_id() -> str:
+    """A new id for a request, for its log lines alone."""
+    return _REQUEST_PREFIX + _random_digits()
 
 
 def new_response_id() -> str:

@@ -68,8 +68,8 @@ _HTTP_FIELDS = {*_UPSTREAM_FIELDS, "headers", "headers_env", "extra", "quirks"}
 _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
     "chat_completions": _HTTP_FIELDS,
     "responses": _HTTP_FIELDS,
-    "xai-grpc": _UPSTREAM_FIELDS,
-    "llama": {"kind", "path", "context", "primer"},
+    "xai-grpc": _HTTP_FIELDS - {"quirks"},
+    "llama": {"kind", "path", "context", "primer", "extra"},
     "scripted": {"kind"},
 }
 

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -475,9 +476,17 @@ async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:
     """Wait for the disk to the end. A loop that ends cancels all that runs in it, and then
     waits for it: whoever reads the turn would wait for its end for ever."""
     while not write.done():
+        # It is cancelled in place of the write.
+        waiter: asyncio.Future[None] = write.get_loop().create_future()
+        write.add_done_callback(partial(_wake, waiter))
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(write)
+            await waiter
     write.result()
+
+
+def _wake(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def render_response(response: Response) -> RenderedTurn:

@@ -102,8 +102,23 @@ class RunningTurn:
 
     async def wait_until_stored(self) -> None:
         """Wait until what was asked is on disk. Raises what kept it from getting there."""
-        async for _ in self.events():
-            return
+        while not self._is_published:
+            if self._is_done:
+                self._result()
+                return
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._event_waiters.append(waiter)
+            await waiter
+
+    async def wait_for_end(self) -> None:
+        """Wait for the end, whatever it is. Who gives up before the turn is on disk stops it."""
+        try:
+            await self._wait_for_end()
+        except asyncio.CancelledError:
+            if not self._is_published:
+                # Nobody will ever hold it.
+                self.stop(None)
+            raise
 
     async def cancel(self) -> Response:
         """Stop the turn and keep what arrived. A turn that is over stays as it is."""

@@ -111,16 +111,22 @@ class TurnService:
     async def run(
         self, request: TurnRequest, on_start: Callable[[RunningTurn], None]
     ) -> RunningTurn:
-        """Run an unstored turn to its end in the caller's own task, which saves that of ``start``.
+        """Run a turn to its end, by fewer steps than ``start`` and ``RunningTurn.result``.
 
-        The turn is the same. ``on_start`` gets it before it begins. What cancels the task stops
-        the turn. Raises what ``start`` raises.
+        The turn is the same. ``on_start`` gets it before it begins. An unstored one runs in the
+        caller's own task: what cancels that stops the turn. Raises what ``start`` raises.
         """
 
         async def attempt(request: TurnRequest, _: ConversationRecord | None) -> RunningTurn:
             turn, runner = self._new_turn(await self._planner.plan(request, None, None, None))
             on_start(turn)
-            await self.registry.run(turn, runner.run())
+            if not request.store:
+                await self.registry.run(turn, runner.run())
+                return turn
+            self.registry.start(turn, runner.run())
+            await turn.wait_for_end()
+            if turn.is_rejected and turn.error is not None:
+                raise turn.error
             return turn
 
         return await self._attempt(request, attempt)
@@ -399,8 +405,8 @@ class TurnService:
 
 
 def can_run(request: TurnRequest) -> bool:
-    """Whether a turn ends with its request, so that ``TurnService.run`` may run it. Pure."""
-    return not (request.store or request.stream)
+    """Whether ``TurnService.run`` may run a turn: nobody reads along or waits for it. Pure."""
+    return not (request.stream or request.background or request.conversation)
 
 
 async def _messages(

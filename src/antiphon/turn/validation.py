@@ -29,6 +29,8 @@ def turn_header(name: str, request: TurnRequest) -> Header:
 
 def storable_options(options: Options) -> Options:
     """The options without the secrets in what only an upstream understands."""
+    if not (options.hosted_tools or options.extra):
+        return options
     tools, extra = without_secrets(options.hosted_tools), without_secrets(options.extra)
     if tools is options.hosted_tools and extra is options.extra:
         return options

@@ -5,10 +5,16 @@
 import { Marked } from "./vendor/marked.js";
 import { codeBlock } from "./code.js";
 
+const paragraphOf = (text) => {
+  const end = text.indexOf("\n\n");
+  return end < 0 ? text.slice(0, 4000) : text.slice(0, Math.min(end, 4000));
+};
+
 const mathBlock = {
   name: "mathBlock",
   level: "block",
-  start: (text) => text.match(/^ {0,3}(?:\$\$|\\\[)/m)?.index,
+  // marked asks at every paragraph, with all the text that follows.
+  start: (text) => paragraphOf(text).match(/^ {0,3}(?:\$\$|\\\[)/m)?.index,
   tokenizer(text) {
     const found = /^ {0,3}(?:\$\$([^]+?)\$\$|\\\[([^]+?)\\\])[ \t]*(?:\n|$)/.exec(text);
     return found ? { type: "mathBlock", raw: found[0], text: (found[1] ?? found[2]).trim() } : undefined;
@@ -129,8 +135,10 @@ function maths(text, display) {
 // Depths of the headings that the next one stands below. Texts leave levels out; readers that go
 // from heading to heading need them without gaps.
 let headings = [];
+let nesting = 0; // lists and quotes around what is made; a heading in one is below, and leads none
 
 function headingLevel(depth) {
+  if (nesting) return Math.min(3 + headings.length, 6);
   while (headings.at(-1) >= depth) headings.pop();
   headings.push(depth);
   return Math.min(2 + headings.length, 6);
@@ -144,13 +152,22 @@ function block(token) {
     case "paragraph": return inline(token.tokens, element("p"));
     case "text": return token.tokens ? inline(token.tokens, element("p")) : element("p", {}, decode(token.text));
     case "code": return codeBlock(token.text, token.lang ?? "");
-    case "blockquote": return blocks(token.tokens, element("blockquote"));
-    case "list": return list(token);
+    case "blockquote": return nested(() => blocks(token.tokens, element("blockquote")));
+    case "list": return nested(() => list(token));
     case "table": return table(token);
     case "hr": return element("hr");
     case "mathBlock": return maths(token.text, true);
     case "html": return element("p", { class: "plain" }, token.raw.trimEnd());
     default: return element("p", { class: "plain" }, token.raw ?? "");
+  }
+}
+
+function nested(make) {
+  nesting++;
+  try {
+    return make();
+  } finally {
+    nesting--;
   }
 }
 
@@ -214,12 +231,17 @@ export class MarkdownStream {
     this.headings = []; // what those in the end stand below
     this.end = []; // elements of the end
     this.fence = null; // code that has begun
+    this.held = null; // a long list or table that has begun
   }
+
+  /** Characters from which on a list or a table grows by its entries. */
+  static LONG = 3_000;
 
   update(text) {
     if (text.length < this.text.length) this.#restart();
     this.text = text;
     if (this.fence && !this.#addCode()) return;
+    if (this.held && this.#addEntries()) return;
     const rest = text.slice(this.settledTo);
     const opening = FENCE.exec(rest);
     for (const node of this.end) node.remove();
@@ -242,6 +264,54 @@ export class MarkdownStream {
       } else if (made) this.end.push(made);
     });
     if (settling && this.#restIsFence()) this.update(text);
+    else if (rest.length > MarkdownStream.LONG && tokens.length === 1) this.#hold(tokens[0]);
+  }
+
+  /** Makes a list or a table grow by its entries: all of those but the last two stay. */
+  #hold(token) {
+    const [node] = this.end;
+    const into = token.type === "list" ? node : token.type === "table" ? node.querySelector("tbody") : null;
+    if (!into) return;
+    const head = token.type === "table" ? /^[^\n]*\n[^\n]*\n/.exec(token.raw)?.[0] ?? "" : "";
+    this.held = { node, into, type: token.type, head, begin: this.settledTo, at: this.settledTo + head.length, tail: [...into.children] };
+    this.end = [];
+    this.#keepEntries(token);
+  }
+
+  #keepEntries(token) {
+    const { held } = this;
+    const lines = this.text.slice(held.at).split("\n");
+    const sizes = token.type === "list" ? token.items.map(({ raw }) => raw.length) : token.rows.map((_row, index) => lines[index].length + 1);
+    while (held.tail.length > 2) {
+      held.at += sizes.shift();
+      held.tail.shift();
+    }
+  }
+
+  /** Adds entries to what grows; false: it has ended. */
+  #addEntries() {
+    const { held } = this;
+    const [first, ...others] = lex(held.head + this.text.slice(held.at), this.links);
+    for (const node of [...held.tail, ...this.end]) node.remove();
+    this.end = [];
+    if (first?.type !== held.type) {
+      // What has come since makes it something else.
+      held.node.remove();
+      this.held = null;
+      return false;
+    }
+    const made = block(first);
+    held.tail = [...(first.type === "list" ? made : made.querySelector("tbody")).children];
+    held.into.append(...held.tail);
+    if (others.length > 1) {
+      const end = held.at + first.raw.length - held.head.length;
+      this.settled.push({ raw: this.text.slice(held.begin, end), node: held.node, isHeld: true });
+      this.settledTo = end;
+      this.held = null;
+      return false;
+    }
+    this.#keepEntries(first);
+    return true;
   }
 
   /** Where an unfinished code block begins, which then goes on by lines. */
@@ -256,7 +326,7 @@ export class MarkdownStream {
 
   #restart() {
     this.into.replaceChildren();
-    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null });
+    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null, held: null });
   }
 
   #openFence([whole, indent, marks, info]) {
@@ -303,7 +373,10 @@ export class MarkdownStream {
     const tokens = lex(text);
     const shown = tokens.filter(({ type }) => type !== "space" && type !== "def");
     const settled = this.settled.filter(({ node }) => node);
-    const same = settled.findIndex(({ raw }, index) => raw.trim() !== shown[index]?.raw.trim());
+    // Whether a list's entries are paragraphs is known at its end.
+    const isOther = ({ raw, node, isHeld }, index) => raw.trim() !== shown[index]?.raw.trim()
+      || (isHeld && (shown[index].loose || node.querySelector("li > p")));
+    const same = settled.findIndex(isOther);
     // Definitions that came after their use change what was made before.
     const count = Object.keys(tokens.links).length ? 0 : same < 0 ? settled.length : same;
     const kept = new Set(settled.slice(0, count).map(({ node }) => node));

@@ -8,6 +8,8 @@ document.head.append(sheet);
 
 /** Replaces the text of an element by the formula that it is; a wrong one stays as it is. */
 export function renderMaths(into, text, display) {
+  // While an answer grows its end is made again and again: only what is shown is typeset.
+  if (!into.isConnected) return;
   try {
     katex.render(text, into, { displayMode: display, throwOnError: true, trust: false, strict: "ignore", maxSize: 20, maxExpand: 500 });
   } catch {

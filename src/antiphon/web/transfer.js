@@ -22,7 +22,8 @@ function Report({ job }) {
   const { done = 0, total = null } = job.chats ?? {};
   return html`<section aria-label="Import">
     <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? job.error?.message ?? "The import failed." : `${done} chats from ${SOURCES[job.source] ?? job.source}.`}</p>
-    ${job.status === "running" && html`<progress max=${total ?? 1} value=${total ? done : undefined} aria-label="Progress"></progress>`}
+    ${job.status === "running" && html`<progress max="1" value=${job.progress} aria-label="Progress"></progress>`}
+    ${job.skipped_files?.length > 0 && html`<p class="hint">Files without chats: ${job.skipped_files.map((one) => one.name ?? one).join(", ")}</p>`}
     ${job.report?.length > 0 && html`<div class="table report" tabindex="0" role="region" aria-label="Report"><table><thead><tr><th scope="col">Chat</th><th scope="col">Turns</th><th scope="col">Branches</th><th scope="col">Pictures</th><th scope="col">Result</th></tr></thead>
       <tbody>${job.report.map((one, index) => html`<tr key=${index}><td>${one.chat_id ? html`<a href=${`/c/${one.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Untitled"}</a>` : one.title || "Untitled"}</td><td>${one.turns}</td><td>${one.branches}</td><td>${one.images}</td>
         <td>${one.status}${one.skipped?.length ? `; left out: ${one.skipped.join(", ")}` : ""}</td></tr>`)}</tbody></table></div>`}

@@ -427,3 +427,23 @@ def test_tokens_are_the_servers() -> None:
 
     with grpc_serving({"spelling": _Spelling(), "silent": ScriptedModel()}) as server:
         run(main(server.port))
+
+
+def test_headers_and_further_fields_go_with_each_request(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> RawXai:
+        end = send_script(chunk(content="Hi", finish=sample_pb2.REASON_STOP))
+        async with RawXai(end) as raw:
+            extra = {"max_turns": 3, "top_k": 5}
+            model = model_at(raw.port, headers={"X-Team": "a"}, extra=extra)
+            try:
+                for _ in range(2):
+                    await collect_deltas(model, make_call(options=Options(extra={"top_k": 7})))
+            finally:
+                await model.close()
+        return raw
+
+    raw = run(main())
+    assert [one.max_turns for one in raw.requests] == [3, 3]
+    assert all(one["x-team"] == "a" for one in raw.metadata)
+    assert all(one["authorization"] == f"Bearer {KEY}" for one in raw.metadata)
+    assert [record.args for record in caplog.records] == [("m", "top_k")]

@@ -12,7 +12,7 @@ import re
 
 from starlette.types import Scope
 
-from antiphon.core.ids import new_response_id
+from antiphon.core.ids import new_request_id
 
 _SAFE_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 
@@ -21,8 +21,7 @@ def request_id_for(given: bytes | None) -> str:
     """The client's own id where it can be repeated without harm, else a new one."""
     if given is not None and _SAFE_REQUEST_ID.match(given):
         return given.decode("ascii")
-    # A response's id is random enough, and comes from a stock of them.
-    return "req_" + new_response_id().removeprefix("resp_")
+    return new_request_id()
 
 
 #: Silent unless the log level is "info" or lower.

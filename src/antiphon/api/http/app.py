@@ -21,6 +21,7 @@ from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
+from antiphon.api.http.exports import ExportEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.imports import ImportEndpoints
@@ -112,6 +113,7 @@ def _create_endpoints(
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         imports=ImportEndpoints(import_jobs),
+        exports=ExportEndpoints(service, chats),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
         shares=ShareEndpoints(ShareService(service, stores.shares)),

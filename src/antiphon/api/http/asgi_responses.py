@@ -199,7 +199,7 @@ class DisconnectWatcher:
         self._disconnected = False
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
-        #: Whether the turn runs in the task that is watched, and ends when it is stopped.
+        #: Whether the turn runs in the task that is watched, and so ends it when it is stopped.
         self._runs_turn = False
 
     def __enter__(self) -> Self:
@@ -218,7 +218,7 @@ class DisconnectWatcher:
             raise ClientDisconnected
 
     async def run_turn(self, service: TurnService, request: TurnRequest) -> RunningTurn:
-        """Run an unstored turn in the task that is watched (``TurnService.run``)."""
+        """Run a turn to its end (``TurnService.run``)."""
         turn = await service.run(request, self._set_running_turn)
         self._runs_turn = False
         if self._disconnected:
@@ -226,7 +226,7 @@ class DisconnectWatcher:
         return turn
 
     def _set_running_turn(self, turn: RunningTurn) -> None:
-        self.turn, self._runs_turn = turn, True
+        self.turn, self._runs_turn = turn, not turn.is_stored
 
     def _start_listening(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._wait_for_disconnect())

@@ -96,7 +96,7 @@ class ChatCompletionsEndpoint:
         ``watch`` is that of the request, where its turn is waited for.
         """
         try:
-            if watch is not None and can_run(request):
+            if watch is not None and can_run(request) and not request.store:
                 return await watch.run_turn(self._service, request)
             return await self._start_once(request, scope, body)
         except AntiphonError as error:

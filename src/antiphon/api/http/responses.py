@@ -86,7 +86,7 @@ class ResponseEndpoints:
                 # It is not done for whoever waits, so it begins without them too.
                 watch.turn = await self._begun(request, idempotent_request)
             with watch:
-                if can_run(request):
+                if retried is None and idempotent_request is None and can_run(request):
                     turn: RunningTurn | Replay = await watch.run_turn(self._service, request)
                 else:
                     turn = watch.turn = (

@@ -12,6 +12,7 @@ from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
+from antiphon.api.http.exports import ExportEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
@@ -38,6 +39,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     chains: ChainEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
+    exports: ExportEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints

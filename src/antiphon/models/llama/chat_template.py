@@ -21,6 +21,7 @@ from antiphon.errors import (
 )
 from antiphon.models.llama.control_tokens import ControlTokenEscaper
 from antiphon.models.llama.json_grammar import bound_schema
+from antiphon.models.llama.sampling import sampling_fields
 
 #: More characters per token than any text has: a longer one is rejected without counting.
 _CHARACTERS_PER_TOKEN = 16
@@ -194,6 +195,11 @@ class _Body(msgspec.Struct):
     response_format: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     logprobs: bool | msgspec.UnsetType = msgspec.UNSET
     top_logprobs: int | msgspec.UnsetType = msgspec.UNSET
+    top_k: int | msgspec.UnsetType = msgspec.UNSET
+    min_p: float | msgspec.UnsetType = msgspec.UNSET
+    typical_p: float | msgspec.UnsetType = msgspec.UNSET
+    repeat_penalty: float | msgspec.UnsetType = msgspec.UNSET
+    repeat_last_n: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _messages_decoder = msgspec.json.Decoder(list[_Message])
@@ -357,6 +363,9 @@ def _with_options(body: _Body, options: Options) -> _Body:
         body.presence_penalty = options.presence_penalty
     if options.seed is not None:
         body.seed = options.seed % _RANDOM_SEED
+    if options.extra:
+        for field, value in sampling_fields(options.extra)[0].items():
+            setattr(body, field, value)
     if stop := [text for text in options.stop if text]:
         body.stop = stop
     if options.text_format is not None:

@@ -17,7 +17,9 @@ from antiphon.core.deltas import Delta
 from antiphon.core.turns import Options
 from antiphon.errors import ModelUnavailableError
 from antiphon.models.llama.frame_protocol import LoadRequest
+from antiphon.models.llama.sampling import sampling_fields
 from antiphon.models.llama.worker_supervisor import LlamaProcess
+from antiphon.models.unpassed_fields import UnpassedFields
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
 
@@ -51,6 +53,7 @@ class LlamaModel:
             _build_load_request(info, path, slots, context_window, cache_mib) if path else None
         )
         self._defaults = defaults or Options()
+        self._unpassed_fields = UnpassedFields(info.name)
         self._process_task: asyncio.Task[LlamaProcess] | None = None
         self._closed = False
 
@@ -84,6 +87,8 @@ class LlamaModel:
         With tools, one of them may be called instead. The usage is what all stages of that
         cost: the choice of a tool has a prompt of its own.
         """
+        if call.options.extra:
+            self._unpassed_fields.report(sampling_fields(call.options.extra)[1])
         process = await self._get_process()
         stream = process.start_generation(call.messages, self._with_defaults(call.options))
         try:
@@ -128,6 +133,7 @@ class LlamaModel:
             top_p=_value_or_default(options.top_p, defaults.top_p),
             max_output_tokens=options.max_output_tokens
             or (None if options.text_format else defaults.max_output_tokens),
+            extra={**defaults.extra, **options.extra},
         )
 
     async def _get_process(self) -> LlamaProcess:

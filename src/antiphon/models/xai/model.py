@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from typing import Any
 
 import grpc
+import msgspec
 from yarl import URL
 
 from antiphon.core.deltas import Delta
@@ -26,8 +27,10 @@ from antiphon.errors import (
 from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_stream
 from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
+from antiphon.models.unpassed_fields import UnpassedFields
 from antiphon.models.xai.answer_parsing import XaiParser
 from antiphon.models.xai.request_encoding import XaiRequestEncoder, without_reasoning
+from antiphon.models.xai.request_fields import add_extra_fields
 from antiphon.protos.xai import Proto, chat_pb2, tokenize_pb2, tokenize_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 
@@ -118,9 +121,10 @@ class XaiGrpcModel:
     """One host, many calls at once. Belongs to the event loop of its first call.
 
     ``base_url`` is ``https://`` and a host, or ``http://`` for a server without TLS; it has
-    no path. ``upstream_name`` replaces the name that a call asks for. ``read_timeout`` is the
-    longest silence, in seconds, before an answer and within it. ``credentials`` are for a
-    host with a private certificate.
+    no path. ``upstream_name`` replaces the name that a call asks for. ``headers`` go with every
+    request as metadata, and ``extra`` are further fields of it, where the API has them.
+    ``read_timeout`` is the longest silence, in seconds, before an answer and within it.
+    ``credentials`` are for a host with a private certificate.
 
     Raises ``ConfigError`` for a URL, key or proxy that cannot be used.
     """
@@ -133,6 +137,8 @@ class XaiGrpcModel:
         *,
         upstream_name: str | None = None,
         read_timeout: float = 600.0,
+        headers: Mapping[str, str] = {},
+        extra: Mapping[str, Any] = {},
         retry: RetryPolicy | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -144,7 +150,9 @@ class XaiGrpcModel:
         proxy = find_proxy(str(self._url))
         self._errors = ErrorMapper(self._url.authority, api_key, proxy, proxy_may_answer=True)
         self._options = (*_CHANNEL_OPTIONS, _proxy_option(proxy))
-        self._metadata = _metadata(api_key)
+        self._metadata = _metadata(api_key, headers)
+        self._extra = extra
+        self._unpassed_fields = UnpassedFields(info.name)
         self._read_timeout = read_timeout
         self._retry = retry or RetryPolicy()
         self._credentials = credentials
@@ -166,7 +174,7 @@ class XaiGrpcModel:
         name = self._upstream_name or call.model
         # Not the HTTP API's: that one need not be able to read this one's reasoning.
         origin = f"grpc://{self._url.authority}/{name}"
-        request = self._encoder.encode(call, name, origin)
+        request = self._encoder.encode(self._with_extra(call), name, origin)
         attempts = RetryAttempts(self._retry, self._clock, self._sleep)
         has_output = False
         while True:
@@ -194,6 +202,17 @@ class XaiGrpcModel:
                 request = other
                 continue
             await attempts.wait_or_raise(failure)
+
+    def _with_extra(self, call: ModelCall) -> ModelCall:
+        """The call with the fields of every request; names those that the API does not have."""
+        extra = {**self._extra, **call.options.extra}
+        if not extra:
+            return call
+        unpassed = add_extra_fields(chat_pb2.GetCompletionsRequest(), extra)
+        self._unpassed_fields.report(unpassed)
+        extra = {name: value for name, value in extra.items() if name not in unpassed}
+        options = msgspec.structs.replace(call.options, extra=extra)
+        return msgspec.structs.replace(call, options=options)
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         """None: the API counts the tokens of a text, not those of a conversation."""
@@ -326,5 +345,8 @@ def _proxy_option(proxy: Proxy | None) -> tuple[str, str | int]:
     return ("grpc.http_proxy", f"http://{user}{proxy.address}")
 
 
-def _metadata(api_key: str | None) -> tuple[tuple[str, str], ...]:
-    return (("authorization", authorization_header(api_key)),) if api_key else ()
+def _metadata(api_key: str | None, headers: Mapping[str, str] = {}) -> tuple[tuple[str, str], ...]:
+    """The key and other headers; gRPC wants their names in lower case."""
+    metadata = {"authorization": authorization_header(api_key)} if api_key else {}
+    metadata |= {name.lower(): value for name, value in headers.items()}
+    return tuple(metadata.items())

@@ -30,6 +30,7 @@ from antiphon.models.openai.logprobs_citations import (
 )
 from antiphon.models.piece_cache import CAPACITY, PieceCache
 from antiphon.models.xai.hosted_tools import hosted_tool_protos
+from antiphon.models.xai.request_fields import add_extra_fields
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
     ROLES,
@@ -201,7 +202,7 @@ def _request(options: Options, name: str) -> Proto:
         raise hosted_choice_error(options.tool_choice)
     tools = [*map(_tool, options.tools), *hosted_tool_protos(options.hosted_tools)]
     logprobs = wants_logprobs(options)
-    return chat_pb2.GetCompletionsRequest(
+    request = chat_pb2.GetCompletionsRequest(
         model=name,
         user=options.user,
         max_tokens=options.max_output_tokens,
@@ -223,6 +224,8 @@ def _request(options: Options, name: str) -> Proto:
         store_messages=False,
         use_encrypted_content=True,
     )
+    add_extra_fields(request, options.extra)
+    return request
 
 
 def _tool(tool: FunctionTool) -> Proto:

@@ -1,4 +1,4 @@
-"""Large stores for tests: written by the writer's own statements, thousands of turns a second."""
+"""Large stores: filled by the writer's own statements, thousands of turns a second."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from pathlib import Path
 import msgspec
 
 from antiphon.core.ids import conversation_key, new_response_id, response_key
-from antiphon.core.turns import DEFAULT_TENANT, ConversationRecord, Header
+from antiphon.core.items import Message, encode_item
+from antiphon.core.turns import DEFAULT_TENANT, ConversationRecord, End, Header
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.reader import CONVERSATION_SQL, read_head
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn
-from support.store_turns import DONE, assistant, user
 
-_TURNS_PER_COMMIT = 200
+_END = End("completed", 1_700_000_000.0)
+_QUESTION = "what of it, and why so? " * 8
+_ANSWER = encode_item(Message("assistant", "An answer of some words, as they are. " * 12))
 
 
 class LargeStore:
     """A new database that is being filled."""
 
-    def __init__(self, batch: WriteTransaction) -> None:
+    def __init__(self, batch: WriteTransaction, created_at: float) -> None:
         self._batch = batch
         self._count = 0
-        self._created_at = 1_700_000_000.0
+        #: The time of each turn, a second later than that of the one before.
+        self._created_at = created_at
 
-    def add_turn(
-        self, parent: Head | None = None, conversation: str | None = None, text: str = ""
-    ) -> str:
+    def add_turn(self, parent: Head | None = None, conversation: str | None = None) -> str:
         """A completed turn; its id. Its own word is ``turn`` and how many came before it."""
         self._count += 1
         turn = NewTurn(
@@ -37,12 +38,11 @@ class LargeStore:
             tenant=DEFAULT_TENANT,
             created_at=self._created_at + self._count,
             header=Header("scripted", conversation=conversation),
-            input=[user(f"common turn{self._count} {text or 'what of it, and why so? ' * 8}")],
+            input=[encode_item(Message("user", f"common turn{self._count} {_QUESTION}"))],
             parent=parent,
         )
         self._batch.begin(turn)
-        answer = assistant("An answer of some words, as they are. " * 12)
-        self._batch.write(turn.response_id, [answer], DONE)
+        self._batch.write(turn.response_id, [_ANSWER], _END)
         return turn.response_id
 
     def head(self, response_id: str) -> Head:
@@ -82,7 +82,7 @@ class LargeStore:
 
 
 @contextlib.contextmanager
-def large_store(path: Path) -> Iterator[LargeStore]:
+def large_store(path: Path, created_at: float = 1_700_000_000.0) -> Iterator[LargeStore]:
     """Fills a new database, in one transaction."""
     connections = open_database(path)
     connection = connections.write_connection
@@ -90,7 +90,7 @@ def large_store(path: Path) -> Iterator[LargeStore]:
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN IMMEDIATE")
         batch = WriteTransaction(connection, 7, {})
-        yield LargeStore(batch)
+        yield LargeStore(batch, created_at)
         batch.flush()
         connection.execute("COMMIT")
     finally:

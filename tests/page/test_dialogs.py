@@ -1,0 +1,238 @@
+"""Dialogs of the page: keys, imports, shares, approvals, search, models, comparison, programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
+from support.browser import Watched, watched
+from support.chat_exports import chatgpt_chat, zipped
+from support.http_server import ThreadServer, serving
+from support.keyed_server import serving_with_keys
+from support.mcp_toolsets import stdio_config
+from support.page_model import PageModel
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadServer]:
+    with serving(PageModel().models("grok-4", "smollm2", "qwen3")) as started:
+        yield started
+
+
+@pytest.fixture
+def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
+    with watched(browser, server.url) as watching:
+        yield watching
+
+
+def _send(page: Page, text: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: Browser) -> None:
+    with serving_with_keys() as keyed, watched(browser, keyed.server.url) as watching:
+        watching.allowed = ("401",)
+        client, other = keyed.client(), keyed.client("rival")
+        theirs = other.respond("Not for you").json["id"]
+        assert client.text is not None
+        page = watching.open()
+        expect(page.get_by_role("dialog", name="Key")).to_be_visible()
+        page.get_by_label("API key").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_be_visible()
+        page.get_by_label("API key").fill(client.text)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        _send(page, "With a key")
+        expect(page.get_by_text("You said: With a key")).to_be_visible()
+        expect(page.get_by_text("Not for you")).to_have_count(0)
+        kept = page.evaluate(
+            "JSON.stringify({ ...localStorage }) + document.cookie + location.href"
+        )
+        assert client.text not in kept
+        assert client.text not in page.content()
+        assert all(client.text not in one.url for one in watching.requests)
+        watching.allowed = ("401", "404")
+        page.goto(f"{watching.origin}/r/{theirs}")
+        expect(page.get_by_text("There is nothing here.")).to_be_visible()
+
+
+def test_an_export_of_another_program_is_imported_with_a_report(
+    world: Watched, server: ThreadServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "export.zip"
+    file.write_bytes(zipped({"conversations.json": [chatgpt_chat(title="Colours")]}))
+    page = world.open()
+    for result in ("imported", "unchanged"):
+        page.get_by_role("button", name="Import and export").click()
+        page.get_by_label("File", exact=True).set_input_files(file)
+        report = page.get_by_role("region", name="Report")
+        expect(report).to_contain_text("Colours")
+        expect(report).to_contain_text(result)
+        page.keyboard.press("Escape")
+    assert len(server.get("/v1/chats").json["data"]) == 1
+    expect(page.get_by_role("link", name="Colours")).to_be_visible()
+
+
+def test_a_share_is_a_page_without_script_until_it_is_revoked(
+    browser: Browser, world: Watched, server: ThreadServer
+) -> None:
+    head = server.respond("Share this", model="grok-4").json["id"]
+    page = world.open(f"/r/{head}")
+    page.get_by_role("button", name="Share and export").click()
+    page.get_by_role("button", name="Make a link").click()
+    link = page.get_by_label("The link").input_value()
+    reader = browser.new_context(java_script_enabled=False).new_page()
+    reader.goto(link)
+    expect(reader.get_by_text("You asked: Share this")).to_be_visible()
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+    answer = reader.goto(link)
+    assert answer is not None
+    assert answer.status == 404
+    reader.context.close()
+
+
+def _weather(messages: list[dict[str, object]]) -> ScriptedReply:
+    if messages[-1]["role"] == "tool":
+        return say("Decided.")
+    return calls(call("meteo__weather", {"city": "Lisbon"}))
+
+
+def _waiting(server: ThreadServer) -> str:
+    tools = [{"type": "mcp", "server_label": "meteo", "require_approval": "always"}]
+    made: str = server.respond("Do we need an umbrella?", tools=tools).json["id"]
+    return made
+
+
+def test_an_approval_is_decided_in_the_chat(browser: Browser) -> None:
+    config = stdio_config("meteo", require_approval="always")
+    with (
+        serving(ScriptedModel(_weather), mcp=[config]) as server,
+        watched(browser, server.url) as watching,
+    ):
+        page = watching.open(f"/r/{_waiting(server)}")
+        page.get_by_role("button", name="Approve", exact=True).click()
+        expect(page.get_by_text("Decided.")).to_be_visible()
+        expect(page.get_by_text("Approved")).to_be_visible()
+
+
+def test_approvals_of_all_chats_are_in_the_inbox(browser: Browser) -> None:
+    config = stdio_config("meteo", require_approval="always")
+    with (
+        serving(ScriptedModel(_weather), mcp=[config]) as server,
+        watched(browser, server.url) as watching,
+    ):
+        first, second = _waiting(server), _waiting(server)
+        page = watching.open()
+        page.get_by_role("button", name="Approvals").click()
+        inbox = page.get_by_role("dialog", name="Approvals")
+        expect(inbox.get_by_role("listitem")).to_have_count(2)
+        inbox.get_by_role("textbox").first.fill("Not today")
+        inbox.get_by_role("button", name="Refuse").first.click()
+        expect(inbox.get_by_role("listitem")).to_have_count(1)
+        inbox.get_by_role("button", name="Approve", exact=True).click()
+        expect(inbox.get_by_text("Nothing waits.")).to_be_visible()
+        for one in (first, second):
+            assert len(server.get(f"/v1/responses/{one}/children").json["data"]) == 1
+
+
+def test_a_search_lands_on_the_turn_with_the_word_marked(
+    world: Watched, server: ThreadServer
+) -> None:
+    first = server.respond("Where do herons sleep?", model="grok-4").json["id"]
+    server.respond("And owls?", model="grok-4", previous_response_id=first)
+    page = world.open()
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("herons")
+    expect(page.locator(".option .excerpt").first).to_contain_text("herons")
+    page.keyboard.press("Enter")
+    expect(page.locator(f'[data-turn="{first}"]')).to_be_focused()
+    assert page.evaluate("[...CSS.highlights.get('found')].map(String)[0]") == "herons"
+
+
+def test_another_model_and_a_system_prompt_are_sent(world: Watched, server: ThreadServer) -> None:
+    page = world.open()
+    page.get_by_title("Model and system prompt").click()
+    page.get_by_role("radio", name="smollm2").check()
+    page.get_by_role("textbox", name="System prompt").fill("Be brief.")
+    page.get_by_role("button", name="Use", exact=True).click()
+    _send(page, "Hello")
+    expect(page.get_by_text("You asked: Hello")).to_be_visible()
+    response = server.get("/v1/responses?limit=1").json["data"][0]
+    assert (response["model"], response["instructions"]) == ("smollm2", "Be brief.")
+    _send(page, "Again")
+    expect(page.get_by_text("You asked: Again")).to_be_visible()
+    assert server.get("/v1/responses?limit=1").json["data"][0]["instructions"] == "Be brief."
+
+
+def test_several_models_answer_side_by_side(world: Watched, server: ThreadServer) -> None:
+    page = world.open()
+    page.get_by_role("textbox", name="Message").fill("Which is best?")
+    page.get_by_title("Ask several models, side by side").click()
+    for model in ("grok-4", "smollm2", "qwen3", "qwen3"):
+        page.get_by_label(f"One more of {model}").click()
+    page.get_by_role("button", name="Ask 4").click()
+    expect(page.get_by_role("button", name="Go on with this")).to_have_count(4)
+    page.get_by_role("button", name="Differences from the first").click()
+    expect(page.get_by_role("region", name="qwen3").first).to_be_visible()
+    page.get_by_role("button", name="Go on with this").nth(1).click()
+    expect(page.get_by_text("2/4")).to_be_visible()
+    assert len(server.get("/v1/chats").json["data"]) == 1
+
+
+def test_a_turn_can_go_on_in_other_programs(world: Watched, server: ThreadServer) -> None:
+    head = server.respond("Go on elsewhere", model="grok-4").json["id"]
+    page = world.open(f"/r/{head}")
+    page.get_by_role("button", name="More", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Turn 1")
+    for program, words in {
+        "curl": f'"previous_response_id":"{head}"',
+        "Python": f'previous_response_id="{head}"',
+        "xai-sdk": "from xai_sdk import Client",
+        "Terminal": f"antiphon chat --from {head}",
+    }.items():
+        dialog.get_by_role("button", name=program, exact=True).click()
+        expect(dialog.locator("pre")).to_contain_text(words)
+    dialog.get_by_role("button", name="Copy", exact=True).click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"antiphon chat --from {head}"
+
+
+def test_a_stored_answer_is_replayed(world: Watched, server: ThreadServer) -> None:
+    head = server.respond("Once more", model="grok-4", stream=True).events[0]["response"]["id"]
+    page = world.open(f"/r/{head}")
+    page.get_by_role("button", name="More", exact=True).click()
+    page.get_by_role("button", name="Replay").click()
+    replay = page.get_by_role("dialog", name="Replay")
+    expect(replay).to_contain_text("You asked: Once more")
+    expect(replay.get_by_role("button", name="Again")).to_be_enabled()
+
+
+def test_usage_is_a_chart_and_a_table(world: Watched, server: ThreadServer) -> None:
+    server.respond("Count this", model="grok-4")
+    page = world.open()
+    page.get_by_role("button", name="Usage").click()
+    table = page.get_by_role("region", name="Usage as a table")
+    expect(table.get_by_role("row")).to_have_count(2)
+    page.get_by_label("by", exact=True).select_option("model")
+    expect(table).to_contain_text("grok-4")
+    expect(page.get_by_text("What the store holds")).to_be_visible()
+
+
+def test_what_the_model_saw_names_what_was_left_out(world: Watched, server: ThreadServer) -> None:
+    head = server.respond("Remember the heron.", model="grok-4").json["id"]
+    head = server.respond("Which bird?", model="grok-4", previous_response_id=head).json["id"]
+    sent = json.dumps(server.get(f"/v1/responses/{head}/context").json["messages"])
+    assert "heron" in sent
+    page = world.open(f"/r/{head}")
+    page.get_by_role("button", name="What the model saw").last.click()
+    lens = page.get_by_role("dialog", name="What the model saw")
+    expect(lens).to_contain_text("Remember the heron.")
+    expect(lens).to_contain_text("3 messages, as they were sent")
