@@ -153,7 +153,7 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
 
 def show_page(flags: Flags, response_id: str) -> None:
     """Print a response's whole chain in Markdown. Raises ``NotFoundError``."""
-    from antiphon.chat.export import as_markdown  # loaded on first use
+    from antiphon.transfer.messages_export import as_markdown  # loaded on first use
 
     messages = _with_service(
         flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
