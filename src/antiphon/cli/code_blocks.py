@@ -8,7 +8,10 @@ _OPENING = re.compile(r" *(`{3,}|~{3,})([^`]*)$")
 
 
 def code_blocks(text: str) -> list[str]:
-    """The code blocks of a Markdown text, each with its line ends; one that is cut, too."""
+    """The code blocks of a Markdown text, each with its line ends.
+
+    A block that was cut off before its fence is one, too.
+    """
     blocks: list[str] = []
     mark: str | None = None
     for line in text.splitlines(keepends=True):
