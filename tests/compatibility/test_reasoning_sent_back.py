@@ -76,6 +76,33 @@ STREAMED: dict[str, tuple[list[Json], Json]] = {
         [*split("reasoning_content", "Look."), {"content": "One moment."}],
         {"reasoning_content": "Look.", "content": "One moment."},
     ),
+    "thinking-parts": (
+        [
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": piece}]}]}
+            for piece in ("Look ", "it up.")
+        ],
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Look it up."}]}]},
+    ),
+    "thinking-parts-and-words": (
+        [
+            {"content": [{"type": "thinking", "thinking": "Look."}]},
+            {"content": "One moment."},
+        ],
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Look."}]},
+                {"type": "text", "text": "One moment."},
+            ]
+        },
+    ),
+    "details-cumulative": (
+        entries(
+            {"type": "reasoning.text", "text": "Look"},
+            {"type": "reasoning.text", "text": "Look it"},
+            {"type": "reasoning.text", "text": "Look it up."},
+        ),
+        {"reasoning_details": [{"type": "reasoning.text", "text": "Look it up."}]},
+    ),
     "two-thoughts": (
         [{"reasoning_content": "A"}, {"content": "B"}, {"reasoning_content": "C"}],
         {"reasoning_content": "AC", "content": "B"},

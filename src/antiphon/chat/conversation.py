@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
 
-from antiphon.chat.export import as_json, as_markdown
 from antiphon.chat.message_import import import_messages
 from antiphon.chat.options import ChatOptions, ConversationOptions, SendOptions, check_option_names
 from antiphon.chat.reply import (
@@ -44,6 +43,7 @@ from antiphon.core.items import FunctionCall, Item
 from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.tools.function_tool import Tool
+from antiphon.transfer.messages_export import as_json, as_markdown
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 

@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from antiphon import __version__
-from antiphon.cli import chat, conversations, keys, mcp, models, serve, terminal_output
+from antiphon.cli import (
+    chat,
+    conversations,
+    keys,
+    mcp,
+    models,
+    serve,
+    terminal_output,
+    transfer,
+)
 from antiphon.errors import AntiphonError
 
 FAILURE = 1
@@ -30,6 +39,8 @@ app.command("mcp")(mcp.mcp)
 app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
 app.command("delete")(conversations.delete)
+app.command("export")(transfer.export)
+app.command("import")(transfer.import_)
 app.add_typer(models.app, name="model")
 app.add_typer(keys.app, name="key")
 

@@ -15,8 +15,26 @@ from typing import Any, Final
 
 import msgspec
 
+
+class ProviderMessageFields(msgspec.Struct):
+    """The fields of a message of chat completions that are its provider's own."""
+
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_text: Any = None
+    thinking: Any = None
+    reasoning_details: Any = None
+    thinking_blocks: Any = None
+    reasoning_opaque: Any = None
+    extra_content: Any = None
+    thought_signature: Any = None
+    provider_specific_fields: Any = None
+
+
 #: The names under which upstreams send reasoning as text, in the order of preference.
 REASONING_TEXT_FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_text", "thinking")
+#: The name here of reasoning that came as a part of the content, and goes back as one.
+THINKING_PARTS: Final = "thinking_parts"
 #: Lists that a stream sends in pieces, and those fields of their entries that are text.
 _LIST_FIELDS: Final = ("reasoning_details", "thinking_blocks")
 _ENTRY_TEXT_FIELDS: Final = ("text", "summary", "thinking")
@@ -103,7 +121,8 @@ def unseal_fields(text: str) -> ProviderFields | None:
     except (binascii.Error, msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     # It was with a client: what it holds now is what a client may send.
-    field = given.text_field if given.text_field in REASONING_TEXT_FIELDS else None
+    known = (*REASONING_TEXT_FIELDS, THINKING_PARTS)
+    field = given.text_field if given.text_field in known else None
     return ProviderFields(given.origin, select_message_fields(given.fields), field)
 
 
@@ -222,9 +241,19 @@ def _is_text(entry: Mapping[str, Any]) -> bool:
     return any(name in entry for name in (*_ENTRY_TEXT_FIELDS, "signature")) and "data" not in entry
 
 
+#: The least length of a text that a longer one repeats on purpose.
+_MIN_REPETITION: Final = 4
+
+
+def joined_text(first: str, second: str) -> str:
+    """A text and its next piece; some servers repeat all of the text in each piece."""
+    repeats = len(first) >= _MIN_REPETITION and second.startswith(first)
+    return second if repeats else first + second
+
+
 def _join_entries(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     texts = {
-        name: first[name] + second[name]
+        name: joined_text(first[name], second[name])
         for name in _ENTRY_TEXT_FIELDS
         if isinstance(first.get(name), str) and isinstance(second.get(name), str)
     }

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any, Final
+
+#: What looks like a key of some provider, whoever it belongs to.
+_ANY_KEY: Final = (
+    r"\b(?:sk|pk|rk|xai|gsk|hf|nvapi)[-_][\w-]{16,}|\bAIza[\w-]{30,}|(?<=Bearer )[\w.~+/-]{8,}"
+)
 
 #: What fields with secrets are called, in any case and with any separators, or end with.
 _SECRET_NAMES: Final = frozenset(
@@ -52,3 +59,10 @@ def without_secrets(value: Any) -> Any:
 def _is_secret(name: object) -> bool:
     plain = str(name).lower().replace("_", "").replace("-", "")
     return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)
+
+
+def secret_pattern(secrets: Iterable[str], patterns: Iterable[str] = ()) -> re.Pattern[str]:
+    """What a text must not show: the secrets, what these patterns match, and any provider's key."""
+    # A shorter one may be a part of a longer one, and the last pattern may match more of a key.
+    longest = sorted(filter(None, set(secrets)), key=len, reverse=True)
+    return re.compile("|".join([*map(re.escape, longest), *patterns, _ANY_KEY]))

@@ -63,13 +63,14 @@ class DocumentTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     incomplete_reason: str | None = None
     answered_by: str | None = None
     options: Options = Options()
-    conversation: str | None = None
     background: bool = False
     chat_completion: bool = False
     tokens: int | None = None
     trace: tuple[int, ...] = ()
     logprob_counts: tuple[int, ...] = ()
     context_turns: int | None = None
+    cost: float | None = None
+    approvals: tuple[str, ...] = ()
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -107,13 +108,14 @@ def document_turn(turn: StoredTurn, parent: str | None) -> bytes:
             incomplete_reason=end.reason,
             answered_by=end.model,
             options=header.options,
-            conversation=header.conversation,
             background=header.background,
             chat_completion=header.chat_completion,
             tokens=end.tokens,
             trace=end.trace,
             logprob_counts=end.logprob_counts,
             context_turns=end.context_turns,
+            cost=end.cost,
+            approvals=end.approvals,
         )
     )
 
@@ -223,9 +225,8 @@ class _DocumentReader:
                     turn.model,
                     turn.instructions,
                     turn.options,
-                    turn.conversation,
-                    turn.background,
-                    turn.chat_completion,
+                    background=turn.background,
+                    chat_completion=turn.chat_completion,
                 ),
                 input=tuple(given),
                 output=tuple(output),
@@ -281,4 +282,6 @@ def _end_of(turn: DocumentTurn) -> End:
         turn.logprob_counts,
         turn.context_turns,
         turn.answered_by,
+        turn.cost,
+        turn.approvals,
     )

@@ -98,7 +98,11 @@ class ChatImporter:
         request = ChatImport(
             self._tenant,
             turns,
-            created_at=chat.created_at or min(turn.created_at for turn in chat.turns),
+            created_at=(
+                min(turn.created_at for turn in chat.turns)
+                if chat.created_at is None
+                else chat.created_at
+            ),
             updated_at=max(turn.end.ended_at for turn in chat.turns),
             title=_title(chat.title),
             is_pinned=chat.pinned,

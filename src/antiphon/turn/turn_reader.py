@@ -49,6 +49,10 @@ class TurnReader:
         turn = await self._turn(tenant, response_id)
         return response_of(turn)
 
+    async def stored_turn(self, tenant: str, response_id: str) -> StoredTurn | None:
+        """A turn as it is stored. None: there is none."""
+        return await self._store.turn(tenant, to_response_id(response_id))
+
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
         """A response and its ancestors, oldest first. Raises ``NotFoundError``."""
         return [response_of(turn) for turn in await self._chain(tenant, response_id)]

@@ -87,6 +87,7 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
         "models": "scripted",
         "conversations": talk,
         "responses": name,
+        "chats": name,
         "chat/": completion,
         "import": server.request("POST", "/v1/import", b"[]").json["id"],
     }
@@ -96,6 +97,8 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
         path = path.replace("{item}", item["id"])
         head, got = server.request("HEAD", path), server.get(path)
         assert (path, head.status, head.body) == (path, 200, b"")
+        # How a body of unknown length is framed is not a matter of HEAD.
+        got.headers.pop("transfer-encoding", None)
         # The metrics have grown by the first request.
         varying = {"date", "x-request-id"} | ({"content-length"} if path == "/metrics" else set())
         assert head.headers.keys() == got.headers.keys()

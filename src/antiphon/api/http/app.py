@@ -21,6 +21,8 @@ from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
+from antiphon.api.http.exports import ExportEndpoints
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.imports import ImportEndpoints
@@ -112,8 +114,10 @@ def _create_endpoints(
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
         imports=ImportEndpoints(import_jobs),
+        exports=ExportEndpoints(service, chats),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
+        feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

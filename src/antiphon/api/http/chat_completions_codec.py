@@ -13,7 +13,12 @@ import msgspec
 from antiphon.core import events
 from antiphon.core.ids import completion_id_of
 from antiphon.core.items import FunctionCall, Item, Message, OutputText, Reasoning, Refusal, text_of
-from antiphon.core.provider_fields import ProviderFields, add_call_fields, group_by_origin
+from antiphon.core.provider_fields import (
+    REASONING_TEXT_FIELDS,
+    ProviderFields,
+    add_call_fields,
+    group_by_origin,
+)
 from antiphon.core.turns import Response, Usage
 from antiphon.errors import AntiphonError
 
@@ -100,7 +105,7 @@ def _provider_fields(items: Sequence[Item]) -> dict[str, Any]:
     for item in items:
         if isinstance(item, Reasoning):
             given = item.provider_fields or ProviderFields()
-            named = msgspec.structs.replace(given, text_field=given.text_field or _REASONING_FIELD)
+            named = msgspec.structs.replace(given, text_field=_shown_field(given.text_field))
             parts.append((named, item.text))
         elif isinstance(item, Message):
             parts.append((item.provider_fields, ""))
@@ -108,6 +113,11 @@ def _provider_fields(items: Sequence[Item]) -> dict[str, Any]:
     for fields in group_by_origin(parts, with_text=True).values():
         shown |= fields
     return shown
+
+
+def _shown_field(name: str | None) -> str:
+    """The name under which a client finds reasoning."""
+    return name if name in REASONING_TEXT_FIELDS else _REASONING_FIELD
 
 
 def _call_body(call: FunctionCall) -> dict[str, Any]:
@@ -197,7 +207,7 @@ class ChatCompletionChunkEncoder:
                 case events.ItemAdded(
                     index, Reasoning(provider_fields=ProviderFields(text_field=str(name)))
                 ):
-                    self._reasoning_fields[index] = name
+                    self._reasoning_fields[index] = _shown_field(name)
                 case events.ItemDone(item=FunctionCall() as call):
                     out += self._encode_call(call)
                 case events.Created() if not self._has_role:

@@ -34,6 +34,7 @@ from antiphon.core.provider_fields import (
     MESSAGE_FIELDS,
     REASONING_TEXT_FIELDS,
     ProviderFields,
+    ProviderMessageFields,
     select_call_fields,
     select_message_fields,
 )
@@ -106,7 +107,7 @@ class _CustomCall(msgspec.Struct, frozen=True, tag="custom", tag_field="type"):
     custom: _CustomInput
 
 
-class MessageParam(msgspec.Struct, frozen=True):
+class MessageParam(ProviderMessageFields, kw_only=True):
     """``function_call`` and the role ``function`` are what calls and outputs were before tools."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -116,17 +117,6 @@ class MessageParam(msgspec.Struct, frozen=True):
     tool_calls: list[_FunctionCall | _CustomCall] | None = None
     tool_call_id: str | None = None
     function_call: _CalledFunction | None = None
-    # What models want back of their answers (``core.provider_fields``).
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_text: Any = None
-    thinking: Any = None
-    reasoning_details: Any = None
-    thinking_blocks: Any = None
-    reasoning_opaque: Any = None
-    extra_content: Any = None
-    thought_signature: Any = None
-    provider_specific_fields: Any = None
 
 
 class _CallsMessage(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
+from antiphon.api.http.exports import ExportEndpoints
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
@@ -36,8 +38,10 @@ class Endpoints(msgspec.Struct, frozen=True):
     conversations: ConversationEndpoints
     chats: ChatEndpoints
     chains: ChainEndpoints
+    feed: FeedEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
+    exports: ExportEndpoints
     mcp: McpEndpoint
     health: HealthEndpoints
     xai: XaiEndpoints

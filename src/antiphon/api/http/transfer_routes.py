@@ -4,10 +4,34 @@ from __future__ import annotations
 
 from typing import Final
 
-from antiphon.api.http.route import PAGINATION, Route
+from antiphon.api.http.openapi import Parameter
+from antiphon.api.http.route import PAGINATION, STRING, Route
 from antiphon.api.http.shares import ShareCreate
+from antiphon.transfer.chat_exporter import EXPORT_FORMATS
 
 TRANSFER_ROUTES: Final = (
+    Route(
+        "GET",
+        "/v1/chats/{id}/export",
+        "Export a chat: as JSON with all its branches, or a chain as Markdown or HTML.",
+        None,
+        query=(
+            Parameter(
+                "format", {"enum": list(EXPORT_FORMATS), "default": "json"}, "What is written."
+            ),
+            Parameter("head", STRING, "The response that a chain ends with; the newest if absent."),
+        ),
+        media_types=("application/json", "text/markdown", "text/html"),
+        handler=lambda to: to.exports.chat,
+    ),
+    Route(
+        "GET",
+        "/v1/export",
+        "Export all chats as JSON, one a line.",
+        None,
+        media_types=("application/x-ndjson",),
+        handler=lambda to: to.exports.everything,
+    ),
     Route(
         "POST",
         "/v1/import",

@@ -10,7 +10,6 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from antiphon.chat.export import as_json, as_markdown
 from antiphon.chat.images import load_image
 from antiphon.cli.interactive.answer_view import call_text, print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
@@ -21,6 +20,7 @@ from antiphon.cli.waiting_calls import find_waiting_calls
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT, Usage
 from antiphon.errors import InvalidRequestError
+from antiphon.transfer.messages_export import as_json, as_markdown
 from antiphon.turn.chat_protocols import ChatUpdate
 
 _FENCE = re.compile(r"^ *(`{3,}|~{3,})[^\n]*\n(.*?)^ *\1", re.DOTALL | re.MULTILINE)

@@ -12,8 +12,10 @@ from typing import Any
 from antiphon.core.deltas import Delta, ProviderFieldsDelta, ReasoningSummaryDelta
 from antiphon.core.provider_fields import (
     REASONING_TEXT_FIELDS,
+    THINKING_PARTS,
     ProviderFields,
     entry_text,
+    joined_text,
     select_call_fields,
     select_message_fields,
 )
@@ -30,9 +32,12 @@ class AnswerFields:
     def __init__(self, origin: str | None) -> None:
         self._origin = origin
         self._by_name = {
-            name: ProviderFields(origin, text_field=name) for name in REASONING_TEXT_FIELDS
+            name: ProviderFields(origin, text_field=name)
+            for name in (*REASONING_TEXT_FIELDS, THINKING_PARTS)
         }
         self._has_text = False
+        #: What ``reasoning_details`` have told.
+        self._details_text = ""
 
     def text_delta(self, name: str, text: str) -> ReasoningSummaryDelta:
         """More reasoning that came as text, under this name."""
@@ -47,8 +52,10 @@ class AnswerFields:
         details = fields.get(_DETAILS)
         if not self._has_text and isinstance(details, list):
             for text in map(entry_text, details):
-                if text:
+                joined = joined_text(self._details_text, text)
+                if text := joined[len(self._details_text) :]:
                     yield ReasoningSummaryDelta(text)
+                self._details_text = joined
         if isinstance(details, list) and not whole:
             # Pieces of one entry may come together: joined, one by one, they are that entry.
             for entry in details:

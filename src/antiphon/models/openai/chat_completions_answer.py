@@ -10,32 +10,20 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from antiphon.core.provider_fields import ProviderMessageFields
 from antiphon.models.openai.lenient_json import decode_lenient, wrapped_object
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
-class AnswerMessage(msgspec.Struct, gc=False):
-    """A chunk's ``delta`` or an answer's ``message``.
-
-    With all fields that its model may want back (``core.provider_fields``).
-    """
+class AnswerMessage(ProviderMessageFields, gc=False):
+    """A chunk's ``delta`` or an answer's ``message``."""
 
     content: Any = None
     refusal: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    reasoning_text: Any = None
-    thinking: Any = None
     tool_calls: Any = None
     function_call: Any = None
     annotations: Any = None
-    reasoning_details: Any = None
-    thinking_blocks: Any = None
-    reasoning_opaque: Any = None
-    extra_content: Any = None
-    thought_signature: Any = None
-    provider_specific_fields: Any = None
 
 
 class Choice(msgspec.Struct, gc=False):

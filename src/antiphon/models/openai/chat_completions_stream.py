@@ -21,7 +21,7 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
+from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS, THINKING_PARTS
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_fields import AnswerFields
@@ -323,6 +323,8 @@ class ChatCompletionsParser:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind in _REASONING_PARTS:
                 thoughts = part.get("thinking") or part.get("summary") or part
+                if kind == "thinking":
+                    self._reasoning_field = THINKING_PARTS
                 self._add_reasoning(text_of_value(thoughts), out)
             elif kind == "refusal":
                 self._add_refusal(text_of_value(part.get("refusal")), out)

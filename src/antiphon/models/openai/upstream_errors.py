@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 
 from antiphon.core.http_proxies import Proxy
+from antiphon.core.secrets import secret_pattern
 from antiphon.errors import (
     AntiphonError,
     BodyTooLargeError,
@@ -101,10 +102,6 @@ _STATUS_BY_ERROR_NAME = [
     (504, "timeout"),
     (504, "deadline"),
 ]
-#: What looks like a key of some provider, whoever it belongs to.
-_ANY_KEY = (
-    r"\b(?:sk|pk|rk|xai|gsk|hf|nvapi)[-_][\w-]{16,}|\bAIza[\w-]{30,}|(?<=Bearer )[\w.~+/-]{8,}"
-)
 
 
 class ErrorMapper:
@@ -129,15 +126,12 @@ class ErrorMapper:
         self._route = f"{upstream} (by the proxy {proxy.address})" if proxy else upstream
         self._responder = self._route if proxy_may_answer else upstream
         self._proxy_name = f"The proxy {proxy.address}" if proxy else "The proxy"
-        patterns = _proxy_secret_patterns(proxy)
-        patterns += map(re.escape, other_secrets)
-        if secret:
-            patterns.append(re.escape(secret))
-            if len(secret) > _KEY_PREFIX_LENGTH:
-                # Upstreams also quote a key in part, or with its middle masked.
-                patterns.append(re.escape(secret[:_KEY_PREFIX_LENGTH]) + r"[^\s\"'<>,;()]*")
-        # The last, because another one may match more of a key.
-        self._secret_pattern = re.compile("|".join([*patterns, _ANY_KEY]))
+        secrets = [*_proxy_secrets(proxy), *other_secrets, secret or ""]
+        patterns = []
+        if secret and len(secret) > _KEY_PREFIX_LENGTH:
+            # Upstreams also quote a key in part, or with its middle masked.
+            patterns.append(re.escape(secret[:_KEY_PREFIX_LENGTH]) + r"[^\s\"'<>,;()]*")
+        self._secret_pattern = secret_pattern(secrets, patterns)
 
     def from_exception(self, raised: Exception) -> AttemptError:
         """The failure for an exception that is one of ``CLIENT_ERRORS``."""
@@ -325,13 +319,12 @@ def _later(error: ModelError, delay: float | None) -> AttemptError:
     return AttemptError(error, transient=True, retry_after=delay)
 
 
-def _proxy_secret_patterns(proxy: Proxy | None) -> list[str]:
-    """Patterns of a proxy's credentials."""
+def _proxy_secrets(proxy: Proxy | None) -> Sequence[str]:
+    """A proxy's credentials, in their forms."""
     if proxy is None or proxy.userinfo is None or proxy.credentials is None:
-        return []
+        return ()
     token = proxy.headers()["Proxy-Authorization"].rpartition(" ")[2]
-    needles = (proxy.userinfo.reveal(), token, proxy.credentials[1])
-    return [re.escape(needle) for needle in needles if needle]
+    return (proxy.userinfo.reveal(), token, proxy.credentials[1])
 
 
 def _context_length_error(

@@ -8,6 +8,7 @@ import re
 from urllib.parse import parse_qsl, urlsplit
 
 from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.core.secrets import secret_pattern
 from antiphon.tools.tool_outputs import replace_surrogates
 
 _CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -43,14 +44,13 @@ class SecretRedactor:
         needles |= {word for needle in needles for word in needle.split()}
         if server.url is not None and (query := urlsplit(server.url.reveal()).query):
             needles |= {server.url.reveal(), query, *(value for _, value in parse_qsl(query))}
-        longest = sorted(
-            filter(lambda one: len(one) >= _MIN_SECRET_LENGTH, needles), key=len, reverse=True
+        self._secret_pattern = secret_pattern(
+            one for one in needles if len(one) >= _MIN_SECRET_LENGTH
         )
-        self._secret_pattern = re.compile("|".join(map(re.escape, longest))) if longest else None
 
     def redact(self, text: str) -> str:
         """The text without secrets, and with what no text has replaced: control characters,
         which a terminal would obey, and halves of surrogate pairs.
         """
         text = replace_surrogates(_CONTROL_CHARACTERS.sub("\ufffd", text))
-        return self._secret_pattern.sub(_REPLACEMENT, text) if self._secret_pattern else text
+        return self._secret_pattern.sub(_REPLACEMENT, text)

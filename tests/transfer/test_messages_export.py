@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from antiphon.chat.export import as_json, as_markdown
 from antiphon.chat.message_import import import_messages
+from antiphon.transfer.messages_export import as_json, as_markdown
 
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be *kind*."},
