@@ -22,6 +22,7 @@ from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.cors import CorsPolicy
 from antiphon.api.http.exports import ExportEndpoints
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.imports import ImportEndpoints
@@ -116,6 +117,7 @@ def _create_endpoints(
         exports=ExportEndpoints(service, chats),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
+        feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),
         health=health,

@@ -95,4 +95,13 @@ CHAT_ROUTES: Final = (
         query=_PAGE,
         handler=lambda to: to.chains.list_children,
     ),
+    Route(
+        "GET",
+        "/v1/feed",
+        "Follow what changes, as events without words; Last-Event-ID resumes.",
+        None,
+        query=(Parameter("after", STRING, "The id of the last event that was received."),),
+        streams=True,
+        handler=lambda to: to.feed.follow,
+    ),
 )

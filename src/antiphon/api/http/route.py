@@ -13,6 +13,7 @@ from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.exports import ExportEndpoints
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
@@ -37,6 +38,7 @@ class Endpoints(msgspec.Struct, frozen=True):
     conversations: ConversationEndpoints
     chats: ChatEndpoints
     chains: ChainEndpoints
+    feed: FeedEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
     exports: ExportEndpoints

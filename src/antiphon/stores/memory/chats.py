@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from antiphon.core.chat_titles import TITLE_ITEMS, opening_of
-from antiphon.core.ids import chat_id_of, chat_key, response_id_of, response_key
+from antiphon.core.ids import chat_key, response_id_of
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
 from antiphon.turn.chat_protocols import (
@@ -71,6 +71,7 @@ class MemoryChatStore:
             entry.is_pinned = update.is_pinned
         if update.metadata is not msgspec.UNSET:
             entry.metadata = dict(update.metadata)
+        self._turns.note_chat("chat.updated", tenant, entry.id)
         return await self._chat(tree)
 
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
@@ -215,7 +216,7 @@ class MemoryChatStore:
         assert shown.turn is not None
         end = shown.turn.end
         return ChatRecord(
-            id=chat_id_of(response_key(entry.first_response_id) or b""),
+            id=entry.id,
             created_at=entry.created_at,
             updated_at=updated_at_of(entry, newest),
             head=shown.response_id,

@@ -139,6 +139,7 @@ def update_chat(
     transaction.flush()
     found = find_chat(transaction.connection, tenant, chat_id, expiry)
     if found is not None:
+        transaction.changes.add_chat("chat.updated", tenant, found[1])
         set_chat_fields(transaction, found[1], update)
 
 
@@ -183,6 +184,7 @@ def erase_chat(transaction: WriteTransaction, tenant: str, chat_id: str, expiry:
     delete_unused_blobs(connection, uses, erased)
     if conversation is not None:
         delete_conversation(connection, conversation_key(conversation) or b"", erased)
+        transaction.changes.add_conversation("conversation.erased", tenant, conversation)
     connection.execute(TURN_SQL["bump_epoch"], (tree,))
     transaction.settle_chats()
     transaction.has_erased = True
