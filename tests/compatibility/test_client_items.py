@@ -247,7 +247,7 @@ def test_a_turn_with_items_of_every_kind_is_replayed_and_read_by_all() -> None:
         assert again.events == first.events
         after = world.server.get(f"/v1/responses/{name}?stream=true&starting_after=4").body
         assert again.body.endswith(after)
-        assert after.startswith(b"event: response.output_text.delta")
+        assert after.startswith(b"id: 5\nevent: response.output_text.delta")
         context = world.server.get(f"/v1/responses/{name}/context").json["messages"]
         assert [one["role"] for one in context] == ["user", "assistant", "tool"]
         counted = world.server.post("/v1/responses/input_tokens", input=given, model="m")

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 from antiphon.core.chat_titles import opening_of
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Usage
+from antiphon.stores.change_feed import LogChangeFeed, TenantChange
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.chat_protocols import ChainWindow, ChatFilter, ChatRecord, ChatUpdate
@@ -95,6 +96,9 @@ class ChatMachine(RuleBasedStateMachine):
         self.store = self.run_async(self.open(Path(self.folder.name)))
         self.all_turns: list[KnownTurn] = []
         self.chats: dict[str, KnownChat] = {}
+        #: What a reader of the feed knows, who reads a chat again whenever it is told of it.
+        self.mirror: dict[str, ChatRecord] = {}
+        self.feed_row = 0
 
     async def open(self, folder: Path) -> StoreWithStores:
         raise NotImplementedError
@@ -418,6 +422,36 @@ class ChatMachine(RuleBasedStateMachine):
         for tenant in ("", "keeper", "stranger"):
             found = self.run_async(self.store.stores.chats.list_chats(tenant, 100))
             assert found == self.list_of(tenant)
+
+    @invariant()
+    def feed_replays_to_the_same_list(self) -> None:
+        for tenant, change in self.new_changes():
+            assert change.type != "feed.reset"
+            if tenant is None or change.chat_id is None:
+                continue
+            chat = self.run_async(self.store.stores.chats.get(tenant, change.chat_id))
+            if chat is None:
+                self.mirror.pop(change.chat_id, None)
+            else:
+                self.mirror[chat.id] = chat
+        for tenant in ("", "keeper"):
+            # Nothing tells that time has passed.
+            mine = [
+                chat
+                for chat in self.mirror.values()
+                if self.chats[chat.id].tenant == tenant and chat.updated_at > self.cutoff(tenant)
+            ]
+            listed = self.list_of(tenant)
+            assert sorted(mine, key=lambda chat: chat.id) == sorted(
+                listed, key=lambda chat: chat.id
+            )
+
+    def new_changes(self) -> list[TenantChange]:
+        feed = self.store.stores.changes
+        assert isinstance(feed, LogChangeFeed)
+        rows = self.run_async(feed._log.read(self.feed_row, 1000))
+        self.feed_row = rows[-1].id if rows else self.feed_row
+        return [change for row in rows for change in row.changes]
 
     def list_of(self, tenant: str) -> list[ChatRecord]:
         """The chats of a tenant, the newest first."""

@@ -71,6 +71,11 @@ class Answer(msgspec.Struct, frozen=True):
         return error
 
     @property
+    def without_ids(self) -> bytes:
+        """The body of a stream that was read again, without the numbers of its events."""
+        return re.sub(rb"(?m)^id: \d+\n", b"", self.body)
+
+    @property
     def events(self) -> list[dict[str, Any]]:
         return parse_events(self.body)
 
@@ -81,7 +86,8 @@ def parse_events(raw: bytes) -> list[dict[str, Any]]:
     assert (done, rest) == ("data: [DONE]", "")
     events = []
     for place, block in enumerate(blocks):
-        name, data = block.split("\n")
+        *ids, name, data = block.split("\n")
+        assert ids in ([], [f"id: {place}"])
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
         assert event["sequence_number"] == place

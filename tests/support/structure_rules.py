@@ -25,6 +25,7 @@ SERVICE = {
     "antiphon.turn.conversations",
     "antiphon.turn.chats",
     "antiphon.turn.chat_protocols",
+    "antiphon.turn.feed_protocols",
     "antiphon.turn.shares",
     "antiphon.turn.transfer_protocols",
     "antiphon.turn.turn_reader",
@@ -35,6 +36,7 @@ SERVICE = {
     "antiphon.turn.store_protocols",
 }
 PROTOCOLS = {
+    "antiphon.turn.feed_protocols",
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
     "antiphon.turn.chat_protocols",
@@ -119,6 +121,7 @@ SAME_FILE = {
     "chat.py": "the chat that a caller holds: the RPC, and the command",
     "chat_transfer.py": "chats written and read as a whole, in each store",
     "chat_completions.py": "the Chat Completions API: served, and called",
+    "changes.py": "the log of changes of a store",
     "chats.py": "chats: the service, the stores, the endpoints",
     "connection.py": "one connection, which is opened, checked and closed: to a file, to a server",
     "conversations.py": "conversations: the service, the stores, the endpoints, the command",

@@ -245,6 +245,8 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         soon = self._loop.call_soon_threadsafe
+        # Streams without an end: their clients continue at the next server.
+        soon(self._engine.stores.changes.close_readers)
         soon(self._loop.call_later, _GRACE_SECONDS, self._engine.service.registry.interrupt)
         if self.force_exit:
             # A second signal does not wait for running calls.

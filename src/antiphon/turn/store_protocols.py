@@ -20,6 +20,7 @@ from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
 
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
+    from antiphon.turn.feed_protocols import ChangeFeed
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -477,5 +478,6 @@ class Stores(msgspec.Struct, frozen=True):
     search: SearchIndex
     health: StoreHealth
     chats: ChatStore
+    changes: ChangeFeed
     shares: ShareStore
     chat_transfer: ChatTransferStore

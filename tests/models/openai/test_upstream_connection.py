@@ -13,10 +13,11 @@ from antiphon.core.turns import Options
 from antiphon.errors import BodyTooLargeError, ModelTimeoutError
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.upstream_connection import UpstreamConnectionPool
-from antiphon.models.retry import RetryPolicy
+from antiphon.models.retry import AttemptError, RetryPolicy
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from support.chat_completions_upstream import HELLO, KEY, collect_deltas, expect_failure, make_call
 from support.misbehaving_upstream import (
+    CLOSE,
     HANG,
     MisbehavingUpstream,
     answer,
@@ -63,6 +64,18 @@ async def test_one_connection_carries_many_requests() -> None:
         await model.model_names()
         await model.close()
     assert (len(upstream.requests), upstream.connections) == (5, 1)
+
+
+async def test_a_list_is_asked_for_again_on_a_connection_that_was_closed() -> None:
+    async with MisbehavingUpstream() as upstream:
+        names = b'{"data":[{"id":"m"}]}'
+        upstream.then(answer(names), [CLOSE], answer(names), [CLOSE], [CLOSE])
+        model = model_of(upstream.base_url)
+        assert await model.model_names() == ["m"]
+        assert await model.model_names() == ["m"]
+        with pytest.raises(AttemptError):
+            await model.model_names()
+        await model.close()
 
 
 @pytest.mark.parametrize(

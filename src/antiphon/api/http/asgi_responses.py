@@ -81,6 +81,15 @@ def error_body(error: AntiphonError) -> bytes:
     return _encode({"error": body})
 
 
+def last_event_id(scope: Scope) -> str | None:
+    """Where the client of an event stream was when it lost it."""
+    for name, value in scope["headers"]:
+        if name == b"last-event-id":
+            text: str = value.decode("latin-1").strip()
+            return text or None
+    return None
+
+
 async def start_stream(send: Send) -> None:
     """The head of an event stream."""
     await send({"type": "http.response.start", "status": 200, "headers": _STREAM})

@@ -32,7 +32,7 @@ class HealthEndpoints:
         metrics: Metrics,
         health: StoreHealth | None = None,
     ) -> None:
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._health = health
         self._metrics = metrics
 
@@ -44,7 +44,7 @@ class HealthEndpoints:
         """GET /readyz: whether the store can be read and written. Raises ``StoreError``."""
         try:
             async with asyncio.timeout(_STORE_TIMEOUT):
-                await self._authenticator.ping()
+                await self.authenticator.ping()
                 if self._health is not None:
                     await self._health.check_writable()
         except TimeoutError as late:

@@ -260,8 +260,6 @@ def _rename_refs(value: Any, names: Mapping[str, str]) -> Any:
 
 def _response_schemas() -> Schema:
     shown = response_body(Response("", 0.0, Header(""), ()))
-    branch = branch_body(TurnBranch("", 0.0, "", "completed", None, "", 0), 0)
-    chat = chat_body(ChatRecord("", 0.0, 0.0, "", 0, 0, "", "idle"))
     listed = {"object": {"const": "list"}, "first_id": {}, "last_id": {}, "has_more": {}}
     answers: dict[str, Schema] = {
         "Response": {name: {} for name in shown} | {"id": _STRING, "status": _STRING},
@@ -280,26 +278,7 @@ def _response_schemas() -> Schema:
             "created_at": _INTEGER,
             "excerpt": _STRING,
         },
-        "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
-        "Turn": {
-            "object": _STRING,
-            "response": {"$ref": _SCHEMA_REF + "Response"},
-            "input": _array("Item"),
-            "position": _INTEGER,
-            "siblings": {"type": "object"},
-            "children": _INTEGER,
-            "expires_at": {},
-        },
-        "TurnList": {
-            **{name: one for name, one in listed.items() if name != "has_more"},
-            "data": _array("Turn"),
-            "has_more_before": {"type": "boolean"},
-            "has_more_after": {"type": "boolean"},
-            "total": _INTEGER,
-        },
-        "Branch": {name: {} for name in branch} | {"response_id": _STRING},
-        "BranchList": {**listed, "data": _array("Branch"), "total": _INTEGER},
-        "ChatList": {**listed, "data": _array("Chat")},
+        **_chat_schemas(listed),
         "Deleted": {"id": _STRING, "object": _STRING, "deleted": {"const": True}},
         "Compaction": {
             "id": _STRING,
@@ -333,6 +312,42 @@ def _response_schemas() -> Schema:
     }
     answers |= _transfer_schemas(listed)
     return {name: _object(fields) for name, fields in answers.items()} | {"Error": _error_schema()}
+
+
+def _chat_schemas(listed: Schema) -> Schema:
+    branch = branch_body(TurnBranch("", 0.0, "", "completed", None, "", 0), 0)
+    chat = chat_body(ChatRecord("", 0.0, 0.0, "", 0, 0, "", "idle"))
+    answers: Schema = {
+        "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
+        "Turn": {
+            "object": _STRING,
+            "response": {"$ref": _SCHEMA_REF + "Response"},
+            "input": _array("Item"),
+            "position": _INTEGER,
+            "siblings": {"type": "object"},
+            "children": _INTEGER,
+            "expires_at": {},
+        },
+        "TurnList": {
+            **{name: one for name, one in listed.items() if name != "has_more"},
+            "data": _array("Turn"),
+            "has_more_before": {"type": "boolean"},
+            "has_more_after": {"type": "boolean"},
+            "total": _INTEGER,
+        },
+        "Branch": {name: {} for name in branch} | {"response_id": _STRING},
+        "BranchList": {**listed, "data": _array("Branch"), "total": _INTEGER},
+        "ChatList": {**listed, "data": _array("Chat")},
+        "Approval": {
+            **dict.fromkeys(("id", "object", "response_id", "chat_id", "name"), _STRING),
+            "title": {},
+            "created_at": _INTEGER,
+            "arguments": _STRING,
+        },
+        "UsageList": {"object": {"const": "list"}, "data": {"type": "array"}},
+        "ApprovalList": {**listed, "data": _array("Approval")},
+    }
+    return answers
 
 
 def _transfer_schemas(listed: Schema) -> dict[str, Schema]:

@@ -21,6 +21,7 @@ from antiphon.api.http.asgi_responses import (
     KeepAlive,
     StreamHead,
     keep_alive_comment,
+    last_event_id,
     log,
     send_chunk,
     send_error,
@@ -140,7 +141,8 @@ class ResponseEndpoints:
         if query.get("stream", [""])[-1].lower() in _TRUE_VALUES:
             turn = await self._service.subscribe(tenant, name)
             with DisconnectWatcher(receive, turn):
-                await _send_stream(turn, send, after=_parse_starting_after(query), include=include)
+                after = _parse_starting_after(query, last_event_id(scope))
+                await _send_stream(turn, send, after=after, include=include)
             return
         response = await self._service.reader.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
@@ -196,13 +198,20 @@ async def _send_turn(request: TurnRequest, turn: RunningTurn | Replay, send: Sen
 
 
 async def _send_stream(
-    turn: RunningTurn | Replay, send: Send, after: int = -1, include: Sequence[str] = ()
+    turn: RunningTurn | Replay,
+    send: Send,
+    after: int | None = None,
+    include: Sequence[str] = (),
 ) -> None:
-    """The events behind the one with the number ``after``."""
+    """The events behind the one with the number ``after``, -1: all of them.
+
+    Where a stream is read again each has its number as its id, so that any client of event
+    streams resumes by itself. ``after`` None: it is read for the first time.
+    """
     encoder = EventEncoder(turn.initial_response, include)
     head = StreamHead(send)
     try:
-        await _write(turn, send, encoder, head, after + 1)
+        await _write(turn, send, encoder, head, None if after is None else after + 1)
     except AntiphonError as error:
         if not head.sent:
             raise
@@ -216,9 +225,14 @@ async def _send_stream(
 
 
 async def _write(
-    turn: RunningTurn | Replay, send: Send, encoder: EventEncoder, head: StreamHead, skip: int
+    turn: RunningTurn | Replay,
+    send: Send,
+    encoder: EventEncoder,
+    head: StreamHead,
+    number: int | None,
 ) -> None:
-    """All events but the first ``skip``."""
+    """The events from the one with a number on, with their ids; None: all, without."""
+    skip = number or 0
     with ExitStack() as started:
         async for batch in turn.events():
             body = encoder.encode(batch)
@@ -229,6 +243,8 @@ async def _write(
                 # all still gets an honest HTTP status.
                 await head.put()
                 send = started.enter_context(KeepAlive(send, keep_alive_comment)).send
+            if number is not None:
+                body, number = _with_ids(body, number)
             if body:
                 await send_chunk(send, body)
 
@@ -239,8 +255,16 @@ def _skip_events(body: bytes, skip: int) -> tuple[bytes, int]:
     return b"".join(event + b"\n\n" for event in events[skip:]), max(0, skip - len(events))
 
 
-def _parse_starting_after(query: dict[str, list[str]]) -> int:
-    text = query.get("starting_after", ["-1"])[-1]
+def _with_ids(body: bytes, number: int) -> tuple[bytes, int]:
+    """Events with their ids, which count from ``number``, and the number of the next one."""
+    events = body.split(b"\n\n")[:-1]
+    shown = [b"id: %d\n%b\n\n" % (at, event) for at, event in enumerate(events, number)]
+    return b"".join(shown), number + len(events)
+
+
+def _parse_starting_after(query: dict[str, list[str]], last_id: str | None = None) -> int:
+    """The number of the last event that a client has; that of a lost stream is the newer one."""
+    text = last_id or query.get("starting_after", ["-1"])[-1]
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
         raise InvalidRequestError("The number of an event is an integer.", param="starting_after")

@@ -8,11 +8,13 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler
+from antiphon.api.http.blobs import BlobEndpoints
 from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
 from antiphon.api.http.conversations import ConversationEndpoints
 from antiphon.api.http.exports import ExportEndpoints
+from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.item_bodies import INCLUDABLE
@@ -21,6 +23,7 @@ from antiphon.api.http.pagination import STATUSES
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.shares import ShareEndpoints
 from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
+from antiphon.api.http.usage import UsageEndpoints
 from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
@@ -37,6 +40,9 @@ class Endpoints(msgspec.Struct, frozen=True):
     conversations: ConversationEndpoints
     chats: ChatEndpoints
     chains: ChainEndpoints
+    feed: FeedEndpoints
+    blobs: BlobEndpoints
+    usage: UsageEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
     exports: ExportEndpoints

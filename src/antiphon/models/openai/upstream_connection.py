@@ -55,7 +55,20 @@ class UpstreamConnectionPool:
         self._uploads: set[asyncio.Task[None]] = set()
 
     async def send(self, method: _Method, url: URL, body: bytes = b"") -> HttpResponse:
-        """One request, up to its response's headers. Raises what is in ``CLIENT_ERRORS``."""
+        """One request, up to its response's headers. Raises what is in ``CLIENT_ERRORS``.
+
+        A ``GET`` is repeated once where a connection from the pool turns out to be closed.
+        """
+        try:
+            return await self._send(method, url, body)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            if method != "GET":
+                raise
+        return await self._send(method, url, body)
+
+    async def _send(self, method: _Method, url: URL, body: bytes) -> HttpResponse:
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         try:

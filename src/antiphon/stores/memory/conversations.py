@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
 from antiphon.core.ids import new_conversation_id
@@ -10,6 +12,7 @@ from antiphon.core.turns import ConversationRecord, IdempotencyReservation
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.sqlite.errors import conversation_moved, conversation_not_found
+from antiphon.turn.feed_protocols import Change, ChangeType
 from antiphon.turn.store_protocols import NewTurn, StoredTurn, unknown_cursor
 
 
@@ -54,6 +57,7 @@ class MemoryConversationStore:
             return None
         entry = self._entries[conversation_id]
         entry.conversation = msgspec.structs.replace(entry.conversation, metadata=dict(metadata))
+        self._note("conversation.updated", tenant, conversation_id)
         return self._resolve(tenant, conversation_id)
 
     async def list_conversations(
@@ -81,9 +85,10 @@ class MemoryConversationStore:
         erasable = [record for record in mine if not self._is_needed(record, conversation_id)]
         for record in erasable:
             self._turns.tombstone(record)
+            self._turns.note("turn.erased", record)
         for record in {record.tree: record for record in erasable}.values():
             self._turns.bump_epoch(record)
-        del self._entries[conversation_id]
+        self.erase(conversation_id)
         return True
 
     async def erase_item(self, tenant: str, response_id: str, position: int) -> bool:
@@ -105,12 +110,19 @@ class MemoryConversationStore:
         )
         self._turns.erase_derived_words(record)
         self._turns.drop_generated_title(record.tree)
+        self._turns.note_chat("chat.updated", tenant, self._turns.chats[record.tree].id)
         self._turns.bump_epoch(record)
         return True
 
     def erase(self, conversation_id: str) -> None:
         """Nothing is left of it; its turns stay."""
-        self._entries.pop(conversation_id, None)
+        entry = self._entries.pop(conversation_id, None)
+        if entry is not None:
+            self._note("conversation.erased", entry.tenant, conversation_id)
+
+    def _note(self, change_type: ChangeType, tenant: str, conversation_id: str) -> None:
+        change = Change("", change_type, time.time(), conversation=conversation_id)
+        self._turns.changes.add(tenant, change)
 
     def check_head_unchanged(self, tenant: str, seen: ConversationRecord) -> None:
         """Refuse a turn on a conversation that is no longer as its maker saw it."""
@@ -123,6 +135,7 @@ class MemoryConversationStore:
     def insert(self, tenant: str, conversation: ConversationRecord) -> None:
         """It is there from now on."""
         self._entries[conversation.id] = _ConversationEntry(tenant, conversation)
+        self._note("conversation.created", tenant, conversation.id)
 
     def move_head(self, conversation_id: str, turn: NewTurn) -> None:
         """A turn was begun on it."""
@@ -137,7 +150,7 @@ class MemoryConversationStore:
         """Erase those that have expired."""
         for conversation_id, entry in list(self._entries.items()):
             if self._resolve(entry.tenant, conversation_id) is None:
-                del self._entries[conversation_id]
+                self.erase(conversation_id)
 
     def _resolve(self, tenant: str, conversation_id: str) -> ConversationRecord | None:
         """The conversation as it stands."""

@@ -14,6 +14,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
+from antiphon.stores.change_feed import LogChangeFeed
 from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
@@ -130,6 +131,7 @@ class MemoryResponseIndex:
         swept = sum(one.turn is not None for one in subtree)
         for one in reversed(subtree):
             self._turns.remove(one)
+        self._turns.note("turn.erased", record, cascade=True)
         return swept
 
 
@@ -232,6 +234,8 @@ class MemoryStore:
         self, retention: RetentionPolicy = RETAIN_FOREVER, *, clock: Clock = time.time
     ) -> None:
         self._turns = turns = MemoryTurns(Expiry(retention, clock))
+        self._changes = LogChangeFeed(turns.changes)
+        turns.changes.on_added = self._changes.notify
         self._idempotency = MemoryIdempotencyStore(clock)
         self._conversations = MemoryConversationStore(turns, self._idempotency)
         self.stores = Stores(
@@ -244,6 +248,7 @@ class MemoryStore:
             ),
             health=MemoryHealth(),
             chats=MemoryChatStore(turns, self._conversations),
+            changes=self._changes,
             shares=MemoryShareStore(clock),
             chat_transfer=MemoryChatTransferStore(turns),
         )
@@ -315,9 +320,11 @@ class MemoryStore:
             self._turns.tombstone(one)
         self._turns.erase_derived_words(record)
         self._turns.bump_epoch(record)
+        self._turns.note("turn.erased", record, cascade=cascade)
         return True
 
     async def close(self) -> None:
+        self._changes.close_readers()
         self._turns.close()
 
     def _begin(self, turn: NewTurn) -> None:

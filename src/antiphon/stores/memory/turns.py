@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from antiphon.core.chain_fingerprints import ChainFingerprint
-from antiphon.core.ids import response_key
+from antiphon.core.ids import chat_id_of, response_key
 from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
-from antiphon.core.retention import Expiry
-from antiphon.core.turns import End, Usage
+from antiphon.core.retention import DAY_SECONDS, Expiry
+from antiphon.core.turns import End, TurnStatus, Usage
 from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.stores.memory.changes import MemoryChangeLog
+from antiphon.turn.chat_protocols import UsageSum
+from antiphon.turn.feed_protocols import Change, ChangeType
 from antiphon.turn.store_protocols import Head, NewTurn, StoredTurn
 
 
@@ -64,6 +68,10 @@ class ChatEntry(msgspec.Struct):
     imported_at: float | None = None
     updated_before: float = 0.0
 
+    @property
+    def id(self) -> str:
+        return chat_id_of(response_key(self.first_response_id) or b"")
+
 
 class MemoryTurns:
     """Everything there is, and the rules of its coming and going."""
@@ -78,8 +86,11 @@ class MemoryTurns:
         self.blobs: dict[tuple[str, str], StoredBlob] = {}
         #: The ids of the turns that have a fingerprint, oldest first.
         self.fingerprints: dict[bytes, dict[str, None]] = {}
+        self.changes = MemoryChangeLog()
         #: The ids of imported turns, by tenant and digest.
         self.imported: dict[tuple[str, bytes], str] = {}
+        #: What ended turns used, by tenant, day and model.
+        self.sums: dict[tuple[str, int, str], UsageSum] = {}
         #: By tree.
         self.chats: dict[int, ChatEntry] = {}
         #: The turns that ended with calls which a person has to agree to.
@@ -190,6 +201,37 @@ class MemoryTurns:
             self.chats[record.tree] = chat
         chat.response_ids.add(new.response_id)
         self.waiting.discard(record.parent or "")
+        self.note("turn.started", record, new.created_at)
+
+    def note(
+        self,
+        change_type: ChangeType,
+        record: TurnRecord,
+        at: float | None = None,
+        *,
+        status: TurnStatus | None = None,
+        cascade: bool = False,
+    ) -> None:
+        """Tell those who follow along what became of a turn, unless its chat is gone."""
+        chat = self.chats.get(record.tree)
+        if chat is not None:
+            self.changes.add(
+                record.tenant,
+                Change(
+                    "",
+                    change_type,
+                    time.time() if at is None else at,
+                    chat.id,
+                    record.response_id,
+                    record.turn.header.conversation if record.turn else None,
+                    status,
+                    cascade,
+                ),
+            )
+
+    def note_chat(self, change_type: ChangeType, tenant: str, chat_id: str) -> None:
+        """Tell what became of a chat."""
+        self.changes.add(tenant, Change("", change_type, time.time(), chat_id))
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         self.check_open()
@@ -205,10 +247,18 @@ class MemoryTurns:
     def _end(self, record: TurnRecord, end: End) -> None:
         chat = self.chats[record.tree]
         chat.usage += end.usage or Usage()
+        assert record.turn is not None
+        usage = msgspec.structs.replace(end.usage or Usage(), reasoning_tokens=0)
+        model = end.model or record.turn.header.model
+        one = UsageSum(int(end.ended_at // DAY_SECONDS), model, 1, usage, end.cost)
+        key = (record.tenant, one.day, model)
+        self.sums[key] = self.sums[key] + one if key in self.sums else one
         if end.cost is not None:
             chat.cost = (chat.cost or 0.0) + end.cost
+        self.note("turn.ended", record, end.ended_at, status=end.status)
         if end.approvals:
             self.waiting.add(record.response_id)
+            self.note("turn.waiting", record, end.ended_at)
 
     def tombstone(self, record: TurnRecord) -> None:
         """Erase the turn but for its tombstone."""
@@ -232,6 +282,7 @@ class MemoryTurns:
         chat.response_ids.discard(record.response_id)
         if not chat.response_ids:
             del self.chats[record.tree]
+            self.note_chat("chat.erased", record.tenant, chat.id)
 
     def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
         self.check_open()

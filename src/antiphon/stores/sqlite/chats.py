@@ -16,7 +16,10 @@ from antiphon.stores.sqlite.chat_reader import (
     read_chat,
     read_chats,
     read_chats_of,
+    read_image,
     read_running_turns,
+    read_usage_sums,
+    read_waiting_turns,
 )
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
@@ -40,8 +43,9 @@ from antiphon.turn.chat_protocols import (
     ChatUpdate,
     TurnBranch,
     TurnOrigin,
+    UsageSum,
 )
-from antiphon.turn.store_protocols import Head
+from antiphon.turn.store_protocols import Head, StoredTurn
 
 _encode = msgspec.json.Encoder().encode
 
@@ -99,6 +103,18 @@ class SqliteChatStore:
         )
         return erased
 
+    async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        read = partial(read_usage_sums, tenant=tenant, days=(first_day, last_day))
+        return await self._database.read_pooled(read)
+
+    async def image(self, tenant: str, sha256: str) -> bytes | None:
+        return await self._database.read_pooled(partial(read_image, tenant=tenant, sha256=sha256))
+
+    async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        return await self._database.read_pooled(
+            partial(read_waiting_turns, tenant=tenant, expiry=self._database.expiry)
+        )
+
     async def chain_part(
         self, head: Head, window: ChainWindow, *, with_images: bool = True
     ) -> ChainPart:
@@ -139,6 +155,7 @@ def update_chat(
     transaction.flush()
     found = find_chat(transaction.connection, tenant, chat_id, expiry)
     if found is not None:
+        transaction.changes.add_chat("chat.updated", tenant, found[1])
         set_chat_fields(transaction, found[1], update)
 
 
@@ -183,6 +200,7 @@ def erase_chat(transaction: WriteTransaction, tenant: str, chat_id: str, expiry:
     delete_unused_blobs(connection, uses, erased)
     if conversation is not None:
         delete_conversation(connection, conversation_key(conversation) or b"", erased)
+        transaction.changes.add_conversation("conversation.erased", tenant, conversation)
     connection.execute(TURN_SQL["bump_epoch"], (tree,))
     transaction.settle_chats()
     transaction.has_erased = True

@@ -8,7 +8,12 @@ from functools import partial
 
 import msgspec
 
-from antiphon.core.ids import conversation_key, new_conversation_id, response_key
+from antiphon.core.ids import (
+    conversation_key,
+    new_conversation_id,
+    response_id_of,
+    response_key,
+)
 from antiphon.core.items import ERASED_ITEM, ERASED_SUMMARY_ITEM
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation
 from antiphon.stores.sqlite.database import SqliteDatabase
@@ -127,6 +132,7 @@ def _update_metadata(
         connection.execute(CONVERSATION_SQL["update_metadata"], (new, key))
         delete_texts(connection, [text_id for (text_id,) in old], transaction.erased)
         transaction.has_erased = True
+        transaction.changes.add_conversation("conversation.updated", tenant, found.id)
 
 
 def erase_conversation(
@@ -139,7 +145,8 @@ def erase_conversation(
     key = conversation_key(conversation_id)
     if found is None or key is None:
         return False
-    row_ids = [row_id for (row_id,) in connection.execute(CONVERSATION_SQL["turns"], (key,))]
+    turns = connection.execute(CONVERSATION_SQL["turns"], (key,)).fetchall()
+    row_ids = [row_id for row_id, _ in turns]
     needed = _rows_needed_outside(connection, row_ids, key, cutoff)
     erasable = [row_id for row_id in row_ids if row_id > needed.get(thread_of(row_id), -1)]
     delete_unused_blobs(
@@ -150,6 +157,12 @@ def erase_conversation(
         transaction.erased,
     )
     bump_epochs(connection, erasable)
+    gone = set(erasable)
+    for row_id, response in turns:
+        if row_id in gone:
+            (tree,) = trees_of(connection, [row_id])
+            transaction.changes.add_erasure(tenant, tree, response_id_of(response))
+    transaction.changes.add_conversation("conversation.erased", tenant, conversation_id)
     delete_conversation(connection, key, transaction.erased)
     transaction.has_erased = True
     return True
@@ -223,7 +236,10 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
     connection.executemany(TURN_SQL["delete_row"], [(item_row_id,) for item_row_id in unused])
     delete_unused_blobs(connection, unused.values(), erased)
     bump_epochs(connection, [row_id])
-    erased.trees.update(trees_of(connection, [row_id]))
+    trees = trees_of(connection, [row_id])
+    erased.trees.update(trees)
+    for tree in trees:
+        transaction.changes.add_chat("chat.updated", tenant, tree)
     transaction.has_erased = True
     return True
 

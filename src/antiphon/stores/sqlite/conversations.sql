@@ -51,7 +51,7 @@ WHERE r.id = ?
 
 -- name: turns
 -- The turns of a conversation.
-SELECT row_id FROM responses WHERE conversation = ? ORDER BY row_id
+SELECT row_id, id FROM responses WHERE conversation = ? ORDER BY row_id
 
 -- name: other_turns
 -- The turns between two places that are of no or another conversation, and not erased.

@@ -52,7 +52,11 @@ class SqliteDatabase:
         self._scrub_task = ScrubTask(
             self.erasures, connections.page_file, self.read_pooled, self.submit
         )
-        self._writer = Writer(connections, self._scrub_task.start, self._health)
+        #: What is called after each commit of this process.
+        self.on_written: Callable[[], None] | None = None
+        self._writer = Writer(
+            connections, self._scrub_task.start, self._health, on_written=self._note_written
+        )
         self._probe: asyncio.Future[None] | None = None
         self._inline_connection = connections.read_connection
         self._idle_connections: list[sqlite3.Connection] = []
@@ -112,6 +116,13 @@ class SqliteDatabase:
         if self.erasures.is_inherited:
             await self.submit(_scrub)
 
+    def data_version(self) -> int:
+        """A number that differs after any commit, in whatever process."""
+        self._check_open()
+        ((version,),) = self._inline_connection.execute("PRAGMA data_version").fetchall()
+        number: int = version
+        return number
+
     def is_sweeper(self) -> bool:
         """Whether this store runs the retention sweep: one of all open stores does."""
         self._check_open()
@@ -160,6 +171,10 @@ class SqliteDatabase:
             return read(connection)
         finally:
             self._idle_connections.append(connection)
+
+    def _note_written(self) -> None:
+        if self.on_written is not None:
+            self.on_written()
 
     def _check_open(self) -> None:
         if self._close_task is not None:

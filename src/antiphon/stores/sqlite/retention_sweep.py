@@ -11,7 +11,7 @@ import sqlite3
 import time
 from typing import Final, TypeAlias
 
-from antiphon.core.ids import conversation_id_of, conversation_key
+from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of
 from antiphon.stores.sqlite.deletion import (
     RowRange,
     delete_conversation,
@@ -105,6 +105,7 @@ def _sweep_descendants(
         # It has been continued since.
         return 0, True
     row_ranges = descendant_ranges(connection, row_id)
+    places = connection.execute(TURN_SQL["place"], (row_id,)).fetchall()
     trees = connection.execute(TURN_SQL["tree_of"], (thread_of(row_id),)).fetchall()
     if any(
         connection.execute(TURN_SQL["running_in"], row_range).fetchall() for row_range in row_ranges
@@ -120,6 +121,8 @@ def _sweep_descendants(
             if time.monotonic() > deadline:
                 return swept, False
         connection.execute(TURN_SQL["delete_thread"], {"thread": thread_of(row_range[0])})
+    for key, tenant, tree in places:
+        transaction.changes.add_erasure(tenant, tree, response_id_of(key), cascade=True)
     transaction.settle_chats()
     for (tree,) in trees:
         connection.execute(TURN_SQL["delete_epoch"], {"tree": tree})
@@ -163,6 +166,8 @@ def sweep_conversations(
         if resolve_conversation(transaction.connection, tenant, conversation_id, cutoff)[0] is None:
             key = conversation_key(conversation_id) or b""
             deleted = delete_conversation(transaction.connection, key, transaction.erased)
+            if deleted:
+                transaction.changes.add_conversation("conversation.erased", tenant, conversation_id)
             transaction.has_erased = transaction.has_erased or deleted > 0
 
 

@@ -23,6 +23,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
+from antiphon.stores.sqlite.changes import open_change_feed
 from antiphon.stores.sqlite.chat_transfer import SqliteChatTransferStore
 from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
@@ -126,6 +127,7 @@ class SqliteStore:
         self._database = database
         self._open_turn_count = RecentTurns()
         self._search = SqliteSearchIndex(database)
+        self.changes = open_change_feed(database)
         self.stores = Stores(
             response_index=SqliteResponseIndex(database),
             conversations=SqliteConversationStore(database),
@@ -134,6 +136,7 @@ class SqliteStore:
             search=self._search,
             health=database,
             chats=SqliteChatStore(database),
+            changes=self.changes,
             shares=SqliteShareStore(database),
             chat_transfer=SqliteChatTransferStore(database, self._search.on_turn_end),
         )
@@ -229,6 +232,7 @@ class SqliteStore:
         return erased
 
     async def close(self) -> None:
+        self.changes.close_readers()
         await self._search.close()
         await self._database.close()
 

@@ -302,3 +302,9 @@ WHERE row_id BETWEEN ? AND ? AND kind = 0
 -- name: bump_epoch
 INSERT INTO epochs (tree, epoch) VALUES (?, 1)
 ON CONFLICT (tree) DO UPDATE SET epoch = epoch + 1
+
+-- name: place
+-- The id, tenant and tree of the turn at a row id that is not erased.
+SELECT substr(log.key, 1, 16), t.tenant, t.tree
+FROM log CROSS JOIN threads AS t ON t.id = log.row_id >> 34
+WHERE log.row_id = ? AND log.kind = 0

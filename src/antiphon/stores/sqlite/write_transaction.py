@@ -20,10 +20,11 @@ from typing import Final
 import msgspec
 
 from antiphon.core.chain_fingerprints import ChainFingerprint
-from antiphon.core.ids import conversation_key, response_key
+from antiphon.core.ids import conversation_key, response_id_of, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.stores.sqlite.change_log import ChangeEntries, LoggedChange
 from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
@@ -35,6 +36,7 @@ from antiphon.stores.sqlite.deletion import (
     replace_text,
     settle_chats,
     tombstone,
+    trees_of,
 )
 from antiphon.stores.sqlite.errors import (
     conversation_moved,
@@ -103,11 +105,14 @@ _ADD_RUNNING = TURN_SQL["add_running"]
 
 
 class OpenTurn(msgspec.Struct, frozen=True):
-    """A turn that this store runs: its row id, that of its next item, and its tree."""
+    """A turn that this store runs: its row id, that of its next item, its chat and conversation."""
 
     row_id: int
     next_row_id: int
     tree: int
+    tenant: str = ""
+    conversation: str | None = None
+    model: str = ""
 
 
 class WriteTransaction:
@@ -139,6 +144,8 @@ class WriteTransaction:
         self._rows: list[Row] = []
         self._running: dict[int, int] = {}
         self._chats = ChatChanges()
+        #: What those who follow along are told of.
+        self.changes = ChangeEntries()
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -187,7 +194,19 @@ class WriteTransaction:
         for item_row_id, item in enumerate(turn.input, first):
             self._rows.append((item_row_id, INPUT, None, item))
         self._running[row_id] = self._owner
-        self.changed_turns[turn.response_id] = OpenTurn(row_id, first + len(turn.input), tree)
+        self.changed_turns[turn.response_id] = OpenTurn(
+            row_id, first + len(turn.input), tree, turn.tenant, conversation_id, turn.header.model
+        )
+        self.changes.add(
+            LoggedChange(
+                "turn.started",
+                turn.tenant,
+                turn.created_at,
+                tree,
+                turn.response_id,
+                conversation_id,
+            )
+        )
 
     def create_conversation(
         self,
@@ -204,6 +223,7 @@ class WriteTransaction:
         self.connection.execute(
             CONVERSATION_SQL["create"], (key, tenant, conversation.created_at, metadata)
         )
+        self.changes.add_conversation("conversation.created", tenant, conversation.id)
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
         turn = self._find_open_turn(response_id)
@@ -218,10 +238,15 @@ class WriteTransaction:
         for item_row_id, item in enumerate(items, turn.next_row_id):
             self._rows.append((item_row_id, OUTPUT, None, item))
         if end is None:
-            self.changed_turns[response_id] = OpenTurn(turn.row_id, after, turn.tree)
+            self.changed_turns[response_id] = msgspec.structs.replace(turn, next_row_id=after)
         else:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self._chats.end_turn(turn.tree, turn.row_id, end)
+            self._chats.add_to_sums(turn.tenant, turn.model, end)
+            place = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
+            self.changes.add(LoggedChange("turn.ended", *place, end.status))
+            if end.approvals:
+                self.changes.add(LoggedChange("turn.waiting", *place))
             self.changed_turns[response_id] = None
 
     def add_whole_turn(self, turn: NewTurn, output: Sequence[bytes], end: End) -> int:
@@ -257,6 +282,8 @@ class WriteTransaction:
             erase_derived_words(self.connection, row_id, self.erased)
         bump_epochs(self.connection, [row_id])
         self.has_erased = True
+        for tree in trees_of(self.connection, [row_id]):
+            self.changes.add_erasure(tenant, tree, response_id, cascade=cascade)
         return True
 
     def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
@@ -288,6 +315,13 @@ class WriteTransaction:
         for (row_id,) in self.connection.execute(_OWNED_TURNS, (owner,)).fetchall():
             self.connection.execute(_END_RUNNING, (row_id,))
             self._rows.append((last_of_turn(row_id), END, None, body))
+            self._add_orphan(row_id, end)
+
+    def _add_orphan(self, row_id: int, end: End) -> None:
+        for key, tenant, tree in self.connection.execute(TURN_SQL["place"], (row_id,)).fetchall():
+            name = response_id_of(key)
+            change = LoggedChange("turn.ended", tenant, end.ended_at, tree, name)
+            self.changes.add(msgspec.structs.replace(change, status=end.status))
 
     def flush(self) -> None:
         """Write the rows collected so far."""
@@ -308,6 +342,7 @@ class WriteTransaction:
             self._running = {}
         self._chats.flush(self.connection)
         self.settle_chats()
+        self.changes.flush(self.connection)
         rows, changes = self._flushed
         changes += self.connection.total_changes - before
         self._flushed = (rows + waiting, changes)
@@ -315,7 +350,8 @@ class WriteTransaction:
     def settle_chats(self) -> None:
         """Bring the chats of erased turns up to date."""
         if self.erased.trees:
-            settle_chats(self.connection, self.erased)
+            for chat in settle_chats(self.connection, self.erased):
+                self.changes.add_erased_chat(chat.tenant, chat.key)
 
     def _write_rows(self, rows: Sequence[Row]) -> None:
         """Write rows of the log, and their texts behind all others."""

@@ -67,7 +67,8 @@ class Writer:
     """Runs jobs on the database in the order they come, in a thread of its own.
 
     Its methods are called on the event loop it was made on, and so is ``on_checkpointed``,
-    after a checkpoint has removed erased words from the write-ahead log.
+    after a checkpoint has removed erased words from the write-ahead log. ``on_written`` is called
+    there after each commit that changed something.
     """
 
     def __init__(
@@ -75,7 +76,9 @@ class Writer:
         connections: DatabaseConnections,
         on_checkpointed: Callable[[], None] | None = None,
         health: Health | None = None,
+        on_written: Callable[[], None] | None = None,
     ) -> None:
+        self._on_written = on_written
         self._connection = connections.write_connection
         self._page_file = connections.page_file
         self._erasures = connections.erasures
@@ -363,6 +366,8 @@ class Writer:
         self._waiting_batches -= batches
         if written:
             self._health.note_written()
+            if self._on_written is not None:
+                self._on_written()
         for future, result, error in results:
             failure = error
             if error is not None and not isinstance(error, AntiphonError):

@@ -1,0 +1,39 @@
+"""In-memory change log: the newest changes of one process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import dropwhile, islice
+
+from antiphon.stores.change_feed import ChangeRow
+from antiphon.turn.feed_protocols import Change
+
+#: How many changes stay.
+MAX_ROWS = 10_000
+
+
+class MemoryChangeLog:
+    """A ``ChangeLog`` in this process's memory; ``on_added`` is called with each change."""
+
+    def __init__(self) -> None:
+        self._rows: deque[ChangeRow] = deque(maxlen=MAX_ROWS)
+        self._last = 0
+        self.on_added: Callable[[], None] | None = None
+
+    def add(self, tenant: str, change: Change) -> None:
+        self._last += 1
+        self._rows.append(ChangeRow(self._last, [(tenant, change)]))
+        if self.on_added is not None:
+            self.on_added()
+
+    async def bounds(self) -> tuple[int, int]:
+        return (self._rows[0].id if self._rows else 0), self._last
+
+    async def read(self, after: int, limit: int) -> Sequence[ChangeRow]:
+        rows = dropwhile(lambda row: row.id <= after, list(self._rows))
+        return list(islice(rows, limit))
+
+    def has_changed(self) -> bool:
+        """False: there is no other process."""
+        return False
