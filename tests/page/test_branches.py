@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched, watched
+from support.browser import Watched, needs_route, watched
 from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
@@ -41,7 +41,7 @@ def test_an_edited_question_is_another_version_and_the_first_stays(
 ) -> None:
     first, second = chain(server, "one", "two")
     page = world.open(f"/r/{second}")
-    page.get_by_text("two", exact=True).hover()
+    page.locator(".bubble", has_text="two").hover()
     page.get_by_role("button", name="Edit and ask again").last.click()
     page.get_by_label("Edit the question").fill("two, better")
     page.get_by_role("button", name="Send", exact=True).first.click()
@@ -57,7 +57,7 @@ def test_an_edited_question_is_another_version_and_the_first_stays(
 def test_the_first_question_can_be_edited_too(world: Watched, server: ThreadServer) -> None:
     (first,) = chain(server, "begin")
     page = world.open(f"/r/{first}")
-    page.get_by_text("begin", exact=True).hover()
+    page.locator(".bubble", has_text="begin").hover()
     page.get_by_role("button", name="Edit and ask again").click()
     page.get_by_label("Edit the question").fill("begin again")
     page.keyboard.press("Control+Enter")
@@ -97,7 +97,7 @@ def test_what_is_sent_after_a_branch_goes_on_from_that_turn(
 ) -> None:
     made = chain(server, "one", "two", "three")
     page = world.open(f"/r/{made[0]}")
-    page.get_by_text("one", exact=True).hover()
+    page.locator(".bubble", has_text="one").hover()
     page.get_by_role("button", name="Branch from here").first.click()
     assert questions(page) == ["one"]
     page.get_by_role("textbox", name="Message").fill("another two")
@@ -107,6 +107,7 @@ def test_what_is_sent_after_a_branch_goes_on_from_that_turn(
     assert len(server.get(f"/v1/responses/{made[0]}/children").json["data"]) == 2
 
 
+@needs_route("/v1/chats/{id}/branches")
 def test_the_map_shows_every_branch_and_opens_it(world: Watched, server: ThreadServer) -> None:
     (root,) = chain(server, "root")
     for name in ("a", "b", "c"):
@@ -125,6 +126,7 @@ def test_another_address_is_nothing(world: Watched) -> None:
     expect(page.get_by_text("There is nothing here.")).to_be_visible()
 
 
+@needs_route("/v1/feed")
 def test_names_pins_and_erasure_with_undo(world: Watched, server: ThreadServer) -> None:
     (made,) = chain(server, "To be named")
     page = world.open(f"/r/{made}")

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
-from support.browser import Watched, watched
+from support.browser import Watched, needs_route, watched
 from support.chat_exports import chatgpt_chat, zipped
 from support.http_server import ThreadServer, serving
 from support.keyed_server import serving_with_keys
@@ -63,6 +63,7 @@ def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: 
         expect(page.get_by_text("There is nothing here.")).to_be_visible()
 
 
+@needs_route("/v1/feed")
 def test_an_export_of_another_program_is_imported_with_a_report(
     world: Watched, server: ThreadServer, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_an_approval_is_decided_in_the_chat(browser: Browser) -> None:
         expect(page.get_by_text("Approved")).to_be_visible()
 
 
+@needs_route("/v1/approvals")
 def test_approvals_of_all_chats_are_in_the_inbox(browser: Browser) -> None:
     config = stdio_config("meteo", require_approval="always")
     with (
@@ -163,6 +165,7 @@ def test_another_model_and_a_system_prompt_are_sent(world: Watched, server: Thre
     page.get_by_role("radio", name="smollm2").check()
     page.get_by_role("textbox", name="System prompt").fill("Be brief.")
     page.get_by_role("button", name="Use", exact=True).click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
     _send(page, "Hello")
     expect(page.get_by_text("You asked: Hello")).to_be_visible()
     response = server.get("/v1/responses?limit=1").json["data"][0]
@@ -215,6 +218,7 @@ def test_a_stored_answer_is_replayed(world: Watched, server: ThreadServer) -> No
     expect(replay.get_by_role("button", name="Again")).to_be_enabled()
 
 
+@needs_route("/v1/usage")
 def test_usage_is_a_chart_and_a_table(world: Watched, server: ThreadServer) -> None:
     server.respond("Count this", model="grok-4")
     page = world.open()
