@@ -124,72 +124,97 @@ _Request: TypeAlias = tuple[str, str, dict[str, Any] | None]
 
 
 def _requests() -> list[_Request]:
-    requests: list[_Request] = []
-    for turn in ("{plain}", "{middle}", "{end}", "{branched}", "{branch}"):
-        requests += [
-            ("POST", "/v1/responses", {"input": "Hi", "previous_response_id": turn}),
-            ("POST", "/v1/responses/input_tokens", {"input": "Hi", "previous_response_id": turn}),
-            *[
-                ("GET", f"/v1/responses/{turn}{rest}", None)
-                for rest in ("", "?stream=true", "/input_items?limit=100", "/context")
-            ],
-            ("POST", f"/v1/responses/{turn}/cancel", None),
-            ("GET", f"/v1/chat/completions/{turn}", None),
-            ("GET", f"/v1/chat/completions/{turn}/messages", None),
-            ("POST", f"/v1/chat/completions/{turn}", {"metadata": {"a": "b"}}),
-            ("GET", f"/v1/chat/deferred-completion/{turn}", None),
-        ]
-    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x"}] * 50
-    requests += [
+    turns = ("{plain}", "{middle}", "{end}", "{branched}", "{branch}")
+    return [
+        *[request for turn in turns for request in _requests_of_turn(turn)],
+        *_requests_of_conversations(),
+        *_requests_of_lists(),
+        *_other_requests(),
+        *_deletions(),
+    ]
+
+
+def _requests_of_turn(turn: str) -> list[_Request]:
+    path, completion = f"/v1/responses/{turn}", f"/v1/chat/completions/{turn}"
+    lists = ("/input_items", "/turns", "/siblings", "/children")
+    return [
+        ("POST", "/v1/responses", {"input": "Hi", "previous_response_id": turn}),
+        ("POST", "/v1/responses/input_tokens", {"input": "Hi", "previous_response_id": turn}),
+        *[("GET", f"{path}{rest}", None) for rest in ("", "?stream=true", "/context")],
+        *[("GET", f"{path}{rest}?limit=100", None) for rest in lists],
+        ("POST", f"{path}/cancel", None),
+        ("GET", completion, None),
+        ("GET", f"{completion}/messages", None),
+        ("POST", completion, {"metadata": {"a": "b"}}),
+        ("GET", f"/v1/chat/deferred-completion/{turn}", None),
+    ]
+
+
+def _requests_of_conversations() -> list[_Request]:
+    path = "/v1/conversations/{conversation}"
+    item = {"type": "message", "role": "user", "content": "Hi"}
+    return [
         ("POST", "/v1/responses", {"input": "Hi", "conversation": "{conversation}"}),
+        ("POST", "/v1/conversations", {"metadata": {"a": "b"}}),
+        ("GET", path, None),
+        ("POST", path, {"metadata": {"a": "b"}}),
+        ("POST", f"{path}/items", {"items": [item]}),
+        *[("GET", f"{path}/items?limit=100{more}", None) for more in ("", "&order=asc")],
+        ("GET", f"{path}/items/{{item}}", None),
+        ("GET", "/v1/chats/{chat}", None),
+        ("POST", "/v1/chats/{chat}", {"title": "A title"}),
+    ]
+
+
+def _requests_of_lists() -> list[_Request]:
+    queries = ("", "&query=turn777", "&query=common", "&query=absent", "&query=turn5+answer")
+    pages = ("", "&order=asc", "&status=cancelled", "&metadata[a]=c", "&after={middle}")
+    lists = [
+        *[f"conversations?limit=100{more}" for more in (*queries, "&order=asc")],
+        *[f"chats?limit=100{more}" for more in queries],
+        *[f"responses?limit=100{more}" for more in pages],
+        "chat/completions?limit=100",
+        "shares",
+        "models",
+        "models/scripted",
+        "language-models",
+        "language-models/scripted",
+        "api-key",
+        "import/none",
+    ]
+    return [("GET", f"/v1/{path}", None) for path in lists]
+
+
+def _other_requests() -> list[_Request]:
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x"}] * 50
+    return [
         ("POST", "/v1/responses", {"input": "Hi", "stream": True}),
         *[
             ("POST", "/v1/responses/compact", {"model": "scripted", "previous_response_id": turn})
             for turn in ("{plain}", "{end}")
         ],
-        *[
-            ("GET", f"/v1/responses?limit=100{more}", None)
-            for more in ("", "&order=asc", "&status=cancelled", "&metadata[a]=c", "&after={middle}")
-        ],
         ("POST", "/v1/chat/completions", {"messages": said, "store": True}),
-        ("GET", "/v1/chat/completions?limit=100", None),
-        ("GET", "/v1/models", None),
-        ("GET", "/v1/models/scripted", None),
-        ("GET", "/v1/language-models", None),
-        ("GET", "/v1/language-models/scripted", None),
-        ("GET", "/v1/api-key", None),
         ("POST", "/v1/tokenize-text", {"text": "Hi", "model": "scripted"}),
-        ("POST", "/v1/conversations", {"metadata": {"a": "b"}}),
-        ("GET", "/v1/conversations?limit=100", None),
-        ("GET", "/v1/conversations?limit=100&order=asc", None),
-        *[
-            ("GET", f"/v1/conversations?limit=100&query={words}", None)
-            for words in ("turn777", "common", "absent", "turn5+answer")
-        ],
-        ("GET", "/v1/conversations/{conversation}", None),
-        ("POST", "/v1/conversations/{conversation}", {"metadata": {"a": "b"}}),
-        (
-            "POST",
-            "/v1/conversations/{conversation}/items",
-            {"items": [{"type": "message", "role": "user", "content": "Hi"}]},
-        ),
-        ("GET", "/v1/conversations/{conversation}/items?limit=100", None),
-        ("GET", "/v1/conversations/{conversation}/items?limit=100&order=asc", None),
-        ("GET", "/v1/conversations/{conversation}/items/{item}", None),
-        ("DELETE", "/v1/conversations/{conversation}/items/{item}", None),
         ("POST", "/v1/shares", {"response_id": "{end}"}),
-        ("GET", "/v1/shares", None),
-        ("DELETE", "/v1/shares/none", None),
+        ("POST", "/v1/import", {"mapping": {}, "title": "Nothing"}),
         ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}),
         *[("GET", path, None) for path in ("/healthz", "/readyz", "/metrics", "/openapi.json")],
         ("GET", "/docs", None),
-        ("DELETE", "/v1/responses/{plain}", None),
-        ("DELETE", "/v1/chat/completions/{plain}", None),
-        ("DELETE", "/v1/responses/{branched}", None),
-        ("DELETE", "/v1/responses/{middle}", None),
-        ("DELETE", "/v1/conversations/{conversation}", None),
     ]
-    return requests
+
+
+def _deletions() -> list[_Request]:
+    paths = [
+        "shares/none",
+        "conversations/{conversation}/items/{item}",
+        "responses/{plain}",
+        "chat/completions/{plain}",
+        "responses/{branched}",
+        "responses/{middle}",
+        "conversations/{conversation}",
+        "chats/{chat}",
+    ]
+    return [("DELETE", f"/v1/{path}", None) for path in paths]
 
 
 def test_no_request_holds_up_the_event_loop(
@@ -210,6 +235,7 @@ def test_no_request_holds_up_the_event_loop(
                 "branched": filled.branched,
                 "branch": filled.branch,
                 "conversation": filled.conversation,
+                "chat": filled.long[0].replace("resp_", "chat_"),
                 "item": f"msg_{filled.long[7].removeprefix('resp_')}00",
             }
             gc.collect()

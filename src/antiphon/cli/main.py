@@ -16,6 +16,7 @@ from antiphon.cli import (
     keys,
     mcp,
     models,
+    search_command,
     serve,
     terminal_output,
     transfer,
@@ -38,6 +39,8 @@ app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
+app.command("search")(search_command.search)
+app.command("approvals")(search_command.approvals)
 app.command("delete")(conversations.delete)
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)

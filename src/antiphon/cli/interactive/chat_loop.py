@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from antiphon.cli.interactive.answer_view import AnswerView, call_text
@@ -25,9 +24,6 @@ from antiphon.turn.running_turns import RunningTurn
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
-
-if sys.platform != "win32":
-    import termios
 
 _EXIT_WORDS = {"exit", "quit", "/exit", "/quit"}
 #: Seconds after which the end of an answer is signalled: it may be unseen by then.
@@ -88,10 +84,10 @@ class ChatLoop:
         self.status = ""
 
     async def run(self) -> None:
-        with nullcontext() if self.output.terminal.is_plain else hold_typed_keys():
-            while (text := await self._next_text()) is not None:
-                if text:
-                    await self._take(text)
+        """Until the person leaves."""
+        while (text := await self._next_text()) is not None:
+            if text:
+                await self._take(text)
 
     async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
         """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
@@ -292,24 +288,3 @@ class ChatLoop:
 def clipboard_sequence(text: str) -> str:
     """What makes a terminal copy a text, also over SSH: OSC 52."""
     return f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x1b\\"
-
-
-@contextmanager
-def hold_typed_keys() -> Iterator[None]:
-    """Type-ahead: keys typed while nothing reads wait for the next prompt and are not echoed.
-
-    Ctrl-C alone does not wait: it stays a signal.
-    """
-    if sys.platform == "win32" or not sys.stdin.isatty():
-        yield
-        return
-    original = termios.tcgetattr(sys.stdin)
-    type_ahead = [*original]
-    # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
-    type_ahead[0] &= ~termios.ICRNL
-    type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)

@@ -6,15 +6,17 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
 from antiphon.cli.markdown.line_printer import LinePrinter
-from antiphon.cli.markdown.markdown_stream import MarkdownStream
 from antiphon.cli.markdown.styled_line import Line, Span, make_safe
+
+if TYPE_CHECKING:
+    from antiphon.cli.markdown.markdown_stream import MarkdownStream
 
 FAINT = Style(dim=True)
 _ERROR = Style(color="red")
@@ -112,6 +114,8 @@ class ChatOutput:
 
     def new_stream(self) -> MarkdownStream:
         """A stream for one answer."""
+        from antiphon.cli.markdown.markdown_stream import MarkdownStream  # loaded on first use
+
         shows_marks = self.terminal.colors is None or self.terminal.is_plain
         if self.terminal.is_plain:
             return MarkdownStream(_UNBROKEN, shows_marks=shows_marks, is_wrapped=False)
