@@ -141,6 +141,26 @@ class TurnOrigin(msgspec.Struct, frozen=True):
     parent: str | None
 
 
+class UsageSum(msgspec.Struct, frozen=True):
+    """What the turns of one day (of UTC, counted since 1970) and model used, erased ones too."""
+
+    day: int
+    model: str
+    turns: int
+    usage: Usage
+    cost: float | None = None
+
+    def __add__(self, other: UsageSum) -> UsageSum:
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
+        return UsageSum(
+            self.day,
+            self.model,
+            self.turns + other.turns,
+            self.usage + other.usage,
+            sum(costs) if costs else None,
+        )
+
+
 class ChatStore(Protocol):
     """Chats. A chat comes with its first turn, and goes when its last one is erased or expires.
 
@@ -179,6 +199,18 @@ class ChatStore(Protocol):
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
         """Erase all its turns, and its conversation. False: there was none."""
+        ...
+
+    async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        """What ended turns used, by day and model, oldest day first."""
+        ...
+
+    async def image(self, tenant: str, sha256: str) -> bytes | None:
+        """The bytes of an image that some turn uses, by their hash."""
+        ...
+
+    async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        """The turns that wait for a person, newest first, without images."""
         ...
 
     async def chain_part(

@@ -21,8 +21,9 @@ from antiphon.turn.chat_protocols import (
     ChatUpdate,
     TurnBranch,
     TurnOrigin,
+    UsageSum,
 )
-from antiphon.turn.store_protocols import Head, unknown_cursor
+from antiphon.turn.store_protocols import Head, StoredTurn, unknown_cursor
 
 
 class MemoryChatStore:
@@ -93,6 +94,30 @@ class MemoryChatStore:
         if chat.conversation is not None:
             self._conversations.erase(chat.conversation)
         return True
+
+    async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        self._turns.check_open()
+        found = [
+            (day, model, one)
+            for (owner, day, model), one in self._turns.sums.items()
+            if owner == tenant and first_day <= day <= last_day
+        ]
+        return [one for *_, one in sorted(found, key=lambda one: one[:2])]
+
+    async def image(self, tenant: str, sha256: str) -> bytes | None:
+        self._turns.check_open()
+        blob = self._turns.blobs.get((tenant, sha256))
+        return None if blob is None else blob.data
+
+    async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        found = []
+        for name in self._turns.waiting:
+            turn = self._turns.find(tenant, name)
+            chat = await self.get(tenant, name)
+            if turn is not None and chat is not None:
+                found.append((turn[0].timestamp, turn[0].sort_key, chat, turn[1]))
+        found.sort(key=lambda one: one[:2], reverse=True)
+        return [(chat, turn) for *_, chat, turn in found]
 
     async def chain_part(
         self, head: Head, window: ChainWindow, *, with_images: bool = True

@@ -18,9 +18,10 @@ from antiphon.core.ids import (
 )
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import Usage
-from antiphon.stores.sqlite.chain_reader import opening_at, response_at
+from antiphon.stores.sqlite.chain_reader import opening_at, response_at, turns_at
 from antiphon.stores.sqlite.reader import (
     PageRequest,
+    has_expired,
     read_head,
     resolve_conversation,
     snapshot,
@@ -34,8 +35,8 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
-from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatStatus
-from antiphon.turn.store_protocols import unknown_cursor
+from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatStatus, UsageSum
+from antiphon.turn.store_protocols import StoredTurn, unknown_cursor
 
 #: Where a chat is in the order of a list: its ``updated_at`` and its tree.
 ChatPosition: TypeAlias = tuple[float, int]
@@ -169,6 +170,37 @@ def read_running_turns(
             return []
         rows = connection.execute(CHAT_SQL["running_in_tree"], (found[1],)).fetchall()
         return [response_id_of(key) for (key,) in rows]
+
+
+def read_usage_sums(
+    connection: sqlite3.Connection, tenant: str, days: tuple[int, int]
+) -> list[UsageSum]:
+    """What ended turns used, by day and model."""
+    rows = connection.execute(CHAT_SQL["usage_sums"], (tenant, *days)).fetchall()
+    return [
+        UsageSum(day, model, turns, Usage(input_tokens, output_tokens, cached_tokens), cost)
+        for day, model, turns, input_tokens, cached_tokens, output_tokens, cost in rows
+    ]
+
+
+def read_image(connection: sqlite3.Connection, tenant: str, sha256: str) -> bytes | None:
+    """The bytes of an image."""
+    rows = connection.execute(CHAT_SQL["image"], (tenant, bytes.fromhex(sha256))).fetchall()
+    return rows[0][0] if rows else None
+
+
+def read_waiting_turns(
+    connection: sqlite3.Connection, tenant: str, expiry: Expiry
+) -> list[tuple[ChatRecord, StoredTurn]]:
+    """The turns that wait for a person, newest first."""
+    with snapshot(connection):
+        rows = connection.execute(CHAT_SQL["waiting_turns"], (tenant,)).fetchall()
+        found = []
+        for _, row_id, tree in sorted(rows, reverse=True):
+            chat, _ = chat_at(connection, tenant, tree, expiry)
+            if chat is not None and not has_expired(connection, row_id, expiry.cutoff(tenant)):
+                found.append((chat, turns_at(connection, [row_id], with_images=False)[0]))
+        return found
 
 
 class _ChatRow(msgspec.Struct, frozen=True):
