@@ -13,11 +13,11 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from antiphon.api.common.pricing import PriceLookup
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
+from antiphon.core.token_prices import PriceLookup
 from antiphon.core.turns import Options
 from antiphon.errors import ConfigError, StoreError
 from antiphon.models.fallback import FallbackModel
@@ -154,7 +154,8 @@ async def _build(settings: Settings) -> Engine:
         },
     )
     store = await _open_store(settings.store, lifetimes)
-    service = TurnService(store, catalog, store.stores, gateway, lifetimes)
+    prices = _price_lookup(settings)
+    service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     return Engine(settings, service, store.stores, catalog, gateway)
 
 
@@ -174,7 +175,7 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         ),
         origins=settings.cors_origins,
         health=engine.stores.health,
-        prices=_price_lookup(engine),
+        prices=_price_lookup(engine.settings),
         store_chat_completions=settings.store_chat_completions,
     )
 
@@ -186,8 +187,8 @@ def http_protocols(limits: ConnectionLimits) -> tuple[Any, Any]:
     return connection_protocols(limits)
 
 
-def _price_lookup(engine: Engine) -> PriceLookup:
-    models = engine.settings.models
+def _price_lookup(settings: Settings) -> PriceLookup:
+    models = settings.models
     return lambda name: models[name].price if name in models else None
 
 
@@ -206,7 +207,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
     return GrpcServer(
         engine.service,
         GatewayInterceptor(app.authorizer, app.metrics),
-        prices=_price_lookup(engine),
+        prices=_price_lookup(engine.settings),
         fun_prompt=engine.settings.fun_prompt,
         limits=engine.settings.connection_limits,
     )

@@ -132,6 +132,11 @@ def test_the_arrow_keys_show_the_prompt_history(home: Path) -> None:
         terminal.leave()
     with chat(home) as terminal:
         terminal.expect("> ")
+        terminal.type("another\n")
+        terminal.expect("shown 1 messages.)")
+        terminal.expect("> ")
+        terminal.type("\x1b[A")
+        terminal.expect("another")
         terminal.type("\x1b[A")
         terminal.expect("remember me")
         terminal.type("\n")
@@ -159,12 +164,12 @@ def test_control_characters_of_the_model_are_stripped(home: Path) -> None:
         assert "[2J" in terminal.shown
 
 
-def test_an_unknown_model_is_an_error_before_the_prompt(home: Path) -> None:
+def test_an_unknown_model_is_an_error_in_place_of_the_prompt(home: Path) -> None:
     with chat(home, "--model", "nobody") as terminal:
         assert terminal.leave() == 1
-        assert terminal.shown.count("\n") == 1
-        assert terminal.shown.startswith("error: ")
-        assert "nobody" in terminal.shown
+        greeting, error = terminal.rows
+        assert greeting.startswith("antiphon")
+        assert error == "error: The model 'nobody' does not exist here."
 
 
 def test_kill_during_an_answer_keeps_the_printed_text(home: Path) -> None:

@@ -391,3 +391,76 @@ def test_a_field_is_named_by_its_place_alone(place: str) -> None:
     with scenario() as world:
         world.upstream_answers(behave)
         world.respond("Hi").expect("completed", "Hello")
+
+
+# ---- upstreams of the Responses API
+
+#: What is refused, the input, further fields, and the words.
+RESPONSES_REFUSALS: dict[str, tuple[Fault, Any, Json, str]] = {
+    "include": (has("include"), "Hi", {}, "Unknown parameter: 'include'."),
+    "truncation": (has("truncation"), "Hi", {}, "Unknown parameter: 'truncation'"),
+    "store": (
+        lambda request: "store" in request,
+        "Hi",
+        {},
+        "store: Extra inputs are not permitted",
+    ),
+    "service_tier": (
+        has("service_tier"),
+        "Hi",
+        {"service_tier": "flex"},
+        "Unknown parameter: 'service_tier'",
+    ),
+    "contents": (
+        lambda request: any(isinstance(one.get("content"), list) for one in request["input"]),
+        [user("Hi"), said("Yo"), user("And?")],
+        {},
+        "assistant content must be string",
+    ),
+    "ids": (
+        lambda request: any("id" not in one for one in request["input"]),
+        ROUND,
+        {},
+        "Missing required parameter: 'input[1].id'.",
+    ),
+    "status": (
+        lambda request: any("status" not in one for one in request["input"]),
+        ROUND,
+        {},
+        "input.1.status: Field required",
+    ),
+    "custom-tools": (
+        lambda request: any(one["type"] == "custom" for one in request.get("tools", ())),
+        "Hi",
+        {"tools": [{"type": "custom", "name": "p"}]},
+        "Invalid value: 'custom'. Supported values are: 'function' and 'mcp'.",
+    ),
+}
+
+
+def test_the_next_request_is_one_that_a_responses_upstream_takes() -> None:
+    for name, (fault, given, fields, words) in RESPONSES_REFUSALS.items():
+
+        def behave(request: Request, fault: Fault = fault, words: str = words) -> Behaviour:
+            if fault(request.json):
+                return body_of({"error": {"message": words}}, 400)
+            return answer_hello(request.json)
+
+        with scenario("responses") as world:
+            world.upstream_answers(behave)
+            outcome = world.respond(given, stream=False, **fields)
+            assert outcome.status == "completed", (name, outcome.error)
+            assert len(world.requests) <= 4, name
+
+
+def test_an_upstream_that_insists_on_storing_is_not_used() -> None:
+    def behave(request: Request) -> Behaviour:
+        if "store" in request.json:
+            return body_of({"error": {"message": "store=false is not supported"}}, 400)
+        return answer_hello(request.json)
+
+    with scenario("responses") as world:
+        world.upstream_answers(behave)
+        outcome = world.respond("Hi", stream=False)
+        assert outcome.http == 400
+        assert all(one["store"] is False for one in world.requests)

@@ -46,6 +46,9 @@ WITHOUT_IDS = {
     # Their own tests say what they do with them.
     "/mcp",
     "/v1/feed",
+    "/v1/blobs/{sha256}",
+    "/v1/approvals",
+    "/v1/usage",
 }
 
 

@@ -12,7 +12,6 @@ import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
 
-from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.grpc.interceptor import GatewayInterceptor
 from antiphon.api.grpc.server import Certificate, GrpcServer
@@ -21,6 +20,7 @@ from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
+from antiphon.core.token_prices import PriceLookup, no_prices
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.protocols import Model

@@ -22,7 +22,6 @@ from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import Flags
 from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.cli.options import ApiKeyEnv, BaseUrl, Config, Model, Store
-from antiphon.cli.waiting_calls import open_calls
 from antiphon.core.events import RefusalDelta, TextDelta
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
@@ -32,13 +31,13 @@ from antiphon.errors import (
     NotFoundError,
 )
 from antiphon.settings import Settings, load_settings
-from antiphon.turn.service import TurnService
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
     from antiphon.cli.interactive.chat_output import ChatOutput, Terminal
     from antiphon.cli.interactive.chat_session import ChatSession
     from antiphon.tools.toolbox import Toolbox
+    from antiphon.turn.service import TurnService
 
 EXIT_INTERRUPTED = 130
 #: Seconds of silence on stdin after which a note says what is being waited for.
@@ -247,6 +246,7 @@ async def ask_once(
     ``output`` None: the answer goes to a file or a pipe, as the model wrote it.
     """
     from antiphon.cli.interactive.answer_view import AnswerView  # loaded on first use
+    from antiphon.cli.waiting_calls import open_calls  # loaded on first use
 
     turn = await session.start(text)
     view = AnswerView(output, lambda: session.model) if output else None

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from antiphon.cli import terminal_output
+from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, ResponseId, Store
-from antiphon.cli.terminal_output import Column, format_time
+from antiphon.cli.terminal_output import Column, format_ago, format_time
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -29,6 +30,7 @@ from antiphon.core.items import (
     text_of,
 )
 from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.errors import NotFoundError
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
@@ -66,14 +68,32 @@ def list_(
 def show(
     response_id: ResponseId,
     as_json: Json = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print it as a page in Markdown.")
+    ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Print all branches of its chat, a line for each turn.")
+    ] = False,
+    code: Annotated[
+        bool, typer.Option("--extract", "-x", help="Print the first code block of the answer.")
+    ] = False,
     store: Store = None,
     config: Config = None,
 ) -> None:
     """Print a conversation up to one of its responses.
 
-    With --json as the array of messages that a model is sent.
+    With --json as the array of messages that a model is sent. -x exits with 1 where the answer
+    has no code.
     """
-    show_conversation({"store": store, "config": config}, response_id, as_json=as_json)
+    flags = {"store": store, "config": config}
+    if code:
+        show_code(flags, response_id)
+    elif tree:
+        show_tree(flags, response_id, as_json=as_json)
+    elif as_markdown:
+        show_page(flags, response_id)
+    else:
+        show_conversation(flags, response_id, as_json=as_json)
 
 
 def delete(
@@ -136,6 +156,55 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
         console.print()
 
 
+def show_page(flags: Flags, response_id: str) -> None:
+    """Print a response's whole chain in Markdown. Raises ``NotFoundError``."""
+    from antiphon.transfer.messages_export import as_markdown  # loaded on first use
+
+    messages = _with_service(
+        flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
+    )
+    terminal_output.print_output(as_markdown(messages))
+
+
+def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
+    """Print the turns of a chat with all its branches. Raises ``NotFoundError``."""
+    from antiphon.cli.tree_outline import outline  # loaded on first use
+
+    async def read(engine: Engine) -> list[tuple[str, str | None, str, str]]:
+        reader = engine.service.reader
+        await reader.response(DEFAULT_TENANT, response_id)
+        turns = await engine.stores.chat_transfer.tree(DEFAULT_TENANT, response_id)
+        parents = {one.response_id: one.parent for one in turns}
+        lines = []
+        for turn_id, prefix in outline(turns):
+            turn = await reader.response(DEFAULT_TENANT, turn_id)
+            first = next((text for speaker, text in _turn_lines(turn) if speaker == "user"), "")
+            lines.append((turn_id, parents[turn_id], prefix, shorten(first)))
+        return lines
+
+    lines = run_with_engine(flags, read)
+    if as_json:
+        keys = ("id", "parent", "question")
+        terminal_output.print_json(
+            [dict(zip(keys, (one[0], one[1], one[3]), strict=True)) for one in lines]
+        )
+        return
+    for turn_id, _, prefix, question in lines:
+        terminal_output.print_output(f"{turn_id}  {prefix}{question}\n")
+
+
+def show_code(flags: Flags, response_id: str) -> None:
+    """Print the first code block of a response. Raises ``NotFoundError``."""
+    turn = _with_service(
+        flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
+    )
+    text = "\n".join(text for speaker, text in _turn_lines(turn) if speaker == "assistant")
+    blocks = code_blocks(text)
+    if not blocks:
+        raise NotFoundError(f"The answer '{turn.id}' has no code block.")
+    terminal_output.print_output(blocks[0])
+
+
 def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: bool) -> bool:
     """Erase a response; at a terminal only after a confirmation.
 
@@ -177,7 +246,7 @@ def _thread_row(thread: RecentThread, *, short: bool = False) -> tuple[str, ...]
     """The cells of a conversation's line; ``short`` for a terminal, else nothing is cut off."""
     return (
         thread.response_id,
-        format_time(thread.created_at, short=short),
+        format_ago(thread.created_at) if short else format_time(thread.created_at),
         shorten(thread.model, _MAX_MODEL_LENGTH) if short else thread.model,
         str(thread.turns),
         _opening_text(thread),

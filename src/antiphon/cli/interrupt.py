@@ -7,9 +7,10 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from antiphon.turn.running_turns import RunningTurn
+if TYPE_CHECKING:
+    from antiphon.turn.running_turns import RunningTurn
 
 T = TypeVar("T")
 

@@ -144,17 +144,16 @@ def create_key(flags: Flags, tenant: str, name: str | None) -> None:
 def list_keys(flags: Flags, *, as_json: bool) -> None:
     """Print the keys: a table, JSON, or tab-separated to a pipe."""
     keys = _with_keys(flags, lambda store: store.list_keys())
-    rows = [_key_row(key) for key in keys]
     if as_json:
         terminal_output.print_json(keys)
     elif not sys.stdout.isatty():
-        terminal_output.print_tsv(rows)
+        terminal_output.print_tsv([_key_row(key) for key in keys])
     elif not keys:
         terminal_output.print_note(
             "no keys: servers on this store serve this machine only, and ask for none"
         )
     else:
-        terminal_output.print_table(_COLUMNS, rows)
+        terminal_output.print_table(_COLUMNS, [_key_row(key, in_words=True) for key in keys])
 
 
 def revoke_key(flags: Flags, key_id: str) -> None:
@@ -174,8 +173,9 @@ def _with_keys(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
     return run_with_settings(settings, run)
 
 
-def _key_row(key: ApiKey) -> tuple[str, str, str, str, str]:
-    created = terminal_output.format_time(key.created_at)
+def _key_row(key: ApiKey, *, in_words: bool = False) -> tuple[str, str, str, str, str]:
+    format_time = terminal_output.format_ago if in_words else terminal_output.format_time
+    created = format_time(key.created_at)
     state = "in use" if key.revoked_at is None else "revoked"
     return key.id, _tenant_label(key), created, state, key.name or ""
 

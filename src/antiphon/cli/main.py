@@ -16,9 +16,11 @@ from antiphon.cli import (
     keys,
     mcp,
     models,
+    search_command,
     serve,
     terminal_output,
     transfer,
+    usage_command,
 )
 from antiphon.errors import AntiphonError
 
@@ -38,6 +40,9 @@ app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
+app.command("search")(search_command.search)
+app.command("approvals")(search_command.approvals)
+app.command("usage")(usage_command.usage)
 app.command("delete")(conversations.delete)
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)

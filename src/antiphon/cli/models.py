@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -135,13 +136,23 @@ def _configured_entry(name: str, model: ModelSettings, default: str | None) -> M
 
     path = model.path if model.path or model.kind != "llama" else embedded_weights()
     missing = "not here yet: antiphon model pull" if model.kind == "llama" else ""
+    if extra := _missing_extra(model.kind):
+        missing, path = f"runtime missing: pip install 'antiphon[{extra}]'", None
     return ModelEntry(
         name,
         name == default,
         model.kind,
-        model.base_url or (str(path) if path else missing),
+        missing if extra else model.base_url or (str(path) if path else missing),
         path.stat().st_size if path else None,
     )
+
+
+def _missing_extra(kind: str) -> str | None:
+    """The extra that has to be installed for a kind of model; None: it can be called."""
+    extra, module = {"llama": ("llama", "xllamacpp"), "xai-grpc": ("grpc", "xai_sdk")}.get(
+        kind, (None, "")
+    )
+    return extra if extra and find_spec(module) is None else None
 
 
 def _model_row(entry: ModelEntry) -> tuple[str, str, str, str, str]:

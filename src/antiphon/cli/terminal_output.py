@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from antiphon.core.turns import Response
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+
+    from antiphon.core.turns import Response
 
 #: Every control character but newline and tab: they would steer the terminal.
 _CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 if sys.version_info >= (3, 14):
@@ -66,8 +67,7 @@ class ContentDecoder:
     """
 
     def __init__(self, content_encoding: str) -> None:
-        named = [name.strip().lower() for name in content_encoding.split(",")]
-        codings = [name for name in named if name not in ("", "identity")]
+        codings = _read_codings(content_encoding)
         self._coding = ", ".join(codings)
         self._is_supported = len(codings) < 2 and not _UNSUPPORTED.intersection(codings)
         self._has_started = False
@@ -129,6 +129,12 @@ class ContentDecoder:
                 self._decompressor = _ZstdStream()
             else:
                 return
+
+
+@lru_cache(maxsize=64)
+def _read_codings(content_encoding: str) -> tuple[str, ...]:
+    named = [name.strip().lower() for name in content_encoding.split(",")]
+    return tuple(name for name in named if name not in ("", "identity"))
 
 
 def decode_content(body: bytes, content_encoding: str, max_bytes: int) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from antiphon.core.items import FunctionCall, McpApproval
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpApproval
 from antiphon.core.mcp_servers import NAME_SEPARATOR, tool_name_without_label
 from antiphon.core.turns import McpTool, Options
 from antiphon.errors import InvalidRequestError
@@ -41,6 +41,24 @@ def needs_approval(servers: Iterable[McpTool], call: FunctionCall) -> bool:
         return False
     policy = server.require_approval
     return name in policy if isinstance(policy, tuple) else policy == "always"
+
+
+def calls_to_approve(
+    items: Sequence[Item], servers: Iterable[McpTool], *, has_own_tools: bool
+) -> tuple[str, ...]:
+    """The ids of calls of a turn's output that a person has to agree to.
+
+    ``has_own_tools``: whoever runs the turn runs its functions too, and has left open only what
+    waits for a person.
+    """
+    answered = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
+    return tuple(
+        item.call_id
+        for item in items
+        if isinstance(item, FunctionCall)
+        and item.call_id not in answered
+        and (has_own_tools if item.server is None else needs_approval(servers, item))
+    )
 
 
 def is_tool_allowed(options: Options, name: str) -> bool:

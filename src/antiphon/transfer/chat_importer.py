@@ -8,6 +8,7 @@ file again writes the rest, and nothing twice.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Literal
@@ -33,6 +34,8 @@ from antiphon.turn.transfer_protocols import (
 _READ_AHEAD: Final = 16
 _TURNS_PER_COMMIT: Final = 64
 _MAX_TITLE: Final = 500
+#: Seconds that reading rests after a chat, at most as long as that took.
+_MAX_REST: Final = 0.005
 
 
 class ImportedChat(msgspec.Struct, frozen=True):
@@ -82,8 +85,17 @@ class ChatImporter:
                     yield report
 
     def _read(self, chats: Iterator[ReadChat]) -> list[_PreparedChat | ImportedChat]:
-        """The next few chats, as they are written; runs in a thread."""
-        return [self._prepare(chat) for chat in islice(chats, _READ_AHEAD)]
+        """The next few chats, as they are written; runs in a thread.
+
+        It rests in between, so that the event loop need not wait for the interpreter each time.
+        """
+        prepared = []
+        began = time.monotonic()
+        for chat in islice(chats, _READ_AHEAD):
+            prepared.append(self._prepare(chat))
+            time.sleep(min(time.monotonic() - began, _MAX_REST))
+            began = time.monotonic()
+        return prepared
 
     def _prepare(self, chat: ReadChat) -> _PreparedChat | ImportedChat:
         if isinstance(chat, UnreadableChat):

@@ -134,11 +134,48 @@ class TurnBranch(msgspec.Struct, frozen=True):
     turns: int
 
 
+class ChatBranch(msgspec.Struct, frozen=True):
+    """A branch of a chat, which ends at its last turn that is not erased.
+
+    ``leaf`` is that turn, ``forks_from`` the one that the branch begins behind, None: it begins
+    with the chat. ``opening`` are the first words of its own first turn, which was created at
+    ``created_at``; ``turns`` is the length of the chain that ends at the leaf.
+    """
+
+    leaf: str
+    forks_from: str | None
+    opening: str | None
+    turns: int
+    created_at: float
+    updated_at: float
+    status: TurnStatus
+
+
 class TurnOrigin(msgspec.Struct, frozen=True):
     """What a turn continues: its nearest ancestor that is not erased, None: it begins a chat."""
 
     head: Head
     parent: str | None
+
+
+class UsageSum(msgspec.Struct, frozen=True):
+    """What the turns of one day (of UTC, counted since 1970) and model used, erased ones too."""
+
+    day: int
+    model: str
+    turns: int
+    usage: Usage
+    cost: float | None = None
+
+    def __add__(self, other: UsageSum) -> UsageSum:
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
+        return UsageSum(
+            self.day,
+            self.model,
+            self.turns + other.turns,
+            self.usage + other.usage,
+            sum(costs) if costs else None,
+        )
 
 
 class ChatStore(Protocol):
@@ -179,6 +216,22 @@ class ChatStore(Protocol):
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
         """Erase all its turns, and its conversation. False: there was none."""
+        ...
+
+    async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        """All branches of a chat, oldest first. None: there is no such chat."""
+        ...
+
+    async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        """What ended turns used, by day and model, oldest day first."""
+        ...
+
+    async def image(self, tenant: str, sha256: str) -> bytes | None:
+        """The bytes of an image that some turn uses, by their hash."""
+        ...
+
+    async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        """The turns that wait for a person, newest first, without images."""
         ...
 
     async def chain_part(

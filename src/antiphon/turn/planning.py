@@ -20,6 +20,7 @@ from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.images import Blob, extract_blobs
 from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
 from antiphon.core.retention import RetentionPolicy
+from antiphon.core.token_prices import PriceLookup, no_prices
 from antiphon.core.turns import ConversationRecord, Header, Response, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
@@ -84,6 +85,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     tool_listings: Sequence[McpListTools] = ()
     #: The turn begins with a summary of those before it, made by this policy.
     compaction: Summarize | None = None
+    #: What models cost.
+    prices: PriceLookup = no_prices
     #: Where chains are found by their fingerprints.
     response_index: ResponseIndex | None = None
 
@@ -116,6 +119,7 @@ class TurnPlanner:
         retention: RetentionPolicy,
         response_index: ResponseIndex | None = None,
         chats: ChatStore | None = None,
+        prices: PriceLookup = no_prices,
     ) -> None:
         self._reader = reader
         self._models = models
@@ -124,6 +128,7 @@ class TurnPlanner:
         self._retention = retention
         self._response_index = response_index
         self._chats = chats
+        self._prices = prices
 
     async def plan(
         self,
@@ -245,6 +250,7 @@ class TurnPlanner:
             tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
             compaction=compaction,
             response_index=self._response_index,
+            prices=self._prices,
         )
 
     async def _summarize(

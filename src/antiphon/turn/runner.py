@@ -8,13 +8,10 @@ leaves only after the end is on disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -28,6 +25,8 @@ from antiphon.core.items import (
     replaces_turns,
 )
 from antiphon.core.replay_trace import logprob_counts, trace_of
+from antiphon.core.token_prices import token_cost
+from antiphon.core.tool_rules import calls_to_approve
 from antiphon.core.turns import End, Header, Response, TurnError
 from antiphon.errors import (
     AntiphonError,
@@ -50,6 +49,7 @@ from antiphon.turn.tool_calls import run_tool_calls
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
+from antiphon.turn.uncancelled_wait import wait_uncancelled
 
 log = logging.getLogger("antiphon.turn")
 
@@ -354,11 +354,11 @@ class TurnRunner:
         machine, live = self._accumulator, self._running_turn
         if self._pending_writes:
             # A good end must not be kept where an item before it was lost.
-            await _wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
+            await wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
             error = error or self._store_error
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
-        end = self._build_end(error, stopped=stopped)
+        end = self._with_cost_and_approvals(self._build_end(error, stopped=stopped))
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)
@@ -376,7 +376,7 @@ class TurnRunner:
             try:
                 write = self._store.write(self._response_id, items, end)
                 indexing = self._index_chain(end)
-                await _wait_uncancelled(write)
+                await wait_uncancelled(write)
                 if indexing is not None:
                     await asyncio.wait({indexing})
             except StoreError as lost:
@@ -449,6 +449,22 @@ class TurnRunner:
         tokens = self._turn_tokens()
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
 
+    def _with_cost_and_approvals(self, end: End) -> End:
+        """The end with what its tokens cost, and with the calls that wait for a person."""
+        plan = self._plan
+        approvals: tuple[str, ...] = ()
+        if plan.tools is not None and end.status == "completed":
+            approvals = calls_to_approve(
+                self._accumulator.output,
+                plan.initial_response.header.options.mcp_servers,
+                has_own_tools=plan.mcp_toolset is None,
+            )
+        price = plan.prices(end.model or plan.header.model) if end.usage else None
+        if price is None and not approvals:
+            return end
+        cost = token_cost(end.usage, price) if end.usage and price else None
+        return msgspec.structs.replace(end, cost=cost, approvals=approvals)
+
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
         """How many earlier turns a call showed, None: all there were; below 0: none, and so many
         exchanges of the turn itself were left out.
@@ -470,23 +486,6 @@ class TurnRunner:
         hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
         shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
-
-
-async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:
-    """Wait for the disk to the end. A loop that ends cancels all that runs in it, and then
-    waits for it: whoever reads the turn would wait for its end for ever."""
-    while not write.done():
-        # It is cancelled in place of the write.
-        waiter: asyncio.Future[None] = write.get_loop().create_future()
-        write.add_done_callback(partial(_wake, waiter))
-        with contextlib.suppress(asyncio.CancelledError):
-            await waiter
-    write.result()
-
-
-def _wake(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def render_response(response: Response) -> RenderedTurn:

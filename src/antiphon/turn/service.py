@@ -12,6 +12,7 @@ from antiphon.core.context_policies import Summarize
 from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.items import Item, encode_item
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
+from antiphon.core.token_prices import PriceLookup, no_prices
 from antiphon.core.turns import ConversationRecord, End, Response, TurnRequest
 from antiphon.errors import (
     ConflictError,
@@ -56,13 +57,14 @@ T = TypeVar("T")
 class TurnService:
     """What every interface calls. ``reader`` reads turns, ``registry`` has the running ones."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         store: Store,
         models: ModelProvider,
         stores: Stores | None = None,
         mcp_tool_provider: McpToolProvider | None = None,
         retention: RetentionPolicy = RETAIN_FOREVER,
+        prices: PriceLookup = no_prices,
     ) -> None:
         self._store = store
         self.stores = stores
@@ -84,6 +86,7 @@ class TurnService:
             retention,
             stores.response_index if stores else None,
             stores.chats if stores else None,
+            prices,
         )
 
     async def start(

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from xai_sdk.chat import Response as Streamed  # type: ignore[import-untyped]
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 
-from antiphon.api.common.pricing import no_prices
 from antiphon.api.grpc.chunk_codec import GrpcChunkEncoder
 from antiphon.api.grpc.response_codec import CompletionEncoder
 from antiphon.api.grpc.tool_codec import MCP_OUTPUTS
 from antiphon.core import events
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListTools, Message
+from antiphon.core.token_prices import no_prices
 from antiphon.core.turns import End, Header, McpTool, Options, Response
 
 OPTIONS = Options(

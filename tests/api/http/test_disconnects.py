@@ -12,12 +12,12 @@ from starlette.types import Message, Scope
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator, set_tenant
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.pricing import no_prices
 from antiphon.api.http.app import HttpApp
 from antiphon.api.http.health import HealthEndpoints
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.core.ids import new_response_id
 from antiphon.core.items import Message as Said
+from antiphon.core.token_prices import no_prices
 from antiphon.core.turns import DEFAULT_TENANT, Header, TurnRequest
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, hang

@@ -12,7 +12,7 @@ from antiphon.core.deltas import (
     ToolCallDelta,
     UsageUpdate,
 )
-from antiphon.core.provider_fields import ProviderFields
+from antiphon.core.provider_fields import THINKING_PARTS, ProviderFields
 from antiphon.core.reasoning_sidecar import ReasoningSidecar, attach_sidecars
 from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
@@ -228,8 +228,8 @@ def test_content_in_parts() -> None:
         {"type": "image", "url": "x"},
     ]
     assert parse_deltas(chunk("stop", content=parts))[:-1] == [
-        ReasoningSummaryDelta("hm"),
-        ReasoningSummaryDelta("so"),
+        thought("hm", THINKING_PARTS),
+        thought("so", THINKING_PARTS),
         OutputTextDelta("a"),
     ]
 

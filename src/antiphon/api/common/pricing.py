@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
-
+from antiphon.core.token_prices import TokenPrice, token_cost
 from antiphon.core.turns import Usage
 
 # Both units are defined in github.com/xai-org/xai-proto, below proto/xai/api/v1; the SDK ships
@@ -18,36 +16,9 @@ _HUNDREDTHS_OF_A_CENT = 10_000
 _MILLION = 1_000_000
 
 
-class TokenPrice(Protocol):
-    """Dollars for a million tokens. ``cached`` None: as much as others."""
-
-    @property
-    def input(self) -> float: ...
-
-    @property
-    def output(self) -> float: ...
-
-    @property
-    def cached(self) -> float | None: ...
-
-
-#: The price of a model, by its name. None: nobody has set one.
-PriceLookup: TypeAlias = Callable[[str], TokenPrice | None]
-
-
-def no_prices(model: str) -> TokenPrice | None:
-    """Where nobody has set any."""
-    return None
-
-
-def cached_price(price: TokenPrice) -> float:
-    return price.input if price.cached is None else price.cached
-
-
 def cost_in_ticks(usage: Usage, price: TokenPrice) -> int:
     """What a turn's tokens cost."""
-    dollars = usage.cost(price.input, cached_price(price), price.output)
-    return round(dollars * _TICKS_PER_DOLLAR)
+    return round(token_cost(usage, price) * _TICKS_PER_DOLLAR)
 
 
 def list_price(dollars: float) -> int:

@@ -14,7 +14,6 @@ from google.protobuf.message import DecodeError
 
 from antiphon.api.common.authorization import Principal
 from antiphon.api.common.body import MAX_BODY
-from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.grpc.chat import ChatServicer, Write
 from antiphon.api.grpc.interceptor import GatewayInterceptor
 from antiphon.api.grpc.legacy_chat import LegacyChatServicer
@@ -22,6 +21,7 @@ from antiphon.api.grpc.models_tokenize_auth import AuthServicer, ModelsServicer,
 from antiphon.api.grpc.response_codec import CompletionEncoder
 from antiphon.api.grpc.stream_throttle import StreamThrottle
 from antiphon.core.connection_limits import ConnectionLimits
+from antiphon.core.token_prices import PriceLookup, no_prices
 from antiphon.errors import (
     ConfigError,
     InvalidRequestError,

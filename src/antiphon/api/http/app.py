@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.authorization import Authorizer
 from antiphon.api.common.metrics import Metrics
-from antiphon.api.common.pricing import PriceLookup, no_prices
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
+from antiphon.api.http.blobs import BlobEndpoints
 from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
@@ -33,10 +33,12 @@ from antiphon.api.http.route import Endpoints
 from antiphon.api.http.routes import ROUTES, handlers_by_path
 from antiphon.api.http.shares import ShareEndpoints
 from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
+from antiphon.api.http.usage import UsageEndpoints
 from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
+from antiphon.core.token_prices import PriceLookup, no_prices
 from antiphon.errors import MethodNotAllowedError, NotFoundError
 from antiphon.transfer.import_jobs import ImportJobs
 from antiphon.turn.chats import ChatService
@@ -117,6 +119,8 @@ def _create_endpoints(
         exports=ExportEndpoints(service, chats),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
+        blobs=BlobEndpoints(stores.chats),
+        usage=UsageEndpoints(stores.chats),
         feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service),

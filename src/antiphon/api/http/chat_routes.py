@@ -8,6 +8,7 @@ from antiphon.api.http.chains import IMAGE_FORMS
 from antiphon.api.http.chats import CHAT_STATUSES, ChatChange
 from antiphon.api.http.openapi import Parameter
 from antiphon.api.http.route import INCLUDE, PAGINATION, STRING, Route
+from antiphon.api.http.usage import GROUPINGS
 
 _CHAT_PATH: Final = "/v1/chats/{id}"
 _RESPONSE_PATH: Final = "/v1/responses/{id}"
@@ -57,6 +58,22 @@ CHAT_ROUTES: Final = (
     ),
     Route(
         "GET",
+        f"{_CHAT_PATH}/branches",
+        "List a chat's branches: where each ends, and what it forks from.",
+        "ChatBranchList",
+        query=_PAGE,
+        handler=lambda to: to.chats.list_branches,
+    ),
+    Route(
+        "GET",
+        f"{_CHAT_PATH}/search",
+        "Search the turns of a chat, the best first.",
+        "ChatHitList",
+        query=(PAGINATION[0], Parameter("query", STRING, "Turns with all of these words.")),
+        handler=lambda to: to.chats.search,
+    ),
+    Route(
+        "GET",
         f"{_RESPONSE_PATH}/turns",
         "List a part of a response's chain, oldest turn first; its last turns by default.",
         "TurnList",
@@ -94,6 +111,33 @@ CHAT_ROUTES: Final = (
         "BranchList",
         query=_PAGE,
         handler=lambda to: to.chains.list_children,
+    ),
+    Route(
+        "GET",
+        "/v1/blobs/{sha256}",
+        "Retrieve an image by the SHA-256 of its bytes.",
+        None,
+        handler=lambda to: to.blobs.retrieve,
+    ),
+    Route(
+        "GET",
+        "/v1/approvals",
+        "List the calls that wait for a person, in all chats.",
+        "ApprovalList",
+        query=_PAGE,
+        handler=lambda to: to.blobs.list_approvals,
+    ),
+    Route(
+        "GET",
+        "/v1/usage",
+        "List what ended turns used, by day or by model; erased ones count.",
+        "UsageList",
+        query=(
+            Parameter("from", STRING, "The first day: a date of UTC, or Unix seconds."),
+            Parameter("to", STRING, "The last day."),
+            Parameter("by", {"enum": list(GROUPINGS), "default": "day"}, "What a row is of."),
+        ),
+        handler=lambda to: to.usage.list_sums,
     ),
     Route(
         "GET",

@@ -338,6 +338,16 @@ def _chat_schemas(listed: Schema) -> Schema:
         "Branch": {name: {} for name in branch} | {"response_id": _STRING},
         "BranchList": {**listed, "data": _array("Branch"), "total": _INTEGER},
         "ChatList": {**listed, "data": _array("Chat")},
+        "Approval": {
+            **dict.fromkeys(("id", "object", "response_id", "chat_id", "name"), _STRING),
+            "title": {},
+            "created_at": _INTEGER,
+            "arguments": _STRING,
+        },
+        "ChatBranchList": {**listed, "data": {"type": "array"}},
+        "ChatHitList": {**listed, "data": {"type": "array"}},
+        "UsageList": {"object": {"const": "list"}, "data": {"type": "array"}},
+        "ApprovalList": {**listed, "data": _array("Approval")},
     }
     return answers
 

@@ -389,7 +389,7 @@ def _own_fields(response: Response, queued: bool, include: Sequence[str]) -> dic
         "error": (
             {"code": end.error.code, "message": end.error.message} if end and end.error else None
         ),
-        "usage": usage_body(end.usage) if end and end.usage else None,
+        "usage": usage_body(end.usage, end.cost) if end and end.usage else None,
         "store": response.store,
         "background": header.background,
     }
@@ -448,9 +448,9 @@ def _reasoning_body(options: Options) -> dict[str, Any] | None:
     return {"effort": effort, "summary": summary} if effort or summary else None
 
 
-def usage_body(usage: Usage) -> dict[str, Any]:
-    """Tokens, as they are shown."""
-    return {
+def usage_body(usage: Usage, cost: float | None = None) -> dict[str, Any]:
+    """Tokens, as they are shown; with their cost where the model has a price."""
+    body = {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
             "cached_tokens": usage.cached_tokens,
@@ -461,6 +461,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
+    return body if cost is None else {**body, "cost": cost}
 
 
 _ENCODED_NO_OPTIONS = _encode(_options_body(NO_OPTIONS, []))

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from antiphon.api.http.asgi_responses import Handler
+from antiphon.api.http.blobs import BlobEndpoints
 from antiphon.api.http.chains import ChainEndpoints
 from antiphon.api.http.chat_completions import ChatCompletionsEndpoint
 from antiphon.api.http.chats import ChatEndpoints
@@ -22,6 +23,7 @@ from antiphon.api.http.pagination import STATUSES
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.shares import ShareEndpoints
 from antiphon.api.http.stored_chat_completions import StoredChatCompletionEndpoints
+from antiphon.api.http.usage import UsageEndpoints
 from antiphon.api.http.web_page import WebPageEndpoints
 from antiphon.api.http.xai_rest import XaiEndpoints
 from antiphon.api.mcp.streamable_http import McpEndpoint
@@ -39,6 +41,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     chats: ChatEndpoints
     chains: ChainEndpoints
     feed: FeedEndpoints
+    blobs: BlobEndpoints
+    usage: UsageEndpoints
     shares: ShareEndpoints
     imports: ImportEndpoints
     exports: ExportEndpoints

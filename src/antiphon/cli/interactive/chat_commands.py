@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shlex
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 from antiphon.chat.images import load_image
+from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.interactive.answer_view import call_text, print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
 from antiphon.cli.interactive.chat_session import answer_text, user_text
@@ -22,8 +23,8 @@ from antiphon.core.turns import DEFAULT_TENANT, Usage
 from antiphon.errors import InvalidRequestError
 from antiphon.transfer.messages_export import as_json, as_markdown
 from antiphon.turn.chat_protocols import ChatUpdate
+from antiphon.turn.shares import ShareService
 
-_FENCE = re.compile(r"^ *(`{3,}|~{3,})[^\n]*\n(.*?)^ *\1", re.DOTALL | re.MULTILINE)
 _MAX_HITS = 10
 _MAX_ATTACHMENT = 1_000_000
 
@@ -107,11 +108,6 @@ async def copy(loop: ChatLoop, argument: str) -> None:
         return
     loop.output.control(clipboard_sequence(text))
     loop.output.note(f"copied {len(text)} characters, if the terminal allows it (OSC 52)")
-
-
-def code_blocks(text: str) -> list[str]:
-    """The code blocks of a Markdown text."""
-    return [found[2] for found in _FENCE.finditer(text)]
 
 
 async def context(loop: ChatLoop, _: str) -> None:
@@ -221,23 +217,44 @@ async def export(loop: ChatLoop, argument: str) -> None:
     loop.output.note(f"saved as {path}")
 
 
-async def point_to_program(loop: ChatLoop, argument: str) -> None:
-    loop.output.note(f"antiphon import {argument or 'FILE'} does it, beside this chat")
+async def import_file(loop: ChatLoop, argument: str) -> None:
+    from antiphon.transfer.chat_file import ChatFile  # loaded on first use
+    from antiphon.transfer.chat_importer import ChatImporter  # loaded on first use
+
+    if not argument:
+        raise InvalidRequestError("which file? /import FILE")
+    path, statuses = _path_of(argument), Counter[str]()
+    try:
+        file = await asyncio.to_thread(path.open, "rb")
+    except OSError as error:
+        raise InvalidRequestError(f"{path} cannot be read: {error.strerror}") from error
+    with file:
+        store = loop.engine.stores.chat_transfer
+        async for report in ChatImporter(store, DEFAULT_TENANT, ChatFile(file)).run():
+            statuses[report.status] += 1
+            for reason in report.skipped:
+                loop.output.note(f"{report.title or 'a chat'}: {reason}")
+    counts = ", ".join(f"{count} {status}" for status, count in statuses.items())
+    loop.output.text(counts or "there are no chats in it")
 
 
 async def share(loop: ChatLoop, _: str) -> None:
     turn = await loop.session.last_turn()
-    loop.output.note(
-        f'a server makes the link: POST /v1/shares with {{"response_id": "{turn.id}"}}'
-    )
+    shares = ShareService(loop.session.service, loop.engine.stores.shares)
+    record, secret = await shares.create(DEFAULT_TENANT, turn.id)
+    loop.output.text(_address(loop, f"/s/{secret}"))
+    loop.output.note(f"{record.id}: whoever has the link reads the chat up to here")
 
 
 async def web(loop: ChatLoop, _: str) -> None:
     head = loop.session.head
-    settings = loop.engine.settings
-    path = f"/r/{head}" if head else "/"
-    loop.output.text(f"http://{settings.host}:{settings.port}{path}")
+    loop.output.text(_address(loop, f"/r/{head}" if head else "/"))
     loop.output.note("as long as `antiphon serve` runs on this store")
+
+
+def _address(loop: ChatLoop, path: str) -> str:
+    settings = loop.engine.settings
+    return f"http://{settings.host}:{settings.port}{path}"
 
 
 async def queue(loop: ChatLoop, argument: str) -> None:
@@ -279,7 +296,7 @@ HANDLERS: dict[str, Handler] = {
     "erase": erase,
     "keep": keep,
     "export": export,
-    "import": point_to_program,
+    "import": import_file,
     "share": share,
     "web": web,
     "queue": queue,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from antiphon.cli.interactive.answer_view import AnswerView, call_text
@@ -26,12 +25,11 @@ from antiphon.turn.running_turns import RunningTurn
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
 
-if sys.platform != "win32":
-    import termios
-
 _EXIT_WORDS = {"exit", "quit", "/exit", "/quit"}
 #: Seconds after which the end of an answer is signalled: it may be unseen by then.
 _LONG_ANSWER_SECONDS = 15.0
+#: Where a prompt's answer begins, for terminals that jump from one to the next (OSC 133).
+ANSWER_MARK = "\x1b]133;C\x1b\\"
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
 
 
@@ -88,10 +86,10 @@ class ChatLoop:
         self.status = ""
 
     async def run(self) -> None:
-        with nullcontext() if self.output.terminal.is_plain else hold_typed_keys():
-            while (text := await self._next_text()) is not None:
-                if text:
-                    await self._take(text)
+        """Until the person leaves."""
+        while (text := await self._next_text()) is not None:
+            if text:
+                await self._take(text)
 
     async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
         """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
@@ -100,7 +98,7 @@ class ChatLoop:
             response = await self._follow(turn)
         except AntiphonError as error:
             self.output.error(error.message)
-            self.output.lines([()])
+            self.output.separate()
             return None
         self.session.move_to(turn)
         await self.end_turn(response)
@@ -134,6 +132,8 @@ class ChatLoop:
                 self.output.note("it waits: /approve decides later, and so does any other program")
                 return
             decisions[call.call_id] = decision
+            is_approved = isinstance(decision, FunctionCall)
+            self.output.note(f"{call.name}: {'approved' if is_approved else 'declined'}")
         await self.answer(self.session.start_decided(decisions))
 
     async def edit(self, turn: Response) -> None:
@@ -208,12 +208,14 @@ class ChatLoop:
             await self.answer(self.session.start(question))
 
     async def _run_command(self, name: str, argument: str) -> None:
-        self.output.note(f"/{name} {argument}".rstrip())
+        if not (name == "edit" and argument):
+            # Its words are shown as the question that they become.
+            self.output.note(f"/{name} {argument}".rstrip())
         try:
             await self._handlers[name](self, argument)
         except AntiphonError as error:
             self.output.error(error.message)
-        self.output.lines([()])
+        self.output.separate()
 
     async def _follow(self, turn: RunningTurn) -> Response:
         """Show a turn until its end. Raises the error of a failed one."""
@@ -221,6 +223,7 @@ class ChatLoop:
         view = AnswerView(self.output, self._waiting_note)
         self.prompt.on_stop = lambda: turn.stop(None)
         with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
+            self.output.control(ANSWER_MARK)
             view.wait()
             self._loading.add_done_callback(lambda _: view.wait())
             async for batch in turn.events():
@@ -239,7 +242,7 @@ class ChatLoop:
         """Note how a turn ended, and what the status line says from now on."""
         if note := status_note(response):
             self.output.note(note)
-        self.output.lines([()])
+        self.output.separate()
         self.status = await self._status_of(response)
 
     async def _status_of(self, response: Response) -> str:
@@ -292,24 +295,3 @@ class ChatLoop:
 def clipboard_sequence(text: str) -> str:
     """What makes a terminal copy a text, also over SSH: OSC 52."""
     return f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x1b\\"
-
-
-@contextmanager
-def hold_typed_keys() -> Iterator[None]:
-    """Type-ahead: keys typed while nothing reads wait for the next prompt and are not echoed.
-
-    Ctrl-C alone does not wait: it stays a signal.
-    """
-    if sys.platform == "win32" or not sys.stdin.isatty():
-        yield
-        return
-    original = termios.tcgetattr(sys.stdin)
-    type_ahead = [*original]
-    # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
-    type_ahead[0] &= ~termios.ICRNL
-    type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)

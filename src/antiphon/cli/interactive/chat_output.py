@@ -6,15 +6,17 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
 from antiphon.cli.markdown.line_printer import LinePrinter
-from antiphon.cli.markdown.markdown_stream import MarkdownStream
 from antiphon.cli.markdown.styled_line import Line, Span, make_safe
+
+if TYPE_CHECKING:
+    from antiphon.cli.markdown.markdown_stream import MarkdownStream
 
 FAINT = Style(dim=True)
 _ERROR = Style(color="red")
@@ -62,6 +64,7 @@ class ChatOutput:
             terminal.width, terminal.colors, moves_cursor=not terminal.is_plain
         )
         self._width = terminal.width
+        self._is_after_blank = True
 
     def note(self, text: str) -> None:
         """A dim remark."""
@@ -95,8 +98,15 @@ class ChatOutput:
     def lines(self, lines: Sequence[Line]) -> None:
         self.update(lines, ())
 
+    def separate(self) -> None:
+        """An empty line, unless there is one."""
+        if not self._is_after_blank:
+            self.lines([()])
+
     def update(self, lines: Sequence[Line], unfinished: Line) -> None:
         """Print lines, and show the one after them as it stands."""
+        if lines:
+            self._is_after_blank = not lines[-1]
         if self.prompt is not None and self.prompt.is_open:
             text = self._printer.clear_unfinished() + self._printer.update(lines)
             self.prompt.show_above(text, unfinished)
@@ -112,6 +122,8 @@ class ChatOutput:
 
     def new_stream(self) -> MarkdownStream:
         """A stream for one answer."""
+        from antiphon.cli.markdown.markdown_stream import MarkdownStream  # loaded on first use
+
         shows_marks = self.terminal.colors is None or self.terminal.is_plain
         if self.terminal.is_plain:
             return MarkdownStream(_UNBROKEN, shows_marks=shows_marks, is_wrapped=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.row_picker import Row, pick_row
 from antiphon.cli.terminal_output import format_ago
@@ -10,11 +12,15 @@ from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.turn.chat_protocols import ChatRecord
 from antiphon.turn.chats import ChatService
 
+if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
+
 _MAX_CHATS = 200
 
 
-async def pick_chat(chats: ChatService, output: ChatOutput) -> str | None:
+async def pick_chat(engine: Engine, output: ChatOutput) -> str | None:
     """The newest response of the chat that was chosen; None: none was, begin a new one."""
+    chats = ChatService(engine.service, engine.stores)
 
     async def find(query: str) -> list[Row]:
         if not query.strip():

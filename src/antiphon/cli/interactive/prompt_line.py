@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.history import History
 from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
@@ -23,6 +24,9 @@ from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.slash_commands import SlashCompleter
 from antiphon.cli.markdown.line_printer import BEGIN_UPDATE, END_UPDATE
 from antiphon.cli.markdown.styled_line import Line, line_text
+
+if sys.platform != "win32":
+    import termios
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
@@ -35,13 +39,41 @@ _STYLE = Style.from_dict(
         "faint": "fg:ansibrightblack",
     }
 )
-#: Where a shell's prompt begins and where its command ends, for terminals that jump by them.
+#: Where a prompt begins, for terminals that jump from one to the next (OSC 133).
 PROMPT_MARK = "\x1b]133;A\x1b\\"
-ANSWER_MARK = "\x1b]133;C\x1b\\"
 
 
 class _InterruptedError(Exception):
     """Ctrl-C: a task that ended by ``KeyboardInterrupt`` would end the event loop, too."""
+
+
+class StoredHistory(History):
+    """What was asked before, read from the store: it comes after the prompt is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._newest_first: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_set(self) -> bool:
+        return self._newest_first.done()
+
+    def set(self, past_questions: Sequence[str]) -> None:
+        self._newest_first.set_result(list(reversed(past_questions)))
+
+    async def load(self) -> AsyncGenerator[str, None]:
+        """The newest first: what was asked here, then what is stored."""
+        for text in [*self._loaded_strings]:
+            yield text
+        for text in await asyncio.shield(self._newest_first):
+            yield text
+
+    def load_history_strings(self) -> Iterable[str]:
+        """Nothing: ``load`` waits for the store."""
+        return ()
+
+    def store_string(self, string: str) -> None:
+        """Nothing: what is asked is in the store."""
 
 
 class PromptLine:
@@ -55,13 +87,12 @@ class PromptLine:
     def __init__(
         self,
         output: ChatOutput,
-        past_questions: Sequence[str],
-        model_names: Iterable[str],
         status: Callable[[], str],
     ) -> None:
         self._output = output
         self._status = status
         self._input: Input = create_input()
+        self._completer = SlashCompleter()
         self._task: asyncio.Task[str] | None = None
         self._is_answering = False
         self._unfinished: Line = ()
@@ -72,8 +103,8 @@ class PromptLine:
         self.on_stop: Callable[[], None] = lambda: None
         self.session: PromptSession[str] = PromptSession(
             self._message,
-            history=InMemoryHistory(list(past_questions)),
-            completer=SlashCompleter(model_names),
+            history=StoredHistory(),
+            completer=self._completer,
             complete_while_typing=Condition(lambda: self._buffer_text().startswith("/")),
             key_bindings=self._key_bindings(),
             bottom_toolbar=self._toolbar,
@@ -98,10 +129,7 @@ class PromptLine:
     async def read(self, default: str = "") -> str:
         """The next text; it is not echoed. Raises ``EOFError`` and ``KeyboardInterrupt``."""
         self._set_answering(False)
-        if self._task is None:
-            self._output.control(PROMPT_MARK)
-            self._task = self._open(default)
-        task = self._task
+        task = self.open(default)
         try:
             return await task
         except _InterruptedError:
@@ -134,10 +162,19 @@ class PromptLine:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.ensure_future(self._write_above())
 
+    def set_model_names(self, names: Iterable[str]) -> None:
+        """What is offered behind commands that take a model."""
+        self._completer.model_names = tuple(names)
+
     def set_history(self, past_questions: Sequence[str]) -> None:
-        """What the arrow keys and Ctrl-R offer from now on."""
-        self.session.history = InMemoryHistory(list(past_questions))
-        self.session.default_buffer.history = self.session.history
+        """What the arrow keys and Ctrl-R offer."""
+        history = self.session.history
+        if isinstance(history, StoredHistory) and not history.is_set:
+            history.set(past_questions)
+            return
+        history = StoredHistory()
+        history.set(past_questions)
+        self.session.history = self.session.default_buffer.history = history
         self.session.default_buffer.reset()
 
     async def flush(self) -> None:
@@ -162,8 +199,12 @@ class PromptLine:
             finally:
                 self._output.write(END_UPDATE)
 
-    def _open(self, default: str = "") -> asyncio.Task[str]:
-        return asyncio.ensure_future(self.session.prompt_async(default=default))
+    def open(self, default: str = "") -> asyncio.Task[str]:
+        """Show the prompt, unless it is there."""
+        if self._task is None:
+            self._output.control(PROMPT_MARK)
+            self._task = asyncio.ensure_future(self.session.prompt_async(default=default))
+        return self._task
 
     def _set_answering(self, is_answering: bool) -> None:
         self._is_answering = is_answering
@@ -195,7 +236,7 @@ class PromptLine:
         self._end_watching()
         self._output.clear_unfinished()
         store_typeahead(self._input, typed)
-        self._task = self._open()
+        self.open()
 
     _detach: Callable[[], None] | None = None
 
@@ -257,3 +298,24 @@ class PromptLine:
             event.app.exit(result="/edit")
 
         return bindings
+
+
+@contextmanager
+def hold_typed_keys() -> Iterator[None]:
+    """Type-ahead: keys typed while nothing reads wait for the next prompt and are not echoed.
+
+    Ctrl-C alone does not wait: it stays a signal.
+    """
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield
+        return
+    original = termios.tcgetattr(sys.stdin)
+    type_ahead = [*original]
+    # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
+    type_ahead[0] &= ~termios.ICRNL
+    type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)

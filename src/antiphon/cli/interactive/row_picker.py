@@ -38,39 +38,49 @@ class Row(msgspec.Struct, frozen=True):
 
 #: The rows for what is typed.
 Finder: TypeAlias = Callable[[str], Awaitable[list[Row]]]
+#: A row with its words, which are read when it comes into view.
+Loader: TypeAlias = Callable[[Row], Awaitable[Row]]
 
 
 async def pick_row(
-    output: ChatOutput, title: str, find: Finder, *, chosen: str | None = None
+    output: ChatOutput,
+    title: str,
+    find: Finder,
+    *,
+    load: Loader | None = None,
+    chosen: str | None = None,
 ) -> str | None:
     """The id of the row that was chosen, ``chosen`` at first; None: none was."""
     rows = await find("")
     if output.terminal.is_plain:
-        return await _pick_number(output, rows)
-    picker = _RowPicker(title, find, rows)
+        # The newest are at the end of a tree.
+        shown = rows[-_MAX_NUMBERED:] if load else rows[:_MAX_NUMBERED]
+        return await _pick_number(output, [await load(row) for row in shown] if load else shown)
+    picker = _RowPicker(title, find, rows, load)
     picker.choose(chosen)
     return await picker.application.run_async()
 
 
 async def _pick_number(output: ChatOutput, rows: list[Row]) -> str | None:
     prompt = PlainPrompt(output)
-    shown = rows[:_MAX_NUMBERED]
-    for number, row in enumerate(shown, 1):
+    for number, row in enumerate(rows, 1):
         output.text(f"{number} {row.label}")
     prompt.mark = "number (Enter: none): "
     try:
         answer = (await prompt.read()).strip()
     except EOFError:
         return None
-    is_number = answer.isdecimal() and 0 < int(answer) <= len(shown)
-    return shown[int(answer) - 1].id if is_number else None
+    is_number = answer.isdecimal() and 0 < int(answer) <= len(rows)
+    return rows[int(answer) - 1].id if is_number else None
 
 
 class _RowPicker:
-    def __init__(self, title: str, find: Finder, rows: list[Row]) -> None:
-        self._title = title
+    def __init__(self, title: str, find: Finder, rows: list[Row], load: Loader | None) -> None:
         self._find = find
         self._rows = rows
+        self._load = load
+        self._loaded: dict[str, Row] = {}
+        self._loading: asyncio.Task[None] | None = None
         self._at = 0
         self._top = 0
         self._searching: asyncio.Task[None] | None = None
@@ -118,13 +128,29 @@ class _RowPicker:
         height = self._height()
         self._top = min(max(self._top, self._at - height + 1), self._at)
         shown: StyleAndTextTuples = []
-        for index, row in enumerate(self._rows[self._top : self._top + height], self._top):
+        rows = self._rows[self._top : self._top + height]
+        self._load_words(rows)
+        for index, row in enumerate(rows, self._top):
             style = "class:chosen" if index == self._at else ""
-            shown.append((style, f"{make_safe(row.label)}\n"))
+            shown.append((style, f"{make_safe(self._loaded.get(row.id, row).label)}\n"))
         return shown or [("class:faint", "nothing was found")]
 
+    def _load_words(self, rows: list[Row]) -> None:
+        """Read the words of rows that came into view."""
+        missing = [row for row in rows if row.id not in self._loaded]
+        if self._load is None or not missing or (self._loading and not self._loading.done()):
+            return
+
+        async def read(load: Loader) -> None:
+            for row in missing:
+                self._loaded[row.id] = await load(row)
+            self.application.invalidate()
+
+        self._loading = asyncio.ensure_future(read(self._load))
+
     def _detail(self) -> StyleAndTextTuples:
-        detail = self._rows[self._at].detail if self._rows else ""
+        row = self._rows[self._at] if self._rows else Row("", "")
+        detail = self._loaded.get(row.id, row).detail
         return [("class:faint", f"{self._at + 1} of {len(self._rows)}  {make_safe(detail)}")]
 
     def _move(self, rows: int) -> None:

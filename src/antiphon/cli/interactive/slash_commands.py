@@ -87,8 +87,8 @@ def question_of(text: str) -> str:
 class SlashCompleter(Completer):
     """Completes commands, and model names behind those that take them."""
 
-    def __init__(self, model_names: Iterable[str]) -> None:
-        self._model_names = tuple(model_names)
+    def __init__(self) -> None:
+        self.model_names: tuple[str, ...] = ()
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -106,6 +106,6 @@ class SlashCompleter(Completer):
                     )
         elif word.split(maxsplit=1)[0] in {"model", "retry"}:
             last = word.rpartition(" ")[2]
-            for name in self._model_names:
+            for name in self.model_names:
                 if name.startswith(last):
                     yield Completion(name, -len(last))

@@ -4,30 +4,48 @@ from __future__ import annotations
 
 from antiphon.cli.interactive.chat_commands import go_to
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
-from antiphon.cli.interactive.chat_session import user_text
+from antiphon.cli.interactive.chat_session import answer_text, user_text
 from antiphon.cli.interactive.row_picker import Row, pick_row
 from antiphon.cli.terminal_output import format_ago
+from antiphon.cli.tree_outline import outline
 from antiphon.core.items import shorten
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import InvalidRequestError, NotFoundError
 
 _MAX_QUESTION = 90
+_MAX_DETAIL = 300
+#: A plain terminal shows so many turns: the labels of all have to be read.
+_MAX_HITS = 100
 
 
 async def show_tree(loop: ChatLoop, _: str) -> None:
     """Choose a turn of the chat and go on from it."""
-    turns = await loop.session.chain()
-    rows = [
-        Row(
-            turn.id,
-            f"{format_ago(turn.created_at):>10}  {shorten(user_text(turn.input), _MAX_QUESTION)}",
-        )
-        for turn in turns
-    ]
+    head = loop.session.head
+    if head is None:
+        raise InvalidRequestError("nothing has been asked yet")
+    stores = loop.engine.stores
+    turns = await stores.chat_transfer.tree(DEFAULT_TENANT, head)
+    shape = outline(turns)
+    known = {one.response_id for one in turns}
 
     async def find(query: str) -> list[Row]:
-        words = query.lower().split()
-        return [row for row in rows if all(word in row.label.lower() for word in words)]
+        if not query.strip():
+            return [Row(response_id, prefix) for response_id, prefix in shape]
+        hits = await stores.search.search(DEFAULT_TENANT, query, _MAX_HITS)
+        return [Row(hit.response_id, "", "") for hit in hits if hit.response_id in known]
 
-    chosen = await pick_row(loop.output, "turns", find, chosen=loop.session.head)
+    async def load(row: Row) -> Row:
+        """The words of a row that is shown."""
+        try:
+            turn = await loop.session.service.reader.response(DEFAULT_TENANT, row.id)
+        except NotFoundError:
+            return Row(row.id, f"{row.label}(erased)")
+        question = shorten(user_text(turn.input) or "(no words)", _MAX_QUESTION)
+        mark = "→ " if row.id == head else ""
+        detail = f"{format_ago(turn.created_at)}, {turn.model}: {answer_text(turn)}"
+        return Row(row.id, f"{row.label}{mark}{question}", shorten(detail, _MAX_DETAIL))
+
+    chosen = await pick_row(loop.output, "turns", find, load=load, chosen=head)
     if chosen is not None:
         await go_to(loop, chosen)
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from antiphon.core.deltas import Delta, ProviderFieldsDelta, ReasoningSummaryDelta
 from antiphon.core.provider_fields import (
-    REASONING_TEXT_FIELDS,
-    THINKING_PARTS,
     ProviderFields,
     entry_text,
     joined_text,
@@ -31,10 +29,7 @@ class AnswerFields:
 
     def __init__(self, origin: str | None) -> None:
         self._origin = origin
-        self._by_name = {
-            name: ProviderFields(origin, text_field=name)
-            for name in (*REASONING_TEXT_FIELDS, THINKING_PARTS)
-        }
+        self._by_name: dict[str, ProviderFields] = {}
         self._has_text = False
         #: What ``reasoning_details`` have told.
         self._details_text = ""
@@ -42,7 +37,10 @@ class AnswerFields:
     def text_delta(self, name: str, text: str) -> ReasoningSummaryDelta:
         """More reasoning that came as text, under this name."""
         self._has_text = True
-        return ReasoningSummaryDelta(text, self._by_name[name])
+        fields = self._by_name.get(name)
+        if fields is None:
+            fields = self._by_name[name] = ProviderFields(self._origin, text_field=name)
+        return ReasoningSummaryDelta(text, fields)
 
     def field_deltas(self, fields: Mapping[str, Any], *, whole: bool) -> Iterator[Delta]:
         """The fields of a message, or of a chunk of one if it is not ``whole``.

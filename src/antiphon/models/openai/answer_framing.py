@@ -101,7 +101,8 @@ class AnswerFraming:
     def _close_document(self, body: bytes) -> list[bytes]:
         """The events of a body that is not one document, but many in a row or in a list."""
         events = _listed_objects(body)
-        if not events and _LATER_LINE.search(body) and not _is_json(body):
+        has_lines = b"\n" in body or b"\r" in body
+        if not events and has_lines and _LATER_LINE.search(body) and not _is_json(body):
             events = self._filter(SseParser().feed(body + b"\n\n"))
         if len([one for one in events if one != DONE]) > 1:
             return self._filter(events)

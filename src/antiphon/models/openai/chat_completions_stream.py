@@ -369,6 +369,8 @@ class ChatCompletionsParser:
                 self._add_count(name, details.get(inner) if isinstance(details, dict) else None)
 
     def _add_count(self, name: str, given: Any) -> None:
+        if given is None:
+            return
         count = count_of_value(given)
         if count is not None and count <= _MAX_COUNT:
             self._counts[name] = count

@@ -28,6 +28,13 @@ _NO_OUTPUT: Final = "(no output)"
 _OUTPUT_FOLLOWS: Final = "(The output is in the next message.)"
 _ODD_CHARACTER: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _LONGEST_NAME: Final = 64
+_ITEM_PREFIXES: Final = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
+_COMPLETED: Final = {"status": "completed"}
 #: The thoughts of a model that had none: some servers take an empty text for none.
 _NO_THOUGHTS: Final = " "
 
@@ -188,6 +195,32 @@ def _without_blanks(parts: Messages) -> Messages:
 
 def _content_key(message: Json) -> str:
     return "output" if "call_id" in message else "content"
+
+
+def text_contents(messages: Messages) -> Messages:
+    """Contents of text alone as one text, for servers that know no parts."""
+
+    def plain(content: Any) -> Any:
+        if not isinstance(content, list) or not all("text" in part for part in content):
+            return content
+        return "".join(part["text"] for part in content)
+
+    return [
+        {**one, key: plain(one[key])} if (key := _content_key(one)) in one else one
+        for one in messages
+    ]
+
+
+def named_items(items: Messages) -> Messages:
+    """Items with ids and a status, for servers of the Responses API that miss them."""
+
+    def named(index: int, item: Json) -> Json:
+        prefix = _ITEM_PREFIXES.get(item.get("type", ""))
+        if prefix is None:
+            return item
+        return {"id": f"{prefix}_{_digest(f'{index} {item}', 32)}", **_COMPLETED, **item}
+
+    return [named(index, item) for index, item in enumerate(items)]
 
 
 def no_reasoning_items(messages: Messages) -> Messages:

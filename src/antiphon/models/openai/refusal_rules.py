@@ -40,6 +40,10 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 #: How an upstream says that it does not take something at all.
+_UNKNOWN: Final = _pattern(
+    r"unknown|unrecogni[sz]ed|unexpected|unsupported (field|param)|\bextra\b|additional propert|"
+    r"no such|not (permitted|known|recogni[sz]ed)"
+)
 _UNSUPPORTED: Final = _pattern(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|unavailable|deprecated|forbidden|\bextra\b|"
     r"additional propert|cannot find|no such|did you mean|"
@@ -136,6 +140,19 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
             r"content\b.*(required|missing|null|must)|(either|must).*\bcontent\b"
         ),
         ("no-empty-messages",),
+    ),
+    (
+        _pattern(
+            r"content\b.{0,40}(must|should|expected|valid|needs?).{0,20}(string|str|text)\b|"
+            r"cannot unmarshal array.*content"
+        ),
+        ("text-contents",),
+    ),
+    (
+        _pattern(
+            r"(missing|required).{0,60}\W(id|status)\b|\b(id|status)\W.{0,20}(missing|required)"
+        ),
+        ("named-items",),
     ),
     (
         _pattern(r"\bdetail\b|\boriginal\b"),
@@ -267,6 +284,11 @@ def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[
     for name in sorted(fields, key=len, reverse=True):
         if _is_dispensable(name, fields) and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", message):
             yield without_field(name)
+    if "input" in fields and _UNKNOWN.search(message):
+        # An endpoint that does not know the field does not do what it forbids.
+        for name in ("store", "truncation"):
+            if name in fields and name in message:
+                yield without_field(name)
     if re.search(r"\bstrict\b", message):
         yield "no-strict"
     if _THOUGHTS.search(message):

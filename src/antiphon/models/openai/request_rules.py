@@ -171,6 +171,10 @@ def _never_stream(request: Json) -> Json:
     return _without(request, ("stream", "stream_options"))
 
 
+def _named_items(request: Json) -> Json:
+    return _on_messages(message_rules.named_items)(request) if "input" in request else request
+
+
 def _without_keyword(request: Json, keyword: str) -> Json:
     def change(function: Json) -> Json:
         parameters = function.get("parameters")
@@ -209,6 +213,7 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "no-image-detail": _on_messages(message_rules.no_image_detail),
     "no-names": _on_messages(message_rules.names_in_words),
     "text-tool-outputs": _on_messages(message_rules.text_tool_outputs),
+    "text-contents": _on_messages(message_rules.text_contents),
     "single-calls": _on_messages(message_rules.single_calls),
     "plain-function-names": _on_messages(message_rules.plain_function_names),
     "no-empty-messages": _on_messages(message_rules.no_empty_messages),
@@ -220,6 +225,7 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "user-message-last": _on_messages(message_rules.user_message_last),
     "plain-call-ids": _on_messages(message_rules.plain_call_ids),
     "nine-character-call-ids": _on_messages(message_rules.nine_character_call_ids),
+    "named-items": _named_items,
 }
 
 

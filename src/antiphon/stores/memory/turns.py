@@ -12,10 +12,11 @@ import msgspec
 from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import chat_id_of, response_key
 from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
-from antiphon.core.retention import Expiry
+from antiphon.core.retention import DAY_SECONDS, Expiry
 from antiphon.core.turns import End, TurnStatus, Usage
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.memory.changes import MemoryChangeLog
+from antiphon.turn.chat_protocols import UsageSum
 from antiphon.turn.feed_protocols import Change, ChangeType
 from antiphon.turn.store_protocols import Head, NewTurn, StoredTurn
 
@@ -88,6 +89,8 @@ class MemoryTurns:
         self.changes = MemoryChangeLog()
         #: The ids of imported turns, by tenant and digest.
         self.imported: dict[tuple[str, bytes], str] = {}
+        #: What ended turns used, by tenant, day and model.
+        self.sums: dict[tuple[str, int, str], UsageSum] = {}
         #: By tree.
         self.chats: dict[int, ChatEntry] = {}
         #: The turns that ended with calls which a person has to agree to.
@@ -244,6 +247,12 @@ class MemoryTurns:
     def _end(self, record: TurnRecord, end: End) -> None:
         chat = self.chats[record.tree]
         chat.usage += end.usage or Usage()
+        assert record.turn is not None
+        usage = msgspec.structs.replace(end.usage or Usage(), reasoning_tokens=0)
+        model = end.model or record.turn.header.model
+        one = UsageSum(int(end.ended_at // DAY_SECONDS), model, 1, usage, end.cost)
+        key = (record.tenant, one.day, model)
+        self.sums[key] = self.sums[key] + one if key in self.sums else one
         if end.cost is not None:
             chat.cost = (chat.cost or 0.0) + end.cost
         self.note("turn.ended", record, end.ended_at, status=end.status)

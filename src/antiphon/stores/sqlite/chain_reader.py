@@ -73,7 +73,7 @@ def read_chain_part(
         before, after = _window_rows(connection, head, window, row_ranges)
         limits = _limits(window, len(before), len(after))
         row_ids = [*before[: limits[0]][::-1], *after[: limits[1]]]
-        turns = _turns_at(connection, row_ids, with_images=with_images)
+        turns = turns_at(connection, row_ids, with_images=with_images)
         if cutoff > -math.inf:
             turns = _with_expiry(connection, row_ids, turns, head.tenant, expiry)
         places = _Places(connection, head.tree, cutoff)
@@ -137,7 +137,7 @@ def _headers(
     return row_ids
 
 
-def _turns_at(
+def turns_at(
     connection: sqlite3.Connection, row_ids: list[int], *, with_images: bool
 ) -> list[StoredTurn]:
     """The turns of a chain with these row ids: one range for each thread."""

@@ -10,14 +10,17 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from antiphon.core.turns import End
+from antiphon.core.retention import DAY_SECONDS
+from antiphon.core.turns import End, Usage
 from antiphon.stores.sqlite.rows import first_of_thread, last_of_thread, thread_of
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
+from antiphon.turn.chat_protocols import UsageSum
 
 _ADD: Final = CHAT_SQL["add"]
 _MOVE: Final = CHAT_SQL["move"]
 _ADD_USAGE: Final = CHAT_SQL["add_usage"]
 _MOVE_AND_ADD_USAGE: Final = CHAT_SQL["move_and_add_usage"]
+_ADD_USAGE_SUMS: Final = CHAT_SQL["add_usage_sums"]
 _ADD_BRANCHES: Final = CHAT_SQL["add_branches"]
 _ADD_WAITING: Final = CHAT_SQL["add_waiting"]
 _HAS_WAITING: Final = CHAT_SQL["has_waiting"]
@@ -50,6 +53,8 @@ class ChatChanges:
 
     def __init__(self) -> None:
         self._changes: dict[int, _ChatChange] = {}
+        #: By tenant, day and model.
+        self._sums: dict[tuple[str, int, str], UsageSum] = {}
         #: Turns that wait for a person, and turns that are continued, which wait no more.
         self._waiting: list[tuple[int]] = []
         self._continued: list[tuple[int]] = []
@@ -80,13 +85,21 @@ class ChatChanges:
         change = self._changes.get(tree)
         if change is None:
             change = self._changes[tree] = _ChatChange()
-        tokens = (usage.input_tokens, usage.cached_tokens, usage.output_tokens)
+        tokens = _tokens_of(usage)
         if change.tokens is not _NO_TOKENS:
             sums = zip(change.tokens, tokens, strict=True)
             tokens = (*(one + other for one, other in sums),)  # type: ignore[assignment]
         change.tokens = tokens
         if end.cost is not None:
             change.cost = (change.cost or 0.0) + end.cost
+
+    def add_to_sums(self, tenant: str, model: str, end: End) -> None:
+        """A turn of a tenant has ended, whose header has this model."""
+        day = int(end.ended_at // DAY_SECONDS)
+        key = (tenant, day, end.model or model)
+        one = UsageSum(day, key[2], 1, end.usage or Usage(), end.cost)
+        known = self._sums.get(key)
+        self._sums[key] = one if known is None else known + one
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write the changes."""
@@ -98,6 +111,13 @@ class ChatChanges:
             if connection.execute(_HAS_WAITING).fetchall():
                 many(_REMOVE_WAITING, self._continued)
             self._continued = []
+        if self._sums:
+            rows = [
+                (tenant, *key, one.turns, *_tokens_of(one.usage), one.cost)
+                for (tenant, *key), one in self._sums.items()
+            ]
+            many(_ADD_USAGE_SUMS, rows)
+            self._sums = {}
         if self._waiting:
             many(_ADD_WAITING, self._waiting)
             self._waiting = []
@@ -130,6 +150,10 @@ class ChatChanges:
         ):
             if rows:
                 many(query, rows)
+
+
+def _tokens_of(usage: Usage) -> tuple[int, int, int]:
+    return usage.input_tokens, usage.cached_tokens, usage.output_tokens
 
 
 def remove_turns(connection: sqlite3.Connection, row_range: tuple[int, int]) -> int:

@@ -18,9 +18,11 @@ from antiphon.core.ids import (
 )
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import Usage
-from antiphon.stores.sqlite.chain_reader import opening_at, response_at
+from antiphon.stores.sqlite.chain_reader import opening_at, response_at, turn_branch, turns_at
 from antiphon.stores.sqlite.reader import (
+    CONVERSATION_SQL,
     PageRequest,
+    has_expired,
     read_head,
     resolve_conversation,
     snapshot,
@@ -34,8 +36,8 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
-from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatStatus
-from antiphon.turn.store_protocols import unknown_cursor
+from antiphon.turn.chat_protocols import ChatBranch, ChatFilter, ChatRecord, ChatStatus, UsageSum
+from antiphon.turn.store_protocols import StoredTurn, unknown_cursor
 
 #: Where a chat is in the order of a list: its ``updated_at`` and its tree.
 ChatPosition: TypeAlias = tuple[float, int]
@@ -169,6 +171,81 @@ def read_running_turns(
             return []
         rows = connection.execute(CHAT_SQL["running_in_tree"], (found[1],)).fetchall()
         return [response_id_of(key) for (key,) in rows]
+
+
+def read_chat_branches(
+    connection: sqlite3.Connection, tenant: str, name: str, expiry: Expiry
+) -> tuple[list[ChatBranch] | None, set[int]]:
+    """The branches of a chat: one a thread that has turns."""
+    with snapshot(connection):
+        found = find_chat(connection, tenant, name, expiry)
+        if found is None:
+            return None, set()
+        branches = []
+        threads = connection.execute(CHAT_SQL["threads"], {"tree": found[1]}).fetchall()
+        for (thread,) in sorted(threads):
+            branch = _chat_branch(connection, thread, expiry.cutoff(tenant))
+            if branch is not None:
+                branches.append(branch)
+        owners = connection.execute(TURN_SQL["owners"]).fetchall()
+        running = any(one.status == "in_progress" for one in branches)
+        return branches, {owner for (owner,) in owners} if running else set()
+
+
+def _chat_branch(connection: sqlite3.Connection, thread: int, cutoff: float) -> ChatBranch | None:
+    row_range = (row_id_of(thread, 0), last_of_thread(row_id_of(thread, 0)))
+    first = connection.execute(CHAT_SQL["first_turn"], row_range).fetchall()
+    last = connection.execute(CHAT_SQL["previous_living"], row_range).fetchall()
+    if not first or has_expired(connection, last[0][0], cutoff):
+        return None
+    branch = turn_branch(connection, first[0][0])
+    leaf = turn_branch(connection, last[0][0])
+    parents = connection.execute(CONVERSATION_SQL["parent"], (thread,)).fetchall()
+    forks_from = None
+    if parents and parents[0][0] is not None:
+        above = (first_of_thread(parents[0][0]), parents[0][0])
+        for _, key in connection.execute(CHAT_SQL["previous_living"], above).fetchall():
+            forks_from = response_id_of(key[:16])
+    return ChatBranch(
+        leaf=leaf.response_id,
+        forks_from=forks_from,
+        opening=branch.opening,
+        turns=seq_of(last[0][0]) + 1,
+        created_at=branch.created_at,
+        updated_at=leaf.created_at,
+        status=leaf.status,
+    )
+
+
+def read_usage_sums(
+    connection: sqlite3.Connection, tenant: str, days: tuple[int, int]
+) -> list[UsageSum]:
+    """What ended turns used, by day and model."""
+    rows = connection.execute(CHAT_SQL["usage_sums"], (tenant, *days)).fetchall()
+    return [
+        UsageSum(day, model, turns, Usage(input_tokens, output_tokens, cached_tokens), cost)
+        for day, model, turns, input_tokens, cached_tokens, output_tokens, cost in rows
+    ]
+
+
+def read_image(connection: sqlite3.Connection, tenant: str, sha256: str) -> bytes | None:
+    """The bytes of an image."""
+    rows = connection.execute(CHAT_SQL["image"], (tenant, bytes.fromhex(sha256))).fetchall()
+    return rows[0][0] if rows else None
+
+
+def read_waiting_turns(
+    connection: sqlite3.Connection, tenant: str, expiry: Expiry
+) -> list[tuple[ChatRecord, StoredTurn]]:
+    """The turns that wait for a person, newest first."""
+    with snapshot(connection):
+        rows = connection.execute(CHAT_SQL["waiting_turns"], (tenant,)).fetchall()
+        found = []
+        for _, row_id, tree in sorted(rows, reverse=True):
+            chat, _ = chat_at(connection, tenant, tree, expiry)
+            if chat is not None and not has_expired(connection, row_id, expiry.cutoff(tenant)):
+                found.append((chat, turns_at(connection, [row_id], with_images=False)[0]))
+        return found
 
 
 class _ChatRow(msgspec.Struct, frozen=True):

@@ -14,9 +14,13 @@ from antiphon.stores.sqlite.chat_reader import (
     conversation_of,
     find_chat,
     read_chat,
+    read_chat_branches,
     read_chats,
     read_chats_of,
+    read_image,
     read_running_turns,
+    read_usage_sums,
+    read_waiting_turns,
 )
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
@@ -35,13 +39,15 @@ from antiphon.turn.chat_protocols import (
     ALL_CHATS,
     ChainPart,
     ChainWindow,
+    ChatBranch,
     ChatFilter,
     ChatRecord,
     ChatUpdate,
     TurnBranch,
     TurnOrigin,
+    UsageSum,
 )
-from antiphon.turn.store_protocols import Head
+from antiphon.turn.store_protocols import Head, StoredTurn
 
 _encode = msgspec.json.Encoder().encode
 
@@ -98,6 +104,24 @@ class SqliteChatStore:
             erase_chat, tenant, chat_id, self._database.expiry
         )
         return erased
+
+    async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        read = partial(
+            read_chat_branches, tenant=tenant, name=chat_id, expiry=self._database.expiry
+        )
+        return await self._database.read_recovered(read)
+
+    async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        read = partial(read_usage_sums, tenant=tenant, days=(first_day, last_day))
+        return await self._database.read_pooled(read)
+
+    async def image(self, tenant: str, sha256: str) -> bytes | None:
+        return await self._database.read_pooled(partial(read_image, tenant=tenant, sha256=sha256))
+
+    async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        return await self._database.read_pooled(
+            partial(read_waiting_turns, tenant=tenant, expiry=self._database.expiry)
+        )
 
     async def chain_part(
         self, head: Head, window: ChainWindow, *, with_images: bool = True

@@ -213,3 +213,35 @@ ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
 -- The last turn between two row ids that is not erased.
 SELECT row_id, key FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
 ORDER BY row_id DESC LIMIT 1
+
+-- name: threads
+SELECT id FROM threads WHERE id = :tree
+UNION ALL
+SELECT id FROM threads WHERE tree = :tree AND id <> tree
+
+-- name: image
+SELECT data FROM blobs WHERE tenant = ? AND hash = ?
+
+-- name: waiting_turns
+-- The turns of a tenant that wait for a person: time, row id and tree.
+SELECT r.created_at, w.row_id, t.tree
+FROM waiting AS w
+CROSS JOIN threads AS t ON t.id = w.row_id >> 34
+CROSS JOIN log ON log.row_id = w.row_id
+CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
+WHERE t.tenant = ? AND log.kind = 0
+
+-- name: add_usage_sums
+INSERT INTO usage_sums
+    (tenant, day, model, turns, input_tokens, cached_tokens, output_tokens, cost)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (tenant, day, model) DO UPDATE SET
+    turns = turns + excluded.turns,
+    input_tokens = input_tokens + excluded.input_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens,
+    output_tokens = output_tokens + excluded.output_tokens,
+    cost = CASE WHEN excluded.cost IS NULL THEN cost ELSE coalesce(cost, 0) + excluded.cost END
+
+-- name: usage_sums
+SELECT day, model, turns, input_tokens, cached_tokens, output_tokens, cost
+FROM usage_sums WHERE tenant = ? AND day BETWEEN ? AND ? ORDER BY day, model

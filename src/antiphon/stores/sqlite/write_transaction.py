@@ -112,6 +112,7 @@ class OpenTurn(msgspec.Struct, frozen=True):
     tree: int
     tenant: str = ""
     conversation: str | None = None
+    model: str = ""
 
 
 class WriteTransaction:
@@ -194,7 +195,7 @@ class WriteTransaction:
             self._rows.append((item_row_id, INPUT, None, item))
         self._running[row_id] = self._owner
         self.changed_turns[turn.response_id] = OpenTurn(
-            row_id, first + len(turn.input), tree, turn.tenant, conversation_id
+            row_id, first + len(turn.input), tree, turn.tenant, conversation_id, turn.header.model
         )
         self.changes.add(
             LoggedChange(
@@ -241,6 +242,7 @@ class WriteTransaction:
         else:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self._chats.end_turn(turn.tree, turn.row_id, end)
+            self._chats.add_to_sums(turn.tenant, turn.model, end)
             place = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
             self.changes.add(LoggedChange("turn.ended", *place, end.status))
             if end.approvals:

@@ -162,6 +162,19 @@ CREATE TABLE conversations (
 
 CREATE INDEX conversations_recent ON conversations (tenant, created_at, id);
 
+-- What the ended turns used, by tenant, day (of UTC, since 1970) and model. An erasure leaves it.
+CREATE TABLE usage_sums (
+    tenant TEXT NOT NULL,
+    day INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    turns INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    cost REAL,
+    PRIMARY KEY (tenant, day, model)
+) WITHOUT ROWID;
+
 -- What the commits changed, for those who follow along: ids, and never words. One row a commit,
 -- of which only the newest stay (stores/sqlite/change_log.py).
 CREATE TABLE changes (

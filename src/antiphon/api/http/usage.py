@@ -1,0 +1,69 @@
+"""Usage endpoint: ``/v1/usage``, what a tenant's turns used, by day or by model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.body import query_params
+from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.chats import sum_body
+from antiphon.errors import InvalidRequestError
+from antiphon.turn.chat_protocols import ChatStore, UsageSum
+
+_encode = msgspec.json.Encoder().encode
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+GROUPINGS: Final = ("day", "model")
+_LAST_DAY: Final = 10**7
+
+
+class UsageEndpoints:
+    """The endpoint, over the chats of a store."""
+
+    def __init__(self, chats: ChatStore) -> None:
+        self._chats = chats
+
+    async def list_sums(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/usage: turns, tokens and cost of each day, or of each model"""
+        query = query_params(scope)
+        first, last = _parse_day(query, "from", 0), _parse_day(query, "to", _LAST_DAY)
+        grouping = query.get("by", ["day"])[-1]
+        if grouping not in GROUPINGS:
+            raise InvalidRequestError("by is day or model.", param="by")
+        sums = await self._chats.usage_sums(tenant_of(scope), first, last)
+        rows: dict[int | str, UsageSum] = {}
+        for one in sums:
+            key = one.day if grouping == "day" else one.model
+            rows[key] = rows[key] + one if key in rows else one
+        body = [_sum_body(rows[key], grouping) for key in sorted(rows, key=str)]
+        await send_json(send, _encode({"object": "list", "data": body}))
+
+
+def _parse_day(query: Mapping[str, Sequence[str]], name: str, default: int) -> int:
+    """A date, or Unix seconds, as days since 1970. Raises ``InvalidRequestError``."""
+    text = query.get(name, [None])[-1]
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and len(text) <= 11:
+        return int(text) // 86_400
+    try:
+        if _DATE.match(text):
+            return math.floor((datetime.fromisoformat(text + "T00:00:00+00:00") - _EPOCH).days)
+    except ValueError:
+        pass
+    raise InvalidRequestError(f"{name} is a date, as 2026-01-31, or Unix seconds.", param=name)
+
+
+def _sum_body(one: UsageSum, grouping: str) -> dict[str, Any]:
+    group = one.model
+    if grouping == "day":
+        group = (_EPOCH + timedelta(days=one.day)).date().isoformat()
+    return {grouping: group, "turns": one.turns, **sum_body(one.usage, one.cost)}

@@ -1,0 +1,119 @@
+"""Usage, images by reference, and the inbox of approvals over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from antiphon.core.turns import Usage
+from antiphon.models.scripted import ScriptedModel, call, calls
+from antiphon.stores.memory.store import MemoryStore
+from antiphon.turn.chat_protocols import UsageSum
+from support.http_server import ThreadServer, serving
+from support.mcp_toolsets import stdio_config
+from support.store_turns import DONE, STORES, assistant, new_turn, opener
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ThreadServer]:
+    store = tmp_path / "a.db" if request.param == "sqlite" else None
+    with serving(ScriptedModel(), store) as started:
+        yield started
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_usage_is_summed_by_day_and_by_model_and_outlives_erasures(server: ThreadServer) -> None:
+    made = [server.respond("One two three.").json for _ in range(3)]
+    used = sum(one["usage"]["input_tokens"] for one in made)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    server.request("DELETE", f"/v1/responses/{made[0]['id']}")
+    (by_day,) = server.get("/v1/usage").json["data"]
+    assert (by_day["turns"], by_day["input_tokens"]) == (3, used)
+    assert by_day["day"] in {today, time.strftime("%Y-%m-%d", time.gmtime())}
+    assert "cost" not in by_day
+    (by_model,) = server.get("/v1/usage?by=model").json["data"]
+    assert (by_model["model"], by_model["turns"]) == ("scripted", 3)
+    assert server.get("/v1/usage?to=2020-01-31").json["data"] == []
+    assert (
+        len(server.get(f"/v1/usage?from={today}&to={int(time.time()) + 86400}").json["data"]) == 1
+    )
+    for query in ("by=hour", "from=yesterday", "to=2026-13-01"):
+        assert server.get(f"/v1/usage?{query}").status == 400
+
+
+@pytest.mark.parametrize("kind", STORES)
+async def test_sums_of_a_day_and_model_add_up(kind: str, tmp_path: Path) -> None:
+    async with opener(kind, tmp_path)() as store:
+        for _ in range(2):
+            turn = new_turn("Hi.")
+            await store.begin(turn)
+            await store.write(turn.response_id, [assistant("a")], DONE)
+        day = int(DONE.ended_at // 86400)
+        sums = await store.stores.chats.usage_sums("", 0, day)
+        assert sums == [UsageSum(day, "a-model", 2, Usage(24, 68))]
+        assert await store.stores.chats.usage_sums("other", 0, day) == []
+
+
+def test_image_is_shown_by_reference_and_returned_by_its_hash(server: ThreadServer) -> None:
+    data = png()
+    name = hashlib.sha256(data).hexdigest()
+    url = f"data:image/png;base64,{b64encode(data).decode()}"
+    content = [{"type": "input_image", "image_url": url}]
+    made = server.post("/v1/responses", input=[{"role": "user", "content": content}]).json["id"]
+    path = f"/v1/responses/{made}/turns"
+    (whole,) = server.get(path).json["data"]
+    assert whole["input"][0]["content"][0]["image_url"] == url
+    (short,) = server.get(f"{path}?images=reference").json["data"]
+    reference = short["input"][0]["content"][0]["image_url"]
+    assert reference == f"/v1/blobs/{name}"
+    found = server.get(reference)
+    assert (found.status, found.body, found.headers["content-type"]) == (200, data, "image/png")
+    assert found.headers["x-content-type-options"] == "nosniff"
+    assert found.headers["content-security-policy"] == "default-src 'none'"
+    server.request("DELETE", f"/v1/responses/{made}")
+    for missing in (reference, f"/v1/blobs/{'0' * 64}", "/v1/blobs/x"):
+        gone = server.get(missing)
+        assert (gone.status, gone.json["error"]["code"]) == (404, "blob_not_found")
+
+
+async def test_image_of_another_tenant_is_missing() -> None:
+    store = MemoryStore()
+    turn = new_turn(images=[b"cat"], tenant="owner")
+    await store.begin(turn)
+    name = turn.blobs[0].hash
+    assert await store.stores.chats.image("owner", name) == b"cat"
+    assert await store.stores.chats.image("other", name) is None
+    await store.close()
+
+
+def test_calls_that_wait_for_a_person_are_in_one_list_until_decided(tmp_path: Path) -> None:
+    adding = calls(call("files__add", {"a": 1, "b": 2}, call_id="c1"))
+    model = ScriptedModel([adding, "Three."])
+    tools = [{"type": "mcp", "server_label": "files", "require_approval": "always"}]
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
+        made = server.respond("Add.", tools=tools).json
+        (waiting,) = server.get("/v1/approvals").json["data"]
+        assert (waiting["id"], waiting["response_id"]) == (made["output"][-1]["id"], made["id"])
+        assert (waiting["name"], waiting["server_label"]) == ("add", "files")
+        (chat,) = server.get("/v1/chats?status=waiting").json["data"]
+        assert (chat["id"], chat["status"]) == (waiting["chat_id"], "waiting")
+        decision = {
+            "type": "mcp_approval_response",
+            "approval_request_id": waiting["id"],
+            "approve": True,
+        }
+        server.post("/v1/responses", input=[decision], previous_response_id=made["id"], tools=tools)
+        assert server.get("/v1/approvals").json["data"] == []
+        assert server.get("/v1/chats?status=waiting").json["data"] == []
