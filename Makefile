@@ -25,7 +25,7 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs bench bench-scale lock lock-clients vendor screenshots clean
+.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
@@ -36,6 +36,7 @@ help:
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
 	@echo "make bench   measure"
+	@echo "make transcript  the terminal chat that README shows"
 	@echo "make bench-scale  measure at a million turns; some fifteen minutes"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the pages and the API reference as a site, in .make/site"
@@ -118,6 +119,10 @@ docs: setup
 	@cp -R docs examples .make/pages/
 	@cp bench/README.md .make/pages/bench/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The chat of README, typed into a real terminal.
+transcript: setup
+	@PYTHONPATH=tests $(BIN)/python -m support.chat_transcript
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

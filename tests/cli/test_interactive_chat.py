@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.chat_transcript import record
 from support.command_line import PROGRAM, environment
 from support.command_line_upstream import upstream
 from support.pseudo_terminal import CTRL_D, ESCAPE, Terminal
@@ -287,3 +288,9 @@ def test_a_running_turn_of_another_process_is_shown(home: Path, url: str) -> Non
         first.expect("and done")
         first.expect("> ")
         leave(first)
+
+
+@pytest.mark.slow
+def test_the_transcript_of_the_readme_is_what_the_chat_shows() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert "\n".join(record()).rstrip() in readme

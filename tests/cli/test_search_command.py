@@ -41,6 +41,26 @@ def test_show_prints_a_page_or_the_first_code_block(antiphon: Command) -> None:
     assert "no code block" in ran.err
 
 
+def test_show_prints_a_tree(antiphon: Command) -> None:
+    antiphon("chat", "-p", "one")
+    first = antiphon("list").out.split("\t")[0]
+    for words in ("two", "three"):
+        antiphon("chat", "--from", first, "-p", words)
+    lines = antiphon("show", first, "--tree").out.splitlines()
+    assert [line.partition("  ")[2] for line in lines] == ["one", "├─two", "three"]
+    rows = json.loads(antiphon("show", first, "--tree", "--json").out)
+    assert [row["parent"] for row in rows] == [None, first, first]
+
+
+def test_usage_sums_up_what_was_used(antiphon: Command) -> None:
+    antiphon("chat", "-p", "one two")
+    antiphon("chat", "-p", "three")
+    (row,) = json.loads(antiphon("usage", "--by", "model", "--json").out)
+    assert (row["model"], row["turns"], row["input_tokens"]) == ("echo", 2, 3)
+    (line,) = antiphon("usage").out.splitlines()
+    assert line.split("\t")[1:3] == ["2", "3"]
+
+
 def test_nothing_waits(antiphon: Command) -> None:
     antiphon("chat", "-p", "hello")
     assert antiphon("approvals").out == ""

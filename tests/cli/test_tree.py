@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.cli.interactive.tree_commands import outline
+from antiphon.cli.tree_outline import outline
 from antiphon.turn.transfer_protocols import TreeTurn
 from support.command_line import PROGRAM, SCRIPTED_CONFIG, environment
 from support.pseudo_terminal import CTRL_D, Terminal

@@ -93,6 +93,7 @@ class Album:
         page = context.new_page()
         page.goto(self._server.url + path)
         act(page)
+        page.evaluate("() => document.querySelector('dialog') || document.activeElement.blur()")
         page.evaluate("document.fonts.ready.then(() => true)")
         page.wait_for_timeout(400)
         # 256 colours are enough for a drawing, at a third of the size.

@@ -108,24 +108,36 @@ STATES: dict[str, Callable[[Page], None]] = {
 }
 
 
+#: Both schemes at both sizes take twice as long as each once.
+_ONCE: list[tuple[str, Literal["light", "dark"]]] = [("desktop", "light"), ("phone", "dark")]
+_ALL = [(size, scheme) for size in _SIZES for scheme in _SCHEMES]
+
+
+@pytest.mark.parametrize("looks", [_ONCE, pytest.param(_ALL, marks=pytest.mark.slow)], ids=len)
 @pytest.mark.parametrize("state", STATES)
-def test_axe_finds_nothing(world: Watched, chat: str, axe: str, state: str) -> None:
+def test_axe_finds_nothing(
+    world: Watched,
+    chat: str,
+    axe: str,
+    state: str,
+    looks: list[tuple[str, Literal["light", "dark"]]],
+) -> None:
     page = world.open(f"/c/{chat}")
     STATES[state](page)
     page.evaluate(axe)
     found: dict[str, list[Any]] = {}
-    for size, (width, height) in _SIZES.items():
+    for size, scheme in looks:
+        width, height = _SIZES[size]
         page.set_viewport_size({"width": width, "height": height})
-        for scheme in _SCHEMES:
-            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-            result = page.evaluate(
-                """() => axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa',
-                     'wcag22aa', 'best-practice'], resultTypes: ['violations'] })"""
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        result = page.evaluate(
+            """() => axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa',
+                 'wcag22aa', 'best-practice'], resultTypes: ['violations'] })"""
+        )
+        for one in result["violations"]:
+            found.setdefault(f"{one['id']}: {one['help']}", []).append(
+                (size, scheme, [node["html"][:200] for node in one["nodes"]][:3])
             )
-            for one in result["violations"]:
-                found.setdefault(f"{one['id']}: {one['help']}", []).append(
-                    (size, scheme, [node["html"][:200] for node in one["nodes"]][:3])
-                )
     page.close()
     assert found == {}
 

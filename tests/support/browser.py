@@ -13,13 +13,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Playwright,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from support.routes import METHODS_BY_PATH
 
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 #: Milliseconds after which what has not happened never will.
 TIMEOUT = 30_000
+# On a busy machine too.
+expect.set_options(timeout=TIMEOUT)
 #: Reports what the page's policy has kept from happening.
 _WATCH_POLICY = """
 window.violations = [];

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from antiphon.core.events import Created, Ended, Event, TextDelta
 from antiphon.core.turns import End, Header, Response
@@ -343,3 +345,71 @@ async def test_concurrent_closes_wait_until_all_turns_end() -> None:
     assert turn.done()
     assert [type(reason) for reason in stop_errors] == [TurnInterruptedError]
     await registry.close()
+
+
+# Relays.
+
+#: How many events come, whether the relay takes them, and how often the loop turns before that.
+STEPS = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 3)), max_size=12)
+
+
+@settings(deadline=None)
+@given(STEPS, st.integers(0, 12), st.booleans())
+def test_each_event_comes_once_by_relay_or_reader(
+    steps: list[tuple[int, bool, int]], published_at: int, yields: bool
+) -> None:
+    async def main() -> None:
+        turn = RunningTurn(initial_response())
+        takes = False
+        seen: list[Event] = []
+
+        def relay(events: Sequence[Event]) -> bool:
+            if takes:
+                seen.extend(events)
+            return takes
+
+        async def read() -> None:
+            async for batch in turn.events(relay=relay):
+                if yields:
+                    # A client that is slow.
+                    await asyncio.sleep(0)
+                seen.extend(batch)
+
+        readers = [asyncio.ensure_future(read()), asyncio.ensure_future(collect_events(turn))]
+        sent: list[Event] = []
+        for number, (count, takes, rounds) in enumerate(steps):  # noqa: B007
+            if number == published_at:
+                turn.on_request_stored(done())
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            # While a batch is being written, nothing else is.
+            batch: list[Event] = [TextDelta(0, f"{number}.{one}") for one in range(count)]
+            turn.emit(batch)
+            sent += batch
+        turn.on_request_stored(done())
+        sent.append(finish(turn))
+        _, other = await asyncio.gather(*readers)
+        assert seen == sent == other
+
+    asyncio.run(main())
+
+
+async def test_relay_of_a_reader_that_has_left_gets_nothing() -> None:
+    turn = RunningTurn(initial_response(store=False))
+    taken: list[Event] = []
+
+    def relay(events: Sequence[Event]) -> bool:
+        taken.extend(events)
+        return True
+
+    async def read() -> None:
+        async for _ in turn.events(relay=relay):
+            raise AssertionError("the relay takes all")
+
+    reader = asyncio.ensure_future(read())
+    await run_ready_tasks()
+    turn.emit(text_deltas(1))
+    reader.cancel()
+    turn.emit(text_deltas(1))
+    await asyncio.wait([reader])
+    assert len(taken) == 1

@@ -71,6 +71,9 @@ def show(
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print it as a page in Markdown.")
     ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Print all branches of its chat, a line for each turn.")
+    ] = False,
     code: Annotated[
         bool, typer.Option("--extract", "-x", help="Print the first code block of the answer.")
     ] = False,
@@ -85,6 +88,8 @@ def show(
     flags = {"store": store, "config": config}
     if code:
         show_code(flags, response_id)
+    elif tree:
+        show_tree(flags, response_id, as_json=as_json)
     elif as_markdown:
         show_page(flags, response_id)
     else:
@@ -159,6 +164,33 @@ def show_page(flags: Flags, response_id: str) -> None:
         flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
     )
     terminal_output.print_output(as_markdown(messages))
+
+
+def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
+    """Print the turns of a chat with all its branches. Raises ``NotFoundError``."""
+    from antiphon.cli.tree_outline import outline  # loaded on first use
+
+    async def read(engine: Engine) -> list[tuple[str, str | None, str, str]]:
+        reader = engine.service.reader
+        await reader.response(DEFAULT_TENANT, response_id)
+        turns = await engine.stores.chat_transfer.tree(DEFAULT_TENANT, response_id)
+        parents = {one.response_id: one.parent for one in turns}
+        lines = []
+        for turn_id, prefix in outline(turns):
+            turn = await reader.response(DEFAULT_TENANT, turn_id)
+            first = next((text for speaker, text in _turn_lines(turn) if speaker == "user"), "")
+            lines.append((turn_id, parents[turn_id], prefix, shorten(first)))
+        return lines
+
+    lines = run_with_engine(flags, read)
+    if as_json:
+        keys = ("id", "parent", "question")
+        terminal_output.print_json(
+            [dict(zip(keys, (one[0], one[1], one[3]), strict=True)) for one in lines]
+        )
+        return
+    for turn_id, _, prefix, question in lines:
+        terminal_output.print_output(f"{turn_id}  {prefix}{question}\n")
 
 
 def show_code(flags: Flags, response_id: str) -> None:

@@ -20,6 +20,7 @@ from antiphon.cli import (
     serve,
     terminal_output,
     transfer,
+    usage_command,
 )
 from antiphon.errors import AntiphonError
 
@@ -41,6 +42,7 @@ app.command("list")(conversations.list_)
 app.command("show")(conversations.show)
 app.command("search")(search_command.search)
 app.command("approvals")(search_command.approvals)
+app.command("usage")(usage_command.usage)
 app.command("delete")(conversations.delete)
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)

@@ -12,9 +12,6 @@ from antiphon.core.turns import DEFAULT_TENANT, Response
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
 
-#: The chats that are looked at: the latest ones.
-_MAX_CHATS = 200
-
 
 class WaitingCall(msgspec.Struct, frozen=True):
     """A call that is open at the end of a chat; ``title`` is the chat's."""
@@ -26,12 +23,15 @@ class WaitingCall(msgspec.Struct, frozen=True):
 
 
 async def find_waiting_calls(engine: Engine) -> list[WaitingCall]:
-    """The calls that wait at the ends of the latest chats, the newest chat first."""
+    """The calls of all chats that wait for a person, the newest chat first."""
     found: list[WaitingCall] = []
-    for chat in await engine.stores.chats.list_chats(DEFAULT_TENANT, _MAX_CHATS):
-        turn = await engine.service.reader.response(DEFAULT_TENANT, chat.head)
+    for chat, turn in await engine.stores.chats.waiting_turns(DEFAULT_TENANT):
+        response = await engine.service.reader.response(DEFAULT_TENANT, turn.response_id)
+        waiting = set(response.end.approvals if response.end else ())
         found += [
-            WaitingCall(call, turn.id, turn.created_at, chat.title) for call in open_calls(turn)
+            WaitingCall(call, response.id, response.created_at, chat.title)
+            for call in open_calls(response)
+            if call.call_id in waiting
         ]
     return found
 

@@ -33,8 +33,8 @@ class Replay:
         self._response = response
         self._reload = reload
 
-    async def events(self) -> AsyncIterator[Sequence[Event]]:
-        """The turn's events from its first."""
+    async def events(self, *, relay: object = None) -> AsyncIterator[Sequence[Event]]:
+        """The turn's events from its first. They come together: ``relay`` gets none of them."""
         running = self._response.end is None
         if running:
             yield [Created(self.initial_response)]

@@ -8,13 +8,10 @@ leaves only after the end is on disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -52,6 +49,7 @@ from antiphon.turn.tool_calls import run_tool_calls
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
+from antiphon.turn.uncancelled_wait import wait_uncancelled
 
 log = logging.getLogger("antiphon.turn")
 
@@ -356,7 +354,7 @@ class TurnRunner:
         machine, live = self._accumulator, self._running_turn
         if self._pending_writes:
             # A good end must not be kept where an item before it was lost.
-            await _wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
+            await wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
             error = error or self._store_error
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
@@ -378,7 +376,7 @@ class TurnRunner:
             try:
                 write = self._store.write(self._response_id, items, end)
                 indexing = self._index_chain(end)
-                await _wait_uncancelled(write)
+                await wait_uncancelled(write)
                 if indexing is not None:
                     await asyncio.wait({indexing})
             except StoreError as lost:
@@ -488,23 +486,6 @@ class TurnRunner:
         hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
         shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
-
-
-async def _wait_uncancelled(write: asyncio.Future[Any]) -> None:
-    """Wait for the disk to the end. A loop that ends cancels all that runs in it, and then
-    waits for it: whoever reads the turn would wait for its end for ever."""
-    while not write.done():
-        # It is cancelled in place of the write.
-        waiter: asyncio.Future[None] = write.get_loop().create_future()
-        write.add_done_callback(partial(_wake, waiter))
-        with contextlib.suppress(asyncio.CancelledError):
-            await waiter
-    write.result()
-
-
-def _wake(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def render_response(response: Response) -> RenderedTurn:

@@ -9,11 +9,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from antiphon.core.events import Event
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import AntiphonError, TurnInterruptedError
+
+#: Takes events at once, in the task of the turn; False: it cannot, and has taken nothing.
+Relay: TypeAlias = Callable[[Sequence[Event]], bool]
+
+
+class _RelayingReader:
+    """A reader that waits for more: ``take`` gets it, and is no more asked once it has refused."""
+
+    __slots__ = ("count", "take", "waiter")
+
+    def __init__(self, take: Relay, waiter: asyncio.Future[None]) -> None:
+        self.take = take
+        self.waiter = waiter
+        #: How many events were taken.
+        self.count = 0
+
+    def pass_on(self, events: Sequence[Event]) -> bool:
+        """Whether the reader still waits."""
+        if self.waiter.done():
+            return False
+        if self.take(events):
+            self.count += len(events)
+            return True
+        self.waiter.set_result(None)
+        return False
 
 
 class RunningTurn:
@@ -46,6 +71,7 @@ class RunningTurn:
         self._loop = asyncio.get_running_loop()
         #: Readers who wait for more, and those who wait for the end.
         self._event_waiters: list[asyncio.Future[None]] = []
+        self._relaying_readers: list[_RelayingReader] = []
         self._end_waiters: list[asyncio.Future[None]] = []
         self._is_done = False
         self._response: Response | None = None
@@ -65,12 +91,13 @@ class RunningTurn:
     # What readers use.
 
     async def events(
-        self, pause: Callable[[], float] | None = None
+        self, pause: Callable[[], float] | None = None, relay: Relay | None = None
     ) -> AsyncIterator[Sequence[Event]]:
         """The turn's events from its first, in batches of what came together.
 
         ``pause`` is for a reader to whom each batch is dear: before one, so many seconds are
-        waited for more to come together, but never beyond the turn's end.
+        waited for more to come together, but never beyond the turn's end. ``relay`` is offered
+        each batch first that comes while the reader waits: what it takes is not given here.
 
         Raises the turn's error only if nothing of the turn was kept; otherwise a
         failed turn ends in ``Ended`` like every other.
@@ -89,8 +116,14 @@ class RunningTurn:
             else:
                 # A future of its own: a reader that is cancelled takes nothing else with it.
                 waiter: asyncio.Future[None] = self._loop.create_future()
-                self._event_waiters.append(waiter)
+                if relay is None:
+                    self._event_waiters.append(waiter)
+                    await waiter
+                    continue
+                reader = _RelayingReader(relay, waiter)
+                self._relaying_readers.append(reader)
                 await waiter
+                seen += reader.count
 
     async def result(self) -> Response:
         """The turn's end, failed or not (see ``error``). Raises only what kept nothing."""
@@ -137,7 +170,12 @@ class RunningTurn:
             if self.first_token_at is None and self._events:
                 self.first_token_at = self._loop.time()
             self._events += events
-            if self._event_waiters and self._is_published:
+            if not self._is_published:
+                return
+            if self._relaying_readers:
+                readers = self._relaying_readers
+                self._relaying_readers = [one for one in readers if one.pass_on(events)]
+            if self._event_waiters:
                 self._event_waiters = _wake(self._event_waiters)
 
     def on_request_stored(self, write: asyncio.Future[None]) -> None:
@@ -147,7 +185,7 @@ class RunningTurn:
         error = write.exception()
         if error is None:
             self._is_published = True
-            self._event_waiters = _wake(self._event_waiters)
+            self._wake_readers()
         elif isinstance(error, AntiphonError):
             self.stop(error)
 
@@ -219,9 +257,14 @@ class RunningTurn:
             raise self.error
         return self._response
 
+    def _wake_readers(self) -> None:
+        self._event_waiters = _wake(self._event_waiters)
+        _wake([one.waiter for one in self._relaying_readers])
+        self._relaying_readers = []
+
     def _close(self) -> None:
         self._is_done = True
-        self._event_waiters = _wake(self._event_waiters)
+        self._wake_readers()
         self._end_waiters = _wake(self._end_waiters)
 
 

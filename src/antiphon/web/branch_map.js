@@ -58,15 +58,16 @@ export default function BranchMap({ chat }) {
     readBranches(chat, (found, has) => !left && setFound({ branches: found, more: has })).catch(setError);
     return () => { left = true; };
   }, []);
-  const lines = branches ? flatten(growTree(branches)) : [];
+  // All begin with the same first turn, or with versions of it: the chat itself.
+  const lines = branches?.length ? flatten([{ branch: null, children: growTree(branches) }]) : [];
   const go = (branch) => {
     closeDialog();
     navigate(`/r/${branch.response_id}`);
   };
   return html`<${Dialog} title="Map of branches" wide=${true}>
     ${error && html`<p class="failure">${error.message}</p>`}
-    <ol class="map" aria-label="Branches">${lines.map(({ branch, guides, isLast }, index) => html`<li key=${branch.response_id}>
-      <button type="button" data-first=${index === 0} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
+    <ol class="map" aria-label="Branches">${lines.map(({ branch, guides, isLast }, index) => !branch ? html`<li key="root"><p class="branch"><${Guides} guides=${[]} isLast=${true} isRoot=${true} /><span class="option-title">${chat.title || "Untitled"}</span></p></li>` : html`<li key=${branch.response_id}>
+      <button type="button" data-first=${index === 1} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
         <${Guides} guides=${guides} isLast=${isLast} isRoot=${guides.length === 0} />
         <span><span class="option-title">${branch.opening || "Without words"}</span>
         <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${branch.status !== "idle" ? `, ${branch.status}` : ""}</span></span>

@@ -286,6 +286,10 @@ class KeepAlive:
         self._is_silent = False
         return self._send(message)
 
+    def note_written(self) -> None:
+        """A piece of the stream was written without ``send``."""
+        self._is_silent = False
+
     def _start(self) -> None:
         self._task = self._loop.create_task(self._watch())
 

@@ -27,6 +27,7 @@ from antiphon.api.http.chat_completions_codec import (
 from antiphon.api.http.client_retries import ClientRetries, is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.stream_events import DONE
+from antiphon.api.http.stream_relay import StreamRelay
 from antiphon.core.events import Created, Event
 from antiphon.core.ids import completion_id_of, to_response_id
 from antiphon.core.turns import IdempotencyReservation, Response, TurnRequest
@@ -73,7 +74,7 @@ class ChatCompletionsEndpoint:
         try:
             with watch:
                 turn = watch.turn = retried or await self._start(turn_request, scope, body, watch)
-                await _send_turn(request, turn, send)
+                await _send_turn(request, turn, scope, send)
         except ClientDisconnected:
             if watch.turn is not None and retries is not None:
                 name = watch.turn.response_id
@@ -170,7 +171,9 @@ class ChatCompletionsEndpoint:
             ) from None
 
 
-async def _send_turn(request: ChatRequest, turn: RunningTurn | Replay, send: Send) -> None:
+async def _send_turn(
+    request: ChatRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
+) -> None:
     if isinstance(turn, Replay) and (error := _failure_of(await turn.result())):
         # The answer is what it was the first time.
         await send_error(send, error)
@@ -180,7 +183,7 @@ async def _send_turn(request: ChatRequest, turn: RunningTurn | Replay, send: Sen
             include_usage=request.include_usage,
             legacy_functions=request.legacy_functions,
         )
-        await _send_stream(turn, send, encoder)
+        await _send_stream(turn, scope, send, encoder)
     else:
         response = await turn.result()
         if turn.error is not None:
@@ -200,7 +203,7 @@ def _failure_of(response: Response) -> AntiphonError | None:
 
 
 async def _send_stream(
-    turn: RunningTurn | Replay, send: Send, encoder: ChatCompletionChunkEncoder
+    turn: RunningTurn | Replay, scope: Scope, send: Send, encoder: ChatCompletionChunkEncoder
 ) -> None:
     """Write chunks as they come.
 
@@ -212,7 +215,8 @@ async def _send_stream(
     head = StreamHead(send)
     try:
         with KeepAlive(send, encoder.encode_keep_alive, head) as keep_alive:
-            await _write_chunks(turn, keep_alive.send, encoder, head)
+            relay = StreamRelay(scope, encoder.encode)
+            await _write_chunks(turn, keep_alive, encoder, head, relay)
         error = turn.error
     except AntiphonError as lost:
         error = lost
@@ -230,13 +234,17 @@ async def _send_stream(
 
 
 async def _write_chunks(
-    turn: RunningTurn | Replay, send: Send, encoder: ChatCompletionChunkEncoder, head: StreamHead
+    turn: RunningTurn | Replay,
+    keep_alive: KeepAlive,
+    encoder: ChatCompletionChunkEncoder,
+    head: StreamHead,
+    relay: StreamRelay,
 ) -> None:
     """The chunks of a turn; of one that fails those before its end."""
     #: What came before the first word.
     held: list[Event] = []
     has_begun = False
-    async for batch in turn.events():
+    async for batch in turn.events(relay=relay):
         events = batch
         if not has_begun:
             held += batch
@@ -255,6 +263,7 @@ async def _write_chunks(
             has_begun = True
         body = encoder.encode(events)
         if body:
-            await send_chunk(send, body)
+            await send_chunk(keep_alive.send, body)
         if turn.error is not None:
             return
+        relay.open(keep_alive)

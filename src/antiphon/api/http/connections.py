@@ -29,6 +29,7 @@ from antiphon.api.http.asgi_responses import error_body
 from antiphon.api.http.connection_pool import ConnectionPool
 from antiphon.api.http.middleware import ADMIT
 from antiphon.api.http.response_cycle import ResponseCycle
+from antiphon.api.http.stream_relay import WRITER
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import (
     AntiphonError,
@@ -220,6 +221,7 @@ class HttpProtocol(HttpToolsProtocol):
         scope: Any = cycle.scope
         if not self._is_admitted:
             scope[ADMIT] = self._admit
+        scope[WRITER] = cycle
         if scope["http_version"] == "1.0":
             app = _WithoutChunks(app, cycle)
         super()._start_asgi_task(cycle, app)

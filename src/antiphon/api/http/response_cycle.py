@@ -46,9 +46,18 @@ class ResponseCycle(RequestResponseCycle):
         elif self._is_streaming and message.get("more_body"):
             body = message["body"]
             if body:
-                self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+                self.write_chunk(body)
         else:
             self._write_body(message.get("body", b""), message.get("more_body", False))
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether a chunk may be written now, behind those that were sent."""
+        return self._is_streaming and not (self.flow.write_paused or self.disconnected)
+
+    def write_chunk(self, body: bytes) -> None:
+        """Write a chunk without waiting; only if ``is_writable``."""
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
     def _start(self, message: Message) -> None:
         self.response_started = True

@@ -45,6 +45,7 @@ from antiphon.api.http.responses_codec import (
     usage_body,
 )
 from antiphon.api.http.stream_events import DONE, EventEncoder
+from antiphon.api.http.stream_relay import StreamRelay
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import AntiphonError, InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
@@ -93,7 +94,7 @@ class ResponseEndpoints:
                     turn = watch.turn = (
                         retried or watch.turn or await self._begun(request, idempotent_request)
                     )
-                await _send_turn(request, turn, send)
+                await _send_turn(request, turn, scope, send)
         except ClientDisconnected:
             if watch.turn is not None and idempotent_request is None:
                 self._retries.remember(
@@ -142,7 +143,7 @@ class ResponseEndpoints:
             turn = await self._service.subscribe(tenant, name)
             with DisconnectWatcher(receive, turn):
                 after = _parse_starting_after(query, last_event_id(scope))
-                await _send_stream(turn, send, after=after, include=include)
+                await _send_stream(turn, scope, send, after, include)
             return
         response = await self._service.reader.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
@@ -177,9 +178,11 @@ class ResponseEndpoints:
         await send_json(send, await asyncio.to_thread(_encode, body))
 
 
-async def _send_turn(request: TurnRequest, turn: RunningTurn | Replay, send: Send) -> None:
+async def _send_turn(
+    request: TurnRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
+) -> None:
     if request.stream:
-        await _send_stream(turn, send)
+        await _send_stream(turn, scope, send)
         return
     if request.background and isinstance(turn, RunningTurn):
         await turn.wait_until_stored()
@@ -199,6 +202,7 @@ async def _send_turn(request: TurnRequest, turn: RunningTurn | Replay, send: Sen
 
 async def _send_stream(
     turn: RunningTurn | Replay,
+    scope: Scope,
     send: Send,
     after: int | None = None,
     include: Sequence[str] = (),
@@ -211,7 +215,9 @@ async def _send_stream(
     encoder = EventEncoder(turn.initial_response, include)
     head = StreamHead(send)
     try:
-        await _write(turn, send, encoder, head, None if after is None else after + 1)
+        relay = StreamRelay(scope, encoder.encode)
+        first = None if after is None else after + 1
+        await _write(turn, send, encoder, head, first, relay)
     except AntiphonError as error:
         if not head.sent:
             raise
@@ -224,17 +230,18 @@ async def _send_stream(
     await send_chunk(send, DONE, last=True)
 
 
-async def _write(
+async def _write(  # noqa: PLR0913, PLR0917
     turn: RunningTurn | Replay,
     send: Send,
     encoder: EventEncoder,
     head: StreamHead,
     number: int | None,
+    relay: StreamRelay,
 ) -> None:
     """The events from the one with a number on, with their ids; None: all, without."""
     skip = number or 0
     with ExitStack() as started:
-        async for batch in turn.events():
+        async for batch in turn.events(relay=relay):
             body = encoder.encode(batch)
             if skip > 0:
                 body, skip = _skip_events(body, skip)
@@ -242,11 +249,13 @@ async def _write(
                 # Not before there is something to say: a turn that cannot be kept at
                 # all still gets an honest HTTP status.
                 await head.put()
-                send = started.enter_context(KeepAlive(send, keep_alive_comment)).send
+                keep_alive = started.enter_context(KeepAlive(send, keep_alive_comment))
             if number is not None:
                 body, number = _with_ids(body, number)
             if body:
-                await send_chunk(send, body)
+                await send_chunk(keep_alive.send, body)
+            if number is None:
+                relay.open(keep_alive)
 
 
 def _skip_events(body: bytes, skip: int) -> tuple[bytes, int]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _EXIT_WORDS = {"exit", "quit", "/exit", "/quit"}
 #: Seconds after which the end of an answer is signalled: it may be unseen by then.
 _LONG_ANSWER_SECONDS = 15.0
+#: Where a prompt's answer begins, for terminals that jump from one to the next (OSC 133).
+ANSWER_MARK = "\x1b]133;C\x1b\\"
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
 
 
@@ -96,7 +98,7 @@ class ChatLoop:
             response = await self._follow(turn)
         except AntiphonError as error:
             self.output.error(error.message)
-            self.output.lines([()])
+            self.output.separate()
             return None
         self.session.move_to(turn)
         await self.end_turn(response)
@@ -130,6 +132,8 @@ class ChatLoop:
                 self.output.note("it waits: /approve decides later, and so does any other program")
                 return
             decisions[call.call_id] = decision
+            is_approved = isinstance(decision, FunctionCall)
+            self.output.note(f"{call.name}: {'approved' if is_approved else 'declined'}")
         await self.answer(self.session.start_decided(decisions))
 
     async def edit(self, turn: Response) -> None:
@@ -204,12 +208,14 @@ class ChatLoop:
             await self.answer(self.session.start(question))
 
     async def _run_command(self, name: str, argument: str) -> None:
-        self.output.note(f"/{name} {argument}".rstrip())
+        if not (name == "edit" and argument):
+            # Its words are shown as the question that they become.
+            self.output.note(f"/{name} {argument}".rstrip())
         try:
             await self._handlers[name](self, argument)
         except AntiphonError as error:
             self.output.error(error.message)
-        self.output.lines([()])
+        self.output.separate()
 
     async def _follow(self, turn: RunningTurn) -> Response:
         """Show a turn until its end. Raises the error of a failed one."""
@@ -217,6 +223,7 @@ class ChatLoop:
         view = AnswerView(self.output, self._waiting_note)
         self.prompt.on_stop = lambda: turn.stop(None)
         with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
+            self.output.control(ANSWER_MARK)
             view.wait()
             self._loading.add_done_callback(lambda _: view.wait())
             async for batch in turn.events():
@@ -235,7 +242,7 @@ class ChatLoop:
         """Note how a turn ended, and what the status line says from now on."""
         if note := status_note(response):
             self.output.note(note)
-        self.output.lines([()])
+        self.output.separate()
         self.status = await self._status_of(response)
 
     async def _status_of(self, response: Response) -> str:

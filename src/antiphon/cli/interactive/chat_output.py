@@ -64,6 +64,7 @@ class ChatOutput:
             terminal.width, terminal.colors, moves_cursor=not terminal.is_plain
         )
         self._width = terminal.width
+        self._is_after_blank = True
 
     def note(self, text: str) -> None:
         """A dim remark."""
@@ -97,8 +98,15 @@ class ChatOutput:
     def lines(self, lines: Sequence[Line]) -> None:
         self.update(lines, ())
 
+    def separate(self) -> None:
+        """An empty line, unless there is one."""
+        if not self._is_after_blank:
+            self.lines([()])
+
     def update(self, lines: Sequence[Line], unfinished: Line) -> None:
         """Print lines, and show the one after them as it stands."""
+        if lines:
+            self._is_after_blank = not lines[-1]
         if self.prompt is not None and self.prompt.is_open:
             text = self._printer.clear_unfinished() + self._printer.update(lines)
             self.prompt.show_above(text, unfinished)

@@ -39,9 +39,8 @@ _STYLE = Style.from_dict(
         "faint": "fg:ansibrightblack",
     }
 )
-#: Where a shell's prompt begins and where its command ends, for terminals that jump by them.
+#: Where a prompt begins, for terminals that jump from one to the next (OSC 133).
 PROMPT_MARK = "\x1b]133;A\x1b\\"
-ANSWER_MARK = "\x1b]133;C\x1b\\"
 
 
 class _InterruptedError(Exception):

@@ -143,7 +143,7 @@ class SqliteStore:
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         self._open_turn_count.note(turn.response_id)
-        max_delay = self._commit_delay() if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
+        max_delay = 0.0 if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
         is_alone = not turn.blobs and self._is_alone(turn.input)
         arguments: tuple[NewTurn] | tuple[NewTurn, float] = (turn,)
         if turn.conversation is not None:
