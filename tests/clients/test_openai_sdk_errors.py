@@ -30,7 +30,7 @@ BAD: list[tuple[Ask, str | None]] = [
     (lambda c: c.responses.create(input=[]), "input"),
     (lambda c: c.responses.create(input=KING), "input[0]"),
     (lambda c: c.responses.create(input="Hi", temperature=9), "temperature"),
-    (lambda c: c.responses.create(input="Hi", metadata={"a": 1}), "metadata"),  # type: ignore[dict-item]
+    (lambda c: c.responses.create(input="Hi", metadata={"a" * 65: "b"}), "metadata"),
     (lambda c: c.responses.create(input="Hi", background=True, store=False), "background"),
     (
         lambda c: c.responses.create(

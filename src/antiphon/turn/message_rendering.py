@@ -36,7 +36,7 @@ from antiphon.core.reasoning_sidecar import (
     attach_sidecars,
 )
 from antiphon.core.tool_definitions import added_tools
-from antiphon.core.turns import FunctionTool
+from antiphon.core.turns import FunctionTool, Response
 from antiphon.turn.message_encoding import (
     SYSTEM_ROLES,
     content_value,
@@ -156,6 +156,16 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
         listed_servers=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
         added_tools=added_tools(given),
     )
+
+
+def render_response(response: Response) -> RenderedTurn:
+    """A turn that is over, as the next one shows it."""
+    end = response.end
+    segment = render_turn(
+        (*response.input, *response.output), completed=end is not None and end.status == "completed"
+    )
+    tokens = end.tokens if end else None
+    return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
 
 
 def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTurn:

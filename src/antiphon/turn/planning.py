@@ -25,7 +25,12 @@ from antiphon.core.turns import ConversationRecord, Header, Response, TurnReques
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
-from antiphon.turn.history_cache import HistoryCache, ResolvedHistory, UnstoredHistory
+from antiphon.turn.history_cache import (
+    History,
+    HistoryCache,
+    ResolvedHistory,
+    UnstoredHistory,
+)
 from antiphon.turn.message_rendering import RenderedTurn
 from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.protocols import (
@@ -221,9 +226,7 @@ class TurnPlanner:
         if base.head is not None and request.context_policies:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
-        compaction = compaction_policy(request.compact_threshold, model)
-        if compaction and not needs_summary(compaction, history, new, model_header, model):
-            compaction = None
+        compaction = _due_compaction(request, history, new, model_header, model)
         context = await builder.build((*history.turns, new), history.tokens)
         if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
             # Reads, images, summaries, token counts and MCP servers may have taken long.
@@ -305,6 +308,15 @@ async def extract_images(items: tuple[Item, ...]) -> ExtractedImages:
     if any(map(has_image, items)):
         return await asyncio.to_thread(extract_blobs, items)
     return items, items, ()
+
+
+def _due_compaction(
+    request: TurnRequest, history: History, new: RenderedTurn, header: Header, model: Model
+) -> Summarize | None:
+    """What a request's threshold asks to be summed up before the turn; None: nothing is due."""
+    policy = compaction_policy(request.compact_threshold, model)
+    is_due = policy is not None and needs_summary(policy, history, new, header, model)
+    return policy if is_due else None
 
 
 def expires_at(retention: RetentionPolicy, tenant: str, created_at: float) -> float | None:

@@ -27,7 +27,7 @@ from antiphon.core.items import (
 from antiphon.core.replay_trace import logprob_counts, trace_of
 from antiphon.core.token_prices import token_cost
 from antiphon.core.tool_rules import calls_to_approve
-from antiphon.core.turns import End, Header, Response, TurnError
+from antiphon.core.turns import End, Header, TurnError
 from antiphon.errors import (
     AntiphonError,
     ContextLengthExceededError,
@@ -39,7 +39,7 @@ from antiphon.errors import (
 from antiphon.turn.context_builder import ModelContext
 from antiphon.turn.exchanges import render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
-from antiphon.turn.message_rendering import RenderedTurn, render_turn
+from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn
 from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
@@ -486,16 +486,6 @@ class TurnRunner:
         hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
         shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
-
-
-def render_response(response: Response) -> RenderedTurn:
-    """A turn that is over, as the next one shows it."""
-    end = response.end
-    segment = render_turn(
-        (*response.input, *response.output), completed=end is not None and end.status == "completed"
-    )
-    tokens = end.tokens if end else None
-    return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
 
 
 def _without_forced_tool(header: Header) -> Header:
