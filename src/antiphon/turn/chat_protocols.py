@@ -134,6 +134,23 @@ class TurnBranch(msgspec.Struct, frozen=True):
     turns: int
 
 
+class ChatBranch(msgspec.Struct, frozen=True):
+    """A branch of a chat, which ends at its last turn that is not erased.
+
+    ``leaf`` is that turn, ``forks_from`` the one that the branch begins behind, None: it begins
+    with the chat. ``opening`` are the first words of its own first turn, which was created at
+    ``created_at``; ``turns`` is the length of the chain that ends at the leaf.
+    """
+
+    leaf: str
+    forks_from: str | None
+    opening: str | None
+    turns: int
+    created_at: float
+    updated_at: float
+    status: TurnStatus
+
+
 class TurnOrigin(msgspec.Struct, frozen=True):
     """What a turn continues: its nearest ancestor that is not erased, None: it begins a chat."""
 
@@ -199,6 +216,10 @@ class ChatStore(Protocol):
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
         """Erase all its turns, and its conversation. False: there was none."""
+        ...
+
+    async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        """All branches of a chat, oldest first. None: there is no such chat."""
         ...
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:

@@ -12,6 +12,7 @@ from antiphon.turn.chat_protocols import (
     ALL_CHATS,
     ChainPart,
     ChainWindow,
+    ChatBranch,
     ChatFilter,
     ChatRecord,
     ChatUpdate,
@@ -126,6 +127,37 @@ class ChatService:
         if head is None:
             raise response_not_found(response_id)
         return await self._store.chain_part(head, window, with_images=with_images)
+
+    async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch]:
+        """All branches of a chat, oldest first. Raises ``NotFoundError``."""
+        found = await self._store.branches(tenant, to_response_id(chat_id))
+        if found is None:
+            raise chat_not_found(chat_id)
+        return found
+
+    async def search_within(
+        self, tenant: str, chat_id: str, query: str, limit: int
+    ) -> list[tuple[SearchHit, int]]:
+        """The turns of a chat in which something was said, and their positions, the best first.
+
+        Raises ``NotFoundError``.
+        """
+        chat = await self.get(tenant, chat_id)
+        found: list[tuple[SearchHit, int]] = []
+        last_hit: str | None = None
+        for _ in range(_MAX_SEARCH_PAGES):
+            hits = await self._index.search(tenant, query, _SEARCH_PAGE, after=last_hit)
+            chats = await self._store.find(tenant, [hit.response_id for hit in hits])
+            for hit, of_hit in zip(hits, chats, strict=True):
+                if of_hit is None or of_hit.id != chat.id:
+                    continue
+                head = await self._service.reader.head(tenant, hit.response_id)
+                if head is not None:
+                    found.append((hit, head.seq))
+            if len(found) >= limit or len(hits) < _SEARCH_PAGE:
+                break
+            last_hit = hits[-1].response_id
+        return found[:limit]
 
     async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch]:
         """The turns that continue what a response continues, itself too, oldest first.

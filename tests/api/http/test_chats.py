@@ -157,3 +157,31 @@ def test_invalid_filter_is_refused(world: ThreadServer, query: str) -> None:
 def test_title_is_one_line_of_words(text: str, title: str) -> None:
     assert single_line(text) == title
     assert len(single_line(text)) <= MAX_TITLE_LENGTH
+
+
+def test_branches_say_where_each_ends_and_what_it_forks_from(world: ThreadServer) -> None:
+    first = respond(world, "One")["id"]
+    second = respond(world, "Two", previous_response_id=first)["id"]
+    other = respond(world, "Two, better", previous_response_id=first)["id"]
+    beside = respond(world, "One, better", sibling_of=first)["id"]
+    listed = world.get(f"/v1/chats/{first}/branches").json["data"]
+    assert [
+        (one["response_id"], one["forks_from"], one["opening"], one["turns"]) for one in listed
+    ] == [
+        (second, None, "One", 2),
+        (other, first, "Two, better", 2),
+        (beside, None, "One, better", 1),
+    ]
+    (chat,) = chats(world)
+    assert chat["branches"] == len(listed)
+    page = world.get(f"/v1/chats/{first}/branches?limit=1&after={second}").json
+    assert ([one["response_id"] for one in page["data"]], page["has_more"]) == ([other], True)
+
+
+def test_search_within_a_chat_finds_its_turns_only(world: ThreadServer) -> None:
+    first = respond(world, "A heron.")["id"]
+    second = respond(world, "More of the heron.", previous_response_id=first)["id"]
+    respond(world, "A heron elsewhere.")
+    hits = world.get(f"/v1/chats/{first}/search?query=heron").json["data"]
+    assert {(hit["response_id"], hit["position"]) for hit in hits} == {(first, 0), (second, 1)}
+    assert world.get(f"/v1/chats/{first}/search").json["data"] == []

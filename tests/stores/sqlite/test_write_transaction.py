@@ -45,7 +45,7 @@ def test_nothing_is_written_before_flush(connection: sqlite3.Connection) -> None
     batch.flush()
     assert count(connection, "log") == 2
     assert batch.changed_turns == {
-        new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1)
+        new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1, model="a-model")
     }
 
 
@@ -85,11 +85,13 @@ def test_transaction_does_not_change_the_given_running_turns(
     new = new_turn("Hi.")
     first.begin(new)
     first.flush()
-    turns = {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1)}
+    turns = {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1, model="a-model")}
     second = WriteTransaction(connection, ME, turns)
     second.write(new.response_id, [assistant("a")], None)
     second.write(new.response_id, [assistant("b")], DONE)
-    assert turns == {new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1)}
+    assert turns == {
+        new.response_id: OpenTurn(row_id_of(1, 0), row_id_of(1, 0) + 2, 1, model="a-model")
+    }
     assert second.changed_turns == {new.response_id: None}
 
 

@@ -58,6 +58,22 @@ CHAT_ROUTES: Final = (
     ),
     Route(
         "GET",
+        f"{_CHAT_PATH}/branches",
+        "List a chat's branches: where each ends, and what it forks from.",
+        "ChatBranchList",
+        query=_PAGE,
+        handler=lambda to: to.chats.list_branches,
+    ),
+    Route(
+        "GET",
+        f"{_CHAT_PATH}/search",
+        "Search the turns of a chat, the best first.",
+        "ChatHitList",
+        query=(PAGINATION[0], Parameter("query", STRING, "Turns with all of these words.")),
+        handler=lambda to: to.chats.search,
+    ),
+    Route(
+        "GET",
         f"{_RESPONSE_PATH}/turns",
         "List a part of a response's chain, oldest turn first; its last turns by default.",
         "TurnList",

@@ -12,6 +12,7 @@ from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import decode_body, query_params, read_body
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.pagination import (
+    items_after,
     list_body,
     parse_limit,
     parse_metadata,
@@ -20,7 +21,7 @@ from antiphon.api.http.pagination import (
 from antiphon.api.http.responses_codec import Metadata
 from antiphon.core.turns import Usage
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatStatus, ChatUpdate
+from antiphon.turn.chat_protocols import ChatBranch, ChatFilter, ChatRecord, ChatStatus, ChatUpdate
 from antiphon.turn.chats import ChatMatch, ChatService
 
 _encode = msgspec.json.Encoder().encode
@@ -87,10 +88,60 @@ class ChatEndpoints:
         )
         await send_json(send, _encode(chat_body(chat)))
 
+    async def list_branches(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/chats/{id}/branches: where each branch ends and what it forks from"""
+        query = query_params(scope)
+        limit = parse_limit(query)
+        branches = await self._chats.branches(tenant_of(scope), scope["path_params"]["id"])
+        bodies = [_branch_body(one) for one in branches]
+        after = query.get("after", [None])[-1]
+        rest = bodies if after is None else items_after(bodies, after, "response_id")
+        page = rest[:limit]
+        body = {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["response_id"] if page else None,
+            "last_id": page[-1]["response_id"] if page else None,
+            "has_more": len(rest) > limit,
+        }
+        await send_json(send, _encode(body))
+
+    async def search(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/chats/{id}/search: the turns of one chat in which something was said"""
+        query = query_params(scope)
+        limit, words = parse_limit(query), query.get("query", [""])[-1]
+        found = await self._chats.search_within(
+            tenant_of(scope), scope["path_params"]["id"], words, limit + 1
+        )
+        hits = [
+            {
+                "id": hit.response_id,
+                "object": "chat.hit",
+                "response_id": hit.response_id,
+                "created_at": int(hit.created_at),
+                "excerpt": hit.excerpt,
+                "position": position,
+            }
+            for hit, position in found[:limit]
+        ]
+        await send_json(send, _encode(list_body(hits, has_more=len(found) > limit)))
+
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/chats/{id}, with all its turns and its conversation"""
         chat_id = await self._chats.delete(tenant_of(scope), scope["path_params"]["id"])
         await send_json(send, _encode({"id": chat_id, "object": "chat.deleted", "deleted": True}))
+
+
+def _branch_body(branch: ChatBranch) -> dict[str, Any]:
+    return {
+        "response_id": branch.leaf,
+        "forks_from": branch.forks_from,
+        "opening": branch.opening,
+        "turns": branch.turns,
+        "created_at": int(branch.created_at),
+        "updated_at": int(branch.updated_at),
+        "status": branch.status,
+    }
 
 
 def parse_chat_filter(query: Mapping[str, Sequence[str]]) -> ChatFilter:

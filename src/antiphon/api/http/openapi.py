@@ -344,6 +344,8 @@ def _chat_schemas(listed: Schema) -> Schema:
             "created_at": _INTEGER,
             "arguments": _STRING,
         },
+        "ChatBranchList": {**listed, "data": {"type": "array"}},
+        "ChatHitList": {**listed, "data": {"type": "array"}},
         "UsageList": {"object": {"const": "list"}, "data": {"type": "array"}},
         "ApprovalList": {**listed, "data": _array("Approval")},
     }

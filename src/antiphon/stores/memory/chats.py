@@ -15,6 +15,7 @@ from antiphon.turn.chat_protocols import (
     ChainPart,
     ChainTurn,
     ChainWindow,
+    ChatBranch,
     ChatFilter,
     ChatRecord,
     ChatStatus,
@@ -94,6 +95,34 @@ class MemoryChatStore:
         if chat.conversation is not None:
             self._conversations.erase(chat.conversation)
         return True
+
+    async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        tree = await self._find(tenant, chat_id)
+        if tree is None:
+            return None
+        threads: dict[int, list[TurnRecord]] = {}
+        for record in sorted(self._records(tree), key=lambda one: one.sort_key):
+            threads.setdefault(record.thread, []).append(record)
+        return [
+            self._chat_branch(records)
+            for records in threads.values()
+            if not self._turns.has_expired(records[-1])
+        ]
+
+    def _chat_branch(self, records: list[TurnRecord]) -> ChatBranch:
+        first, last = _branch(self._turns, records[0]), _branch(self._turns, records[-1])
+        thread = self._turns.threads[records[0].thread]
+        parent = self._turns.records[thread[0]].parent
+        above = [one for one in self._turns.ancestors(parent) if one.turn is not None]
+        return ChatBranch(
+            leaf=last.response_id,
+            forks_from=above[0].response_id if above else None,
+            opening=first.opening,
+            turns=records[-1].seq + 1,
+            created_at=first.created_at,
+            updated_at=last.created_at,
+            status=last.status,
+        )
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
         self._turns.check_open()

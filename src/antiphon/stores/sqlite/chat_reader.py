@@ -18,8 +18,9 @@ from antiphon.core.ids import (
 )
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import Usage
-from antiphon.stores.sqlite.chain_reader import opening_at, response_at, turns_at
+from antiphon.stores.sqlite.chain_reader import opening_at, response_at, turn_branch, turns_at
 from antiphon.stores.sqlite.reader import (
+    CONVERSATION_SQL,
     PageRequest,
     has_expired,
     read_head,
@@ -35,7 +36,7 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
-from antiphon.turn.chat_protocols import ChatFilter, ChatRecord, ChatStatus, UsageSum
+from antiphon.turn.chat_protocols import ChatBranch, ChatFilter, ChatRecord, ChatStatus, UsageSum
 from antiphon.turn.store_protocols import StoredTurn, unknown_cursor
 
 #: Where a chat is in the order of a list: its ``updated_at`` and its tree.
@@ -170,6 +171,50 @@ def read_running_turns(
             return []
         rows = connection.execute(CHAT_SQL["running_in_tree"], (found[1],)).fetchall()
         return [response_id_of(key) for (key,) in rows]
+
+
+def read_chat_branches(
+    connection: sqlite3.Connection, tenant: str, name: str, expiry: Expiry
+) -> tuple[list[ChatBranch] | None, set[int]]:
+    """The branches of a chat: one a thread that has turns."""
+    with snapshot(connection):
+        found = find_chat(connection, tenant, name, expiry)
+        if found is None:
+            return None, set()
+        branches = []
+        threads = connection.execute(CHAT_SQL["threads"], {"tree": found[1]}).fetchall()
+        for (thread,) in sorted(threads):
+            branch = _chat_branch(connection, thread, expiry.cutoff(tenant))
+            if branch is not None:
+                branches.append(branch)
+        owners = connection.execute(TURN_SQL["owners"]).fetchall()
+        running = any(one.status == "in_progress" for one in branches)
+        return branches, {owner for (owner,) in owners} if running else set()
+
+
+def _chat_branch(connection: sqlite3.Connection, thread: int, cutoff: float) -> ChatBranch | None:
+    row_range = (row_id_of(thread, 0), last_of_thread(row_id_of(thread, 0)))
+    first = connection.execute(CHAT_SQL["first_turn"], row_range).fetchall()
+    last = connection.execute(CHAT_SQL["previous_living"], row_range).fetchall()
+    if not first or has_expired(connection, last[0][0], cutoff):
+        return None
+    branch = turn_branch(connection, first[0][0])
+    leaf = turn_branch(connection, last[0][0])
+    parents = connection.execute(CONVERSATION_SQL["parent"], (thread,)).fetchall()
+    forks_from = None
+    if parents and parents[0][0] is not None:
+        above = (first_of_thread(parents[0][0]), parents[0][0])
+        for _, key in connection.execute(CHAT_SQL["previous_living"], above).fetchall():
+            forks_from = response_id_of(key[:16])
+    return ChatBranch(
+        leaf=leaf.response_id,
+        forks_from=forks_from,
+        opening=branch.opening,
+        turns=seq_of(last[0][0]) + 1,
+        created_at=branch.created_at,
+        updated_at=leaf.created_at,
+        status=leaf.status,
+    )
 
 
 def read_usage_sums(

@@ -14,6 +14,7 @@ from antiphon.stores.sqlite.chat_reader import (
     conversation_of,
     find_chat,
     read_chat,
+    read_chat_branches,
     read_chats,
     read_chats_of,
     read_image,
@@ -38,6 +39,7 @@ from antiphon.turn.chat_protocols import (
     ALL_CHATS,
     ChainPart,
     ChainWindow,
+    ChatBranch,
     ChatFilter,
     ChatRecord,
     ChatUpdate,
@@ -102,6 +104,12 @@ class SqliteChatStore:
             erase_chat, tenant, chat_id, self._database.expiry
         )
         return erased
+
+    async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        read = partial(
+            read_chat_branches, tenant=tenant, name=chat_id, expiry=self._database.expiry
+        )
+        return await self._database.read_recovered(read)
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
         read = partial(read_usage_sums, tenant=tenant, days=(first_day, last_day))

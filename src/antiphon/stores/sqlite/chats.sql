@@ -214,6 +214,11 @@ ORDER BY r.created_at DESC, r.row_id DESC LIMIT 1
 SELECT row_id, key FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0
 ORDER BY row_id DESC LIMIT 1
 
+-- name: threads
+SELECT id FROM threads WHERE id = :tree
+UNION ALL
+SELECT id FROM threads WHERE tree = :tree AND id <> tree
+
 -- name: image
 SELECT data FROM blobs WHERE tenant = ? AND hash = ?
 
