@@ -243,10 +243,10 @@ class WriteTransaction:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self._chats.end_turn(turn.tree, turn.row_id, end)
             self._chats.add_to_sums(turn.tenant, turn.model, end)
-            place = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
-            self.changes.add(LoggedChange("turn.ended", *place, end.status))
+            fields = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
+            self.changes.add(LoggedChange("turn.ended", *fields, end.status))
             if end.approvals:
-                self.changes.add(LoggedChange("turn.waiting", *place))
+                self.changes.add(LoggedChange("turn.waiting", *fields))
             self.changed_turns[response_id] = None
 
     def add_whole_turn(self, turn: NewTurn, output: Sequence[bytes], end: End) -> int:
