@@ -133,10 +133,14 @@ async def test_erasure_deletes_the_segment_and_the_group_with_their_secrets(
 
 
 @pytest.mark.usefixtures("small_groups")
-async def test_group_is_discarded_where_its_segments_have_changed(tmp_path: Path) -> None:
+async def test_group_is_discarded_where_its_segments_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "turns.db"
     async with sqlite(path) as store:
         await store_numbered(store, 16)
+        # Nothing is indexed in the background from here on.
+        monkeypatch.setattr(index.SqliteSearchIndex, "on_turn_end", lambda self: None)
         await asyncio.gather(*[complete_turn(store, "common") for _ in range(4)])
         plan = await store._database.read_pooled(lambda one: indexing.read_plan(one, None, 1))
         assert plan is not None

@@ -237,6 +237,8 @@ CREATE TABLE search_pending (
     revision INTEGER NOT NULL
 );
 
+CREATE INDEX search_pending_newest ON search_pending (revision);
+
 -- The secrets of segments and of groups, which have their ids from here. Rows are only added at the
 -- end, so that SQLite moves none, and never deleted: a secret that is not needed any more
 -- is overwritten where it is, with zeros, and its row is used again.

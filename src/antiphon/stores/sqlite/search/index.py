@@ -20,16 +20,15 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from antiphon.errors import StoreError
 from antiphon.stores.search_tokenizer import parse_query
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.reader import PageRequest
 from antiphon.stores.sqlite.search.indexing import (
-    IndexingPlan,
     apply_group,
     apply_plan,
     read_group,
@@ -41,7 +40,9 @@ from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS
 from antiphon.turn.store_protocols import SearchHit
 
 #: How many waiting turns are counted at most.
-_MAX_COUNTED: Final = 100_000
+_MAX_COUNTED: Final = 10_000
+
+T = TypeVar("T")
 
 
 class SqliteSearchIndex:
@@ -54,6 +55,8 @@ class SqliteSearchIndex:
         self._background_task: asyncio.Task[None] | None = None
         #: Only one indexes at a time: two would do the same.
         self._indexing_lock = asyncio.Lock()
+        #: The CPU time that plans have taken since the background task last rested.
+        self._spent = 0.0
         #: Tenants with enough segments for a group.
         self._crowded: set[str] = set()
 
@@ -100,34 +103,46 @@ class SqliteSearchIndex:
             with contextlib.suppress(StoreError):
                 is_complete = False
                 while not is_complete or self._crowded:
-                    began = time.monotonic()
+                    self._spent = 0.0
                     is_complete = await self._index(None, minimum=MAX_SEGMENT_TURNS)
                     if self._crowded:
                         await self._group(self._crowded.pop())
-                    # Turns under way get every other moment.
-                    await asyncio.sleep(time.monotonic() - began)
+                    # Turns under way get as much time. Its CPU time, as they grow slower, too,
+                    # where many threads want the processor: the backlog must not grow then.
+                    await asyncio.sleep(self._spent)
         finally:
             self._background_task = None
 
     async def _index(self, tenant: str | None, minimum: int) -> bool:
         """Index up to 256 turns; whether all that waited have been."""
         async with self._indexing_lock:
-            plan: IndexingPlan | None = await self._database.read_pooled(
-                partial(read_plan, tenant=tenant, minimum=minimum)
-            )
+            plan = await self._read(partial(read_plan, tenant=tenant, minimum=minimum))
             if plan is None:
                 return True
             is_applied: bool = await self._database.submit(apply_plan, plan)
             self._crowded.update(plan.crowded)
             return is_applied and plan.is_last
 
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        value, seconds = await self._database.read_pooled(partial(_timed, read=read))
+        self._spent += seconds
+        return value
+
     async def _group(self, tenant: str) -> None:
         """Make a tenant's next group."""
         async with self._indexing_lock:
-            group = await self._database.read_pooled(partial(read_group, tenant=tenant))
+            group = await self._read(partial(read_group, tenant=tenant))
             if group is not None and await self._database.submit(apply_group, group):
                 # There may be enough for another one.
                 self._crowded.add(tenant)
+
+
+def _timed(
+    connection: sqlite3.Connection, read: Callable[[sqlite3.Connection], T]
+) -> tuple[T, float]:
+    """The result of ``read``, and the CPU time that it took."""
+    began = time.thread_time()
+    return read(connection), time.thread_time() - began
 
 
 def _count_unsearched(connection: sqlite3.Connection, tenant: str) -> int:
