@@ -218,7 +218,7 @@ def test_a_stored_answer_is_replayed(world: Watched, server: ThreadServer) -> No
     expect(replay.get_by_role("button", name="Again")).to_be_enabled()
 
 
-@needs_route("/v1/usage")
+@needs_route("/v1/usage/store")
 def test_usage_is_a_chart_and_a_table(world: Watched, server: ThreadServer) -> None:
     server.respond("Count this", model="grok-4")
     page = world.open()

@@ -113,7 +113,8 @@ def _check(world: World, page: Page, chat: str, questions: list[str], *, died: b
     """What the page shows is what is stored, each turn once."""
     words = questions[-1]
     if died:
-        expect(page.get_by_text("Interrupted.").last).to_be_visible(timeout=TIMEOUT)
+        turn = page.locator("[data-turn]").last
+        expect(turn.get_by_text("Interrupted.")).to_be_visible(timeout=TIMEOUT)
     else:
         expect(page.get_by_text(f"all of {words}.").last).to_be_visible(timeout=TIMEOUT)
     head = world.get(f"/v1/chats/{chat.rpartition('/')[2]}")["head"]
@@ -135,7 +136,8 @@ def _check(world: World, page: Page, chat: str, questions: list[str], *, died: b
         for one in stored["data"]
     ]
     assert stored["total"] == len(questions)
-    assert shown[-len(expected) :] == expected[-len(shown) :]
+    seen, kept = shown[-len(expected) :], expected[-len(shown) :]
+    assert seen == kept, [pair for pair in zip(seen, kept, strict=False) if pair[0] != pair[1]]
 
 
 def _run(browser: Browser, home: Path, kinds: list[str]) -> None:

@@ -75,7 +75,9 @@ _ENDPOINTS = {
     "/v1/chats/{id}/search": "/search",
     "/v1/blobs/{hash}": "/v1/blobs",
     "/v1/approvals": "/v1/approvals",
-    "/v1/usage": "/usage",
+    "/v1/usage": "/v1/usage?",
+    "/v1/usage/store": "/v1/usage/store",
+    "/v1/responses/{id}/usage": "/usage",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from antiphon.core.ids import chat_id_of, new_response_id, response_key
+from antiphon.stores.memory.changes import MemoryChangeLog
 from antiphon.stores.memory.chats import updated_at_of
 from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
 from antiphon.turn.store_protocols import Head, NewTurn
@@ -43,6 +44,7 @@ class MemoryChatTransferStore:
     def _set_chat(self, entry: ChatEntry, chat: ChatImport, *, is_new: bool, now: float) -> None:
         """Give a chat the times that it had, and one that is new its title and the rest."""
         entry.imported_at = now
+        self._turns.note_chat("chat.updated", entry.tenant, entry.id)
         if is_new:
             entry.created_at = chat.created_at
             entry.title, entry.is_pinned = chat.title, chat.is_pinned
@@ -91,6 +93,8 @@ class MemoryChatTransferStore:
         name = turn.response_id
         if response_key(name) is None or name in self._turns.records:
             name = new_response_id()
+        # One change of the chat stands for those of its turns.
+        changes, self._turns.changes = self._turns.changes, MemoryChangeLog()
         self._turns.begin(
             NewTurn(
                 name,
@@ -105,6 +109,7 @@ class MemoryChatTransferStore:
             )
         )
         self._turns.write(name, turn.output, turn.end)
+        self._turns.changes = changes
         record = self._turns.records[name]
         self._turns.add_import(record, turn.digest, is_of_words=turn.is_of_words)
         return record

@@ -127,6 +127,7 @@ def _set_chat(
     transaction.connection.execute(
         CHAT_SQL["set_imported"], (created_at, updated_at, now, first.tree)
     )
+    transaction.changes.add_chat("chat.updated", chat.tenant, first.tree)
     if times is None:
         update = ChatUpdate(chat.title, chat.is_pinned, chat.metadata)
         set_chat_fields(transaction, first.tree, update)

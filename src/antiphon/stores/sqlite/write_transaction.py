@@ -243,10 +243,10 @@ class WriteTransaction:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self._chats.end_turn(turn.tree, turn.row_id, end)
             self._chats.add_to_sums(turn.tenant, turn.model, end)
-            place = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
-            self.changes.add(LoggedChange("turn.ended", *place, end.status))
+            where = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
+            self.changes.add(LoggedChange("turn.ended", *where, end.status))
             if end.approvals:
-                self.changes.add(LoggedChange("turn.waiting", *place))
+                self.changes.add(LoggedChange("turn.waiting", *where))
             self.changed_turns[response_id] = None
 
     def add_whole_turn(self, turn: NewTurn, output: Sequence[bytes], end: End) -> int:
@@ -256,11 +256,13 @@ class WriteTransaction:
         """
         near = (turn.parent, turn.sibling)
         self._known_here = {head.response_id for head in near if head is not None}
+        # One change of the chat stands for those of its turns.
+        changes, self.changes = self.changes, ChangeEntries()
         self.begin(turn)
         opened = self.changed_turns[turn.response_id]
         assert opened is not None, "it has just begun"
         self.write(turn.response_id, output, end)
-        self._known_here = set()
+        self._known_here, self.changes = set(), changes
         return opened.row_id
 
     def delete(self, tenant: str, response_id: str, cascade: bool) -> bool:
