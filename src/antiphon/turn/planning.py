@@ -20,8 +20,9 @@ from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.images import Blob, extract_blobs
 from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
 from antiphon.core.retention import RetentionPolicy
-from antiphon.core.token_prices import PriceLookup, no_prices
-from antiphon.core.turns import ConversationRecord, Header, Response, TurnRequest
+from antiphon.core.token_prices import PriceLookup, no_prices, token_cost
+from antiphon.core.tool_rules import calls_to_approve
+from antiphon.core.turns import ConversationRecord, End, Header, Response, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
@@ -95,6 +96,19 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     #: Where chains are found by their fingerprints.
     response_index: ResponseIndex | None = None
 
+    def with_cost_and_approvals(self, end: End, output: Sequence[Item]) -> End:
+        """An end with what its tokens cost, and with the calls that wait for a person."""
+        approvals: tuple[str, ...] = ()
+        if self.tools is not None and end.status == "completed":
+            servers = self.initial_response.header.options.mcp_servers
+            has_own_tools = self.mcp_toolset is None
+            approvals = calls_to_approve(output, servers, has_own_tools=has_own_tools)
+        price = self.prices(end.model or self.header.model) if end.usage else None
+        if price is None and not approvals:
+            return end
+        cost = token_cost(end.usage, price) if end.usage and price else None
+        return msgspec.structs.replace(end, cost=cost, approvals=approvals)
+
 
 class _SilentModel:
     """The model of turns without output: nothing is generated, and nobody is called."""
@@ -155,7 +169,9 @@ class TurnPlanner:
         toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
         try:
             plan = await self._plan(resolved, tools, toolset, unstored_history, conversation)
-            return plan if sibling is None else msgspec.structs.replace(plan, sibling=sibling)
+            if sibling is None and self._prices is no_prices:
+                return plan
+            return msgspec.structs.replace(plan, sibling=sibling, prices=self._prices)
         except BaseException:
             if toolset is not None:
                 await toolset.aclose()
@@ -253,7 +269,6 @@ class TurnPlanner:
             tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
             compaction=compaction,
             response_index=self._response_index,
-            prices=self._prices,
         )
 
     async def _summarize(

@@ -25,8 +25,6 @@ from antiphon.core.items import (
     replaces_turns,
 )
 from antiphon.core.replay_trace import logprob_counts, trace_of
-from antiphon.core.token_prices import token_cost
-from antiphon.core.tool_rules import calls_to_approve
 from antiphon.core.turns import End, Header, TurnError
 from antiphon.errors import (
     AntiphonError,
@@ -358,7 +356,8 @@ class TurnRunner:
             error = error or self._store_error
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
-        end = self._with_cost_and_approvals(self._build_end(error, stopped=stopped))
+        end = self._build_end(error, stopped=stopped)
+        end = self._plan.with_cost_and_approvals(end, machine.output)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end, context_turns=self._context_turn_count(self._context_turns)
@@ -448,22 +447,6 @@ class TurnRunner:
         verdict = self._accumulator.outcome()
         tokens = self._turn_tokens()
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
-
-    def _with_cost_and_approvals(self, end: End) -> End:
-        """The end with what its tokens cost, and with the calls that wait for a person."""
-        plan = self._plan
-        approvals: tuple[str, ...] = ()
-        if plan.tools is not None and end.status == "completed":
-            approvals = calls_to_approve(
-                self._accumulator.output,
-                plan.initial_response.header.options.mcp_servers,
-                has_own_tools=plan.mcp_toolset is None,
-            )
-        price = plan.prices(end.model or plan.header.model) if end.usage else None
-        if price is None and not approvals:
-            return end
-        cost = token_cost(end.usage, price) if end.usage and price else None
-        return msgspec.structs.replace(end, cost=cost, approvals=approvals)
 
     def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
         """How many earlier turns a call showed, None: all there were; below 0: none, and so many

@@ -56,7 +56,7 @@ export default function BranchMap({ chat }) {
       <button type="button" data-first=${index === 0} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
         <${Guides} isLast=${index === shown.length - 1} />
         <span><span class="option-title">${branch.opening || "Without words"}</span>
-        <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${branch.status !== "idle" ? `, ${branch.status}` : ""}</span></span>
+        <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["running", "waiting", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status}` : ""}</span></span>
       </button></li>`)}</ol>
     <p class="hint" role="status">${branches === null ? "…" : `${branches.length}${more ? " or more" : ""} ${branches.length === 1 ? "branch" : "branches"}`}</p>
   <//>`;

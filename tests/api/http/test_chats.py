@@ -11,6 +11,7 @@ import pytest
 from antiphon.core.chat_titles import MAX_TITLE_LENGTH, single_line
 from antiphon.models.scripted import ScriptedModel
 from support.http_server import ThreadServer, serving
+from support.side_stores import all_bytes
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -185,3 +186,13 @@ def test_search_within_a_chat_finds_its_turns_only(world: ThreadServer) -> None:
     hits = world.get(f"/v1/chats/{first}/search?query=heron").json["data"]
     assert {(hit["response_id"], hit["position"]) for hit in hits} == {(first, 0), (second, 1)}
     assert world.get(f"/v1/chats/{first}/search").json["data"] == []
+
+
+def test_title_and_metadata_leave_the_file_with_the_chat(tmp_path: Path) -> None:
+    with serving(ScriptedModel(), tmp_path / "a.db") as server:
+        one = respond(server, "Hi.")["id"]
+        path = f"/v1/chats/{one}"
+        server.request("POST", path, {"title": "canary one", "metadata": {"a": "canary two"}})
+        server.request("POST", path, {"title": "canary three"})
+        server.request("DELETE", path)
+    assert b"canary" not in all_bytes(tmp_path)

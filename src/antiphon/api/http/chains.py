@@ -98,16 +98,18 @@ def _part_body(part: ChainPart, include: Sequence[str], *, with_images: bool) ->
     }
 
 
-def _turn_body(shown: ChainTurn, include: Sequence[str], *, with_images: bool) -> dict[str, Any]:
-    response = response_of(shown.turn, with_images=with_images)
-    expires_at = shown.turn.expires_at
+def _turn_body(
+    chain_turn: ChainTurn, include: Sequence[str], *, with_images: bool
+) -> dict[str, Any]:
+    response = response_of(chain_turn.turn, with_images=with_images)
+    expires_at = chain_turn.turn.expires_at
     return {
         "object": "turn",
         "response": response_body(response, include=include),
         "input": input_items(response, include),
-        "position": shown.position,
-        "siblings": {"index": shown.sibling_index, "count": shown.siblings},
-        "children": shown.children,
+        "position": chain_turn.position,
+        "siblings": {"index": chain_turn.sibling_index, "count": chain_turn.siblings},
+        "children": chain_turn.children,
         "expires_at": None if expires_at is None else int(expires_at),
     }
 

@@ -76,9 +76,12 @@ def read_chain_part(
         turns = turns_at(connection, row_ids, with_images=with_images)
         if cutoff > -math.inf:
             turns = _with_expiry(connection, row_ids, turns, head.tenant, expiry)
-        places = _Places(connection, head.tree, cutoff)
+        neighbours = _Neighbours(connection, head.tree, cutoff)
         part = ChainPart(
-            [places.chain_turn(row_id, turn) for row_id, turn in zip(row_ids, turns, strict=True)],
+            [
+                neighbours.chain_turn(row_id, turn)
+                for row_id, turn in zip(row_ids, turns, strict=True)
+            ],
             has_more_before=len(before) > limits[0] or window.after is not None,
             has_more_after=len(after) > limits[1] or window.before is not None,
             total=head.seq + 1,
@@ -179,7 +182,7 @@ def _with_expiry(
     return dated[::-1]
 
 
-class _Places:
+class _Neighbours:
     """The turns beside and behind turns of one tree; each list is read once."""
 
     def __init__(self, connection: sqlite3.Connection, tree: int, cutoff: float) -> None:
@@ -238,9 +241,9 @@ def read_branches(
         head, owners = read_head(connection, tenant, response_id, cutoff)
         if head is None:
             return None, set()
-        places = _Places(connection, head.tree, cutoff)
+        neighbours = _Neighbours(connection, head.tree, cutoff)
         row_id = row_id_of(head.thread, head.seq)
-        row_ids = places.children(row_id) if of_children else places.siblings(row_id)
+        row_ids = neighbours.children(row_id) if of_children else neighbours.siblings(row_id)
         branches = []
         for one in row_ids:
             branch = turn_branch(connection, one)

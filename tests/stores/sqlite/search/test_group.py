@@ -174,6 +174,9 @@ async def test_both_stores_find_the_same_while_groups_come_and_go(
                 await memory.delete("", one)
                 await file.delete("", other)
             if chance.random() < 0.3:
+                # Segments are so small here that more turns may wait than a search reads.
+                await search_ids(file, "absent")
+                await wait_until_indexed(file)
                 query = " ".join(chance.choices(words, k=chance.randint(1, 3)))
                 hits = [
                     await store.stores.search.search("", query, 999) for store in (memory, file)
