@@ -79,7 +79,8 @@ def wait_for_readers(world: Scenario, turn: str, count: int) -> None:
     assert found is not None
 
     def waiting() -> int:
-        waiters = (*found._event_waiters, *found._end_waiters)
+        readers = [one.waiter for one in found._relaying_readers]
+        waiters = (*found._event_waiters, *found._end_waiters, *readers)
         return sum(not one.done() for one in waiters)
 
     wait_for(lambda: waiting() == count)

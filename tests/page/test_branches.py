@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched, needs_route, watched
+from support.browser import Watched, watched
 from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
@@ -107,7 +107,6 @@ def test_what_is_sent_after_a_branch_goes_on_from_that_turn(
     assert len(server.get(f"/v1/responses/{made[0]}/children").json["data"]) == 2
 
 
-@needs_route("/v1/chats/{id}/branches")
 def test_the_map_shows_every_branch_and_opens_it(world: Watched, server: ThreadServer) -> None:
     (root,) = chain(server, "root")
     for name in ("a", "b", "c"):
@@ -126,7 +125,6 @@ def test_another_address_is_nothing(world: Watched) -> None:
     expect(page.get_by_text("There is nothing here.")).to_be_visible()
 
 
-@needs_route("/v1/feed")
 def test_names_pins_and_erasure_with_undo(world: Watched, server: ThreadServer) -> None:
     (made,) = chain(server, "To be named")
     page = world.open(f"/r/{made}")

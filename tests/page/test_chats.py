@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched, needs_route, until, watched
+from support.browser import Watched, until, watched
 from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
@@ -134,7 +134,6 @@ def test_what_is_sent_offline_waits_and_is_sent_once(world: Watched, server: Thr
     assert len(stored(server)) == 1
 
 
-@needs_route("/v1/feed")
 def test_what_could_not_be_sent_is_sent_by_the_next_page(
     world: Watched, server: ThreadServer
 ) -> None:
@@ -154,7 +153,6 @@ def test_what_could_not_be_sent_is_sent_by_the_next_page(
     assert len(stored(server)) == 1
 
 
-@needs_route("/v1/blobs/{hash}")
 def test_a_picture_is_sent_and_read_by_reference(
     world: Watched, server: ThreadServer, tmp_path: Path
 ) -> None:
@@ -194,7 +192,6 @@ def test_messages_wait_in_a_queue_while_an_answer_runs(
     assert len(stored(server)) == 2
 
 
-@needs_route("/v1/feed")
 def test_five_tabs_and_another_program_agree(
     browser: Browser, server: ThreadServer, world: Watched
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched, needs_route, watched
+from support.browser import Watched, watched
 from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
@@ -153,7 +153,6 @@ def test_rename_a_chat(page: Page) -> None:
     expect(page.get_by_role("heading", name="Named by keys")).to_be_visible()
 
 
-@needs_route("/v1/chats/{id}/branches")
 def test_choose_a_branch_on_the_map(page: Page) -> None:
     page.keyboard.press("m")
     dialog(page, "Map of branches")

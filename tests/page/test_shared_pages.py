@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from antiphon.models.scripted import ScriptedModel, say
-from support.browser import chromium
 from support.chat_exports import PNG_URL
 from support.hostile_strings import HOSTILE as STRINGS
 from support.http_server import ThreadServer, serving
@@ -26,12 +24,6 @@ HOSTILE = (
     "<meta http-equiv=refresh content='0;url=https://evil.example/'>",
     "\x1b]0;run\x07 \x00",
 )
-
-
-@pytest.fixture(scope="module")
-def plain_browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 def watched(browser: Browser, scheme: str) -> tuple[Page, list[str], list[str]]:
@@ -60,7 +52,7 @@ def hostile_chat(server: ThreadServer) -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_shared_and_an_exported_page_load_and_run_nothing(
-    plain_browser: Browser, tmp_path: Path, scheme: str
+    browser: Browser, tmp_path: Path, scheme: str
 ) -> None:
     with serving(ScriptedModel(lambda _: say("\n\n".join(STRINGS)))) as server:
         name = hostile_chat(server)
@@ -68,7 +60,7 @@ def test_a_shared_and_an_exported_page_load_and_run_nothing(
         file = tmp_path / "chat.html"
         file.write_bytes(server.get(f"/v1/chats/{name}/export?format=html").body)
         for address in (url, file.as_uri()):
-            page, requests, messages = watched(plain_browser, scheme)
+            page, requests, messages = watched(browser, scheme)
             page.goto(address)
             title = page.title()
             assert title.startswith("<script>document.title='run'")

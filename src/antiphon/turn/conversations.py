@@ -10,9 +10,10 @@ from antiphon.core.ids import new_conversation_id, parse_item_id
 from antiphon.core.items import Item, Message
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import ConflictError, InvalidRequestError, NotFoundError
-from antiphon.turn.conversation_lock import conversation_not_found
+from antiphon.turn.conversation_lock import conversation_locked, conversation_not_found
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import ConversationStore, SearchIndex, Window
+from antiphon.turn.turn_reader import response_not_found
 
 
 class ConversationService:
@@ -53,6 +54,31 @@ class ConversationService:
         """Set its metadata. Raises ``NotFoundError``."""
         changed = await self.store.update_metadata(tenant, conversation_id, metadata)
         return _require_conversation(changed, conversation_id)
+
+    async def move_head(self, tenant: str, conversation_id: str, response_id: str) -> None:
+        """Have its next turn continue another turn of its chat.
+
+        Raises ``NotFoundError``, ``InvalidRequestError`` for a turn of another chat,
+        ``ConversationLockedError`` while a turn runs on it, and ``ConflictError`` while the turn
+        itself runs.
+        """
+        conversation = await self.get(tenant, conversation_id)
+        if conversation.active_response_id is not None:
+            raise conversation_locked(conversation_id)
+        target = await self._service.reader.head(tenant, response_id)
+        if target is None:
+            raise response_not_found(response_id, param="head")
+        head = conversation.head and await self._service.reader.head(tenant, conversation.head)
+        if not head or head.tree != target.tree:
+            raise InvalidRequestError(
+                f"'{response_id}' is not a turn of this conversation's chat.", param="head"
+            )
+        if target.is_running:
+            raise ConflictError(
+                f"Response '{response_id}' is still running.", code="response_in_progress"
+            )
+        if not await self.store.move_head(tenant, conversation, response_id):
+            raise response_not_found(response_id, param="head")
 
     async def delete(self, tenant: str, conversation_id: str) -> None:
         """Erase it with its turns, but for those that a branch outside it needs.

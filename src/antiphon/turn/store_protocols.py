@@ -254,6 +254,14 @@ class ConversationStore(Protocol):
         """Set its metadata."""
         ...
 
+    async def move_head(self, tenant: str, seen: ConversationRecord, response_id: str) -> bool:
+        """Make another turn of its chat its head: the next turn on it continues that one.
+
+        Raises ``ConversationLockedError`` where it is no longer as ``seen`` or a turn runs on it,
+        and ``NotFoundError`` where it is gone. False: there is no such turn.
+        """
+        ...
+
     async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
     ) -> list[ConversationRecord]:

@@ -1,4 +1,4 @@
-/** Usage: turns, tokens and cost by day, model or key, as a chart and as a table. */
+/** Usage: turns, tokens and cost by day or model, as a chart and as a table. */
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { api, query } from "./core.js";
 import { Dialog } from "./dialog.js";
@@ -38,7 +38,6 @@ export default function Usage() {
   const [days, setDays] = useState(30);
   const [by, setBy] = useState("day");
   const [rows, setRows] = useState(null);
-  const [store, setStore] = useState(null);
   const [error, setError] = useState(null);
   const today = Math.floor(Date.now() / 1000 / DAY) * DAY;
   const from = today - (days - 1) * DAY;
@@ -46,22 +45,17 @@ export default function Usage() {
     setRows(null);
     api(query("/v1/usage", { from, to: today + DAY, by })).then(({ data }) => setRows(data), setError);
   }, [days, by]);
-  useEffect(() => { api("/v1/usage/store").then(setStore, () => {}); }, []);
-  const first = { day: "Day", model: "Model", key: "Key" }[by];
+  const first = { day: "Day", model: "Model" }[by];
   const hasCost = rows?.some((one) => one.cost !== undefined && one.cost !== null);
   return html`<${Dialog} title="Usage" wide=${true}>
     <p class="row"><label for="usage-days">The last</label>
       <select id="usage-days" data-first value=${days} onChange=${(event) => setDays(Number(event.target.value))}><option value="7">7 days</option><option value="30">30 days</option><option value="90">90 days</option></select>
       <label for="usage-by">by</label>
-      <select id="usage-by" value=${by} onChange=${(event) => setBy(event.target.value)}><option value="day">day</option><option value="model">model</option><option value="key">key</option></select></p>
+      <select id="usage-by" value=${by} onChange=${(event) => setBy(event.target.value)}><option value="day">day</option><option value="model">model</option></select></p>
     ${error && html`<p class="failure" role="alert">${error.message}</p>`}
     ${rows && by === "day" && html`<${Chart} days=${fillDays(rows, from, today)} />`}
     ${rows && (rows.length ? html`<div class="table" tabindex="0" role="region" aria-label="Usage as a table"><table class="numbers"><thead><tr><th scope="col">${first}</th><th scope="col">Turns</th><th scope="col">Tokens in</th><th scope="col">cached</th><th scope="col">out</th>${hasCost && html`<th scope="col">Cost</th>`}</tr></thead>
       <tbody>${rows.map((one, index) => html`<tr key=${index}><th scope="row">${by === "day" ? dayOf(one) : one[by] ?? "–"}</th><td>${number.format(one.turns)}</td><td>${number.format(one.input_tokens)}</td><td>${number.format(one.cached_tokens)}</td><td>${number.format(one.output_tokens)}</td>${hasCost && html`<td>${one.cost?.toFixed(4) ?? "–"}</td>`}</tr>`)}</tbody></table></div>`
       : html`<p class="hint">Nothing in this time.</p>`)}
-    ${store && html`<section><h3>What the store holds</h3><dl class="facts-list">
-      <div><dt>Chats</dt><dd>${number.format(store.chats)}</dd></div><div><dt>Turns</dt><dd>${number.format(store.turns)}</dd></div>
-      <div><dt>Conversations</dt><dd>${number.format(store.conversations)}</dd></div><div><dt>Size</dt><dd>${short.format(store.bytes)}B</dd></div>
-      ${store.expires_next?.at && html`<div><dt>Next to expire</dt><dd>${new Date(store.expires_next.at * 1000).toLocaleDateString()}</dd></div>`}</dl></section>`}
   <//>`;
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antiphon.models.scripted import ScriptedModel, hang
+from support.chat_exports import PNG_URL
 from support.http_server import Answer, ThreadServer, read_answer, serving
 from support.routes import METHODS_BY_PATH
 
@@ -78,6 +81,13 @@ def test_wrong_methods(unharmed: ThreadServer, method: str, path: str, allowed: 
         check(answer, 405, "method_not_allowed")
 
 
+def _store_image(server: ThreadServer) -> str:
+    """The hash of an image that a stored turn has."""
+    part = {"type": "input_image", "image_url": PNG_URL}
+    server.post("/v1/responses", input=[{"role": "user", "content": [part]}])
+    return sha256(base64.b64decode(PNG_URL.partition(",")[2])).hexdigest()
+
+
 def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None:
     name = server.respond().json["id"]
     talk = server.post("/v1/conversations", items=[{"role": "user", "content": "Hi"}]).json["id"]
@@ -90,11 +100,17 @@ def test_head_answers_as_get_does_without_the_body(server: ThreadServer) -> None
         "chats": name,
         "chat/": completion,
         "import": server.request("POST", "/v1/import", b"[]").json["id"],
+        "blobs": _store_image(server),
     }
-    for template in (path for path, methods in METHODS_BY_PATH.items() if "GET" in methods):
+    share = server.post("/v1/shares", response_id=name).json["url"]
+    # A feed has no end.
+    for template in sorted(METHODS_BY_PATH.keys() - {"/v1/feed"}):
+        if "GET" not in METHODS_BY_PATH[template]:
+            continue
         kind = next((kind for kind in ids if kind in template), "")
-        path = template.replace(":path}", "}").replace("{id}", ids.get(kind, ""))
-        path = path.replace("{item}", item["id"])
+        path = template.replace(":path}", "}").replace("{sha256}", "{id}")
+        path = path.replace("{id}", ids.get(kind, ""))
+        path = share if path.startswith("/s/") else path.replace("{item}", item["id"])
         head, got = server.request("HEAD", path), server.get(path)
         assert (path, head.status, head.body) == (path, 200, b"")
         # How a body of unknown length is framed is not a matter of HEAD.

@@ -457,3 +457,44 @@ def test_a_cursor_that_is_unknown_is_the_same_everywhere(server: ThreadServer) -
     ]
     assert {(answer.status, answer.body) for answer in answers} == {(400, answers[0].body)}
     assert (answers[0].error["code"], answers[0].error["param"]) == ("cursor_not_found", "after")
+
+
+def test_a_head_that_was_moved_is_what_the_next_turn_continues(server: ThreadServer) -> None:
+    talk = Talk(server, metadata={"topic": "tea"})
+    first, _ = talk.say("One."), talk.say("Two.")
+    moved = server.post(talk.path, head=first["id"])
+    assert (moved.status, moved.json) == (200, talk.body)
+    assert talk.say("Three.")["previous_response_id"] == first["id"]
+    assert talk.words() == ["One.", "You said: One.", "Three.", "You said: Three."]
+    both = server.post(talk.path, head=first["id"], metadata={"topic": "rain"})
+    assert both.json == talk.body | {"metadata": {"topic": "rain"}}
+    assert talk.say("Four.")["previous_response_id"] == first["id"]
+
+
+def test_a_head_is_a_turn_of_the_same_chat(server: ThreadServer) -> None:
+    talk, other, empty = Talk(server), Talk(server), Talk(server)
+    mine, foreign = talk.say("One."), other.say("Else.")
+    for conversation, head, status in (
+        (talk, foreign["id"], 400),
+        (empty, foreign["id"], 400),
+        (talk, new_response_id(), 404),
+        (talk, "x", 400),
+    ):
+        refused = server.post(conversation.path, head=head, metadata={"a": "b"})
+        assert (refused.status, refused.error["param"]) == (status, "head")
+        assert server.get(conversation.path).json == conversation.body
+    assert server.post(NOWHERE, head=mine["id"]).status == 404
+    assert talk.say("Two.")["previous_response_id"] == mine["id"]
+
+
+def test_a_head_stays_while_a_turn_runs(tmp_path: Path) -> None:
+    model = ScriptedModel(["One.", say("Long") + hang(), "Three."])
+    with serving(model, tmp_path / "a.db") as server:
+        talk = Talk(server)
+        first = talk.say("One.")
+        running = server.respond("Two.", conversation=talk.id, background=True).json
+        refused = server.post(talk.path, head=first["id"])
+        assert (refused.status, refused.error["code"]) == (409, "conversation_locked")
+        assert server.post(f"/v1/responses/{running['id']}/cancel").status == 200
+        assert server.post(talk.path, head=running["id"]).status == 200
+        assert talk.say("Three.")["previous_response_id"] == running["id"]

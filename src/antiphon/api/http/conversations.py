@@ -38,13 +38,13 @@ class ConversationCreate(msgspec.Struct, frozen=True):
 
 
 class ConversationUpdate(msgspec.Struct, frozen=True):
-    """Metadata in place of what there was."""
+    """Metadata in place of what there was, and the turn that the next one continues.
 
-    metadata: Metadata
+    At least one of them. ``head`` is a response of the conversation's chat.
+    """
 
-
-class _Update(msgspec.Struct, frozen=True):
     metadata: Metadata | None = None
+    head: str | None = None
 
 
 class ItemsCreate(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class ItemsCreate(msgspec.Struct, frozen=True):
 
 
 _create_decoder = msgspec.json.Decoder(ConversationCreate)
-_update_decoder = msgspec.json.Decoder(_Update | None)
+_update_decoder = msgspec.json.Decoder(ConversationUpdate | None)
 _items_decoder = msgspec.json.Decoder(ItemsCreate)
 
 
@@ -107,28 +107,35 @@ class ConversationEndpoints:
         await send_json(send, _encode(_conversation_body(found)))
 
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """POST /v1/conversations/{id}: its metadata"""
+        """POST /v1/conversations/{id}: its metadata, its head"""
         body = await read_body(receive)
         params = decode_body(_update_decoder, body or b"{}")
-        if params is None or params.metadata is None:
+        if params is None or (params.metadata is None and params.head is None):
             raise InvalidRequestError(
                 "The metadata is missing.", code="missing_required_parameter", param="metadata"
             )
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
         idempotent_request = self._idempotency_keys.for_request(scope, body)
         if idempotent_request is None:
-            changed = await self._conversations.update_metadata(tenant, name, params.metadata)
+            changed = await self._apply_update(tenant, name, params)
         else:
             async with idempotent_request:
                 if idempotent_request.result_id is not None:
                     # Somebody may have described it anew since: that stays.
                     changed = await self._conversations.get(tenant, name)
                 else:
-                    changed = await self._conversations.update_metadata(
-                        tenant, name, params.metadata
-                    )
+                    changed = await self._apply_update(tenant, name, params)
                     await idempotent_request.complete(name)
         await send_json(send, _encode(_conversation_body(changed)))
+
+    async def _apply_update(
+        self, tenant: str, name: str, params: ConversationUpdate
+    ) -> ConversationRecord:
+        if params.head is not None:
+            await self._conversations.move_head(tenant, name, params.head)
+        if params.metadata is None:
+            return await self._conversations.get(tenant, name)
+        return await self._conversations.update_metadata(tenant, name, params.metadata)
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/conversations/{id}, with its items"""

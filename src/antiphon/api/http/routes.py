@@ -247,7 +247,7 @@ _CONVERSATION_ROUTES: Final = (
     Route(
         "POST",
         _CONVERSATION_PATH,
-        "Update a conversation's metadata.",
+        "Update a conversation's metadata, or move its head.",
         "Conversation",
         ConversationUpdate,
         takes_idempotency_key=True,

@@ -60,6 +60,17 @@ class MemoryConversationStore:
         self._note("conversation.updated", tenant, conversation_id)
         return self._resolve(tenant, conversation_id)
 
+    async def move_head(self, tenant: str, seen: ConversationRecord, response_id: str) -> bool:
+        self.check_head_unchanged(tenant, seen)
+        if self._turns.find(tenant, response_id) is None:
+            return False
+        entry = self._entries[seen.id]
+        entry.conversation = msgspec.structs.replace(
+            entry.conversation, head=response_id, active_response_id=None
+        )
+        self._note("conversation.moved", tenant, seen.id)
+        return True
+
     async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
     ) -> list[ConversationRecord]:
@@ -137,7 +148,7 @@ class MemoryConversationStore:
         self._entries[conversation.id] = _ConversationEntry(tenant, conversation)
         self._note("conversation.created", tenant, conversation.id)
 
-    def move_head(self, conversation_id: str, turn: NewTurn) -> None:
+    def begin_turn(self, conversation_id: str, turn: NewTurn) -> None:
         """A turn was begun on it."""
         entry = self._entries[conversation_id]
         entry.conversation = msgspec.structs.replace(

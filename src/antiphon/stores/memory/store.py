@@ -340,7 +340,7 @@ class MemoryStore:
         if turn.conversation is not None:
             if turn.creates_conversation:
                 self._conversations.insert(turn.tenant, turn.conversation)
-            self._conversations.move_head(turn.conversation.id, turn)
+            self._conversations.begin_turn(turn.conversation.id, turn)
 
     def _recent_thread(self, record: TurnRecord) -> RecentThread:
         assert record.turn is not None

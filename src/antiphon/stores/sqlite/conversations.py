@@ -90,6 +90,11 @@ class SqliteConversationStore:
         )
         return await self.get(tenant, conversation_id)
 
+    async def move_head(self, tenant: str, seen: ConversationRecord, response_id: str) -> bool:
+        cutoff = self._database.expiry.cutoff(tenant)
+        moved: bool = await self._database.submit(_move_head, tenant, seen, response_id, cutoff)
+        return moved
+
     async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
     ) -> list[ConversationRecord]:
@@ -133,6 +138,22 @@ def _update_metadata(
         delete_texts(connection, [text_id for (text_id,) in old], transaction.erased)
         transaction.has_erased = True
         transaction.changes.add_conversation("conversation.updated", tenant, found.id)
+
+
+def _move_head(
+    transaction: WriteTransaction,
+    tenant: str,
+    seen: ConversationRecord,
+    response_id: str,
+    cutoff: float,
+) -> bool:
+    transaction.check_head_unchanged(tenant, seen, cutoff)
+    connection, key = transaction.connection, response_key(response_id)
+    if not connection.execute(TURN_SQL["row_id"], (key, tenant)).fetchall():
+        return False
+    connection.execute(CONVERSATION_SQL["move_head"], (key, None, conversation_key(seen.id)))
+    transaction.changes.add_conversation("conversation.moved", tenant, seen.id)
+    return True
 
 
 def erase_conversation(

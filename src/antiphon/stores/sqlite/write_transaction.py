@@ -165,7 +165,7 @@ class WriteTransaction:
             check_reservation(self.connection, turn.tenant, turn.reservation)
         self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
-            self._check_head_unchanged(turn.tenant, turn.conversation, cutoff)
+            self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
         row_id, tree, is_new_thread = self._allocate_row_id(turn)
         header = header_row(row_id, key, turn.created_at, turn.header)
         if turn.reservation is not None:
@@ -396,7 +396,7 @@ class WriteTransaction:
             if self._fetch_one(_UNCHANGED, seen) is None:
                 raise HistoryChangedError()
 
-    def _check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
+    def check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
         """Reject a turn on a conversation whose head or active turn has changed since."""
         self.flush()
         now, _ = resolve_conversation(self.connection, tenant, seen.id, cutoff)
