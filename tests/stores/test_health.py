@@ -81,7 +81,7 @@ async def test_write_checks_leave_no_rows(path: Path) -> None:
         pages = store._database._connections.read_connection.execute(
             "PRAGMA page_count"
         ).fetchall()[0][0]
-        assert pages < 50
+        assert pages < 60
         rows = store._database._connections.read_connection.execute("SELECT count(*) FROM blobs")
         assert rows.fetchall() == [(0,)]
 

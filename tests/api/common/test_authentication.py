@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import logging
@@ -195,8 +196,11 @@ def test_bad_keys_take_no_room(site: KeyedServer, acme: Client) -> None:
         knock(connection, 200)
         tracemalloc.start()
         try:
+            knock(connection, 100)
+            gc.collect()
             before, _ = tracemalloc.get_traced_memory()
             knock(connection, 3000)
+            gc.collect()
             after, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

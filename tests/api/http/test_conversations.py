@@ -477,7 +477,7 @@ def test_a_head_is_a_turn_of_the_same_chat(server: ThreadServer) -> None:
     for conversation, head, status in (
         (talk, foreign["id"], 400),
         (empty, foreign["id"], 400),
-        (talk, new_response_id(), 404),
+        (talk, new_response_id(), 400),
         (talk, "x", 400),
     ):
         refused = server.post(conversation.path, head=head, metadata={"a": "b"})

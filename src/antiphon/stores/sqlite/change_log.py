@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, get_args
 
 import msgspec
 
-from antiphon.core.ids import chat_id_of
+from antiphon.core.ids import chat_id_of, response_id_of, response_key
 from antiphon.core.turns import TurnStatus
 from antiphon.stores.change_feed import ChangeRow, TenantChange
 from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
@@ -24,8 +25,8 @@ MAX_ROWS: Final = 10_000
 _TRIM_STEP: Final = 256
 
 
-class LoggedChange(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A change as it is stored. The chat is named by its tree, or where that is gone by its key."""
+class LoggedChange(msgspec.Struct, frozen=True):
+    """A change to be logged. The chat is named by its tree, or where that is gone by its key."""
 
     type: ChangeType
     tenant: str
@@ -38,8 +39,50 @@ class LoggedChange(msgspec.Struct, frozen=True, array_like=True, omit_defaults=T
     chat_key: bytes | None = None
 
 
+class _ChangeEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """A change as it is stored, in some thirty bytes: names by their number, ids without prefix.
+
+    ``tenant`` None: that of the change before it in the row.
+    """
+
+    type: int
+    at: int
+    tree: int = 0
+    response: bytes | None = None
+    status: int | None = None
+    tenant: str | None = None
+    conversation: str | None = None
+    cascade: bool = False
+    chat_key: bytes | None = None
+
+
+_TYPES: Final[tuple[ChangeType, ...]] = get_args(ChangeType)
+_STATUSES: Final[tuple[TurnStatus, ...]] = get_args(TurnStatus)
+_TYPE_NUMBERS: Final = {name: number for number, name in enumerate(_TYPES)}
+_STATUS_NUMBERS: Final = {name: number for number, name in enumerate(_STATUSES)}
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[LoggedChange]).decode
+_decode = msgspec.msgpack.Decoder(list[_ChangeEntry]).decode
+
+
+def _pack(changes: Sequence[LoggedChange]) -> list[_ChangeEntry]:
+    entries: list[_ChangeEntry] = []
+    tenant: str | None = None
+    for change in changes:
+        entries.append(
+            _ChangeEntry(
+                _TYPE_NUMBERS[change.type],
+                int(change.at),
+                change.tree,
+                response_key(change.response_id) if change.response_id else None,
+                _STATUS_NUMBERS[change.status] if change.status else None,
+                None if change.tenant == tenant else change.tenant,
+                change.conversation,
+                change.cascade,
+                change.chat_key,
+            )
+        )
+        tenant = change.tenant
+    return entries
 
 
 class ChangeEntries:
@@ -76,7 +119,8 @@ class ChangeEntries:
         if not self._entries:
             return
         entries, self._entries = self._entries, []
-        row_id = connection.execute(CHANGE_SQL["add"], (_encode(entries),)).lastrowid or 0
+        body = _encode(_pack(entries))
+        row_id = connection.execute(CHANGE_SQL["add"], (body,)).lastrowid or 0
         if row_id % _TRIM_STEP == 0 and row_id > MAX_ROWS:
             connection.execute(CHANGE_SQL["trim"], (row_id - MAX_ROWS,))
 
@@ -98,26 +142,29 @@ def read_changes(connection: sqlite3.Connection, after: int, limit: int) -> list
             chat_ids[tree] = chat_id_of(keys[0][0]) if keys else None
         return chat_ids[tree]
 
-    return [
-        ChangeRow(row_id, [_change(one, chat_id(one.tree)) for one in _decode(body)])
-        for row_id, body in rows
-    ]
+    found: list[ChangeRow] = []
+    for row_id, body in rows:
+        tenant = ""
+        changes: list[TenantChange] = []
+        for entry in _decode(body):
+            tenant = tenant if entry.tenant is None else entry.tenant
+            changes.append(_change(entry, tenant, chat_id(entry.tree)))
+        found.append(ChangeRow(row_id, changes))
+    return found
 
 
-def _change(logged: LoggedChange, chat_id: str | None) -> TenantChange:
+def _change(logged: _ChangeEntry, tenant: str, chat_id: str | None) -> TenantChange:
     if logged.chat_key is not None:
         chat_id = chat_id_of(logged.chat_key)
-    tenant: str | None = logged.tenant
-    if logged.tree and chat_id is None:
-        # Its chat was erased since: nobody is shown the change, which keeps its place.
-        tenant = None
-    return tenant, Change(
+    # Where its chat was erased since, nobody is shown the change, which keeps its place.
+    viewer = None if logged.tree and chat_id is None else tenant
+    return viewer, Change(
         "",
-        logged.type,
+        _TYPES[logged.type],
         logged.at,
         chat_id,
-        logged.response_id,
+        response_id_of(logged.response) if logged.response else None,
         logged.conversation,
-        logged.status,
+        None if logged.status is None else _STATUSES[logged.status],
         logged.cascade,
     )
