@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -19,18 +20,17 @@ LongChat: TypeAlias = tuple[ThreadServer, str, int]
 
 
 def _seed(server: ThreadServer, turns: int) -> str:
-    """A chat of so many turns; the last one's id."""
-    parent = ""
-    connection = server.connect()
+    """A chat of so many turns, imported: the last one's id."""
+    messages = []
     for number in range(turns):
-        text = f"echo Turn number {number}, with **bold** words and `code`.\n\n- one\n- two"
-        body = json.dumps(
-            {"input": text, "previous_response_id": parent or None, "model": "grok-4"}
-        )
-        connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
-        parent = str(json.loads(connection.getresponse().read())["id"])
-    connection.close()
-    return parent
+        text = f"Turn number {number}, with **bold** words and `code`.\n\n- one\n- two"
+        messages += [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    job = server.request("POST", "/v1/import", json.dumps(messages).encode()).json
+    while job["status"] == "running":
+        time.sleep(0.1)
+        job = server.get(f"/v1/import/{job['id']}").json
+    (chat,) = job["report"]
+    return str(server.get(f"/v1/chats/{chat['chat_id']}").json["head"])
 
 
 def _count_nodes(page: Page) -> int:

@@ -12,6 +12,7 @@ const AT_END = 40; // pixels from the end that count as the end
 export class TurnList extends Component {
   componentDidMount() {
     this.atEnd = true;
+    this.stayedAt = 0;
     this.watcher = new ResizeObserver(() => this.stay());
     this.watcher.observe(this.list);
     this.watcher.observe(this.scroller);
@@ -56,6 +57,7 @@ export class TurnList extends Component {
     const article = this.article(id);
     if (at === "end" || !article) {
       this.atEnd = true;
+      this.stayedAt = 0;
       this.stay();
       return;
     }
@@ -73,9 +75,13 @@ export class TurnList extends Component {
     this.onScroll();
   }
 
-  /** At the end the view follows what grows there. */
+  /** At the end the view follows what grows there, unless the reader has just gone up: the event that says so comes later. */
   stay() {
-    if (this.atEnd && !state.conversation.after) this.scroller.scrollTop = this.scroller.scrollHeight;
+    if (!this.atEnd || state.conversation.after) return;
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    if (scrollTop < this.stayedAt && scrollHeight - scrollTop - clientHeight >= AT_END) return;
+    this.scroller.scrollTop = scrollHeight;
+    this.stayedAt = this.scroller.scrollTop;
   }
 
   onScroll = () => {
@@ -116,7 +122,7 @@ export class TurnList extends Component {
         </div>
         ${after && html`<p class="more-turns" aria-hidden="true">Later turns…</p>`}
       </div>
-      ${!this.atEnd && html`<button type="button" class="to-end" onClick=${() => { this.atEnd = !after; goToEnd(); this.stay(); this.forceUpdate(); }} aria-label="Go to the end">${icon("down")}</button>`}
+      ${!this.atEnd && html`<button type="button" class="to-end" onClick=${() => { this.atEnd = !after; this.stayedAt = 0; goToEnd(); this.stay(); this.forceUpdate(); }} aria-label="Go to the end">${icon("down")}</button>`}
       ${total > 20 && html`<button type="button" class="position" title="Go to a turn" onClick=${this.jump}><span class="hidden">Go to a turn; now at </span><span ref=${(one) => { this.counter = one; if (one && !one.textContent) this.showPosition(); }}></span></button>`}`;
   }
 }
