@@ -119,6 +119,8 @@ def watched(filled: Filled) -> Iterator[tuple[ThreadServer, Watchdog]]:
             yield server, watchdog
 
 
+#: Not asked for here: a feed has no end, and an export reads and sends everything there is.
+STREAMED = {("GET", "/v1/feed"), ("GET", "/v1/export"), ("GET", "/v1/chats/{}/export")}
 #: Method, path, body. Names in braces are fields of ``Filled``; {plain} is another one each time.
 _Request: TypeAlias = tuple[str, str, dict[str, Any] | None]
 
@@ -181,6 +183,12 @@ def _requests_of_lists() -> list[_Request]:
         "language-models/scripted",
         "api-key",
         "import/none",
+        "approvals",
+        "usage",
+        "usage?by=model",
+        "blobs/none",
+        "chats/{chat}/branches?limit=100",
+        "chats/{chat}/search?query=turn777",
     ]
     return [("GET", f"/v1/{path}", None) for path in lists]
 
@@ -269,4 +277,4 @@ def test_every_endpoint_is_watched() -> None:
         for method, path, _ in _requests()
     }
     routes = {(route.method, re.sub(r"\{[^}]*\}", "{}", route.path)) for route in ROUTES}
-    assert routes - asked == set()
+    assert routes - asked == STREAMED
