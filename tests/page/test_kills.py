@@ -160,7 +160,7 @@ def test_each_kind_of_disaster_loses_and_doubles_nothing(browser: Browser, tmp_p
     _run(browser, tmp_path, [*_KINDS])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_two_hundred_disasters_lose_and_double_nothing(browser: Browser, tmp_path: Path) -> None:
     chance = random.Random(7)
     _run(browser, tmp_path, [chance.choice(_KINDS) for _ in range(200)])
