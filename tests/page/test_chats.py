@@ -122,9 +122,8 @@ def test_what_is_sent_offline_waits_and_is_sent_once(world: Watched, server: Thr
     world.allowed = ("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK")
     page = world.open()
     page.get_by_role("textbox", name="Message").fill("first")
-    until(
-        page, "performance.getEntriesByType('resource').some((one) => /turns\\.js/.test(one.name))"
-    )
+    until(page, _HAS_LOADED, ["turn_list", "turn_actions", "turn_window", "turns", "live_turn"])
+    until(page, _HAS_LOADED, ["markdown", "code", "sending", "text_marks"])
     world.context.set_offline(True)
     page.keyboard.press("Enter")
     expect(page.get_by_text("Waiting for the server…")).to_be_visible()
@@ -134,15 +133,21 @@ def test_what_is_sent_offline_waits_and_is_sent_once(world: Watched, server: Thr
     assert len(stored(server)) == 1
 
 
+#: An entry is there when its file has come.
+_HAS_LOADED = """(names) => {
+  const urls = performance.getEntriesByType("resource").map((one) => one.name);
+  return names.every((name) => urls.some((url) => url.endsWith(`/${name}.js`)));
+}"""
+
+
 def test_what_could_not_be_sent_is_sent_by_the_next_page(
     world: Watched, server: ThreadServer
 ) -> None:
     world.allowed = ("ERR_INTERNET_DISCONNECTED", "ERR_NETWORK", "ERR_FAILED")
     page = world.open()
     page.get_by_role("textbox", name="Message").fill("left behind")
-    until(
-        page, "performance.getEntriesByType('resource').some((one) => /turns\\.js/.test(one.name))"
-    )
+    until(page, _HAS_LOADED, ["turn_list", "turn_actions", "turn_window", "turns", "live_turn"])
+    until(page, _HAS_LOADED, ["markdown", "code", "sending", "text_marks"])
     world.context.set_offline(True)
     page.keyboard.press("Enter")
     expect(page.get_by_text("Waiting for the server…")).to_be_visible()

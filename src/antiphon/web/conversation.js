@@ -6,7 +6,11 @@ import { api, icon, iconButton, load, notify, openDialog, save, set, state, useS
 let parts = null;
 export const loadParts = () => (parts ??= Promise.all([
   import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"),
-]).then(([list, actions, turnWindow]) => ({ ...list, ...actions, ...turnWindow })));
+]).then(([list, actions, turnWindow]) => ({ ...list, ...actions, ...turnWindow }), (error) => {
+  // The network may have been away: the next one asks again.
+  parts = null;
+  throw error;
+}));
 
 export function Conversation() {
   const { conversation, chat, route } = useStore("conversation", "chat", "route", "temporary");
