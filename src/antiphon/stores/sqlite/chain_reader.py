@@ -6,7 +6,7 @@ import math
 import sqlite3
 import struct
 from itertools import groupby
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
@@ -17,6 +17,7 @@ from antiphon.core.retention import Expiry
 from antiphon.core.turns import TurnStatus
 from antiphon.stores.sqlite.reader import (
     blob_finder,
+    chain_row_ranges,
     has_expired,
     latest_timestamp,
     owners_of,
@@ -26,6 +27,7 @@ from antiphon.stores.sqlite.reader import (
     thread_ends,
 )
 from antiphon.stores.sqlite.rows import (
+    RowRange,
     decode_end,
     decode_header,
     decode_turns,
@@ -46,8 +48,6 @@ from antiphon.turn.chat_protocols import (
 )
 from antiphon.turn.store_protocols import Head, StoredTurn, unknown_cursor
 
-#: The first and last row id of the part of a chain that lies in one thread.
-_RowRange: TypeAlias = tuple[int, int]
 _TIME: Final = struct.Struct(">d")
 
 
@@ -64,12 +64,10 @@ def read_chain_part(
     Raises ``InvalidRequestError`` where what it is relative to is not in the chain.
     """
     with snapshot(connection):
-        end = row_id_of(head.thread, head.seq)
         cutoff = expiry.cutoff(head.tenant)
-        ends = thread_ends(connection, end, head.tenant)
-        if not ends or (head.timestamp <= cutoff and has_expired(connection, end, cutoff)):
+        row_ranges = chain_row_ranges(connection, head, cutoff)
+        if not row_ranges:
             return ChainPart([], False, False, 0), set()
-        row_ranges = [(first_of_thread(one), last_of_turn(one)) for one in ends]
         before, after = _window_rows(connection, head, window, row_ranges)
         limits = _limits(window, len(before), len(after))
         row_ids = [*before[: limits[0]][::-1], *after[: limits[1]]]
@@ -90,7 +88,7 @@ def read_chain_part(
 
 
 def _window_rows(
-    connection: sqlite3.Connection, head: Head, window: ChainWindow, row_ranges: list[_RowRange]
+    connection: sqlite3.Connection, head: Head, window: ChainWindow, row_ranges: list[RowRange]
 ) -> tuple[list[int], list[int]]:
     """The row ids of turns before the window's anchor, the nearest first, and from it on."""
     at = row_ranges[-1][1] + 1
@@ -130,7 +128,7 @@ def _limits(window: ChainWindow, before: int, after: int) -> tuple[int, int]:
 
 
 def _headers(
-    connection: sqlite3.Connection, query: str, row_ranges: list[_RowRange], limit: int
+    connection: sqlite3.Connection, query: str, row_ranges: list[RowRange], limit: int
 ) -> list[int]:
     row_ids: list[int] = []
     for first, last in row_ranges:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 
-from antiphon.core.ids import chat_id_of, response_id_of, response_key
+from antiphon.core.ids import chat_id_of, response_id_of
 from antiphon.core.turns import TurnStatus
 from antiphon.stores.change_feed import ChangeRow, TenantChange
 from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
@@ -25,24 +24,11 @@ MAX_ROWS: Final = 10_000
 _TRIM_STEP: Final = 256
 
 
-class LoggedChange(msgspec.Struct, frozen=True):
-    """A change to be logged. The chat is named by its tree, or where that is gone by its key."""
-
-    type: ChangeType
-    tenant: str
-    at: float
-    tree: int = 0
-    response_id: str | None = None
-    conversation: str | None = None
-    status: TurnStatus | None = None
-    cascade: bool = False
-    chat_key: bytes | None = None
-
-
 class _ChangeEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A change as it is stored, in some thirty bytes: names by their number, ids without prefix.
+    """A change as it is stored, in some thirty bytes: names by their number, ids as keys.
 
-    ``tenant`` None: that of the change before it in the row.
+    ``tenant`` None: that of the change before it in the row. The chat is named by its tree, or
+    where that is gone by its key.
     """
 
     type: int
@@ -64,62 +50,73 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[_ChangeEntry]).decode
 
 
-def _pack(changes: Sequence[LoggedChange]) -> list[_ChangeEntry]:
-    entries: list[_ChangeEntry] = []
-    tenant: str | None = None
-    for change in changes:
-        entries.append(
-            _ChangeEntry(
-                _TYPE_NUMBERS[change.type],
-                int(change.at),
-                change.tree,
-                response_key(change.response_id) if change.response_id else None,
-                _STATUS_NUMBERS[change.status] if change.status else None,
-                None if change.tenant == tenant else change.tenant,
-                change.conversation,
-                change.cascade,
-                change.chat_key,
-            )
-        )
-        tenant = change.tenant
-    return entries
-
-
 class ChangeEntries:
     """The changes of one transaction, until ``flush`` writes them as a row."""
 
     def __init__(self) -> None:
-        self._entries: list[LoggedChange] = []
+        self._entries: list[_ChangeEntry] = []
+        self._tenant: str | None = None
 
-    def add(self, change: LoggedChange) -> None:
-        self._entries.append(change)
+    def add_turn(  # noqa: PLR0913
+        self,
+        change_type: ChangeType,
+        tenant: str,
+        at: float,
+        tree: int,
+        key: bytes | None,
+        *,
+        conversation: str | None = None,
+        status: TurnStatus | None = None,
+    ) -> None:
+        """Something of a turn has changed; ``key`` is its response's."""
+        number = None if status is None else _STATUS_NUMBERS[status]
+        self._entries.append(
+            _ChangeEntry(
+                _TYPE_NUMBERS[change_type],
+                int(at),
+                tree,
+                key,
+                number,
+                self._new_tenant(tenant),
+                conversation,
+            )
+        )
 
     def add_chat(self, change_type: ChangeType, tenant: str, tree: int) -> None:
         """Something of a chat has changed now."""
-        self.add(LoggedChange(change_type, tenant, time.time(), tree))
+        self._add_now(change_type, tenant, tree=tree)
 
-    def add_conversation(
-        self, change_type: ChangeType, tenant: str, conversation: str, tree: int = 0
-    ) -> None:
+    def add_conversation(self, change_type: ChangeType, tenant: str, conversation: str) -> None:
         """Something of a conversation has changed now."""
-        self.add(LoggedChange(change_type, tenant, time.time(), tree, conversation=conversation))
+        self._add_now(change_type, tenant, conversation=conversation)
 
     def add_erasure(
-        self, tenant: str, tree: int, response_id: str, *, cascade: bool = False
+        self, tenant: str, tree: int, key: bytes | None, *, cascade: bool = False
     ) -> None:
         """A turn was erased now, with its descendants where it cascades."""
-        change = LoggedChange("turn.erased", tenant, time.time(), tree, response_id)
-        self.add(msgspec.structs.replace(change, cascade=True) if cascade else change)
+        self._add_now("turn.erased", tenant, tree=tree, response=key, cascade=cascade)
 
     def add_erased_chat(self, tenant: str, key: bytes) -> None:
         """A chat was erased now, or its last turn was."""
-        self.add(LoggedChange("chat.erased", tenant, time.time(), chat_key=key))
+        self._add_now("chat.erased", tenant, chat_key=key)
+
+    def _add_now(self, change_type: ChangeType, tenant: str, **fields: Any) -> None:
+        number, now = _TYPE_NUMBERS[change_type], int(time.time())
+        tenant_or_same = self._new_tenant(tenant)
+        self._entries.append(_ChangeEntry(number, now, tenant=tenant_or_same, **fields))
+
+    def _new_tenant(self, tenant: str) -> str | None:
+        """The tenant of the next change, None: the same as before."""
+        if tenant == self._tenant:
+            return None
+        self._tenant = tenant
+        return tenant
 
     def flush(self, connection: sqlite3.Connection) -> None:
         if not self._entries:
             return
-        entries, self._entries = self._entries, []
-        body = _encode(_pack(entries))
+        body = _encode(self._entries)
+        self._entries, self._tenant = [], None
         row_id = connection.execute(CHANGE_SQL["add"], (body,)).lastrowid or 0
         if row_id % _TRIM_STEP == 0 and row_id > MAX_ROWS:
             connection.execute(CHANGE_SQL["trim"], (row_id - MAX_ROWS,))

@@ -11,14 +11,12 @@ import msgspec
 from antiphon.core.ids import (
     conversation_key,
     new_conversation_id,
-    response_id_of,
     response_key,
 )
 from antiphon.core.items import ERASED_ITEM, ERASED_SUMMARY_ITEM
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
-    RowRange,
     add_text,
     bump_epochs,
     delete_conversation,
@@ -44,6 +42,7 @@ from antiphon.stores.sqlite.rows import (
     INPUT,
     OUTPUT,
     TURN_STRIDE,
+    RowRange,
     decode_blob_use,
     last_of_turn,
     thread_of,
@@ -182,7 +181,7 @@ def erase_conversation(
     for row_id, response in turns:
         if row_id in gone:
             (tree,) = trees_of(connection, [row_id])
-            transaction.changes.add_erasure(tenant, tree, response_id_of(response))
+            transaction.changes.add_erasure(tenant, tree, response)
     transaction.changes.add_conversation("conversation.erased", tenant, conversation_id)
     delete_conversation(connection, key, transaction.erased)
     transaction.has_erased = True

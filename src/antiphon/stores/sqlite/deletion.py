@@ -10,15 +10,18 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterable
-from typing import TypeAlias
 
 from antiphon.core.items import COMPACTION_PREFIX, ERASED_SUMMARY_ITEM, is_summary
 from antiphon.stores.sqlite.chat_changes import ErasedChat, remove_turns, settle_chat
 from antiphon.stores.sqlite.reader import CONVERSATION_SQL
-from antiphon.stores.sqlite.rows import decode_blob_use, last_of_thread, row_id_of, thread_of
+from antiphon.stores.sqlite.rows import (
+    RowRange,
+    decode_blob_use,
+    last_of_thread,
+    row_id_of,
+    thread_of,
+)
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
-
-RowRange: TypeAlias = tuple[int, int]
 
 
 class ErasedRows:

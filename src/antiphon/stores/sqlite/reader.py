@@ -23,6 +23,7 @@ from antiphon.stores.sqlite.rows import (
     HEADER,
     TOMBSTONE,
     Row,
+    RowRange,
     decode_header,
     decode_history,
     decode_turns,
@@ -121,14 +122,20 @@ def read_chain(
 ) -> tuple[list[StoredTurn], set[int]]:
     """A response and its ancestors, oldest first: one range for each thread they lie in."""
     with snapshot(connection):
-        end = row_id_of(head.thread, head.seq)
-        if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
-            return [], set()
         rows: list[Row] = []
-        for row_id in thread_ends(connection, end, head.tenant):
-            rows += read_rows(connection, first_of_thread(row_id), last_of_turn(row_id))
+        for first, last in chain_row_ranges(connection, head, cutoff):
+            rows += read_rows(connection, first, last)
         turns = decode_turns(rows, None, blob_finder(connection))
         return turns, owners_of(connection, turns)
+
+
+def chain_row_ranges(connection: sqlite3.Connection, head: Head, cutoff: float) -> list[RowRange]:
+    """The rows of a response's chain, oldest first, a range a thread; none where it has expired."""
+    end = row_id_of(head.thread, head.seq)
+    if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
+        return []
+    ends = thread_ends(connection, end, head.tenant)
+    return [(first_of_thread(row_id), last_of_turn(row_id)) for row_id in ends]
 
 
 class ReadLimits(msgspec.Struct, frozen=True):
@@ -150,12 +157,9 @@ def read_history(
         "longest": limits.text_bytes if limits else _MAX_TEXT,
     }
     with snapshot(connection):
-        end = row_id_of(head.thread, head.seq)
-        if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
-            return [], set()
         rows: list[Row] = []
-        for row_id in thread_ends(connection, end, head.tenant):
-            values |= {"first": first_of_thread(row_id), "last": last_of_turn(row_id)}
+        for first, last in chain_row_ranges(connection, head, cutoff):
+            values |= {"first": first, "last": last}
             more = connection.execute(TURN_SQL["history_rows"], values).fetchall()
             if limits is not None and (len(more) == limits.rows or any(map(_is_too_long, more))):
                 return None, set()
@@ -276,10 +280,6 @@ class PageRequest(msgspec.Struct, frozen=True):
     newest_first: bool = True
 
 
-#: The first and last row id of the part of a chain that lies in one thread.
-_RowRange: TypeAlias = tuple[int, int]
-
-
 def read_window(
     connection: sqlite3.Connection, head: Head, window: Window, cutoff: float = _NO_CUTOFF
 ) -> tuple[list[StoredTurn], set[int]]:
@@ -288,13 +288,9 @@ def read_window(
     As much work as there are turns in it, and threads in the chain.
     """
     with snapshot(connection):
-        end = row_id_of(head.thread, head.seq)
-        if head.timestamp <= cutoff and has_expired(connection, end, cutoff):
+        row_ranges = chain_row_ranges(connection, head, cutoff)
+        if not row_ranges:
             return [], set()
-        row_ranges = [
-            (first_of_thread(end_row_id), last_of_turn(end_row_id))
-            for end_row_id in thread_ends(connection, end, head.tenant)
-        ]
         if window.newest_first:
             row_ranges.reverse()
         if window.at is not None:
@@ -307,7 +303,7 @@ def read_window(
         return turns, owners_of(connection, turns)
 
 
-def _ranges_from(row_ranges: list[_RowRange], row_id: int, window: Window) -> list[_RowRange]:
+def _ranges_from(row_ranges: list[RowRange], row_id: int, window: Window) -> list[RowRange]:
     """The rest of the ranges, in the window's order, from the turn at ``row_id`` on."""
     for number, (first, last) in enumerate(row_ranges):
         if first <= row_id <= last:
@@ -317,7 +313,7 @@ def _ranges_from(row_ranges: list[_RowRange], row_id: int, window: Window) -> li
 
 
 def _first_row_ids(
-    connection: sqlite3.Connection, row_ranges: list[_RowRange], window: Window
+    connection: sqlite3.Connection, row_ranges: list[RowRange], window: Window
 ) -> list[int]:
     """The row ids of turns that are not erased."""
     query = TURN_SQL["headers_backwards" if window.newest_first else "headers_forwards"]

@@ -11,9 +11,8 @@ import sqlite3
 import time
 from typing import Final, TypeAlias
 
-from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of
+from antiphon.core.ids import conversation_id_of, conversation_key
 from antiphon.stores.sqlite.deletion import (
-    RowRange,
     delete_conversation,
     delete_rows,
     delete_unused_blobs,
@@ -25,7 +24,7 @@ from antiphon.stores.sqlite.reader import (
     resolve_conversation,
     snapshot,
 )
-from antiphon.stores.sqlite.rows import TURN_STRIDE, thread_of
+from antiphon.stores.sqlite.rows import TURN_STRIDE, RowRange, thread_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
@@ -122,7 +121,7 @@ def _sweep_descendants(
                 return swept, False
         connection.execute(TURN_SQL["delete_thread"], {"thread": thread_of(row_range[0])})
     for key, tenant, tree in places:
-        transaction.changes.add_erasure(tenant, tree, response_id_of(key), cascade=True)
+        transaction.changes.add_erasure(tenant, tree, key, cascade=True)
     transaction.settle_chats()
     for (tree,) in trees:
         connection.execute(TURN_SQL["delete_epoch"], {"tree": tree})

@@ -76,6 +76,8 @@ TOMBSTONE: Final = 4
 BLOB_USE: Final = 5
 
 #: row_id, kind, key, text
+#: The first and last row id of a part of one thread.
+RowRange: TypeAlias = tuple[int, int]
 Row: TypeAlias = tuple[int, int, bytes | None, bytes | None]
 
 _HEADER_STRUCT = struct.Struct(">16sd")

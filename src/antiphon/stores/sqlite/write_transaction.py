@@ -20,11 +20,11 @@ from typing import Final
 import msgspec
 
 from antiphon.core.chain_fingerprints import ChainFingerprint
-from antiphon.core.ids import conversation_key, response_id_of, response_key
+from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.stores.sqlite.change_log import ChangeEntries, LoggedChange
+from antiphon.stores.sqlite.change_log import ChangeEntries
 from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
@@ -197,15 +197,8 @@ class WriteTransaction:
         self.changed_turns[turn.response_id] = OpenTurn(
             row_id, first + len(turn.input), tree, turn.tenant, conversation_id, turn.header.model
         )
-        self.changes.add(
-            LoggedChange(
-                "turn.started",
-                turn.tenant,
-                turn.created_at,
-                tree,
-                turn.response_id,
-                conversation_id,
-            )
+        self.changes.add_turn(
+            "turn.started", turn.tenant, turn.created_at, tree, key, conversation=conversation_id
         )
 
     def create_conversation(
@@ -243,10 +236,13 @@ class WriteTransaction:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self._chats.end_turn(turn.tree, turn.row_id, end)
             self._chats.add_to_sums(turn.tenant, turn.model, end)
-            where = (turn.tenant, end.ended_at, turn.tree, response_id, turn.conversation)
-            self.changes.add(LoggedChange("turn.ended", *where, end.status))
+            key = response_key(response_id)
+            where = (turn.tenant, end.ended_at, turn.tree, key)
+            self.changes.add_turn(
+                "turn.ended", *where, conversation=turn.conversation, status=end.status
+            )
             if end.approvals:
-                self.changes.add(LoggedChange("turn.waiting", *where))
+                self.changes.add_turn("turn.waiting", *where, conversation=turn.conversation)
             self.changed_turns[response_id] = None
 
     def add_whole_turn(self, turn: NewTurn, output: Sequence[bytes], end: End) -> int:
@@ -285,7 +281,8 @@ class WriteTransaction:
         bump_epochs(self.connection, [row_id])
         self.has_erased = True
         for tree in trees_of(self.connection, [row_id]):
-            self.changes.add_erasure(tenant, tree, response_id, cascade=cascade)
+            key = response_key(response_id)
+            self.changes.add_erasure(tenant, tree, key, cascade=cascade)
         return True
 
     def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
@@ -321,9 +318,7 @@ class WriteTransaction:
 
     def _add_orphan(self, row_id: int, end: End) -> None:
         for key, tenant, tree in self.connection.execute(TURN_SQL["place"], (row_id,)).fetchall():
-            name = response_id_of(key)
-            change = LoggedChange("turn.ended", tenant, end.ended_at, tree, name)
-            self.changes.add(msgspec.structs.replace(change, status=end.status))
+            self.changes.add_turn("turn.ended", tenant, end.ended_at, tree, key, status=end.status)
 
     def flush(self) -> None:
         """Write the rows collected so far."""
