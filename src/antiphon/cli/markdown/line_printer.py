@@ -13,8 +13,11 @@ from rich.color import ColorSystem
 from antiphon.cli.markdown.styled_line import (
     Line,
     Pen,
+    ascii_length,
     crop,
     drop_common_text,
+    drop_text,
+    has_certain_width,
     line_text,
     line_width,
     split_common,
@@ -23,6 +26,8 @@ from antiphon.cli.markdown.styled_line import (
 #: A terminal shows what is between these at once.
 BEGIN_UPDATE = "\x1b[?2026h"
 END_UPDATE = "\x1b[?2026l"
+#: So few characters reach a terminal in one packet, and are shown at once without these.
+_ATOMIC_LENGTH = 512
 _ERASE_LINE_END = "\x1b[K"
 
 
@@ -56,7 +61,7 @@ class LinePrinter:
             self._shown, self._above = (), ()
         text, has_moved = self._replace(crop(unfinished, self._width - 1))
         written += text
-        if has_moved or is_rewritten:
+        if (has_moved or is_rewritten) and len(written) > _ATOMIC_LENGTH:
             return f"{BEGIN_UPDATE}{written}{END_UPDATE}"
         return written
 
@@ -84,10 +89,12 @@ class LinePrinter:
         self._shown = line
         if not old:
             return self._pen.write(new), False
-        lifted = self._pen.lift()
-        width = line_width(old)
-        if not line_text(old).isascii():
-            # Terminals differ in the width of other characters: from the beginning, then.
-            return f"{lifted}\r{_ERASE_LINE_END}{self._pen.write(line)}", True
-        back = f"\x1b[{width}D" if shared else "\r"
+        lifted, kept = self._pen.lift(), len(line_text(shared))
+        back = f"\x1b[{line_width(old)}D"
+        if not has_certain_width(line_text(old)):
+            # By the column of the last ASCII character before it, to which an accent may belong.
+            kept = max(ascii_length(line_text(shared)) - 1, 0)
+            back, new = f"\r\x1b[{kept}C", drop_text(line, kept)
+        if not kept:
+            back = "\r"
         return f"{lifted}{back}{_ERASE_LINE_END}{self._pen.write(new)}", True
