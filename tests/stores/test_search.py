@@ -24,10 +24,10 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
 from antiphon.turn.store_protocols import Head
 from support.side_stores import AnyStore, ManualClock, Opener, openers
-from support.store_turns import DONE, begin_turn, complete_turn, head_of, new_turn, run
+from support.store_turns import DONE, STORES, begin_turn, complete_turn, head_of, new_turn, run
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 

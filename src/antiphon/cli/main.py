@@ -18,6 +18,7 @@ from antiphon.cli import (
     models,
     search_command,
     serve,
+    store_command,
     terminal_output,
     transfer,
     usage_command,
@@ -48,6 +49,7 @@ app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
 app.add_typer(models.app, name="model")
 app.add_typer(keys.app, name="key")
+app.add_typer(store_command.app, name="store")
 
 
 def _print_version(requested: bool) -> None:
