@@ -111,15 +111,15 @@ class StoreCopy:
         for number_of_round in range(_ROUNDS):
             families = await self._source.read_families(numbers)
             present = [one for one in families if one is not None]
-            places = await self._target.find_families(
+            there = await self._target.find_families(
                 [(one.tenant, one.turns[0].key) for one in present]
             )
-            copies = await self._read(places)
+            copies = await self._read(there)
             differing = []
-            for number, family, place, copy in zip(
+            for number, family, its_number, copy in zip(
                 [number for number, one in zip(numbers, families, strict=True) if one is not None],
                 present,
-                places,
+                there,
                 copies,
                 strict=True,
             ):
@@ -129,7 +129,7 @@ class StoreCopy:
                     self._turns += len(family.turns)
                     self._sum += int.from_bytes(digest)
                 else:
-                    differing.append((number, ReplacedFamily(family, place)))
+                    differing.append((number, ReplacedFamily(family, its_number)))
             if not differing:
                 return []
             self._rewritten += len(differing) if number_of_round == 0 else 0
@@ -137,11 +137,11 @@ class StoreCopy:
             numbers = [number for number, _ in differing]
         return list(numbers)
 
-    async def _read(self, places: Sequence[int | None]) -> list[Family | None]:
+    async def _read(self, numbers: Sequence[int | None]) -> list[Family | None]:
         """The families of the copy at these numbers."""
-        known = [place for place in places if place is not None]
+        known = [number for number in numbers if number is not None]
         found = dict(zip(known, await self._target.read_families(known), strict=True))
-        return [None if place is None else found[place] for place in places]
+        return [None if number is None else found[number] for number in numbers]
 
     async def _write(self, families: Sequence[ReplacedFamily], position: int | None = None) -> None:
         """Write families with those of their images that are not there yet."""
@@ -166,7 +166,7 @@ class StoreCopy:
                 (one.tenant, one.turns[0].key) if one is not None else ("", b"") for one in families
             ]
             found = await self._source.find_families(keys)
-            gone = [number for number, place in zip(numbers, found, strict=True) if place is None]
+            gone = [number for number, there in zip(numbers, found, strict=True) if there is None]
             if gone:
                 await self._target.delete_families(gone)
 

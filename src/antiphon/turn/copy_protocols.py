@@ -1,7 +1,7 @@
 """Copy protocols: what a store holds as records that any other store can hold, ids and times too.
 
 A family is all turns that descend from one first turn, with their chat. Its threads are numbered
-in the order in which they began; a turn's place is its thread and its depth in its chain.
+in the order in which they began; a turn's position is its thread and its depth in its chain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from antiphon.core.turns import End, Header
 
 #: A turn's thread within its family, and its depth in its chain.
-Place: TypeAlias = tuple[int, int]
+TurnPosition: TypeAlias = tuple[int, int]
 #: A row of one of ``TABLES``.
 CopiedRow: TypeAlias = tuple[bytes | str | float | int | None, ...]
 
@@ -35,14 +35,14 @@ TABLES: Final[Mapping[str, int]] = {
 
 
 class FamilyTurn(msgspec.Struct, frozen=True):
-    """A turn of a family. ``header`` None: it is erased, and only its place is left.
+    """A turn of a family. ``header`` None: it is erased, and only its position is left.
 
     ``timestamp`` is the time that its age counts from. ``blobs`` are the hashes of its images, in
     order. ``digest`` is what an import knows it by again.
     """
 
     key: bytes
-    place: Place
+    position: TurnPosition
     timestamp: float
     created_at: float = 0.0
     header: Header | None = None
@@ -57,7 +57,7 @@ class FamilyTurn(msgspec.Struct, frozen=True):
 
 
 class FamilyChat(msgspec.Struct, frozen=True):
-    """A chat's own fields. ``newest`` is the place of its newest turn.
+    """A chat's own fields. ``newest`` is the position of its newest turn.
 
     Its sums are of erased turns too, so that they cannot be made of the turns.
     """
@@ -65,7 +65,7 @@ class FamilyChat(msgspec.Struct, frozen=True):
     key: bytes
     created_at: float
     updated_at: float
-    newest: Place
+    newest: TurnPosition
     branches: int
     tokens: tuple[int, int, int]
     imported_at: float | None = None
@@ -78,14 +78,14 @@ class FamilyChat(msgspec.Struct, frozen=True):
 
 
 class Family(msgspec.Struct, frozen=True):
-    """A family. ``parents`` has for each thread the place that it branches off, None: none.
+    """A family. ``parents`` has for each thread the position that it branches off, None: none.
 
-    ``chat`` None: all its turns are erased. Turns are in the order of their places.
+    ``chat`` None: all its turns are erased. Turns are in the order of their positions.
     """
 
     tenant: str
     epoch: int
-    parents: tuple[Place | None, ...]
+    parents: tuple[TurnPosition | None, ...]
     turns: tuple[FamilyTurn, ...]
     chat: FamilyChat | None
 

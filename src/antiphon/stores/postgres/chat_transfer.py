@@ -51,7 +51,7 @@ class PostgresChatTransferStore:
 
 
 class _KnownTurn(msgspec.Struct, frozen=True):
-    """A turn that was there before: it, or the tombstone in its place."""
+    """A turn that was there before: it, or the tombstone in its position."""
 
     head: Head
     is_erased: bool
@@ -175,13 +175,13 @@ async def _add_turn(
         blobs=turn.blobs,
         stored_at=now,
     )
-    place = await transaction.add_whole_turn(new, turn.output, turn.end)
+    position = await transaction.add_whole_turn(new, turn.output, turn.end)
     return Head(
         new.response_id,
         tenant,
-        place.thread,
-        place.seq,
-        place.tree,
+        position.thread,
+        position.seq,
+        position.tree,
         0 if first is None else first.epoch,
         is_running=False,
         timestamp=now,

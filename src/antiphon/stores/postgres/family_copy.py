@@ -32,8 +32,8 @@ from antiphon.turn.copy_protocols import (
     Family,
     FamilyChat,
     FamilyTurn,
-    Place,
     ReplacedFamily,
+    TurnPosition,
 )
 
 if TYPE_CHECKING:
@@ -162,24 +162,24 @@ def _family(
     rows: Mapping[tuple[int, int], list[list[Any]]],
     marks: _TurnMarks,
 ) -> Family | None:
-    parents: list[Place | None] = []
+    parents: list[TurnPosition | None] = []
     turns: list[FamilyTurn] = []
     #: The number of each thread of which something is copied.
     numbers: dict[int, int] = {}
-    places: set[Place] = set()
+    positions: set[TurnPosition] = set()
     for thread in _parents_first(threads):
-        place = None
+        position = None
         if thread["parent_thread"] is not None:
-            place = (numbers.get(thread["parent_thread"], -1), thread["parent_seq"])
-            if place not in places:
+            position = (numbers.get(thread["parent_thread"], -1), thread["parent_seq"])
+            if position not in positions:
                 # It continues a turn that runs.
                 continue
         of_thread = _thread(rows.get((chat["tree"], thread["id"]), []), len(parents), marks)
         if of_thread:
             numbers[thread["id"]] = len(parents)
-            parents.append(place)
+            parents.append(position)
             turns += of_thread
-            places.update(turn.place for turn in of_thread)
+            positions.update(turn.position for turn in of_thread)
     if not turns:
         return None
     record = _chat(chat, numbers, turns)
@@ -210,11 +210,11 @@ def _thread(turns: list[list[Any]], number: int, marks: _TurnMarks) -> list[Fami
     found: list[FamilyTurn] = []
     for parts in turns:
         first = parts[0]
-        place = (number, first["seq"])
+        position = (number, first["seq"])
         at = tuple(first[:3])
         digest, is_of_words = marks.imports.get(at, (None, False))
         if first["header"] is None:
-            found.append(FamilyTurn(first["key"], place, 0.0, digest=digest))
+            found.append(FamilyTurn(first["key"], position, 0.0, digest=digest))
             continue
         if parts[-1]["ending"] is None:
             break
@@ -222,7 +222,7 @@ def _thread(turns: list[list[Any]], number: int, marks: _TurnMarks) -> list[Fami
         found.append(
             FamilyTurn(
                 first["key"],
-                place,
+                position,
                 first["timestamp"],
                 first["created_at"],
                 decode_header(first["header"]),
@@ -241,14 +241,14 @@ def _thread(turns: list[list[Any]], number: int, marks: _TurnMarks) -> list[Fami
 
 def _chat(chat: Any, numbers: Mapping[int, int], turns: list[FamilyTurn]) -> FamilyChat | None:
     """The chat of a family, as if what runs were not there yet."""
-    living = [(turn.timestamp, turn.place) for turn in turns if turn.header is not None]
+    living = [(turn.timestamp, turn.position) for turn in turns if turn.header is not None]
     if chat["newest_thread"] is None or not living:
         return None
     newest, updated_at = (
         (numbers.get(chat["newest_thread"], -1), chat["newest_seq"]),
         chat["updated_at"],
     )
-    if newest not in {place for _, place in living}:
+    if newest not in {position for _, position in living}:
         timestamp, newest = max(living)
         updated_at = min(updated_at, timestamp)
     return FamilyChat(
@@ -326,12 +326,12 @@ async def _write_family(
 ) -> None:
     threads = [thread_ids.next() for _ in family.parents]
     tree = threads[0]
-    keys = {turn.place: turn.key for turn in family.turns}
+    keys = {turn.position: turn.key for turn in family.turns}
     for thread, parent in zip(threads, family.parents, strict=True):
         above = (None, None) if parent is None else (threads[parent[0]], parent[1])
         columns.threads.append((tree, thread, family.tenant, *above))
     for turn in family.turns:
-        number, seq = turn.place
+        number, seq = turn.position
         before = (number, seq - 1)
         parent = before if before in keys else family.parents[number]
         previous = None if parent is None else keys[parent]

@@ -47,8 +47,8 @@ from antiphon.turn.copy_protocols import (
     Family,
     FamilyChat,
     FamilyTurn,
-    Place,
     ReplacedFamily,
+    TurnPosition,
 )
 
 _SQL: Final = parse_queries(read_sql("family_copy.sql"))
@@ -152,27 +152,27 @@ def _read_families(connection: sqlite3.Connection, numbers: Sequence[int]) -> li
 
 def _read_family(connection: sqlite3.Connection, tree: int) -> Family | None:
     tenant = ""
-    parents: list[Place | None] = []
+    parents: list[TurnPosition | None] = []
     turns: list[FamilyTurn] = []
     #: The number of each thread of which something is copied.
     threads: dict[int, int] = {}
-    places: set[Place] = set()
+    positions: set[TurnPosition] = set()
     for thread, its_tenant, parent in connection.execute(
         _SQL["threads"], {"tree": tree}
     ).fetchall():
-        place = None
+        position = None
         if parent is not None:
-            place = (threads.get(thread_of(parent), -1), seq_of(parent))
-            if place not in places:
+            position = (threads.get(thread_of(parent), -1), seq_of(parent))
+            if position not in positions:
                 # It continues a turn that runs.
                 continue
         of_thread = _read_thread(connection, thread, len(parents))
         if of_thread:
             tenant = its_tenant
             threads[thread] = len(parents)
-            parents.append(place)
+            parents.append(position)
             turns += of_thread
-            places.update(turn.place for turn in of_thread)
+            positions.update(turn.position for turn in of_thread)
     if not turns:
         return None
     chat = _read_chat(connection, tree, threads, turns)
@@ -193,9 +193,9 @@ def _read_thread(connection: sqlite3.Connection, thread: int, number: int) -> li
         rows = list(of_turn)
         row_id, kind, key, text = rows[0]
         timestamp, is_waiting, fingerprint, digest, is_of_words = marks[row_id]
-        place = (number, seq_of(row_id))
+        position = (number, seq_of(row_id))
         if kind == TOMBSTONE:
-            turns.append(FamilyTurn((key or b"")[:16], place, timestamp, digest=digest))
+            turns.append(FamilyTurn((key or b"")[:16], position, timestamp, digest=digest))
             continue
         if rows[-1][1] != END:
             break
@@ -203,7 +203,7 @@ def _read_thread(connection: sqlite3.Connection, thread: int, number: int) -> li
         turns.append(
             FamilyTurn(
                 header.key,
-                place,
+                position,
                 timestamp,
                 header.created_at,
                 header.header,
@@ -235,7 +235,7 @@ def _read_chat(
 ) -> FamilyChat | None:
     """The chat of a family, as if what runs were not there yet."""
     rows = connection.execute(_SQL["chat"], (tree,)).fetchall()
-    living = [(turn.timestamp, turn.place) for turn in turns if turn.header is not None]
+    living = [(turn.timestamp, turn.position) for turn in turns if turn.header is not None]
     if not rows or not living:
         return None
     key, created_at, updated_at, newest_row_id, *tokens_and_rest = rows[0]
@@ -243,7 +243,7 @@ def _read_chat(
         tokens_and_rest
     )
     newest = (threads.get(thread_of(newest_row_id), -1), seq_of(newest_row_id))
-    if newest not in {place for _, place in living}:
+    if newest not in {position for _, position in living}:
         timestamp, newest = max(living)
         updated_at = min(updated_at, timestamp)
     return FamilyChat(
@@ -290,14 +290,14 @@ def _write_family(connection: sqlite3.Connection, family: Family) -> None:
     ((last,),) = connection.execute(TURN_SQL["last_thread"]).fetchall()
     first = last + 1
 
-    def row_id_at(place: Place) -> int:
-        return row_id_of(first + place[0], place[1])
+    def row_id_at(position: TurnPosition) -> int:
+        return row_id_of(first + position[0], position[1])
 
     for number, parent in enumerate(family.parents):
         at = None if parent is None else row_id_at(parent)
         connection.execute(TURN_SQL["add_thread"], (first + number, family.tenant, first, at))
     for turn in family.turns:
-        _write_turn(connection, family.tenant, row_id_at(turn.place), turn)
+        _write_turn(connection, family.tenant, row_id_at(turn.position), turn)
     if family.epoch:
         connection.execute(_SQL["add_epoch"], (first, family.epoch))
     chat = family.chat
