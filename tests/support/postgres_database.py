@@ -65,3 +65,16 @@ async def _empty(uri: str) -> None:
         await connection.execute(";".join(f"DELETE FROM {table}" for table in tables))
     finally:
         await connection.close()
+
+
+async def changes_are_settled(uri: str) -> None:
+    """Wait until no transaction runs that began before those that have ended."""
+    connection = await asyncpg.connect(uri)
+    try:
+        last = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        oldest = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+        async with asyncio.timeout(30):
+            while await connection.fetchval(oldest) <= last:
+                await connection.execute("SELECT pg_sleep(0.001)")
+    finally:
+        await connection.close()

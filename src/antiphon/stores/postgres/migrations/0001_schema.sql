@@ -31,8 +31,8 @@ CREATE TABLE log (
     timestamp double precision,
     -- JSON
     header bytea,
-    -- the hashes of the images that it uses
-    images bytea[],
+    -- the SHA-256s of the images that it uses, one behind the other
+    images bytea,
     -- items: a msgpack array of byte strings
     input bytea,
     output bytea,
@@ -43,18 +43,18 @@ CREATE TABLE log (
     PRIMARY KEY (tree, thread, seq, part)
 );
 
--- Where a response lies. An erased one keeps its row, for what still points at it.
+-- Where a response lies. An erased one keeps its row, for what still points at it. Led by the id,
+-- which no two tenants may have.
 CREATE TABLE responses (
+    id bytea PRIMARY KEY,
     tenant text COLLATE "C" NOT NULL,
-    id bytea NOT NULL,
     tree bigint NOT NULL,
     thread bigint NOT NULL,
     seq integer NOT NULL,
     -- as in the log; NULL: it was erased
     timestamp double precision,
     -- id of the conversation that the request named
-    conversation bytea,
-    PRIMARY KEY (tenant, id)
+    conversation bytea
 );
 
 CREATE INDEX responses_recent ON responses (tenant, timestamp, thread, seq)
@@ -95,7 +95,9 @@ CREATE TABLE chats (
     input_tokens bigint NOT NULL DEFAULT 0,
     cached_tokens bigint NOT NULL DEFAULT 0,
     output_tokens bigint NOT NULL DEFAULT 0,
-    cost double precision
+    cost double precision,
+    -- no turn of it expires before its retention counted from then; NULL: it has no turns
+    check_at double precision
 );
 
 CREATE INDEX chats_key ON chats (tenant, key);
@@ -103,6 +105,10 @@ CREATE INDEX chats_key ON chats (tenant, key);
 CREATE INDEX chats_recent ON chats (tenant, updated_at, tree) WHERE newest_thread IS NOT NULL;
 
 CREATE INDEX chats_pinned ON chats (tenant) WHERE is_pinned;
+
+CREATE INDEX chats_check ON chats (check_at) WHERE check_at IS NOT NULL;
+
+CREATE INDEX chats_tenant_check ON chats (tenant, check_at) WHERE check_at IS NOT NULL;
 
 -- The turns that have no end, each with the node that runs it.
 CREATE TABLE running (
@@ -193,23 +199,32 @@ CREATE TABLE conversations (
     active bytea,
     -- JSON
     metadata bytea NOT NULL,
+    -- it does not expire before its retention counted from then
+    check_at double precision NOT NULL,
     PRIMARY KEY (tenant, id)
 );
 
 CREATE INDEX conversations_recent ON conversations (tenant, created_at, id);
 
+CREATE INDEX conversations_check ON conversations (check_at);
+
+CREATE INDEX conversations_tenant_check ON conversations (tenant, check_at);
+
 -- What the ended turns used, by tenant, day (of UTC, since 1970) and model. An erasure leaves it.
+-- In several rows, so that nodes which write at the same time hardly ever wait for each other.
 CREATE TABLE usage_sums (
     tenant text COLLATE "C" NOT NULL,
     day integer NOT NULL,
     -- UTF-8
     model bytea NOT NULL,
+    -- by the node
+    slot smallint NOT NULL,
     turns bigint NOT NULL,
     input_tokens bigint NOT NULL,
     cached_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
     cost double precision,
-    PRIMARY KEY (tenant, day, model)
+    PRIMARY KEY (tenant, day, model, slot)
 );
 
 -- Idempotency: what keys were used for in the last day, by the SHA-256 of each.
@@ -223,6 +238,8 @@ CREATE TABLE idempotency_records (
     result_id text,
     PRIMARY KEY (tenant, sha256)
 );
+
+CREATE INDEX blob_uses_turn ON blob_uses (tree, thread, seq);
 
 CREATE INDEX idempotency_records_created ON idempotency_records (created_at);
 
