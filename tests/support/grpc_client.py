@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
+from xai_sdk.chat import tool  # type: ignore[import-untyped]
 
 from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.grpc.interceptor import GatewayInterceptor
@@ -29,6 +31,13 @@ from antiphon.turn.store_protocols import ApiKey
 from support.http_server import TIMEOUT, StoreMaker, ThreadServer, serving
 
 T = TypeVar("T")
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
+WEATHER = tool(
+    "get_weather",
+    "The weather.",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
 
 
 class GrpcTestServer:

@@ -41,13 +41,8 @@ from support.turn_service import (
     stored_turn,
     texts,
     turn_request,
+    wait_forever,
 )
-
-
-async def wait_forever(call: FunctionCall) -> str:
-    await asyncio.Event().wait()
-    return "never"
-
 
 # Truncated calls.
 

@@ -21,11 +21,6 @@ LIFE = 1000.0
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "turns.db"
-
-
-@pytest.fixture
 def scrubbed_roots(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The root pages of the tables that were scrubbed."""
     roots: list[int] = []
