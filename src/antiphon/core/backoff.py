@@ -15,8 +15,9 @@ def exponential_delay(failures: int, *, base: float, cap: float, jitter: float =
     ``base`` after the first, doubled after each further one, at most ``cap``; 0 without a
     failure. ``jitter`` in [0, 1] says how much of the upper half is waited.
 
-    A random jitter keeps many clients that failed together from coming back together. Where
-    one client restarts a server of its own there is nobody to avoid: it waits the whole delay.
+    A random jitter keeps many clients that failed together from coming back together. Where one
+    client restarts a server of its own there is nobody to avoid: it waits the whole delay, which
+    is the default.
     """
     if failures < 1:
         return 0.0
