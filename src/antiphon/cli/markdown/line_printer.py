@@ -41,8 +41,8 @@ class LinePrinter:
         self._moves_cursor = moves_cursor
         #: What is on the terminal's present line.
         self._shown: Line = ()
-        #: What of the unfinished line is on a line above that one.
-        self._above: Line = ()
+        #: The words of the unfinished line that are on lines above that one.
+        self._above = ""
 
     def update(self, lines: Sequence[Line], unfinished: Line = ()) -> str:
         """Write ``lines``, the first of them over the unfinished line so far."""
@@ -50,11 +50,15 @@ class LinePrinter:
             return "".join(f"{self._pen.write(line)}{self._pen.lift()}\n" for line in lines)
         written, is_rewritten = "", False
         for line in lines:
-            text, has_moved = self._replace(line)
-            written += f"{text}{self._pen.lift()}\r\n"
-            is_rewritten = is_rewritten or has_moved
-            self._shown, self._above = (), ()
-        text, has_moved = self._replace(crop(unfinished, self._width - 1))
+            left, above = drop_common_text(line, self._above)
+            # One that is all on the lines above takes none of its own.
+            if left or not (line and self._above):
+                text, has_moved = self._replace(left)
+                written += f"{text}{self._pen.lift()}\r\n"
+                is_rewritten = is_rewritten or has_moved
+            self._shown, self._above = (), above
+        left, _ = drop_common_text(unfinished, self._above)
+        text, has_moved = self._replace(crop(left, self._width - 1))
         written += text
         if has_moved or is_rewritten:
             return f"{BEGIN_UPDATE}{written}{END_UPDATE}"
@@ -68,7 +72,7 @@ class LinePrinter:
         self._width = width
         if line_width(self._shown) < width:
             return ""
-        self._above, self._shown = (*self._above, *self._shown), ()
+        self._above, self._shown = self._above + line_text(self._shown), ()
         return f"{self._pen.lift()}\r\n"
 
     def clear_unfinished(self) -> str:
@@ -78,8 +82,6 @@ class LinePrinter:
 
     def _replace(self, line: Line) -> tuple[str, bool]:
         """Make the present line ``line``; whether something of it was rewritten."""
-        if self._above:
-            line = drop_common_text(line, line_text(self._above))
         shared, old, new = split_common(self._shown, line)
         self._shown = line
         if not old:

@@ -13,6 +13,8 @@ from rich.color import ColorSystem
 from rich.style import Style
 from wcwidth import wcwidth
 
+#: What stands before the words of a line in a quote or a list.
+_MARGIN = " │"
 PLAIN = Style()
 #: Every control character but newline and tab would steer the terminal; so would, in the eyes of
 #: its reader, the characters that reorder those around them.
@@ -128,14 +130,28 @@ def _common_length(one: str, other: str) -> int:
     return next(at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
 
-def drop_common_text(line: Line, text: str) -> Line:
-    """A line without the characters that it and ``text`` begin with."""
-    length = _common_length(line_text(line), text)
+def drop_common_text(line: Line, text: str) -> tuple[Line, str]:
+    """A line without what it and ``text`` begin with, and what ``text`` has after the line.
+
+    The mark of a quote and the indentation of a continued line may stand before.
+    """
+    words = line_text(line)
+    if not text or not words:
+        return line, ""
+    length = _common_length(words, text)
+    if not length:
+        margin = len(words) - len(words.lstrip(_MARGIN))
+        common = _common_length(words[margin:], text)
+        rest, length = text[common:], margin + common if common else 0
+    else:
+        rest = text[length:]
+    is_whole = length == len(words)
     left: list[Span] = []
     for span in line:
         left.append(Span(span.text[length:], span.style, span.link))
         length = max(length - len(span.text), 0)
-    return join_spans(left)
+    # A line that is broken elsewhere loses the blank there.
+    return join_spans(left), rest.lstrip() if is_whole else ""
 
 
 class Pen:
