@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "blocking_portal": set(),
     "logging_setup": set(),
     "thread_priority": set(),
+    "image_files": CORE,
     "protos": CORE,
     "settings": CORE,
     "turn": CORE,
@@ -72,13 +73,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     # MCP over HTTP is a route of its application.
     "api.http": API | {"antiphon.api.mcp.streamable_http"},
     "api.grpc": API | {"antiphon.protos"},
-    "api.mcp": API,
+    "api.mcp": API | {"antiphon.image_files"},
     "chat": CORE
     | SERVICE
     | {
         "antiphon.settings",
         "antiphon.blocking_portal",
         "antiphon.bootstrap",
+        "antiphon.image_files",
         "antiphon.tools",
         "antiphon.transfer",
     },
