@@ -199,6 +199,7 @@ def test_what_is_required_is_what_is_imported() -> None:
         "referencing": "jsonschema",
         "sse_starlette": "mcp",
         "typing_extensions": "pydantic, for types that only a checker reads",
+        "multidict": "aiohttp",
         "yarl": "aiohttp",
     }
     assert others == set(brought)

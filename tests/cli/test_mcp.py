@@ -115,6 +115,7 @@ async def test_conversation_continues_in_another_process_after_a_kill(tmp_path: 
         assert "(I was shown 5 messages.)" in three["content"]
 
 
+@pytest.mark.slow
 def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
@@ -146,6 +147,7 @@ def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None
 PROGRESS = {"progressToken": "p"}
 
 
+@pytest.mark.slow
 def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
@@ -159,6 +161,7 @@ def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
             assert spoken.ask("resources/list")["resources"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None:
     with pipes(tmp_path) as spoken:
@@ -169,6 +172,7 @@ def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None
         assert spoken.chat(prompt="On", response_id=said["response_id"])
 
 
+@pytest.mark.slow
 def test_end_of_input_ends_the_program(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         spoken.chat(prompt="Hi")
@@ -177,6 +181,7 @@ def test_end_of_input_ends_the_program(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == ""
 
 
+@pytest.mark.slow
 def test_invalid_message_is_ignored(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         assert spoken.process.stdin is not None
@@ -190,6 +195,7 @@ def test_invalid_message_is_ignored(tmp_path: Path) -> None:
         assert spoken.chat(prompt="Hi")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_images_are_read_from_root_folders_and_shared_ones(tmp_path: Path, mode: str) -> None:
     given, shared, other = (tmp_path / name for name in ("given", "shared", "other"))

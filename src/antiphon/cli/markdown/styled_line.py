@@ -25,6 +25,8 @@ _UNSAFE |= {0x2028: " ", 0x2029: " "}
 #: Joins two characters to one glyph, and asks for a glyph of two columns.
 ZERO_WIDTH_JOINER = "\u200d"
 _EMOJI_VARIATION = "\ufe0f"
+#: What a line that continues another begins with: spaces, and the bars of quotes.
+_INDENT_CHARS = " │"
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -149,9 +151,13 @@ def _common_length(one: str, other: str) -> int:
     return next(at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
 
-def drop_common_text(line: Line, text: str) -> Line:
-    """A line without the characters that it and ``text`` begin with."""
-    return drop_text(line, _common_length(line_text(line), text))
+def drop_shown_text(line: Line, shown: str) -> Line:
+    """A line without the characters that it and ``shown`` begin with, its indent set aside."""
+    text = line_text(line)
+    indent = len(text) - len(text.lstrip(_INDENT_CHARS))
+    if text.startswith(shown, indent):
+        return drop_text(line, indent + len(shown))
+    return drop_text(line, _common_length(text, shown))
 
 
 def drop_text(line: Line, length: int) -> Line:
