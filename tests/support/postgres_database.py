@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,6 +25,9 @@ AND nspname NOT IN ('pg_catalog', 'information_schema')
 """
 #: The folders of the tests that have a database, by the database's name.
 _folders: dict[str, Path] = {}
+#: The numbers of databases that are leased, and of all leases until now.
+_leased: set[int] = set()
+_lease_numbers = count()
 
 
 def empty_database(folder: Path, name: str = "") -> str:
@@ -46,6 +52,17 @@ def empty_database(folder: Path, name: str = "") -> str:
             ).result()
         _folders[database] = folder
     return uri
+
+
+@contextmanager
+def leased_database() -> Iterator[str]:
+    """The URI of an empty database that nothing else uses until the block ends."""
+    number = next(number for number in count(1) if number not in _leased)
+    _leased.add(number)
+    try:
+        yield empty_database(Path(f"lease-{next(_lease_numbers)}"), f"s{number}")
+    finally:
+        _leased.discard(number)
 
 
 async def _create(server: str, database: str) -> None:
