@@ -126,6 +126,6 @@ async def close_connection(connection: Connection) -> None:
 def describe(uri: str) -> str:
     """The URI without what must not be shown: its password, and its options."""
     scheme, _, rest = uri.partition("://")
-    place = rest.partition("?")[0]
-    _, at, host = place.rpartition("@")
+    address = rest.partition("?")[0]
+    _, at, host = address.rpartition("@")
     return f"{scheme}://{'…@' if at else ''}{host}"

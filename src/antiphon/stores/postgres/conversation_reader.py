@@ -147,8 +147,8 @@ async def _nearest_living(
     """The nearest ancestor of an erased head that is not erased, and whether it has expired."""
     if row["head_tree"] is None:
         return None, True
-    place = (row["head_tree"], row["head_thread"], row["head_seq"])
-    found = await connection.fetchrow(CONVERSATION_SQL["nearest_living"], *place, tenant)
+    turn_key = (row["head_tree"], row["head_thread"], row["head_seq"])
+    found = await connection.fetchrow(CONVERSATION_SQL["nearest_living"], *turn_key, tenant)
     if found is None:
         return None, True
     key = TurnKey(row["head_tree"], found["thread"], found["seq"])

@@ -92,23 +92,23 @@ async def _erase(
 ) -> list[TurnKey]:
     if not ranges:
         return []
-    place = (tree, *zip(*ranges, strict=True))
-    await transaction.execute(DELETION_SQL["delete_running"], *place)
-    rows = await transaction.fetch(DELETION_SQL["turns_in"], *place)
+    where = (tree, *zip(*ranges, strict=True))
+    await transaction.execute(DELETION_SQL["delete_running"], *where)
+    rows = await transaction.fetch(DELETION_SQL["turns_in"], *where)
     living = [TurnKey(tree, row[0], row[1]) for row in rows if row[3]]
-    await transaction.execute(DELETION_SQL["delete_waiting"], tenant, *place)
-    await transaction.execute(DELETION_SQL["delete_fingerprints"], *place)
+    await transaction.execute(DELETION_SQL["delete_waiting"], tenant, *where)
+    await transaction.execute(DELETION_SQL["delete_fingerprints"], *where)
     names = [row[2] for row in rows]
     if leaves_tombstones:
-        await transaction.execute(DELETION_SQL["delete_import_words"], *place)
+        await transaction.execute(DELETION_SQL["delete_import_words"], *where)
         await transaction.execute(DELETION_SQL["erase_responses"], tenant, names)
-        await transaction.execute(DELETION_SQL["delete_parts"], *place)
-        await transaction.execute(DELETION_SQL["erase_beginnings"], *place)
+        await transaction.execute(DELETION_SQL["delete_parts"], *where)
+        await transaction.execute(DELETION_SQL["erase_beginnings"], *where)
     else:
-        await transaction.execute(DELETION_SQL["delete_imports"], *place)
+        await transaction.execute(DELETION_SQL["delete_imports"], *where)
         await transaction.execute(DELETION_SQL["delete_responses"], tenant, names)
-        await transaction.execute(DELETION_SQL["delete_log"], *place)
-    await _delete_blobs(transaction, tenant, DELETION_SQL["delete_blob_uses"], place)
+        await transaction.execute(DELETION_SQL["delete_log"], *where)
+    await _delete_blobs(transaction, tenant, DELETION_SQL["delete_blob_uses"], where)
     if living:
         await forget_turns(transaction.connection, tenant, living)
         transaction.erased.update(_TURN_TABLES)
@@ -144,11 +144,11 @@ async def erase_derived_words(transaction: WriteTransaction, tenant: str, key: T
     may contain it.
     """
     ranges = await descendant_ranges(transaction, key)
-    place = (key.tree, *zip(*ranges, strict=True))
-    await transaction.execute(DELETION_SQL["delete_fingerprints"], *place)
-    await transaction.execute(DELETION_SQL["delete_import_words"], *place)
+    where = (key.tree, *zip(*ranges, strict=True))
+    await transaction.execute(DELETION_SQL["delete_fingerprints"], *where)
+    await transaction.execute(DELETION_SQL["delete_import_words"], *where)
     changed = []
-    for thread, seq, part, packed in await transaction.fetch(DELETION_SQL["summaries"], *place):
+    for thread, seq, part, packed in await transaction.fetch(DELETION_SQL["summaries"], *where):
         items = [ERASED_SUMMARY_ITEM if is_summary(item) else item for item in decode_items(packed)]
         values = (key.tree, thread, seq, part, encode_items(items))
         await transaction.execute(DELETION_SQL["set_output"], *values, False)

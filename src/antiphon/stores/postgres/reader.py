@@ -269,5 +269,5 @@ def _places(rows: Iterable[Row], tree: int) -> dict[bytes, TurnKey]:
 
 
 def _first_rows(rows: Sequence[Row], keys: Sequence[TurnKey]) -> list[tuple[Row, TurnKey]]:
-    by_place = {(key.thread, key.seq): key for key in keys}
-    return [(row, by_place[row[0], row[1]]) for row in rows if row[2] == 0]
+    by_turn = {(key.thread, key.seq): key for key in keys}
+    return [(row, by_turn[row[0], row[1]]) for row in rows if row[2] == 0]

@@ -24,7 +24,10 @@ from antiphon.core.items import is_summary
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.change_entries import ChangeEntries
-from antiphon.stores.postgres.chat_changes import ChatChanges, settle_chats
+from antiphon.stores.postgres.chat_changes import settle_chats
+from antiphon.stores.postgres.conversation_reader import check_head_unchanged
+from antiphon.stores.postgres.idempotency import check_reservation, complete_reservation
+from antiphon.stores.postgres.pending_rows import LogRow, NewResponse, PendingRows
 from antiphon.stores.postgres.rows import (
     MAX_ITEMS,
     MAX_SEQ,
@@ -60,34 +63,6 @@ class OpenTurn(msgspec.Struct, frozen=True):
     is_ended: bool = False
 
 
-class LogRow(msgspec.Struct):
-    """A row of the log that is to be written. What comes later in the transaction is added."""
-
-    tree: int
-    thread: int
-    seq: int
-    part: int
-    key: bytes | None = None
-    previous: bytes | None = None
-    created_at: float | None = None
-    timestamp: float | None = None
-    header: bytes | None = None
-    images: bytes | None = None
-    input: bytes | None = None
-    output: bytes | None = None
-    ending: bytes | None = None
-    has_summary: bool = False
-
-
-class _NewResponse(msgspec.Struct):
-    tenant: str
-    key: bytes
-    turn: TurnKey
-    timestamp: float
-    conversation: bytes | None
-    is_running: bool = True
-
-
 class WriteTransaction:
     """The jobs of one transaction on ``connection``, which has begun it.
 
@@ -116,15 +91,8 @@ class WriteTransaction:
         self.erased_trees: set[int] = set()
         #: Grows with everything that is written, at once or for ``flush``.
         self.progress = 0
-        self._chats = ChatChanges()
-        self._threads: list[tuple[int, int, str, int | None, int | None]] = []
-        self._responses: dict[bytes, _NewResponse] = {}
-        self._rows: list[LogRow] = []
-        #: The rows of turns that began here and were not written yet.
-        self._beginnings: dict[TurnKey, LogRow] = {}
-        self._ended: list[TurnKey] = []
-        self._searchable: list[tuple[str, TurnKey]] = []
-        self._fingerprints: list[tuple[str, bytes, int, int, int, bytes]] = []
+        #: What was collected and is not written yet.
+        self._rows = PendingRows()
         #: What was looked at, and holds until the end of the transaction.
         self._epochs: dict[int, int | None] = {}
         self._looked_at: dict[TurnKey, tuple[bytes, bool]] = {}
@@ -220,21 +188,21 @@ class WriteTransaction:
         self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             await self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
-        if key in self._responses:
+        if key in self._rows.responses:
             raise StoreError(f"{turn.response_id!r} is not a new response id.")
         await self._store_request(turn, key)
-        place, is_new_thread = self._allocate(turn)
+        turn_key, is_new_thread = self._allocate(turn)
         conversation_id = turn.header.conversation
         conversation = conversation_key(conversation_id) if conversation_id else None
         timestamp = turn_timestamp(turn)
-        self._responses[key] = _NewResponse(turn.tenant, key, place, timestamp, conversation)
-        if place.thread == place.tree and place.seq == 0:
-            self._chats.add_chat(place.tree, key, turn.tenant, conversation)
-        self._chats.add_turn(place, timestamp, is_new_branch=is_new_thread)
+        self._rows.responses[key] = NewResponse(turn.tenant, key, turn_key, timestamp, conversation)
+        if turn_key.thread == turn_key.tree and turn_key.seq == 0:
+            self._rows.chats.add_chat(turn_key.tree, key, turn.tenant, conversation)
+        self._rows.chats.add_turn(turn_key, timestamp, is_new_branch=is_new_thread)
         if turn.parent is not None:
-            self._chats.continue_turn(turn.tenant, _key_of(turn.parent))
+            self._rows.chats.continue_turn(turn.tenant, _key_of(turn.parent))
         row = LogRow(
-            *place,
+            *turn_key,
             part=0,
             key=key,
             previous=response_key(turn.parent.response_id) if turn.parent else None,
@@ -245,17 +213,17 @@ class WriteTransaction:
             input=encode_items(turn.input),
         )
         self._add_row(row)
-        self._beginnings[place] = row
+        self._rows.beginnings[turn_key] = row
         for blob in turn.blobs:
-            await self._store_blob(turn.tenant, blob, place)
+            await self._store_blob(turn.tenant, blob, turn_key)
         items = len(turn.input) + len(turn.blobs)
-        opened = OpenTurn(place, key, turn.tenant, turn.header.model, conversation_id, 1, items)
+        opened = OpenTurn(turn_key, key, turn.tenant, turn.header.model, conversation_id, 1, items)
         self.changed_turns[turn.response_id] = opened
         self.changes.add_turn(
             "turn.started",
             turn.tenant,
             turn.created_at,
-            place.tree,
+            turn_key.tree,
             key,
             conversation=conversation_id,
         )
@@ -267,7 +235,7 @@ class WriteTransaction:
             return
         if turn.items + len(items) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
-        beginning = self._beginnings.get(turn.key)
+        beginning = self._rows.beginnings.get(turn.key)
         if beginning is None and not self._is_still_mine(turn):
             self.changed_turns[response_id] = msgspec.structs.replace(turn, is_ended=True)
             return
@@ -291,13 +259,13 @@ class WriteTransaction:
 
     def _end(self, response_id: str, turn: OpenTurn, end: End) -> None:
         self.changed_turns[response_id] = msgspec.structs.replace(turn, is_ended=True)
-        if (begun := self._responses.get(turn.response_key)) is not None:
+        if (begun := self._rows.responses.get(turn.response_key)) is not None:
             begun.is_running = False
         else:
-            self._ended.append(turn.key)
+            self._rows.ended.append(turn.key)
             self._owners[turn.key] = None
-        self._searchable.append((turn.tenant, turn.key))
-        self._chats.end_turn(turn.tenant, turn.key, turn.model, end)
+        self._rows.searchable.append((turn.tenant, turn.key))
+        self._rows.chats.end_turn(turn.tenant, turn.key, turn.model, end)
         where = (turn.tenant, end.ended_at, turn.key.tree, turn.response_key)
         self.changes.add_turn(
             "turn.ended", *where, conversation=turn.conversation, status=end.status
@@ -334,7 +302,7 @@ class WriteTransaction:
         await self._end_unfinished(rows, end)
 
     async def _end_unfinished(self, rows: Sequence[Row], end: End) -> None:
-        """End running turns, of which these are rows: place, tenant, key."""
+        """End running turns. A row: tree, thread, seq, tenant, and the key of the response."""
         if not rows:
             return
         keys = [TurnKey(row[0], row[1], row[2]) for row in rows]
@@ -342,7 +310,7 @@ class WriteTransaction:
         await self.execute(TURN_SQL["end_owned"], *columns, encode_json(end))
         await self.execute(TURN_SQL["end_running"], *columns)
         for key, row in zip(keys, rows, strict=True):
-            self._searchable.append((row[3], key))
+            self._rows.searchable.append((row[3], key))
             self._owners[key] = None
             self.changes.add_turn(
                 "turn.ended", row[3], end.ended_at, key.tree, row[4], status=end.status
@@ -359,7 +327,7 @@ class WriteTransaction:
             await self._lock([turn.key.tree])
         if self._epochs.get(turn.key.tree) == fingerprint.epoch:
             row = (turn.tenant, fingerprint.digest, *turn.key, turn.response_key)
-            self._fingerprints.append(row)
+            self._rows.fingerprints.append(row)
             self.progress += 1
 
     # Conversations and reservations
@@ -368,15 +336,11 @@ class WriteTransaction:
         self, tenant: str, seen: ConversationRecord, cutoff: float
     ) -> None:
         """Reject a turn on a conversation whose head or active turn has changed since."""
-        from antiphon.stores.postgres.conversation_reader import check_head_unchanged
-
         await self.flush()
         await check_head_unchanged(self.connection, tenant, seen, cutoff)
 
     async def check_reservation(self, tenant: str, reservation: IdempotencyReservation) -> None:
         """Raise ``ConflictError`` where another request has it now, or completed it."""
-        from antiphon.stores.postgres.idempotency import check_reservation
-
         await check_reservation(self, tenant, reservation)
 
     async def create_conversation(
@@ -399,8 +363,6 @@ class WriteTransaction:
         self.changes.add_conversation("conversation.created", tenant, conversation.id)
 
     async def _complete_reservation(self, tenant: str, key: str, result_id: str) -> None:
-        from antiphon.stores.postgres.idempotency import complete_reservation
-
         await complete_reservation(self, tenant, key, result_id)
 
     async def _store_request(self, turn: NewTurn, key: bytes) -> None:
@@ -425,37 +387,9 @@ class WriteTransaction:
 
     async def flush(self) -> None:
         """Write the rows collected so far."""
-        if self._threads:
-            threads, self._threads = self._threads, []
-            await self.execute(TURN_SQL["add_threads"], *zip(*threads, strict=True))
-        if self._responses:
-            rows = [
-                (one.tenant, one.key, *one.turn, one.timestamp, one.conversation, one.is_running)
-                for one in self._responses.values()
-            ]
-            self._owners |= {one.turn: self.node for one in self._responses.values()}
-            self._owners |= {
-                one.turn: None for one in self._responses.values() if not one.is_running
-            }
-            self._responses = {}
-            await self.execute(TURN_SQL["add_turns"], *zip(*rows, strict=True), self.node)
-        if self._rows:
-            log, self._rows = self._rows, []
-            self._beginnings.clear()
-            columns = zip(*map(msgspec.structs.astuple, log), strict=True)
-            await self.execute(TURN_SQL["add_log"], *columns)
-        if self._ended:
-            ended, self._ended = self._ended, []
-            await self.execute(TURN_SQL["end_running"], *zip(*ended, strict=True))
-        if self._fingerprints:
-            prints, self._fingerprints = self._fingerprints, []
-            await self.execute(TURN_SQL["add_fingerprints"], *zip(*prints, strict=True))
-        if self._searchable:
-            searchable, self._searchable = self._searchable, []
-            tenants, turns = zip(*searchable, strict=True)
-            columns = zip(*turns, strict=True)
-            await self.execute(TURN_SQL["add_searchable"], tenants, *columns)
-        await self._chats.flush(self)
+        for one in self._rows.responses.values():
+            self._owners[one.turn] = self.node if one.is_running else None
+        await self._rows.flush(self)
         if self.erased_trees:
             trees, self.erased_trees = self.erased_trees, set()
             await settle_chats(self, sorted(trees))
@@ -471,7 +405,7 @@ class WriteTransaction:
 
     def _add_row(self, row: LogRow) -> None:
         self.progress += 1
-        self._rows.append(row)
+        self._rows.log.append(row)
 
     def _check_sources(self, turn: NewTurn) -> None:
         """Reject a turn whose parent or other sources have changed since they were read."""
@@ -498,17 +432,17 @@ class WriteTransaction:
         if parent is None:
             thread = self._thread_ids.next()
             tree = thread if turn.sibling is None else turn.sibling.tree
-            self._threads.append((tree, thread, turn.tenant, None, None))
+            self._rows.threads.append((tree, thread, turn.tenant, None, None))
             return TurnKey(tree, thread, 0), True
-        place = TurnKey(parent.tree, parent.thread, parent.seq + 1)
+        turn_key = TurnKey(parent.tree, parent.thread, parent.seq + 1)
         _, is_taken = self._looked_at.get(_key_of(parent), (b"", False))
-        is_new = is_taken or place in self._used
+        is_new = is_taken or turn_key in self._used
         if is_new:
             thread = self._thread_ids.next()
-            self._threads.append((parent.tree, thread, turn.tenant, parent.thread, parent.seq))
-            place = TurnKey(parent.tree, thread, parent.seq + 1)
-        self._used.add(place)
-        return place, is_new
+            self._rows.threads.append((parent.tree, thread, turn.tenant, parent.thread, parent.seq))
+            turn_key = TurnKey(parent.tree, thread, parent.seq + 1)
+        self._used.add(turn_key)
+        return turn_key, is_new
 
     def _open_turn(self, response_id: str) -> OpenTurn:
         """Raises ``StoreError`` where it never began here."""
