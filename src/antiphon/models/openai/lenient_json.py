@@ -58,7 +58,9 @@ def text_of_value(value: Any) -> str:
         case list():
             return "".join(map(text_of_value, value))
         case dict():
-            texts = (text_of_value(value.get(name)) for name in ("text", "content", "value"))
+            texts = (
+                text_of_value(value.get(name)) for name in ("text", "content", "value", "parts")
+            )
             return next(filter(None, texts), "")
     return ""
 
