@@ -108,6 +108,7 @@ async def test_conversation_continues_in_another_process_after_a_kill(tmp_path: 
         assert "(I was shown 5 messages.)" in three["content"]
 
 
+@pytest.mark.slow
 def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
@@ -139,6 +140,7 @@ def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None
 PROGRESS = {"progressToken": "p"}
 
 
+@pytest.mark.slow
 def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
@@ -152,6 +154,7 @@ def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
             assert spoken.ask("resources/list")["resources"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None:
     with pipes(tmp_path) as spoken:
@@ -162,6 +165,7 @@ def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None
         assert spoken.chat(prompt="On", response_id=said["response_id"])
 
 
+@pytest.mark.slow
 def test_end_of_input_ends_the_program(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         spoken.chat(prompt="Hi")
@@ -171,6 +175,7 @@ def test_end_of_input_ends_the_program(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == ""
 
 
+@pytest.mark.slow
 def test_invalid_message_is_ignored(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         spoken.process.stdin.write('{\n\n[1]\nnull\n"x"\n{"jsonrpc":"2.0"}\n\x00\n')

@@ -68,6 +68,7 @@ def test_xai_sdk_connects_without_tls(tmp_path: Path) -> None:
             assert process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.slow
 def test_grpc_port_0_starts_no_grpc_listener(tmp_path: Path) -> None:
     with running_server(tmp_path, "--grpc-port", "0") as (process, _, _):
         process.terminate()
@@ -126,6 +127,7 @@ def test_grpc_is_imported_on_first_use() -> None:
     assert said.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_running_calls(tmp_path: Path) -> None:
     with (
         upstream() as url,
