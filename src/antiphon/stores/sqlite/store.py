@@ -29,6 +29,7 @@ from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
+from antiphon.stores.sqlite.family_copy import SqliteCopyStore
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
 from antiphon.stores.sqlite.reader import (
     ReadLimits,
@@ -128,6 +129,7 @@ class SqliteStore:
         self._open_turn_count = RecentTurns()
         self._search = SqliteSearchIndex(database)
         self.changes = open_change_feed(database)
+        self.copies = SqliteCopyStore(database)
         self.stores = Stores(
             response_index=SqliteResponseIndex(database),
             conversations=SqliteConversationStore(database),
