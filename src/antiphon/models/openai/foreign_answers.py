@@ -1,8 +1,8 @@
 """Foreign answers: those of other APIs, as chat completions. Pure.
 
 Base URLs are set to servers of other APIs, and gateways pass such answers on: Ollama's own,
-Cohere's, Anthropic's, texts by themselves. What has one meaning is read; ``hides_words`` finds answers
-of which nothing could be read.
+Cohere's, Anthropic's, texts by themselves. What has one meaning is read; ``hides_words`` finds
+answers of which nothing could be read.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
-from antiphon.models.openai.lenient_json import decode_lenient
+from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
 from antiphon.models.openai.sse import DECODE_ERRORS
 
-#: Where gateways put the answer of the server behind them.
-_WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body", "Response")
 _MAX_DEPTH: Final = 4
 _MODEL_ROLES: Final = ("assistant", "model", "chatbot", "CHATBOT")
 _TEXT_FIELDS: Final = ("response", "generated_text", "output_text", "completion")
@@ -56,7 +54,7 @@ def _to_completion(value: Any, depth: int) -> dict[str, Any] | None:
             "error": value.get("error"),
             "is_unfinished": value.get("done") is False,
         }
-    for name in _WRAPPING_FIELDS:
+    for name in WRAPPING_FIELDS:
         inner = value.get(name)
         if isinstance(inner, str) and inner.startswith("{"):
             inner = _decode_text(inner)
