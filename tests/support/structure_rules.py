@@ -42,6 +42,7 @@ PROTOCOLS = {
     "antiphon.turn.store_protocols",
     "antiphon.turn.chat_protocols",
     "antiphon.turn.transfer_protocols",
+    "antiphon.turn.copy_protocols",
 }
 CORE = {"antiphon.core", "antiphon.errors"}
 TRANSFER = {"antiphon.transfer"}
@@ -68,7 +69,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,
     # Its formats are pure; its import and export use a store.
-    "transfer": CORE | SERVICE | {"antiphon.turn.message_rendering"},
+    "transfer": CORE
+    | SERVICE
+    | {"antiphon.turn.message_rendering", "antiphon.turn.copy_protocols"},
     "api": set(),
     "api.common": CORE | SERVICE | {"antiphon.logging_setup"},
     # MCP over HTTP is a route of its application.
@@ -100,7 +103,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "bootstrap": CORE
     | SERVICE
-    | {"antiphon.settings", "antiphon.stores", "antiphon.models", "antiphon.tools", "antiphon.api"},
+    | {"antiphon.settings", "antiphon.stores", "antiphon.models", "antiphon.tools", "antiphon.api"}
+    | {"antiphon.turn.copy_protocols"},
     "__init__": CORE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
 }
 #: Packages that belong to one provider, protocol or runtime: the core knows none of them.
@@ -122,9 +126,7 @@ SAME_CLASS = {
 SAME_FILE = {
     "api_keys.py": "API keys: what one is, and their table",
     "chat.py": "the chat that a caller holds: the RPC, and the command",
-    "chat_transfer.py": "chats written and read as a whole, in each store",
     "chat_completions.py": "the Chat Completions API: served, and called",
-    "changes.py": "the log of changes of a store",
     "chats.py": "chats: the service, the stores, the endpoints",
     "connection.py": "one connection, which is opened, checked and closed: to a file, to a server",
     "conversations.py": "conversations: the service, the stores, the endpoints, the command",
@@ -138,7 +140,6 @@ SAME_FILE = {
     "responses.py": "the Responses API: served, and called",
     "shares.py": "shared links: the service, the stores, the endpoints",
     "server.py": "a server that listens until it is told to stop",
-    "store.py": "an implementation of the store protocol",
     "turn_execution.py": "one turn run to its end for a caller",
     "turns.py": "turns: what one is, and where they are stored",
 }
@@ -153,6 +154,11 @@ def parse(source: str) -> ast.Module:
 def module_of(path: Path) -> str:
     """A file's module within the package: ``api.http.app``, ``errors``, ``__init__``."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def concept_of(module: str) -> str:
+    """A module, the same for all stores: the parts of each have the same names."""
+    return re.sub(r"^stores\.(memory|sqlite|postgres)\.", "stores.", module)
 
 
 def layer_of(module: str) -> str:

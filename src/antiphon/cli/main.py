@@ -29,7 +29,7 @@ _COMMANDS = {
     "export": ("transfer", "export"),
     "import": ("transfer", "import_"),
 }
-_GROUPS = {"model": ("models", "app"), "key": ("keys", "app")}
+_GROUPS = {"model": ("models", "app"), "key": ("keys", "app"), "store": ("store_command", "app")}
 
 
 def build_app(arguments: Sequence[str] = ()) -> typer.Typer:

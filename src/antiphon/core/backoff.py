@@ -16,8 +16,9 @@ def exponential_delay(failures: int, *, base: float, cap: float, jitter: float =
     failure. ``jitter`` in [0, 1] says how much of the upper half is waited: ``random.random()``,
     or 1 for all of it.
 
-    A random jitter keeps many clients that failed together from coming back together. Where
-    one client restarts a server of its own there is nobody to avoid: it waits the whole delay.
+    A random jitter keeps many clients that failed together from coming back together. Where one
+    client restarts a server of its own there is nobody to avoid: it waits the whole delay, which
+    is the default.
     """
     if failures < 1:
         return 0.0
