@@ -87,13 +87,14 @@ async def test_extending_a_history_moves_its_cache_entry() -> None:
 async def test_turns_of_other_processes_are_added_to_what_is_in_memory() -> None:
     store = CountingStore()
     history = HistoryCache(store)
-    heads = await complete_turns(store, 20)
-    await history.get(heads[10])
-    assert await cached_messages(history, heads[13]) == await stored_messages(store, heads[13])
+    heads = await complete_turns(store, 30)
+    await history.get(heads[20])
+    assert await cached_messages(history, heads[23]) == await stored_messages(store, heads[23])
+    assert store.reads == 1
+    await history.get(heads[24])
     assert store.reads == 1
     # Too many to be looked at one by one.
-    await history.get(heads[14])
-    assert await cached_messages(history, heads[3]) == await stored_messages(store, heads[3])
+    assert await cached_messages(history, heads[29]) == await stored_messages(store, heads[29])
     assert store.reads == 2
 
 
@@ -101,12 +102,12 @@ async def test_outputs_of_an_erased_turns_calls_stay_left_out() -> None:
     """Whether what came before was torn, a chain in memory does not tell: it is read whole."""
     store = MemoryStore()
     history = HistoryCache(store)
-    heads = await complete_turns(store, 3)
-    assert await store.delete("", heads[1].response_id)
-    third = await head_of(store, heads[2].response_id)
-    await history.get(third)
+    heads = await complete_turns(store, 20)
+    assert await store.delete("", heads[-2].response_id)
+    last = await head_of(store, heads[-1].response_id)
+    await history.get(last)
     answering = msgspec.structs.replace(
-        new_turn("Well?", parent=third),
+        new_turn("Well?", parent=last),
         input=(encode_item(FunctionCallOutput("call_0", "done")), user("Well?")),
     )
     store.begin(answering)

@@ -38,8 +38,10 @@ _CAPACITY = 32 * 1024 * 1024
 #: Histories of more turns or bytes are rendered in a thread.
 _MAX_INLINE_TURNS = 64
 _MAX_INLINE_BYTES = 128 * 1024
-#: So many turns of other processes are added to a chain in memory; of more the chain is read whole.
-_MAX_TURNS_BEHIND = 8
+#: So many turns of other processes are added to a chain in memory; of more the chain is read whole,
+#: and a chain that is shorter: that costs less.
+_MAX_TURNS_BEHIND = 4
+_MIN_EXTENDED_LENGTH = 16
 
 #: What objects take besides the bytes of messages, by ``tracemalloc`` on 64-bit CPython 3.11, over
 #: chains of 1 to 50 turns: 340 bytes an entry (itself, ``History``, response id, place in the dict)
@@ -139,7 +141,9 @@ class HistoryCache:
         found = self.find(head)
         if found is not None:
             return found
-        entry = await self._extend_ancestor(head) if head.tree in self._trees else None
+        entry = None
+        if head.seq >= _MIN_EXTENDED_LENGTH and head.tree in self._trees:
+            entry = await self._extend_ancestor(head)
         if entry is None:
             turns = await self._turns(head)
             entry = await run_unless_short(_read_entry, turns, head)
