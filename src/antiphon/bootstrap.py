@@ -43,6 +43,7 @@ from antiphon.models.openai.upstream_model import (
 from antiphon.models.retry import AttemptError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.settings import Limits, ModelSettings, Settings
+from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
@@ -314,6 +315,15 @@ async def open_copy_store(name: str) -> AsyncIterator[CopyStore]:
         raise ConfigError("There is nothing in a store in memory to copy, and nothing stays there.")
     try:
         yield store.copies
+    finally:
+        await store.close()
+
+
+async def read_erase_report(name: str) -> EraseReport:
+    """What is still in the files of a store that was erased. Raises ``ConfigError``."""
+    store = await _open_store(name, RETAIN_FOREVER)
+    try:
+        return EraseReport(0) if isinstance(store, MemoryStore) else await store.erase_report()
     finally:
         await store.close()
 

@@ -1,10 +1,11 @@
-"""Store commands: ``antiphon store copy``."""
+"""Store commands: ``antiphon store copy`` and ``antiphon store erase-report``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +19,12 @@ from antiphon.errors import ConfigError
 from antiphon.settings import store_name
 
 if TYPE_CHECKING:
+    from antiphon.stores.erase_report import EraseReport
     from antiphon.transfer.store_copy import CopyProgress, CopyReport
 
-app = typer.Typer(help="Copy a store.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Copy a store, or see what an erasure left.", no_args_is_help=True, rich_markup_mode=None
+)
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="sqlite:PATH or postgresql://…")
@@ -29,7 +33,7 @@ StoreArgument = Annotated[
 
 @app.callback()
 def _group() -> None:
-    """Copy a store."""
+    """Copy a store, or see what an erasure left."""
 
 
 @app.command()
@@ -48,6 +52,40 @@ def copy(source: StoreArgument, target: StoreArgument, as_json: Json = False) ->
         _print_report(report)
     if report.changing:
         raise typer.Exit(1)
+
+
+@app.command("erase-report")
+def erase_report(store: StoreArgument, as_json: Json = False) -> None:
+    """Show whether words that were erased are still in a store's own files.
+
+    They are gone from every answer at once. Exits with 1 while some are left.
+    """
+    from antiphon.bootstrap import read_erase_report  # loaded on first use
+
+    async def run(_: InterruptHandler) -> EraseReport:
+        return await read_erase_report(store_name(store, Path.cwd()))
+
+    report = run_interruptible(run)
+    if as_json:
+        terminal_output.print_json(msgspec.to_builtins(report))
+    else:
+        terminal_output.print_output(_describe_erasures(report) + "\n")
+    if report.pending:
+        raise typer.Exit(1)
+
+
+def _describe_erasures(report: EraseReport) -> str:
+    lines = ["Nothing that was erased is left in the store."]
+    if report.pending:
+        since = f", the oldest of {_time(report.pending_since)}" if report.pending_since else ""
+        lines = [f"Of {report.pending} erasures the words are still in the store's files{since}."]
+    if report.erased_at and report.left_at:
+        lines.append(f"Those until {_time(report.erased_at)} left them at {_time(report.left_at)}.")
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def copy_store(source: str, target: str) -> CopyReport:

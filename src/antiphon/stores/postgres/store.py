@@ -20,6 +20,7 @@ import asyncpg
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
+from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.postgres.api_keys import PostgresApiKeyStore
 from antiphon.stores.postgres.changes import PostgresChangeFeed, delete_future_changes
 from antiphon.stores.postgres.chat_transfer import PostgresChatTransferStore
@@ -28,6 +29,7 @@ from antiphon.stores.postgres.connection import close_connection, connect, descr
 from antiphon.stores.postgres.conversations import PostgresConversationStore
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.deletion import delete_turn
+from antiphon.stores.postgres.erasures import VacuumTask, read_erase_report
 from antiphon.stores.postgres.errors import CONNECTION_LOST, store_error
 from antiphon.stores.postgres.family_copy import PostgresCopyStore
 from antiphon.stores.postgres.idempotency import PostgresIdempotencyStore
@@ -102,6 +104,8 @@ class PostgresStore:
         self._database = database
         self._search = PostgresSearchIndex(database)
         self.changes = PostgresChangeFeed(database)
+        self._vacuum = VacuumTask(database)
+        database.on_erased = self._vacuum.start
         self.copies = PostgresCopyStore(database)
         self.stores = Stores(
             response_index=PostgresResponseIndex(database),
@@ -119,6 +123,11 @@ class PostgresStore:
     async def start(self) -> None:
         """Be alive for others, and end the turns of dead processes."""
         await self._database.start()
+        await self._vacuum.start_if_pending()
+
+    async def erase_report(self) -> EraseReport:
+        """What is still in the tables of what was erased."""
+        return await self._database.read(read_erase_report)
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         max_delay = 0.0 if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
@@ -192,4 +201,5 @@ class PostgresStore:
     async def close(self) -> None:
         await self.changes.close()
         await self._search.close()
+        await self._vacuum.stop()
         await self._database.close()

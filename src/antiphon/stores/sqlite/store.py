@@ -22,6 +22,7 @@ from typing import Final
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
+from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
 from antiphon.stores.sqlite.changes import open_change_feed
 from antiphon.stores.sqlite.chat_transfer import SqliteChatTransferStore
@@ -232,6 +233,10 @@ class SqliteStore:
             WriteTransaction.delete, tenant, response_id, cascade
         )
         return erased
+
+    async def erase_report(self) -> EraseReport:
+        """Whether erased words may still be in the file; it takes seconds at most."""
+        return EraseReport(int(self._database.erasures.is_pending))
 
     async def close(self) -> None:
         self.changes.close_readers()
