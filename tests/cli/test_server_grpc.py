@@ -29,13 +29,14 @@ from support.command_line import Command
 from support.command_line_upstream import upstream
 from support.grpc_client import rpc_failure, wait_until
 from support.http_server import PROGRAM, TIMEOUT
+from support.program_process import ProgramProcess
 from support.serve_process import running_server
 from support.tls_certificates import self_signed_certificate
 
 SETTINGS = Settings(store="memory:", model="echo", models={"echo": ModelSettings(kind="scripted")})
 
 
-def grpc_at(process: subprocess.Popen[str]) -> str:
+def grpc_at(process: ProgramProcess) -> str:
     """Where a server says that it listens for gRPC."""
     assert process.stderr is not None
     line = process.stderr.readline()

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -41,6 +40,7 @@ from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store
 from support.postgres_database import leased_database
+from support.program_process import ProgramProcess
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
@@ -383,11 +383,8 @@ class ServerProcess(Address):
             "ANTIPHON_PORT": "0",
         }
         self._log = (home / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            [PROGRAM, "serve"], env=environment, stdout=subprocess.PIPE, stderr=self._log, cwd=home
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode()
+        self.process = ProgramProcess([PROGRAM, "serve"], environment, home, stderr=self._log)
+        line = self.process.stdout.readline()
         found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
         if found is None:
             self.kill()
