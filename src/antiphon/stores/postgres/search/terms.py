@@ -19,7 +19,7 @@ import msgspec
 from antiphon.stores.search_tokenizer import MAX_TERM_COUNT, text_to_index, tokenize
 
 _MAX_BYTES: Final = 1_000_000
-#: So few that two words of a query may well have one: what is found is looked at (``build_excerpt``).
+#: So few that two words may have one: what is found is looked at (``build_excerpt``).
 _HASH_BYTES: Final = 6
 #: What a lexeme takes, and each of its positions with their number.
 _LEXEME_BYTES: Final = 8
