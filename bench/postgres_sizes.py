@@ -33,7 +33,8 @@ _ANSWER: Final = 900
 _AT_ONCE: Final = 32
 _SIZES: Final = """
 SELECT relname, pg_table_size(oid), pg_indexes_size(oid) FROM pg_class
-WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY pg_total_relation_size(oid) DESC
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+ORDER BY pg_total_relation_size(oid) DESC
 """
 
 
