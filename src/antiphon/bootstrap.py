@@ -16,6 +16,7 @@ import msgspec
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
+from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup
 from antiphon.core.turns import Options
@@ -43,7 +44,6 @@ from antiphon.models.openai.upstream_model import (
 from antiphon.models.retry import AttemptError
 from antiphon.models.scripted import ScriptedModel
 from antiphon.settings import Limits, ModelSettings, Settings
-from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,7 @@ from antiphon.errors import ConfigError
 from antiphon.settings import store_name
 
 if TYPE_CHECKING:
-    from antiphon.stores.erase_report import EraseReport
+    from antiphon.core.erase_report import EraseReport
     from antiphon.transfer.store_copy import CopyProgress, CopyReport
 
 app = typer.Typer(
@@ -69,23 +68,9 @@ def erase_report(store: StoreArgument, as_json: Json = False) -> None:
     if as_json:
         terminal_output.print_json(msgspec.to_builtins(report))
     else:
-        terminal_output.print_output(_describe_erasures(report) + "\n")
+        terminal_output.print_output(report.describe() + "\n")
     if report.pending:
         raise typer.Exit(1)
-
-
-def _describe_erasures(report: EraseReport) -> str:
-    lines = ["Nothing that was erased is left in the store."]
-    if report.pending:
-        since = f", the oldest of {_time(report.pending_since)}" if report.pending_since else ""
-        lines = [f"Of {report.pending} erasures the words are still in the store's files{since}."]
-    if report.erased_at and report.left_at:
-        lines.append(f"Those until {_time(report.erased_at)} left them at {_time(report.left_at)}.")
-    return "\n".join(lines)
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def copy_store(source: str, target: str) -> CopyReport:

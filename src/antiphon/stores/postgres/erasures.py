@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from antiphon.core.erase_report import EraseReport
 from antiphon.errors import StoreError
-from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.postgres.sql_files import read_queries
 
 if TYPE_CHECKING:

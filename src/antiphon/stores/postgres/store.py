@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
-from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.postgres.api_keys import PostgresApiKeyStore
 from antiphon.stores.postgres.changes import PostgresChangeFeed, delete_future_changes
 from antiphon.stores.postgres.chat_transfer import PostgresChatTransferStore

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
-from antiphon.stores.erase_report import EraseReport
 from antiphon.stores.sqlite.api_keys import SqliteApiKeyStore
 from antiphon.stores.sqlite.changes import open_change_feed
 from antiphon.stores.sqlite.chat_transfer import SqliteChatTransferStore
