@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import asyncpg
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from antiphon.core.secrets import uri_without_password
 from antiphon.core.turns import ConversationRecord
 from antiphon.errors import (
     ConfigError,
@@ -22,6 +27,7 @@ from antiphon.stores.postgres.erasures import vacuum_erased
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.turn.store_protocols import NewTurn
 from support.postgres_database import empty_database
+from support.serve_process import running_server
 from support.store_turns import (
     DONE,
     HEADER,
@@ -187,9 +193,33 @@ async def test_erased_rows_leave_the_tables(tmp_path: Path) -> None:
     [
         "postgresql://nobody:secret@127.0.0.1:1/antiphon",
         "postgresql://nobody:secret@/antiphon?host=/nowhere",
+        "postgresql://nobody@/antiphon?host=/nowhere&password=secret",
+        "postgresql://nobody:a/secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:a#secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:a?secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:a@secret@127.0.0.1:1/antiphon",
     ],
 )
 async def test_server_that_is_not_there_is_an_error_without_the_password(uri: str) -> None:
     with pytest.raises(ConfigError) as caught:
         await open_postgres(uri)
     assert "secret" not in str(caught.value)
+
+
+@given(st.text())
+def test_uri_is_shown_without_its_password_whatever_that_holds(password: str) -> None:
+    for uri in (
+        f"postgresql://somebody:{password}@host/db?sslmode=require",
+        f"postgresql://host/db?password={quote(password, safe='')}&sslmode=require",
+    ):
+        assert uri_without_password(uri) in {"postgresql://host/db", "postgresql://…"}
+
+
+def test_server_shows_its_store_without_the_password(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path).replace("postgres@", "postgres:secret@", 1)
+    with running_server(tmp_path, "--store", uri) as (process, _, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        shown = process.stderr.read()
+    assert "store: postgresql://" in shown
+    assert "secret" not in shown

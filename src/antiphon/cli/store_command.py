@@ -14,6 +14,7 @@ import typer
 from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.cli.options import Json
+from antiphon.core.secrets import uri_without_password
 from antiphon.errors import ConfigError
 from antiphon.settings import store_name
 
@@ -88,15 +89,14 @@ def copy_store(source: str, target: str) -> CopyReport:
     async def run(_: InterruptHandler) -> CopyReport:
         with _progress() as show:
             async with open_copy_store(names[0]) as one, open_copy_store(names[1]) as other:
-                return await StoreCopy(one, other, show).run(_without_password(names[0]))
+                return await StoreCopy(one, other, show).run(_shown(names[0]))
 
     return run_interruptible(run)
 
 
-def _without_password(name: str) -> str:
+def _shown(name: str) -> str:
     """What a store is called in its copy."""
-    scheme, colon, rest = name.partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}" if colon else name
+    return uri_without_password(name) if "://" in name else name
 
 
 @contextmanager

@@ -134,11 +134,3 @@ async def close_connection(connection: Connection) -> None:
         await connection.close(timeout=2.0)
     except (*CONNECTION_LOST, asyncpg.PostgresError):
         connection.terminate()
-
-
-def describe(uri: str) -> str:
-    """The URI without what must not be shown: its password, and its options."""
-    scheme, _, rest = uri.partition("://")
-    address = rest.partition("?")[0]
-    _, at, host = address.rpartition("@")
-    return f"{scheme}://{'…@' if at else ''}{host}"

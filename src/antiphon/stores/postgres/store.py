@@ -19,13 +19,14 @@ import asyncpg
 
 from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
+from antiphon.core.secrets import uri_without_password
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.postgres.api_keys import PostgresApiKeyStore
 from antiphon.stores.postgres.changes import PostgresChangeFeed, delete_future_changes
 from antiphon.stores.postgres.chat_transfer import PostgresChatTransferStore
 from antiphon.stores.postgres.chats import PostgresChatStore
-from antiphon.stores.postgres.connection import close_connection, connect, describe
+from antiphon.stores.postgres.connection import close_connection, connect
 from antiphon.stores.postgres.conversations import PostgresConversationStore
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.deletion import delete_turn
@@ -93,8 +94,12 @@ async def open_postgres(
 
 
 def _cannot_open(uri: str, error: BaseException) -> ConfigError:
-    why = error if isinstance(error, OSError | ValueError) else store_error(error).message
-    return ConfigError(f"Cannot open the database {describe(uri)}: {why}")
+    if isinstance(error, ValueError):
+        # Its words may be a part of the password.
+        why: object = "the URI cannot be read; characters such as @ / ? # in it have to be encoded."
+    else:
+        why = error if isinstance(error, OSError) else store_error(error).message
+    return ConfigError(f"Cannot open the database {uri_without_password(uri)}: {why}")
 
 
 class PostgresStore:
