@@ -219,18 +219,34 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
     assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written).count("\x1b") == 0
 
 
-def test_a_running_turn_of_another_process_is_shown(home: Path, url: str) -> None:
-    with chat(home) as first:
+@pytest.mark.parametrize("options", [[], ["--plain"]])
+def test_a_running_turn_of_another_process_is_shown_as_it_grows(
+    home: Path, url: str, options: list[str]
+) -> None:
+    with chat(home, "--tools", "tools.py") as first:
         first.expect("> ")
-        first.type("wait\n")
+        first.type('call weather {"city":"wait"}\n')
         first.expect("begun,")
-        with chat(home, "--continue") as second:
-            second.expect("> wait")
-            second.expect("another process answers")
+        with chat(home, "--continue", *options) as second:
+            second.expect("> call weather")
+            second.expect("another process answers this")
+            second.expect('● weather({"city":"wait"})')
+            second.expect("└ sunny in wait")
+            if not options:
+                second.type("next")
+                second.expect("next")
+                second.type("\n")
+                second.expect("queued: next")
+                second.type(ESCAPE)
+                second.expect("runs in another process: cancel it there")
             release(url)
             second.expect("begun, and done")
+            if not options:
+                second.expect("the last: next")
             second.expect("> ")
             leave(second)
+            assert second.rows.count("begun, and done") == 1
+            assert second.rows.count('● weather({"city":"wait"})') == 1
         first.expect("and done")
         first.expect("> ")
         leave(first)

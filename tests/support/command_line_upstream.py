@@ -2,7 +2,8 @@
 
 The last user message is a command: ``hang`` sends three words and then nothing, ``refuse``
 is an error, ``last`` repeats the user message before, ``call NAME ARGUMENTS`` calls a tool, whose
-output is then repeated, and ``wait`` says "begun" and the rest once ``release`` is posted.
+output is then repeated, and ``wait``, or a tool's output that ends with " in wait",
+says "begun" and the rest once ``release`` is posted.
 Everything else is answered with the number of messages and the last one.
 """
 
@@ -45,7 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say("one two three")
             self.released.wait(60)
             return
-        if prompts[-1] == "wait":
+        last = _text_of(body["messages"][-1]["content"])
+        if last == "wait" or last.endswith(" in wait"):
             self._say("begun, ")
             self.released.wait(60)
             self._say("and done")

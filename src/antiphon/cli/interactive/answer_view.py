@@ -21,6 +21,7 @@ from antiphon.core.items import (
     Compaction,
     FunctionCall,
     FunctionCallOutput,
+    Item,
     Message,
     shorten,
     text_of,
@@ -63,6 +64,14 @@ class AnswerView:
             case _:
                 pass
 
+    def show_item(self, index: int, item: Item) -> None:
+        """Show an item that is whole."""
+        if isinstance(item, FunctionCall | FunctionCallOutput | Compaction):
+            self.show(ItemDone(index, item))
+        elif isinstance(item, Message) and item.role == "assistant":
+            self._end_text()
+            self.show(TextDelta(index, text_of(item.content)))
+
     def end(self) -> None:
         """The turn is over."""
         self._end_text()
@@ -102,10 +111,7 @@ def print_turn(output: ChatOutput, turn: Response, question: str) -> None:
         output.question(question)
     view = AnswerView(output, str)
     for index, item in enumerate(turn.output):
-        if isinstance(item, FunctionCall | FunctionCallOutput | Compaction):
-            view.show(ItemDone(index, item))
-        elif isinstance(item, Message) and item.role == "assistant":
-            view.show(TextDelta(index, text_of(item.content)))
+        view.show_item(index, item)
     view.end()
 
 
