@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from support.chat_terminal import chat, leave
 from support.chat_transcript import record
 from support.command_line_upstream import release
+from support.mcp_toolsets import PROGRAM as MCP_PROGRAM
 from support.pseudo_terminal import CTRL_D, ESCAPE
 
 
@@ -152,6 +154,31 @@ def test_a_call_that_is_left_open_waits(home: Path) -> None:
         terminal.type("1\n")
         terminal.expect("[y/n/e/a] ")
         terminal.type("y\n")
+        terminal.expect("the tool says paid back 1")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_functions_and_mcp_servers_work_side_by_side(home: Path) -> None:
+    with (home / "c.toml").open("a") as file:
+        command = json.dumps([*MCP_PROGRAM, "stdio"])
+        file.write(f'[mcp.files]\ncommand = {command}\nrequire_approval = "never"\n')
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type('call weather {"city":"Oslo"}\n')
+        terminal.expect("the tool says sunny in Oslo")
+        terminal.expect("> ")
+        terminal.type('call files__say {"text":"hello"}\n')
+        terminal.expect("└ hello")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"1"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type(CTRL_D)
+        terminal.expect("it waits")
+        terminal.expect("> ")
+        terminal.type("/approve\n")
+        terminal.expect(' refund({"order":"1"})')
+        terminal.type("1\ny\n")
         terminal.expect("the tool says paid back 1")
         terminal.expect("> ")
         leave(terminal)

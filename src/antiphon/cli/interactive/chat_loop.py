@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from antiphon.cli.interactive.answer_view import AnswerView, call_text
+from antiphon.cli.interactive.answer_view import AnswerView, call_text, has_schema
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.slash_commands import parse_command, question_of
@@ -118,7 +118,11 @@ class ChatLoop:
         self.output.question(user_text(turn.input))
         service = self.session.service
         source = await service.subscribe(DEFAULT_TENANT, turn.id)
-        view = AnswerView(self.output, lambda: "another process answers")
+        view = AnswerView(
+            self.output,
+            lambda: "another process answers",
+            is_json=has_schema(turn.header.options),
+        )
         if isinstance(source, Replay):
             self.output.note("another process answers this; it is shown here as that stores it")
         self.prompt.on_stop = lambda: self._start_cancelling(turn.id)
@@ -237,6 +241,11 @@ class ChatLoop:
             await self._run_command(*command)
             return
         edited, self._edited = self._edited, None
+        if edited is None and await self.session.open_calls():
+            self.output.note("a call waits for a decision first; your question comes back after it")
+            self._draft = text
+            await self.decide(await self.session.last_turn())
+            return
         question = question_of(text)
         self.output.question(question)
         if edited is not None:
@@ -257,7 +266,8 @@ class ChatLoop:
     async def _follow(self, turn: RunningTurn) -> Response:
         """Show a turn until its end. Raises the error of a failed one."""
         began = time.monotonic()
-        view = AnswerView(self.output, self._waiting_note)
+        is_json = has_schema(turn.initial_response.header.options)
+        view = AnswerView(self.output, self._waiting_note, is_json=is_json)
         self.prompt.on_stop = lambda: turn.stop(None)
         with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
             self.output.control(ANSWER_MARK)
