@@ -236,7 +236,10 @@ def test_cache_agrees_with_the_store_after_random_operations(
     async def run_random_turns(store: Store) -> None:
         # One of a process each: what one goes on with, the other has to read.
         caches = [
-            HistoryCache(store, capacity=generator.choice([0, 3000, 1_000_000])) for _ in range(2)
+            HistoryCache(
+                store, capacity=generator.choice([0, 3000, 1_000_000]), min_extended_length=1
+            )
+            for _ in range(2)
         ]
         ids: list[str] = []
         for number in range(40):

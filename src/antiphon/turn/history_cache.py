@@ -125,8 +125,15 @@ class HistoryCache:
     Where another process went on, what it added is read, and not the whole chain again.
     """
 
-    def __init__(self, store: Store, capacity: int = _CAPACITY) -> None:
+    def __init__(
+        self,
+        store: Store,
+        capacity: int = _CAPACITY,
+        *,
+        min_extended_length: int = _MIN_EXTENDED_LENGTH,
+    ) -> None:
         self.store = store
+        self._min_extended_length = min_extended_length
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         #: How many entries there are by their tree.
         self._trees: Counter[int] = Counter()
@@ -142,7 +149,7 @@ class HistoryCache:
         if found is not None:
             return found
         entry = None
-        if head.seq >= _MIN_EXTENDED_LENGTH and head.tree in self._trees:
+        if head.seq >= self._min_extended_length and head.tree in self._trees:
             entry = await self._extend_ancestor(head)
         if entry is None:
             turns = await self._turns(head)
