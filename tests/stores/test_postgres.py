@@ -216,6 +216,7 @@ def test_uri_is_shown_without_its_password_whatever_that_holds(password: str) ->
         assert uri_without_password(uri) in {"postgresql://host/db", "postgresql://…"}
 
 
+@pytest.mark.slow
 def test_server_shows_its_store_without_the_password(tmp_path: Path) -> None:
     uri = empty_database(tmp_path).replace("postgres@", "postgres:secret@", 1)
     with running_server(tmp_path, "--store", uri) as (process, _, _):
