@@ -43,6 +43,29 @@ def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("pause", [0, 1, 7])
+def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
+    home: Path, pause: int
+) -> None:
+    typed = "typed while others come"
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("count 400\n")
+        terminal.expect("> count 400")
+        for char in typed:
+            for _ in range(pause):
+                terminal.expect("word")
+            terminal.type(char)
+        terminal.type("\n")
+        terminal.expect(f"the last: {typed}")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = terminal.rows
+    end = rows.index(f"> {typed}")
+    answer = " ".join(rows[rows.index("> count 400") + 1 : end]).split()
+    assert answer == [f"word{number}" for number in range(400)]
+
+
 @pytest.mark.parametrize("typed", ["", "draft"])
 def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
     with chat(home) as terminal:
