@@ -477,20 +477,6 @@ def test_what_vendors_send_is_what_they_say(world: Scenario) -> None:
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def test_a_model_that_says_nothing_has_answered(world: Scenario) -> None:
-    quiet = (
-        whole({"role": "assistant", "content": ""}),
-        whole({"role": "assistant", "content": None, "native_finish_reason": "STOP"}),
-        stream_of(chunk({"role": "assistant"}), end("stop"), DONE),
-        stream_of(chunk({"content": "", "provider": "x"}), end("stop"), DONE),
-        whole({"role": "assistant", "content": [{"type": "text", "text": ""}]}),
-    )
-    for behaviour in quiet:
-        response, completion = ask_both(world, behaviour)
-        response.expect("completed", "")
-        completion.expect("stop", "")
-
-
 def test_what_holds_no_answer_is_not_completed(world: Scenario) -> None:
     wrong = []
     for name, (behaviour, words) in FAILED.items():

@@ -138,7 +138,7 @@ def hides_words(events: Iterable[bytes]) -> bool:
     For answers in which none were found: not where the known places are empty, as those of a model
     that said nothing.
     """
-    has_message = has_place = has_others = False
+    has_message = has_content = has_others = False
     for event in events:
         for choice in _choices_of(event):
             given = [choice[name] for name in _CHOICE_PLACES if name in choice]
@@ -147,14 +147,14 @@ def hides_words(events: Iterable[bytes]) -> bool:
                     given += [] if message is None else [message]
                     continue
                 has_message = has_message or not message or "role" in message
-                has_place = has_place or not _PLACES.isdisjoint(message)
+                has_content = has_content or not _PLACES.isdisjoint(message)
                 given += [message[name] for name in _CONTENT_FIELDS if name in message]
                 others = (it for name, it in message.items() if name not in (*_PLACES, "role"))
                 has_others = has_others or any(map(_has_words, others))
             if any(map(_has_words, given)):
                 return True
-            has_place = has_place or bool(given)
-    return not has_place and (has_others or not has_message)
+            has_content = has_content or bool(given)
+    return not has_content and (has_others or not has_message)
 
 
 def _choices_of(event: bytes) -> list[dict[str, Any]]:
