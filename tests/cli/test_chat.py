@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.cli import chat
+from antiphon.cli.one_shot_chat import read_prompt
 from support.command_line import PROGRAM, SCRIPTED_CONFIG, Command, environment
 from support.command_line_upstream import upstream
 
@@ -42,10 +43,10 @@ def test_waiting_for_piped_input_is_explained(
         os.close(writing)
 
     monkeypatch.setattr("antiphon.cli.terminal_output.print_note", note)
-    monkeypatch.setattr("antiphon.cli.chat._STDIN_NOTICE_DELAY", 0.0)
+    monkeypatch.setattr("antiphon.cli.one_shot_chat._STDIN_NOTICE_DELAY", 0.0)
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        assert chat.read_prompt("Now:") == "Now:\n\nlate"
+        assert read_prompt("Now:") == "Now:\n\nlate"
     assert notes == ["waiting for standard input to end (< /dev/null for none)"]
 
 
@@ -120,6 +121,28 @@ def test_a_failed_turn_is_one_line_and_exit_1(antiphon: Command) -> None:
     assert ran.err.count("\n") == 1
 
 
+def test_answers_follow_a_schema(antiphon: Command, tmp_path: Path) -> None:
+    closed = {"properties": {"a": {"type": "string"}}, "additionalProperties": False}
+    table = [
+        ({"title": "The order", "type": "object"}, "The_order", False),
+        ({"type": "object", **closed, "required": ["a"]}, "s", True),
+        ({"type": "object", **closed}, "s", False),
+    ]
+    with upstream() as url:
+        far = ("chat", "--base-url", url, "--model", "far", "--schema", "s.json", "-p")
+        for schema, name, is_strict in table:
+            (tmp_path / "s.json").write_text(json.dumps(schema))
+            ran = antiphon(*far, "json")
+            assert (ran.code, ran.err) == (0, "")
+            assert json.loads(ran.out) == {"schema_name": name, "is_strict": is_strict}
+        ran = antiphon(*far, "no JSON")
+        assert (ran.code, ran.err[:28]) == (1, "error: the answer is no JSON")
+    for text, words in (("[]", "is needed"), ("{", "that is no JSON")):
+        (tmp_path / "s.json").write_text(text)
+        assert words in antiphon("chat", "--schema", "s.json", "-p", "x").err
+    assert "No such file" in antiphon("chat", "--schema", "nowhere", "-p", "x").err
+
+
 def test_an_upstream_needs_a_model_name(antiphon: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTIPHON_CONFIG")
     ran = antiphon("chat", "--base-url", "http://127.0.0.1:9/v1", "-p", "x")
@@ -142,7 +165,7 @@ def test_internal_error_is_one_line_and_a_traceback_on_request(
     def broken(_: object) -> str:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("antiphon.cli.chat.read_prompt", broken)
+    monkeypatch.setattr("antiphon.cli.one_shot_chat.read_prompt", broken)
     ran = antiphon("chat", "-p", "x")
     assert ran.code == 1
     assert ran.err.count("\n") == 1

@@ -107,7 +107,13 @@ _ALL = [(size, scheme) for size in _SIZES for scheme in _SCHEMES]
 
 
 @pytest.mark.parametrize("looks", [_ONCE, pytest.param(_ALL, marks=pytest.mark.slow)], ids=len)
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "state",
+    [
+        one if one in ("chat", "palette") else pytest.param(one, marks=pytest.mark.slow)
+        for one in STATES
+    ],
+)
 def test_axe_finds_nothing(
     world: Watched,
     chat: str,

@@ -120,9 +120,10 @@ def test_go_from_turn_to_turn(page: Page) -> None:
 
 
 def test_find_a_word_and_go_there(page: Page) -> None:
+    # Without a wait: nothing that is typed while the search is being loaded is lost.
     page.keyboard.press("Control+k")
-    dialog(page, "Search and commands")
     page.keyboard.type("old second")
+    dialog(page, "Search and commands")
     expect(page.locator(".option .excerpt").first).to_be_visible()
     page.keyboard.press("Enter")
     expect(page.get_by_text("You asked: old second")).to_be_visible()

@@ -25,9 +25,11 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Usage
 from antiphon.stores.change_feed import LogChangeFeed, TenantChange
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.chat_protocols import ChainWindow, ChatFilter, ChatRecord, ChatUpdate
 from antiphon.turn.store_protocols import Head, NewTurn
+from support.postgres_database import changes_are_settled, empty_database
 from support.store_machine import StoreStateMachine, check_machine
 from support.store_turns import DONE, HEADER, StoreWithStores, assistant, new_turn
 
@@ -424,9 +426,13 @@ class ChatMachine(StoreStateMachine):
     def new_changes(self) -> list[TenantChange]:
         feed = self.store.stores.changes
         assert isinstance(feed, LogChangeFeed)
+        self.run_async(self.wait_for_changes())
         rows = self.run_async(feed._log.read(self.feed_row, 1000))
         self.feed_row = rows[-1].id if rows else self.feed_row
         return [change for row in rows for change in row.changes]
+
+    async def wait_for_changes(self) -> None:
+        """Return when all that was committed can be read."""
 
     def list_of(self, tenant: str) -> list[ChatRecord]:
         """The chats of a tenant, the newest first."""
@@ -448,6 +454,18 @@ class SqliteMachine(ChatMachine):
         return await open_sqlite(self.folder / "turns.db", POLICY, clock=self.clock)
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
+class PostgresMachine(ChatMachine):
+    async def open(self) -> StoreWithStores:
+        self.uri = empty_database(self.folder)
+        return await open_postgres(self.uri, POLICY, clock=self.clock)
+
+    async def wait_for_changes(self) -> None:
+        await changes_are_settled(self.uri)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [MemoryMachine, SqliteMachine, pytest.param(PostgresMachine, marks=pytest.mark.slow)],
+)
 def test_list_of_chats_agrees_with_a_full_scan(machine: type[ChatMachine]) -> None:
     check_machine(machine, steps=40)

@@ -24,15 +24,18 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import ConversationRecord, End
 from antiphon.errors import ConversationLockedError, HistoryChangedError, NotFoundError
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.store_protocols import Head, RecentThread, ResponseFilter, StoredTurn
 from support.known_turns import Known, Talk
+from support.postgres_database import empty_database
 from support.store_machine import StoreStateMachine, check_machine
 from support.store_turns import (
     DONE,
     HEADER,
     StoreWithStores,
     assistant,
+    images_in_database,
     images_in_file,
     images_in_memory,
     new_turn,
@@ -451,6 +454,15 @@ class SqliteMachine(StoreMachine):
         return images_in_file(self.folder / "turns.db")
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
+class PostgresMachine(StoreMachine):
+    async def open(self) -> StoreWithStores:
+        self.uri = empty_database(self.folder)
+        return await open_postgres(self.uri, POLICY, clock=self.clock)
+
+    def stored_images(self) -> list[tuple[str, bytes]]:
+        return images_in_database(self.uri)
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine, PostgresMachine])
 def test_store_agrees_with_its_model(machine: type[StoreMachine]) -> None:
     check_machine(machine, steps=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -119,6 +120,19 @@ def grpc_serving(
             yield GrpcTestServer(http, keys, server, port)
         finally:
             http.run(server.stop(0))
+            http.run(wait_for_grpc_calls())
+
+
+async def wait_for_grpc_calls() -> None:
+    """Wait for the last events of this loop's calls, some of which come after a server's end.
+
+    They would find the loop closed, and raise that in another one: grpc has a queue for all.
+    """
+    names = {"_schedule_rpc_coro", "_handle_exceptions"}
+    tasks = asyncio.all_tasks()
+    calls = {one for one in tasks if getattr(one.get_coro(), "__qualname__", "") in names}
+    if calls:
+        await asyncio.wait(calls, timeout=TIMEOUT)
 
 
 class RpcFailure:

@@ -13,10 +13,12 @@ def exponential_delay(failures: int, *, base: float, cap: float, jitter: float =
     """The delay after the newest of ``failures`` failures, in the unit of ``base`` and ``cap``.
 
     ``base`` after the first, doubled after each further one, at most ``cap``; 0 without a
-    failure. ``jitter`` in [0, 1] says how much of the upper half is waited.
+    failure. ``jitter`` in [0, 1] says how much of the upper half is waited: ``random.random()``,
+    or 1 for all of it.
 
-    A random jitter keeps many clients that failed together from coming back together. Where
-    one client restarts a server of its own there is nobody to avoid: it waits the whole delay.
+    A random jitter keeps many clients that failed together from coming back together. Where one
+    client restarts a server of its own there is nobody to avoid: it waits the whole delay, which
+    is the default.
     """
     if failures < 1:
         return 0.0

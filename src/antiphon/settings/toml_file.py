@@ -57,13 +57,19 @@ def parse_path(at: SettingValue, text: str) -> Path:
 
 
 def parse_store(found: SettingValue) -> str:
-    """The store's URL, with an absolute path."""
+    """The store's URL, with an absolute path where it is a file."""
     text = str(found.value)
+    scheme, colon, path = text.partition(":")
+    if scheme in {"postgresql", "postgres"} and path.startswith("//"):
+        return text
     if text == "memory:":
         return text
-    scheme, colon, path = text.partition(":")
     if scheme != "sqlite" or not colon or not path:
-        raise ConfigError(f"{found.source}: the store is sqlite:PATH or memory:, not {text!r}")
+        # Of a URI the scheme alone: there may be a password in it.
+        shown = f"{scheme}:…" if "://" in text else text
+        raise ConfigError(
+            f"{found.source}: the store is sqlite:PATH, postgresql://… or memory:, not {shown!r}"
+        )
     return f"sqlite:{parse_path(found, path)}"
 
 

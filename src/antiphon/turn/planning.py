@@ -25,6 +25,7 @@ from antiphon.core.tool_rules import calls_to_approve
 from antiphon.core.turns import ConversationRecord, End, Header, Response, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
+from antiphon.turn.compacted_input import apply_given_summary, count_items_to_replace
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import (
     History,
@@ -51,7 +52,13 @@ from antiphon.turn.summarization import (
     needs_summary,
     summarize_history,
 )
-from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
+from antiphon.turn.tool_calls import (
+    new_tool_listings,
+    tools_of_turn,
+    with_effective_approvals,
+    with_offered_tools,
+)
+from antiphon.turn.trimming import base_tokens, should_summarize
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
 
@@ -81,6 +88,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     stored_input: Sequence[Item]
     blobs: Sequence[Blob] = ()
     tools: ToolExecutor | None = None
+    #: Whoever runs the turn runs its functions too.
+    has_own_tools: bool = False
     conversation: ConversationRecord | None = None
     unstored_history: UnstoredHistory | None = None
     #: The header that the model is called with: the stored one, and the tools of MCP servers.
@@ -89,8 +98,10 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     approved_calls: Mapping[str, ApprovedCall] = {}
     mcp_toolset: McpToolset | None = None
     tool_listings: Sequence[McpListTools] = ()
-    #: The turn begins with a summary of those before it, made by this policy.
+    #: The turn begins with a summary of those before it, made by this policy; or of its own input,
+    #: to stand for so many of its first items.
     compaction: Summarize | None = None
+    replaced_items: int = 0
     #: What models cost.
     prices: PriceLookup = no_prices
     #: Where chains are found by their fingerprints.
@@ -101,8 +112,7 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
         approvals: tuple[str, ...] = ()
         if self.tools is not None and end.status == "completed":
             servers = self.initial_response.header.options.mcp_servers
-            has_own_tools = self.mcp_toolset is None
-            approvals = calls_to_approve(output, servers, has_own_tools=has_own_tools)
+            approvals = calls_to_approve(output, servers, has_own_tools=self.has_own_tools)
         price = self.prices(end.model or self.header.model) if end.usage else None
         if price is None and not approvals:
             return end
@@ -229,6 +239,7 @@ class TurnPlanner:
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         turns = base.history.turns
         given = pair_tool_outputs(turns, request.input, request.approved_calls)
+        given = given if turns else apply_given_summary(given, request.compact_threshold)
         items, stored_input, blobs = await extract_images(tuple(given))
         new = render_input(items, request.instructions)
         header = turn_header(name, request)
@@ -242,7 +253,7 @@ class TurnPlanner:
         if base.head is not None and request.context_policies:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
-        compaction = _due_compaction(request, history, new, model_header, model)
+        compaction, replaced = _due_compaction(request, history, items, new, model_header, model)
         context = await builder.build((*history.turns, new), history.tokens)
         if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
             # Reads, images, summaries, token counts and MCP servers may have taken long.
@@ -261,13 +272,15 @@ class TurnPlanner:
             sources=resolved.sources,
             stored_input=stored_input,
             blobs=blobs,
-            tools=tools or toolset,
+            tools=tools_of_turn(tools, toolset),
+            has_own_tools=tools is not None,
             conversation=conversation,
             approved_calls=resolved.approved_calls,
             unstored_history=unstored_history,
             mcp_toolset=toolset,
             tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
             compaction=compaction,
+            replaced_items=replaced,
             response_index=self._response_index,
         )
 
@@ -325,13 +338,28 @@ async def extract_images(items: tuple[Item, ...]) -> ExtractedImages:
     return items, items, ()
 
 
-def _due_compaction(
-    request: TurnRequest, history: History, new: RenderedTurn, header: Header, model: Model
-) -> Summarize | None:
-    """What a request's threshold asks to be summed up before the turn; None: nothing is due."""
+def _due_compaction(  # noqa: PLR0913, PLR0917
+    request: TurnRequest,
+    history: History,
+    items: Sequence[Item],
+    new: RenderedTurn,
+    header: Header,
+    model: Model,
+) -> tuple[Summarize | None, int]:
+    """What a request's threshold asks to be summed up before the turn; None: nothing is due.
+
+    Where no turn is before it: its own input, a whole history, of which so many items are replaced.
+    """
     policy = compaction_policy(request.compact_threshold, model)
-    is_due = policy is not None and needs_summary(policy, history, new, header, model)
-    return policy if is_due else None
+    if policy is None:
+        return None, 0
+    if history.turns:
+        is_due = needs_summary(policy, history, new, header, model)
+        return (policy, 0) if is_due else (None, 0)
+    base = base_tokens(header, model.info.few_shot)
+    is_due = should_summarize((new,), policy, base)
+    count = count_items_to_replace(items, policy, base) if is_due else 0
+    return (policy, count) if count else (None, 0)
 
 
 def expires_at(retention: RetentionPolicy, tenant: str, created_at: float) -> float | None:

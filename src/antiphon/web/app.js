@@ -177,6 +177,7 @@ function Dialogs() {
 
 function Notices() {
   const { notices, online } = useStore("notices", "online");
+  useEffect(() => { if (online && state.chatsError) loadChats(); }, [online]);
   return html`<div class="notices" role="status">
     ${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}
     ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.action && html`<button type="button" class="link" onClick=${() => { one.action.run(); dismiss(one.id); }}>${one.action.label}</button>`}</p>`)}
@@ -189,7 +190,10 @@ const isTyping = (target) => target.closest?.("input, textarea, select, [content
 addEventListener("keydown", (event) => {
   const { key, ctrlKey, metaKey, altKey } = event;
   const act = (run) => { event.preventDefault(); run(); };
-  if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
+  // The search is being loaded: what is typed meanwhile is for it.
+  if (state.dialog?.name === "palette" && key.length === 1 && !ctrlKey && !metaKey && !document.querySelector("dialog[open]"))
+    act(() => { state.dialog.typed = (state.dialog.typed ?? "") + key; });
+  else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
   else if (altKey && !ctrlKey && key.toLowerCase() === "n") act(startChat);
   else if (state.dialog || ctrlKey || metaKey || altKey || isTyping(event.target)) return;
   else if (key === "?") act(() => openDialog("help"));

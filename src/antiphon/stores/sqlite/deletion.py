@@ -96,6 +96,8 @@ def tombstone(
     connection: sqlite3.Connection, row_range: RowRange, erased: ErasedRows
 ) -> set[bytes]:
     """Erase turns but for their tombstones; returns their uses of blobs."""
+    if not _has_turns(connection, row_range):
+        return set()
     return _erase(connection, row_range, erased, _TOMBSTONE_STEPS)
 
 

@@ -26,7 +26,8 @@ from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.stores.sqlite.change_log import ChangeEntries
+from antiphon.stores.change_entries import ChangeEntries
+from antiphon.stores.sqlite.change_log import write_changes
 from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
@@ -344,7 +345,7 @@ class WriteTransaction:
             self._running = {}
         self._chats.flush(connection)
         self.settle_chats()
-        self.changes.flush(connection)
+        write_changes(connection, self.changes)
         rows, changes = self._flushed
         changes += connection.total_changes - before
         self._flushed = (rows + waiting, changes)
