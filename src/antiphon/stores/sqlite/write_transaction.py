@@ -14,9 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sqlite3
-import time
 from collections.abc import Mapping, Sequence
-from random import getrandbits
 from typing import Final
 
 import msgspec
@@ -46,12 +44,12 @@ from antiphon.stores.sqlite.errors import (
     conversation_not_found,
     reservation_lost,
 )
+from antiphon.stores.sqlite.log_rows import write_log_rows
 from antiphon.stores.sqlite.multi_row_insert import insert_rows
 from antiphon.stores.sqlite.reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
     END,
-    END_POSITION,
     INPUT,
     MAX_ITEMS,
     MAX_SEQ,
@@ -103,11 +101,7 @@ _OWNED_TURNS = TURN_SQL["owned_turns"]
 _END_RUNNING = TURN_SQL["end_running"]
 _ADD_THREAD = TURN_SQL["add_thread"]
 _ADD_RESPONSE = TURN_SQL["add_response"]
-_ADD_ROW = TURN_SQL["add_row"]
-_ADD_TEXT = TURN_SQL["add_text"]
-_LAST_TEXT = TURN_SQL["last_text"]
 _ADD_RUNNING = TURN_SQL["add_running"]
-_ADD_PENDING = TURN_SQL["add_pending"]
 
 
 class OpenTurn(msgspec.Struct, frozen=True):
@@ -338,7 +332,7 @@ class WriteTransaction:
             insert_rows(connection, _ADD_RESPONSE, self._responses)
             self._responses = []
         if self._rows:
-            self._write_rows(self._rows)
+            write_log_rows(connection, self._rows)
             self._rows = []
         if self._running:
             insert_rows(connection, _ADD_RUNNING, list(self._running.items()))
@@ -355,30 +349,6 @@ class WriteTransaction:
         if self.erased.trees:
             for chat in settle_chats(self.connection, self.erased):
                 self.changes.add_erased_chat(chat.tenant, chat.key)
-
-    def _write_rows(self, rows: Sequence[Row]) -> None:
-        """Write rows of the log, and their texts behind all others."""
-        text_id = self._fetch_one(_LAST_TEXT, ()) or 0
-        texts: list[tuple[int, bytes]] = []
-        placed: list[tuple[int, int, bytes | None, int | None]] = []
-        for row_id, kind, key, text in rows:
-            if text is None:
-                placed.append((row_id, kind, key, None))
-            else:
-                text_id += 1
-                texts.append((text_id, text))
-                placed.append((row_id, kind, key, text_id))
-        insert_rows(self.connection, _ADD_TEXT, texts)
-        insert_rows(self.connection, _ADD_ROW, placed)
-        # Turns that have ended wait for the search index. A revision is the time and random bits.
-        now = int(time.time() * 1000) << 20
-        ended = [(row_id, now + getrandbits(20)) for row_id, kind, _, _ in rows if kind == END]
-        if ended:
-            insert_rows(
-                self.connection,
-                _ADD_PENDING,
-                [(row_id - END_POSITION, revision) for row_id, revision in ended],
-            )
 
     def _fetch_one(self, query: str, values: tuple[object, ...]) -> int | None:
         rows = self.connection.execute(query, values).fetchall()
