@@ -23,6 +23,7 @@ from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import warm_default_model
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.http_proxies import is_loopback
+from antiphon.core.secrets import uri_without_password
 from antiphon.errors import ConfigError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, Tls, load_settings
@@ -265,7 +266,10 @@ class _Server(uvicorn.Server):
             terminal_output.print_output(f"antiphon is listening on {scheme}://{address}:{port}\n")
             if self._grpc_listener.address:
                 terminal_output.print_note(f"gRPC, for the xai-sdk: {self._grpc_listener.address}")
-            terminal_output.print_note(f"model: {model}; store: {self._settings.store}")
+            store = self._settings.store
+            if store.startswith("postgres"):
+                store = uri_without_password(store)
+            terminal_output.print_note(f"model: {model}; store: {store}")
             terminal_output.print_note(
                 _access_note(host, has_keys=self._has_keys, encrypted=self.config.is_ssl)
             )

@@ -51,7 +51,7 @@ class ChatCompletionsEndpoint:
     ) -> None:
         self._service = service
         self._idempotency_keys = idempotency_keys
-        self._retries = ClientRetries(service)
+        self._retries = ClientRetries(service, idempotency_keys.store)
         self._store_by_default = store_by_default
         self._deferred_completions = DeferredCompletions()
 
@@ -78,7 +78,7 @@ class ChatCompletionsEndpoint:
         except ClientDisconnected:
             if watch.turn is not None and retries is not None:
                 name = watch.turn.response_id
-                retries.remember(turn_request, body, name, was_retry=retried is not None)
+                await retries.remember(turn_request, body, name, was_retry=retried is not None)
             raise
 
     def _may_be_retry(self, request: TurnRequest, scope: Scope, body: bytes) -> bool:

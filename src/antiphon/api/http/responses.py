@@ -67,7 +67,7 @@ class ResponseEndpoints:
         self._service = service
         self._response_index = response_index
         self._idempotency_keys = idempotency_keys
-        self._retries = ClientRetries(service)
+        self._retries = ClientRetries(service, idempotency_keys.store)
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
@@ -97,7 +97,7 @@ class ResponseEndpoints:
                 await _send_turn(request, turn, scope, send)
         except ClientDisconnected:
             if watch.turn is not None and idempotent_request is None:
-                self._retries.remember(
+                await self._retries.remember(
                     request, body, watch.turn.response_id, was_retry=retried is not None
                 )
             raise
