@@ -43,6 +43,29 @@ def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
         ]
 
 
+@pytest.mark.parametrize("pause", [0, 1, 7])
+def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
+    home: Path, pause: int
+) -> None:
+    typed = "typed while others come"
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("count 400\n")
+        terminal.expect("> count 400")
+        for char in typed:
+            for _ in range(pause):
+                terminal.expect("word")
+            terminal.type(char)
+        terminal.type("\n")
+        terminal.expect(f"the last: {typed}")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = terminal.rows
+    end = rows.index(f"> {typed}")
+    answer = " ".join(rows[rows.index("> count 400") + 1 : end]).split()
+    assert answer == [f"word{number}" for number in range(400)]
+
+
 @pytest.mark.parametrize("typed", ["", "draft"])
 def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
     with chat(home) as terminal:
@@ -232,6 +255,9 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
         terminal.type("y\n")
         terminal.expect("the tool says paid back 1")
         terminal.expect("> ")
+        terminal.type("/nope\n")
+        terminal.expect("/nope is no command")
+        terminal.expect("> ")
         terminal.type("/search bold\n")
         terminal.expect("1  now")
         terminal.expect("stay here): ")
@@ -244,6 +270,7 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
         terminal.type("exit\n")
         assert terminal.leave() == 0
     assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written).count("\x1b") == 0
+    assert terminal.rows.count("> **bold** words and `code`") == 1, "it is echoed once"
 
 
 @pytest.mark.parametrize("options", [[], ["--plain"]])

@@ -13,6 +13,9 @@ from support.chat_exports import chatgpt_chat, zipped
 from support.http_server import ThreadServer, serving
 from support.keyed_server import serving_with_keys
 from support.mcp_toolsets import stdio_config
+from support.misbehaving_upstream import usage
+from support.scenario import DONE, UpstreamThread, data, end, stream_of, text
+from support.serve_process import running_server
 
 
 def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: Browser) -> None:
@@ -43,6 +46,42 @@ def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: 
         expect(page.get_by_text("There is nothing here.")).to_be_visible()
 
 
+def test_a_price_in_the_settings_is_a_cost_over_http_and_on_the_page(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with UpstreamThread() as upstream:
+        upstream.upstream.default_answer = lambda _: stream_of(
+            text("Much."), end(), data(usage(5, 2)), DONE
+        )
+        model = (
+            f'[models.dear]\nbase_url = "{upstream.upstream.base_url}"\n'
+            "price = { input = 1000000.0, output = 500000.0 }\n"
+        )
+        flags = ("--grpc-port", "0", "--model", "dear")
+        with (
+            running_server(tmp_path, *flags, more=model) as (_, host, port),
+            watched(browser, f"http://{host}:{port}") as watching,
+        ):
+            _check_cost(watching)
+
+
+def _check_cost(watching: Watched) -> None:
+    page = watching.open()
+    send_message(page, "What does it cost?")
+    cost = page.locator(".facts [title='Cost']")
+    expect(cost).to_be_visible()
+    chat = json.loads(page.request.get(f"{watching.origin}/v1/chats").body())["data"][0]
+    path = f"{watching.origin}/v1/responses/{chat['head']}/usage"
+    used = json.loads(page.request.get(path).body())
+    assert used["turn"]["cost"] == used["chain"]["cost"] == 6.0
+    assert float(cost.inner_text()) == 6.0
+    page.get_by_role("button", name="Usage").click()
+    dialog = page.get_by_role("dialog", name="Usage")
+    expect(dialog.get_by_role("region", name="Usage as a table")).to_contain_text("6.0000")
+    expect(dialog.get_by_role("region", name="What is stored")).to_contain_text("1 turn;")
+    expect(dialog.get_by_role("link", name="What does it cost?")).to_be_visible()
+
+
 def test_an_export_of_another_program_is_imported_with_a_report(
     world: Watched, server: ThreadServer, tmp_path: Path
 ) -> None:
@@ -58,6 +97,42 @@ def test_an_export_of_another_program_is_imported_with_a_report(
         page.keyboard.press("Escape")
     assert len(server.get("/v1/chats").json["data"]) == 1
     expect(page.get_by_role("link", name="Colours")).to_be_visible()
+
+
+DROP = """([name, type, content]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(content)], name, { type }));
+    for (const kind of ["dragover", "drop"])
+        document.querySelector("#main").dispatchEvent(
+            new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_files_may_be_dropped_anywhere_and_each_export_is_a_file(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    export = zipped({"conversations.json": [chatgpt_chat(title="Colours")]})
+    page.evaluate(DROP, ["export.zip", "application/zip", list(export)])
+    expect(page.get_by_role("region", name="Report")).to_contain_text("imported")
+    with page.expect_download() as everything:
+        page.get_by_role("button", name="All chats as one file").click()
+    page.keyboard.press("Escape")
+    page.evaluate(DROP, ["dot.png", "image/png", list(b"\x89PNG")])
+    expect(page.get_by_role("list", name="Pictures to be sent")).to_be_visible()
+    page.get_by_role("link", name="Colours").click()
+    chat = server.get("/v1/chats").json["data"][0]["id"]
+    saved = {"everything": everything.value.path().read_text()}
+    page.get_by_role("button", name="Share and export").click()
+    for name, ending in (("Markdown", "md"), ("HTML", "html"), ("JSON, with", "json")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == f"Colours.{ending}"
+        saved[ending] = download.value.path().read_text()
+    assert json.loads(saved["everything"]) == json.loads(saved["json"])
+    for ending, form in (("md", "markdown"), ("html", "html"), ("json", "json")):
+        path = f"/v1/chats/{chat}/export?format={form}"
+        assert saved[ending] == server.request("GET", path).body.decode()
 
 
 def test_a_share_is_a_page_without_script_until_it_is_revoked(

@@ -2,9 +2,9 @@
 
 The last user message is a command: ``hang`` sends three words and then nothing, ``refuse`` is an
 error, ``last`` repeats the user message before, ``json`` names the schema that is asked for,
-``call NAME ARGUMENTS`` calls a tool, whose output is then repeated, and ``wait``, or a tool's
-output that ends with " in wait", says "begun" and the rest once ``release`` is posted.
-Everything else is answered with the number of messages and the last one.
+``count N`` says so many words, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated,
+and ``wait``, or a tool's output that ends with " in wait", says "begun" and the rest once
+``release`` is posted. Everything else is answered with the number of messages and the last one.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(f"the tool says {body['messages'][-1]['content']}")
         elif prompts[-1].startswith("call "):
             self._call(*prompts[-1].split(maxsplit=2)[1:])
+        elif prompts[-1].startswith("count "):
+            for number in range(int(prompts[-1].split()[1])):
+                self._say(f"word{number} ")
+                # As a model's words: one after another, not in one piece.
+                self.released.wait(0.002)
         elif prompts[-1] == "json":
             form = body.get("response_format", {}).get("json_schema", {})
             self._say(

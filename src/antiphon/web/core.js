@@ -251,6 +251,9 @@ function parseEvent(block) {
   }
 }
 
+export const newKey = () => crypto.randomUUID?.()
+  ?? [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
+
 /** Waits, less if the network comes back or the page is looked at again. */
 export const pause = (milliseconds) => new Promise((resolve) => {
   const done = () => {

@@ -150,7 +150,7 @@ export const readTurn = async (id) => (await api(turnsPath(id, { limit: 1 }))).d
 export function replaceTurn(conversation, match, turn) {
   const current = state.conversation;
   if (current?.id !== conversation.id) return;
-  change(conversation, { turns: current.turns.map((one) => (match(one) ? turn(one) : one)) });
+  change(conversation, { turns: current.turns.map((one) => (match(one) ? turn(one) : one)).filter(Boolean) });
 }
 
 const byId = (id) => (turn) => turn.response.id === id;

@@ -347,6 +347,17 @@ def _chat_schemas(listed: Schema) -> Schema:
         "ChatBranchList": {**listed, "data": {"type": "array"}},
         "ChatHitList": {**listed, "data": {"type": "array"}},
         "UsageList": {"object": {"const": "list"}, "data": {"type": "array"}},
+        "StoreUsage": {
+            "object": {"const": "store.usage"},
+            **dict.fromkeys(("chats", "conversations", "turns"), _INTEGER),
+            "expires_next": {},
+        },
+        "ResponseUsage": {
+            "object": {"const": "response.usage"},
+            "turn": {"type": "object"},
+            "chain": {"type": "object"},
+            "turns": _INTEGER,
+        },
         "ApprovalList": {**listed, "data": _array("Approval")},
     }
     return answers
@@ -365,6 +376,7 @@ def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
             "progress": {"type": "number"},
             "chats": {"type": "object"},
             "report": {"type": "array"},
+            "has_more": {"type": "boolean"},
             "skipped_files": {"type": "array"},
             "error": {},
         },
