@@ -33,6 +33,7 @@ from antiphon.errors import (
     ModelError,
     ModelTimeoutError,
     StoreError,
+    TurnTakenOverError,
 )
 from antiphon.turn.context_builder import ModelContext
 from antiphon.turn.exchanges import render_exchanges, turns_besides
@@ -43,7 +44,7 @@ from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
 from antiphon.turn.summarization import can_summarize, compact_history
-from antiphon.turn.tool_calls import run_tool_calls
+from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
@@ -93,7 +94,11 @@ class TurnRunner:
             self._running_turn.fail(error)
 
     async def _run(self) -> None:
-        if self._plan.initial_response.store:
+        if self._plan.stored_output is not None:
+            self._begin_write = asyncio.get_running_loop().create_future()
+            self._begin_write.add_done_callback(self._running_turn.on_request_stored)
+            self._begin_write.set_result(None)
+        elif self._plan.initial_response.store:
             self._begin()
         self._running_turn.emit([Created(self._plan.initial_response)])
         self._running_turn.mark_running()
@@ -156,7 +161,11 @@ class TurnRunner:
         is_compacted = plan.compaction is not None and await self._compact_history()
         for listing in plan.tool_listings:
             self._running_turn.emit(machine.add_item(listing))
-        if plan.request.approved_calls:
+        if plan.stored_output:
+            self._restore_output(plan.stored_output)
+            machine.start_round()
+            view = await self._next_context()
+        elif plan.request.approved_calls:
             await self._run_tool_calls(plan.request.approved_calls, approved=True)
             machine.start_round()
             view = await self._next_context()
@@ -183,8 +192,18 @@ class TurnRunner:
                 return
             rounds += 1
             machine.start_round()
-            header = _without_forced_tool(header)
+            header = without_forced_tool(header)
             view = await self._next_context()
+
+    def _restore_output(self, stored: Sequence[Item]) -> None:
+        """Begin with what the turn said in a process that died, which is on disk."""
+        machine = self._accumulator
+        for item in stored:
+            self._running_turn.emit(machine.add_item(item))
+        machine.pop_completed_items()
+        for output in interrupted_outputs(stored):
+            self._running_turn.emit(machine.add_item(output))
+        self._store_completed_items()
 
     async def _compact_history(self) -> bool:
         """Sum up the turns before this one where that is due; whether it was.
@@ -324,7 +343,10 @@ class TurnRunner:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
         machine.set_context(call.messages)
-        is_stored, emit, feed = plan.initial_response.store, self._running_turn.emit, machine.feed
+        emit, feed = self._running_turn.emit, machine.feed
+        # Of a turn that can be run again, an answer is stored whole or not at all: its model is
+        # asked again for one that was cut.
+        is_stored = plan.initial_response.store and header.restart is None
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
                 emit(feed(batch))
@@ -354,6 +376,10 @@ class TurnRunner:
             # A good end must not be kept where an item before it was lost.
             await wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
             error = error or self._store_error
+        if isinstance(error, TurnTakenOverError):
+            # Its end is another process's to say.
+            live.fail(error)
+            return
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
@@ -428,6 +454,9 @@ class TurnRunner:
             live.is_rejected = True
             live.fail(first)
             return
+        if isinstance(lost, TurnTakenOverError):
+            live.fail(lost)
+            return
         first = first or live.stop_error
         live.end_not_persisted = True
         live.fail(first if isinstance(first, StoreError) else lost)
@@ -469,12 +498,3 @@ class TurnRunner:
         hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
         shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
-
-
-def _without_forced_tool(header: Header) -> Header:
-    """A tool that had to be called has been: to demand it again would never end."""
-    options = header.options
-    if options.tool_choice in ("auto", "none"):
-        return header
-    options = msgspec.structs.replace(options, tool_choice="auto")
-    return msgspec.structs.replace(header, options=options)

@@ -14,7 +14,7 @@ import pytest
 from antiphon.core.turns import TurnError
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.stores.sqlite.writer import interrupted_end
+from antiphon.stores.sqlite.turn_recovery import interrupted_end
 from antiphon.turn.store_protocols import Head
 from support.store_subprocess import child, line
 from support.store_turns import (

@@ -100,7 +100,7 @@ SELECT u.owner FROM responses AS r JOIN running AS u ON u.row_id = r.row_id WHER
 SELECT DISTINCT owner FROM running
 
 -- name: owned_turns
-SELECT row_id FROM running WHERE owner = ?
+SELECT row_id, claims FROM running WHERE owner = ?
 
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
@@ -156,7 +156,7 @@ SELECT hash FROM blobs WHERE id = ?
 INSERT INTO running (row_id, owner) VALUES (?, ?)
 
 -- name: end_running
-DELETE FROM running WHERE row_id = ?
+DELETE FROM running WHERE row_id = ? AND owner = ?
 
 -- name: tree_of
 SELECT tree FROM threads WHERE id = ?
