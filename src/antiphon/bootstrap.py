@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from antiphon.api.common.node_client import NodeClient
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
@@ -65,19 +66,22 @@ _ASK_AGAIN_SECONDS = 5.0
 class Engine:
     """A turn service with its stores, models and MCP servers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         settings: Settings,
         service: TurnService,
         stores: Stores,
         model_registry: ModelRegistry,
         mcp_tool_provider: McpServerManager,
+        nodes: NodeClient | None = None,
     ) -> None:
         self.settings = settings
         self.service = service
         self.stores = stores
         self._model_registry = model_registry
         self._mcp_tool_provider = mcp_tool_provider
+        #: Asks the other nodes of the store; None: no other process can open it.
+        self.nodes = nodes
 
     async def warm(self, name: str | None = None) -> None:
         """Load a local model before it is asked anything; nothing to do for others."""
@@ -156,7 +160,9 @@ async def _build(settings: Settings) -> Engine:
     store = await _open_store(settings.store, lifetimes)
     prices = _price_lookup(settings)
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
-    return Engine(settings, service, store.stores, catalog, gateway)
+    nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
+    service.cancellation.other_nodes = nodes
+    return Engine(settings, service, store.stores, catalog, gateway, nodes)
 
 
 def _days_to_seconds(days: float | None) -> float | None:
@@ -177,6 +183,7 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         health=engine.stores.health,
         prices=_price_lookup(engine.settings),
         store_chat_completions=settings.store_chat_completions,
+        nodes=engine.nodes,
     )
 
 

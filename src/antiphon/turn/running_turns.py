@@ -201,6 +201,11 @@ class RunningTurn:
         self._close()
 
     @property
+    def is_published(self) -> bool:
+        """Whether its readers get its events: of a stored turn once it is on disk."""
+        return self._is_published
+
+    @property
     def is_continuation(self) -> bool:
         return self.initial_response.previous_response_id is not None
 
