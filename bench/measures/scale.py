@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from bench.load import BenchError, Script, get
 from bench.processes import ROOT, Server
 from bench.prose import prose_text, rare_word, shared_word
 from bench.report import Part, Row, Table, Target, sample
+from bench.store_files import index_bytes
 
 _TURNS = 20
 _AT_ONCE = 32
@@ -297,16 +297,7 @@ def _is_in_files(database: Path, text: bytes) -> bool:
 
 def _bytes_in(database: Path, turns: int) -> dict[str, float]:
     """Bytes of the stopped store's file per turn: all, and those of the search index."""
-    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
-    try:
-        ((index,),) = connection.execute(
-            "SELECT total(pgsize) FROM dbstat WHERE name LIKE 'search%' AND aggregate = TRUE"
-        ).fetchall()
-    except sqlite3.OperationalError:
-        # This SQLite was built without it.
-        index = float("nan")
-    finally:
-        connection.close()
+    index = index_bytes(database)
     total = database.stat().st_size
     return {
         "file, bytes/turn": total / turns,

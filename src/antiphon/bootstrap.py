@@ -17,7 +17,7 @@ from antiphon.api.common.node_client import NodeClient
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
-from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
+from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup
 from antiphon.core.turns import Options
 from antiphon.errors import ConfigError, StoreError
@@ -47,6 +47,7 @@ from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
+from antiphon.turn.copy_protocols import CopyStore
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
@@ -54,6 +55,7 @@ from antiphon.turn.store_protocols import Stores
 if TYPE_CHECKING:
     from antiphon.api.grpc.server import GrpcServer
     from antiphon.api.mcp.server import McpServer
+    from antiphon.stores.postgres.store import PostgresStore
 
 log = logging.getLogger("antiphon")
 
@@ -158,6 +160,9 @@ async def _build(settings: Settings) -> Engine:
         },
     )
     store = await _open_store(settings.store, lifetimes)
+    if not isinstance(store, MemoryStore):
+        # From now on it is in use, if it was a copy.
+        await store.copies.end_copy()
     prices = _price_lookup(settings)
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
@@ -291,11 +296,33 @@ async def _engine_generator(settings: Settings) -> AsyncGenerator[Engine, None]:
         await engine.close()
 
 
-async def _open_store(name: str, retention: RetentionPolicy) -> MemoryStore | SqliteStore:
+async def _open_store(
+    name: str, retention: RetentionPolicy
+) -> MemoryStore | SqliteStore | PostgresStore:
     scheme, _, path = name.partition(":")
     if scheme == "memory":
         return MemoryStore(retention)
-    return await open_sqlite(Path(path), retention)
+    if scheme == "sqlite":
+        return await open_sqlite(Path(path), retention)
+    try:
+        from antiphon.stores.postgres.store import open_postgres  # loaded on first use
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "PostgreSQL is not installed: `pip install 'antiphon[postgres]'`"
+        ) from error
+    return await open_postgres(name, retention)
+
+
+@asynccontextmanager
+async def open_copy_store(name: str) -> AsyncIterator[CopyStore]:
+    """A store to copy from or to, by its name in the settings. Raises ``ConfigError``."""
+    store = await _open_store(name, RETAIN_FOREVER)
+    if isinstance(store, MemoryStore):
+        raise ConfigError("There is nothing in a store in memory to copy, and nothing stays there.")
+    try:
+        yield store.copies
+    finally:
+        await store.close()
 
 
 def _build_model_registry(settings: Settings) -> ModelRegistry:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from antiphon import (
     tool,
 )
 from support.chat_harness import (
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
@@ -28,12 +26,6 @@ from support.chat_harness import (
     roles,
 )
 from support.misbehaving_upstream import refuse
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
 
 
 def test_branch_is_independent_of_its_conversation(harness: ChatHarness) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from antiphon.errors import ModelTimeoutError, ModelUnavailableError
 from antiphon.settings import Secret
 from support.chat_harness import (
     KEY,
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
@@ -33,12 +31,6 @@ from support.chat_harness import (
     upstream_portal,
 )
 from support.misbehaving_upstream import CUT, HANG, answer, chunk, events, refuse, stream
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
 
 
 def test_failed_turn_is_not_in_later_requests(harness: ChatHarness) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from antiphon import (
 )
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import ImageInputUnsupportedError, InvalidImageError
-from support.chat_harness import VARIANTS, ChatHarness, chat_harness, contents, images, png
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
+from support.chat_harness import ChatHarness, contents, images, png
 
 
 def test_images_are_sent_each_time_and_stored_once(harness: ChatHarness, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +11,7 @@ from antiphon import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from support.chat_harness import VARIANTS, Call, ChatHarness, chat_harness, contents, png, roles
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
-
+from support.chat_harness import Call, ChatHarness, contents, png, roles
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "Be brief."},

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,14 +10,8 @@ from antiphon import AntiphonError, Usage, tool
 from antiphon.chat.reply import conversation_usage, usage_cost
 from antiphon.core.turns import End, Header, Response
 from antiphon.settings import ModelSettings, Price
-from support.chat_harness import VARIANTS, Call, ChatHarness, ModelAnswer, chat_harness
+from support.chat_harness import Call, ChatHarness, ModelAnswer
 from support.misbehaving_upstream import refuse
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
 
 
 def turn(model: str, usage: Usage | None) -> Response:

@@ -102,6 +102,7 @@ attempt("parent", lambda: chat.send("Still there?").text)
     ]
 
 
+@pytest.mark.slow
 def test_forked_child_cannot_use_its_parents_event_loop(harness: ChatHarness) -> None:
     script = """
 loop = asyncio.new_event_loop()

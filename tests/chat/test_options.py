@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from antiphon import (
 from antiphon.core.items import Compaction
 from antiphon.errors import ConfigError
 from support.chat_harness import (
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
@@ -30,12 +28,6 @@ from support.chat_harness import (
     contents,
     roles,
 )
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
 
 
 def sent_user_texts(harness: ChatHarness) -> list[str]:

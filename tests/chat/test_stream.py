@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from antiphon.bootstrap import close_shared_engines
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.errors import ModelError
 from support.chat_harness import (
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
@@ -35,12 +33,6 @@ from support.chat_harness import (
 )
 from support.misbehaving_upstream import CUT, HANG, chunk, refuse, stream
 from support.misbehaving_upstream import events as sse
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
 
 
 @tool

@@ -323,7 +323,7 @@ def complete(data: Any, schema: Any, root: Any, draw_null: Callable[[], bool]) -
     }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", TYPES)
 def test_values_round_trip(name: str, data: st.DataObject) -> None:
@@ -346,7 +346,7 @@ def is_extension(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", TYPES)
 def test_partial_values_only_grow(name: str, data: st.DataObject) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,20 +21,12 @@ from antiphon import (
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.errors import ConfigError, ModelTimeoutError
 from support.chat_harness import (
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
-    chat_harness,
     outputs,
     roles,
 )
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
 
 
 @tool

@@ -5,57 +5,23 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from antiphon import (
     InvalidRequestError,
-    Tool,
-    tool,
 )
 from antiphon.core.items import FunctionCall
 from support.chat_harness import (
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
-    chat_harness,
     contents,
     outputs,
     roles,
 )
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
-
-
-@tool
-def weather(city: str) -> dict[str, Any]:
-    """Tell the weather."""
-    return {"city": city, "temp": 20}
-
-
-def refunds(**options: Any) -> tuple[Tool[..., Any], list[str]]:
-    """A tool that needs approval, and the orders for which it ran."""
-    done: list[str] = []
-
-    @tool(needs_approval=True, **options)
-    def refund(order: str) -> str:
-        """Give the money back."""
-        done.append(order)
-        return f"refunded {order}"
-
-    return refund, done
-
-
-def refund_call(order: str, call_id: str) -> Call:
-    return Call("refund", {"order": order}, call_id)
+from support.chat_tools import refund_call, refunds, weather
 
 
 def test_turn_without_an_approval_callback_ends_with_pending_calls(harness: ChatHarness) -> None:

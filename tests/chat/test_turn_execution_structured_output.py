@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, NotRequired
 
 import pytest
@@ -17,48 +15,16 @@ from antiphon import (
     InvalidOutputError,
     InvalidRequestError,
     ModelError,
-    Tool,
-    tool,
 )
 from antiphon.core.items import Message
 from support.chat_harness import (
-    VARIANTS,
     Call,
     ChatHarness,
     ModelAnswer,
-    chat_harness,
     contents,
     roles,
 )
-
-
-@pytest.fixture(params=VARIANTS)
-def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ChatHarness]:
-    with chat_harness(request.param, tmp_path) as harness:
-        yield harness
-
-
-@tool
-def weather(city: str) -> dict[str, Any]:
-    """Tell the weather."""
-    return {"city": city, "temp": 20}
-
-
-def refunds(**options: Any) -> tuple[Tool[..., Any], list[str]]:
-    """A tool that needs approval, and the orders for which it ran."""
-    done: list[str] = []
-
-    @tool(needs_approval=True, **options)
-    def refund(order: str) -> str:
-        """Give the money back."""
-        done.append(order)
-        return f"refunded {order}"
-
-    return refund, done
-
-
-def refund_call(order: str, call_id: str) -> Call:
-    return Call("refund", {"order": order}, call_id)
+from support.chat_tools import refund_call, refunds, weather
 
 
 class City(BaseModel):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from support.chat_terminal import chat_home
 from support.command_line import SCRIPTED_CONFIG, Command, commands
+from support.command_line_upstream import upstream
 
 
 @pytest.fixture
@@ -25,3 +27,16 @@ def antiphon(bare_antiphon: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
     monkeypatch.setenv("ANTIPHON_CONFIG", "c.toml")
     return bare_antiphon
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """An upstream that does what the last message says."""
+    with upstream() as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path, url: str) -> Path:
+    """A folder to chat in."""
+    return chat_home(tmp_path, url)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.cli import chat
+from antiphon.cli.one_shot_chat import read_prompt
 from support.command_line import PROGRAM, SCRIPTED_CONFIG, Command, environment
 from support.command_line_upstream import upstream
 
@@ -42,10 +42,10 @@ def test_waiting_for_piped_input_is_explained(
         os.close(writing)
 
     monkeypatch.setattr("antiphon.cli.terminal_output.print_note", note)
-    monkeypatch.setattr("antiphon.cli.chat._STDIN_NOTICE_DELAY", 0.0)
+    monkeypatch.setattr("antiphon.cli.one_shot_chat._STDIN_NOTICE_DELAY", 0.0)
     with os.fdopen(reading) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
-        assert chat.read_prompt("Now:") == "Now:\n\nlate"
+        assert read_prompt("Now:") == "Now:\n\nlate"
     assert notes == ["waiting for standard input to end (< /dev/null for none)"]
 
 
@@ -142,7 +142,7 @@ def test_internal_error_is_one_line_and_a_traceback_on_request(
     def broken(_: object) -> str:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("antiphon.cli.chat.read_prompt", broken)
+    monkeypatch.setattr("antiphon.cli.one_shot_chat.read_prompt", broken)
     ran = antiphon("chat", "-p", "x")
     assert ran.code == 1
     assert ran.err.count("\n") == 1

@@ -3,68 +3,14 @@
 from __future__ import annotations
 
 import re
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support.chat_terminal import chat, leave
 from support.chat_transcript import record
-from support.command_line import PROGRAM, environment
-from support.command_line_upstream import upstream
-from support.pseudo_terminal import CTRL_D, ESCAPE, Terminal
-
-CONFIG = """
-model = "far"
-store = "sqlite:turns.db"
-[models.echo]
-kind = "scripted"
-[models.far]
-base_url = "{url}"
-context = 1000
-price = {{ input = 1000000, output = 1000000 }}
-"""
-TOOLS = '''
-from antiphon import tool
-
-@tool
-def weather(city: str) -> str:
-    """The weather of a city."""
-    return f"sunny in {city}"
-
-@tool(needs_approval=True)
-def refund(order: str) -> str:
-    """Pay an order back."""
-    return f"paid back {order}"
-'''
-
-
-@pytest.fixture
-def url() -> Iterator[str]:
-    with upstream() as url:
-        yield url
-
-
-@pytest.fixture
-def home(tmp_path: Path, url: str) -> Path:
-    (tmp_path / "c.toml").write_text(CONFIG.format(url=url))
-    (tmp_path / "tools.py").write_text(TOOLS)
-    return tmp_path
-
-
-def chat(home: Path, *args: str, **env: str) -> Terminal:
-    arguments = [PROGRAM, "chat", "--config", "c.toml", *args]
-    return Terminal(arguments, {**environment(home), **env}, home)
-
-
-def release(url: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(f"{url}/release", b"{}", method="POST")).close()
-
-
-def leave(terminal: Terminal) -> None:
-    terminal.type(CTRL_D)
-    assert terminal.leave() == 0
-    assert "Traceback" not in terminal.shown
+from support.command_line_upstream import release
+from support.pseudo_terminal import CTRL_D, ESCAPE
 
 
 def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:

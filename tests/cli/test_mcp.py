@@ -18,6 +18,7 @@ from support.command_line import PROGRAM, environment
 from support.command_line_upstream import upstream
 from support.http_server import TIMEOUT
 from support.mcp_clients import MODES, call, program, tool_error
+from support.program_process import ProgramProcess
 from support.stateful_chat_schema import STATEFUL_CHAT
 
 GIF = b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"
@@ -31,19 +32,17 @@ HELLO = {
 class Pipes:
     """The program, with messages written and read directly."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: ProgramProcess) -> None:
         self.process = process
         self._ids = 0
 
     def write(self, method: str, params: dict[str, Any], **more: Any) -> None:
-        assert self.process.stdin is not None
         message = {"jsonrpc": "2.0", "method": method, "params": params, **more}
         self.process.stdin.write(json.dumps(message) + "\n")
         self.process.stdin.flush()
 
     def read(self) -> dict[str, Any]:
         """One message: whatever comes on standard output has to be one."""
-        assert self.process.stdout is not None
         message: dict[str, Any] = json.loads(self.process.stdout.readline())
         assert message["jsonrpc"] == "2.0"
         return message
@@ -67,15 +66,9 @@ class Pipes:
 def pipes(home: Path, *flags: str, model: str = 'kind = "scripted"') -> Iterator[Pipes]:
     given = program(home, *flags, model=model)
     with (
-        (home / "log").open("a") as log,
-        subprocess.Popen(
-            [given.command, *given.args],
-            env=given.env,
-            cwd=home,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
+        (home / "log").open("ab") as log,
+        ProgramProcess(
+            [given.command, *given.args], environment(home), home, stderr=log
         ) as process,
     ):
         try:
@@ -115,6 +108,7 @@ async def test_conversation_continues_in_another_process_after_a_kill(tmp_path: 
         assert "(I was shown 5 messages.)" in three["content"]
 
 
+@pytest.mark.slow
 def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
@@ -146,6 +140,7 @@ def test_turn_running_at_a_kill_is_stored_as_interrupted(tmp_path: Path) -> None
 PROGRESS = {"progressToken": "p"}
 
 
+@pytest.mark.slow
 def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
     with upstream() as url:
         model = f'kind = "chat_completions"\nbase_url = "{url}"'
@@ -159,6 +154,7 @@ def test_cancelled_request_cancels_its_turn(tmp_path: Path) -> None:
             assert spoken.ask("resources/list")["resources"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None:
     with pipes(tmp_path) as spoken:
@@ -169,17 +165,19 @@ def test_signal_ends_the_program(tmp_path: Path, number: signal.Signals) -> None
         assert spoken.chat(prompt="On", response_id=said["response_id"])
 
 
+@pytest.mark.slow
 def test_end_of_input_ends_the_program(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
         spoken.chat(prompt="Hi")
-        out, _ = spoken.process.communicate(timeout=TIMEOUT)
-        assert (spoken.process.returncode, out) == (0, "")
+        spoken.process.stdin.close()
+        assert spoken.process.stdout.read() == ""
+        assert spoken.process.wait(TIMEOUT) == 0
     assert (tmp_path / "log").read_text() == ""
 
 
+@pytest.mark.slow
 def test_invalid_message_is_ignored(tmp_path: Path) -> None:
     with pipes(tmp_path) as spoken:
-        assert spoken.process.stdin is not None
         spoken.process.stdin.write('{\n\n[1]\nnull\n"x"\n{"jsonrpc":"2.0"}\n\x00\n')
         spoken.process.stdin.write('{"jsonrpc":"2.0","id":"s","method":"tools/call","params":')
         spoken.process.stdin.write('{"name":"chat","arguments":{"prompt":"\\ud800"}}}\n')
@@ -190,6 +188,7 @@ def test_invalid_message_is_ignored(tmp_path: Path) -> None:
         assert spoken.chat(prompt="Hi")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_images_are_read_from_root_folders_and_shared_ones(tmp_path: Path, mode: str) -> None:
     given, shared, other = (tmp_path / name for name in ("given", "shared", "other"))

@@ -29,13 +29,14 @@ from support.command_line import Command
 from support.command_line_upstream import upstream
 from support.grpc_client import rpc_failure, wait_until
 from support.http_server import PROGRAM, TIMEOUT
+from support.program_process import ProgramProcess
 from support.serve_process import running_server
 from support.tls_certificates import self_signed_certificate
 
 SETTINGS = Settings(store="memory:", model="echo", models={"echo": ModelSettings(kind="scripted")})
 
 
-def grpc_at(process: subprocess.Popen[str]) -> str:
+def grpc_at(process: ProgramProcess) -> str:
     """Where a server says that it listens for gRPC."""
     assert process.stderr is not None
     line = process.stderr.readline()
@@ -67,6 +68,7 @@ def test_xai_sdk_connects_without_tls(tmp_path: Path) -> None:
             assert process.wait(TIMEOUT) == 0
 
 
+@pytest.mark.slow
 def test_grpc_port_0_starts_no_grpc_listener(tmp_path: Path) -> None:
     with running_server(tmp_path, "--grpc-port", "0") as (process, _, _):
         process.terminate()
@@ -125,6 +127,7 @@ def test_grpc_is_imported_on_first_use() -> None:
     assert said.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_running_calls(tmp_path: Path) -> None:
     with (
         upstream() as url,

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from support.command_line import PROGRAM, environment
-from support.command_line_upstream import upstream
+from support.chat_terminal import chat
 from support.pseudo_terminal import CTRL_C, CTRL_D, Terminal
 
-CONFIG = """
-model = "echo"
-store = "sqlite:turns.db"
-[models.echo]
-kind = "scripted"
-[models.far]
-base_url = "{url}"
-"""
 
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with upstream() as url:
-        yield url
-
-
-@pytest.fixture
-def home(tmp_path: Path, url: str) -> Path:
-    (tmp_path / "c.toml").write_text(CONFIG.format(url=url))
-    return tmp_path
-
-
-def chat(home: Path, *args: str) -> Terminal:
-    arguments = [PROGRAM, "chat", "--config", "c.toml", *args]
-    return Terminal(arguments, environment(home), home)
+def echo_chat(home: Path, *args: str) -> Terminal:
+    return chat(home, "--model", "echo", *args)
 
 
 def test_conversation_continues_after_kill_9(home: Path) -> None:
-    with chat(home) as terminal:
+    with echo_chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("My name is Alice.\n")
         terminal.expect("You said: My name is Alice.\n")
@@ -51,7 +25,7 @@ def test_conversation_continues_after_kill_9(home: Path) -> None:
         terminal.type("half a thou")
         terminal.expect("half a thou")
         terminal.kill()
-    with chat(home, "--continue") as terminal:
+    with echo_chat(home, "--continue") as terminal:
         terminal.expect("continuing after 2 turns")
         terminal.expect("Second.")
         terminal.expect("> ")
@@ -97,7 +71,7 @@ def test_failed_turn_does_not_end_the_chat(home: Path) -> None:
 
 
 def test_ctrl_c_at_the_prompt_clears_it_and_twice_exits(home: Path) -> None:
-    with chat(home) as terminal:
+    with echo_chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("never sent")
         terminal.expect("never sent")
@@ -112,7 +86,7 @@ def test_ctrl_c_at_the_prompt_clears_it_and_twice_exits(home: Path) -> None:
 
 
 def test_a_pasted_text_is_one_message(home: Path) -> None:
-    with chat(home) as terminal:
+    with echo_chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("\x1b[200~line one\nline two\x1b[201~\n")
         terminal.expect("You said: line one\nline two\n")
@@ -123,14 +97,14 @@ def test_a_pasted_text_is_one_message(home: Path) -> None:
 
 
 def test_the_arrow_keys_show_the_prompt_history(home: Path) -> None:
-    with chat(home) as terminal:
+    with echo_chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("remember me\n")
         terminal.expect("shown 1 messages.)")
         terminal.expect("> ")
         terminal.type(CTRL_D)
         terminal.leave()
-    with chat(home) as terminal:
+    with echo_chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("another\n")
         terminal.expect("shown 1 messages.)")
@@ -146,7 +120,7 @@ def test_the_arrow_keys_show_the_prompt_history(home: Path) -> None:
 
 
 def test_unstored_chat_prints_no_resume_hint(home: Path) -> None:
-    with chat(home, "--store", "memory:") as terminal:
+    with echo_chat(home, "--store", "memory:") as terminal:
         terminal.expect("> ")
         terminal.type("hello\n")
         terminal.expect("You said: hello\n")
@@ -158,7 +132,7 @@ def test_unstored_chat_prints_no_resume_hint(home: Path) -> None:
 
 
 def test_control_characters_of_the_model_are_stripped(home: Path) -> None:
-    with chat(home, "-p", "\x1b]0;owned\x07 \x1b[2J \x9b31m red") as terminal:
+    with echo_chat(home, "-p", "\x1b]0;owned\x07 \x1b[2J \x9b31m red") as terminal:
         assert terminal.leave() == 0
         assert "]0;owned" in terminal.shown
         assert "[2J" in terminal.shown
@@ -181,7 +155,7 @@ def test_kill_during_an_answer_keeps_the_printed_text(home: Path) -> None:
         terminal.type("hang\n")
         terminal.expect("one two three")
         terminal.kill()
-    with chat(home, "--continue") as terminal:
+    with echo_chat(home, "--continue") as terminal:
         terminal.expect("continuing after 2 turns")
         terminal.expect("> hang")
         terminal.expect("> ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -32,20 +31,8 @@ from antiphon.models.scripted import (
     think,
     wait,
 )
-from support.http_server import ThreadServer, serving
-from support.openai_client import WEATHER, client_of, serving_client, validate_strictly
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ThreadServer]:
-    with serving() as started:
-        yield started
-
-
-@pytest.fixture
-def client(server: ThreadServer) -> Iterator[OpenAI]:
-    with client_of(server) as made:
-        yield made
+from support.http_server import ThreadServer
+from support.openai_client import WEATHER, serving_client, validate_strictly
 
 
 def test_a_conversation(client: OpenAI) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -11,20 +10,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.conversations import ConversationItem
 
 from antiphon.models.scripted import ScriptedModel, call, calls, think
-from support.http_server import ThreadServer, serving
-from support.openai_client import WEATHER, client_of, serving_client, validate_strictly
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ThreadServer]:
-    with serving() as started:
-        yield started
-
-
-@pytest.fixture
-def client(server: ThreadServer) -> Iterator[OpenAI]:
-    with client_of(server) as made:
-        yield made
+from support.http_server import ThreadServer
+from support.openai_client import WEATHER, serving_client, validate_strictly
 
 
 def said(item: ConversationItem) -> str:

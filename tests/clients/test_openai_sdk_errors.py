@@ -14,7 +14,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from antiphon.models.scripted import ScriptedModel, hang, say
-from support.http_server import ThreadServer, serving
+from support.http_server import ThreadServer
 from support.keyed_server import Client, serving_with_keys
 from support.openai_client import client_of, serving_client
 
@@ -42,12 +42,6 @@ BAD: list[tuple[Ask, str | None]] = [
     (lambda c: c.chat.completions.create(model="scripted", messages=[]), "messages"),
     (lambda c: c.conversations.create(items=[{"role": "user"}]), None),  # type: ignore[list-item]
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ThreadServer]:
-    with serving() as started:
-        yield started
 
 
 @pytest.mark.parametrize(("ask", "param"), BAD)

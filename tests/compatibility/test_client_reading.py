@@ -14,6 +14,7 @@ import pytest
 
 from antiphon.api.http.asgi_responses import KeepAlive
 from support.http_server import Answer, read_answer
+from support.manual_time_loop import ManualTimeLoop, run_with_manual_time
 from support.misbehaving_upstream import CUT, Move
 from support.scenario import (
     DONE,
@@ -181,21 +182,25 @@ def test_a_failure_after_a_sign_of_life_is_the_last_event(monkeypatch: pytest.Mo
             assert b"No more." in rest.split(b"\n\n")[-2 if path == CHAT else -3]
 
 
-def test_a_stream_that_speaks_gets_no_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_gets_signs_of_life_only_while_it_is_silent() -> None:
     sent: list[bytes] = []
 
     async def send(message: Any) -> None:
         sent.append(message["body"])
 
-    async def stream() -> None:
-        monkeypatch.setattr(KeepAlive, "INTERVAL", 0.2)
+    async def stream(loop: ManualTimeLoop) -> None:
         with KeepAlive(send, lambda: b"alive") as keep_alive:
             for _ in range(40):
                 await keep_alive.send({"type": "http.response.body", "body": b"word"})
-                await asyncio.sleep(0.01)
+                await loop.advance(KeepAlive.INTERVAL * 0.4)
+            assert b"alive" not in sent
+            for _ in range(4):
+                sent.clear()
+                await loop.advance(KeepAlive.INTERVAL / 2)
+                await loop.advance(KeepAlive.INTERVAL / 2)
+                assert b"alive" in sent
 
-    asyncio.run(stream())
-    assert b"alive" not in sent
+    run_with_manual_time(stream)
 
 
 # ---- lines

@@ -17,6 +17,7 @@ import pytest
 from support.http_server import TIMEOUT, Answer, read_answer
 from support.keyed_server import serving_with_keys
 from support.misbehaving_upstream import refuse
+from support.raw_http import read_raw
 from support.scenario import (
     DONE,
     Json,
@@ -147,21 +148,6 @@ def test_a_retry_gets_the_turn_that_still_runs(
     if "conversation" in body:
         assert items(world, body["conversation"]) == ["Add this once.", "Hello there."]
     assert running(world) == []
-
-
-def read_raw(connection: socket.socket) -> Answer:
-    data = b"".join(iter(lambda: connection.recv(65536), b""))
-    head, _, body = data.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    if headers.get("transfer-encoding") == "chunked":
-        pieces = []
-        while not body.startswith(b"0\r\n"):
-            size, _, rest = body.partition(b"\r\n")
-            pieces.append(rest[: int(size, 16)])
-            body = rest[int(size, 16) + 2 :]
-        body = b"".join(pieces)
-    return Answer(int(status.split()[1]), headers, body)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -111,15 +110,14 @@ def streamed(*items: Json) -> Any:
     return stream_of(*events, data({"type": "response.completed", "response": {"output": items}}))
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario(kind="responses") as one:
-        yield one
-
-
 def bare(item: Json) -> Json:
     """An item without the ids, which are ours."""
     return {name: value for name, value in item.items() if name != "id"}
+
+
+@pytest.fixture(name="world")
+def responses(responses_world: Scenario) -> Scenario:
+    return responses_world
 
 
 @pytest.mark.parametrize("stream", [False, True])

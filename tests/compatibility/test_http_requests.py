@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import socket
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ import pytest
 
 from support.http_server import Answer, read_answer
 from support.keyed_server import serving_with_keys
+from support.raw_http import read_raw
 from support.scenario import (
     DONE,
     Scenario,
@@ -259,23 +259,6 @@ def raw_request(world: Scenario, head: str, body: bytes = b"") -> Answer:
         lines = "".join(f"{line}\r\n" for line in head.splitlines())
         connection.sendall(lines.encode() + b"\r\n" + body)
         return read_raw(connection)
-
-
-def read_raw(connection: socket.socket) -> Answer:
-    data = b"".join(iter(lambda: connection.recv(65536), b""))
-    while data.startswith(b"HTTP/1.1 100 "):
-        data = data.partition(b"\r\n\r\n")[2]
-    head, _, body = data.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    if headers.get("transfer-encoding") == "chunked":
-        pieces = []
-        while not body.startswith(b"0\r\n"):
-            size, _, rest = body.partition(b"\r\n")
-            pieces.append(rest[: int(size, 16)])
-            body = rest[int(size, 16) + 2 :]
-        body = b"".join(pieces)
-    return Answer(int(status.split()[1]), headers, body)
 
 
 def posted(path: str, *headers: str, version: str = "1.1", **fields: Any) -> tuple[str, bytes]:

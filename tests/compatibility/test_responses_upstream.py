@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,12 +28,6 @@ from support.responses_events import (
 from support.scenario import DONE, Scenario, body_of, data, scenario, stream_of
 
 USAGE: Json = {"input_tokens": 12, "output_tokens": 3, "total_tokens": 15}
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario(kind="responses") as one:
-        yield one
 
 
 # ---- words
@@ -153,6 +146,11 @@ GOOD_WORDS: dict[str, list[bytes]] = {
     "raw-tab": [SAID, data(b'{"type":"response.completed","response":{"x":"a\tb"}}')],
     "foreign-item-null": [SAID, end(message(), {"type": "web_search_call"}, {})],
 }
+
+
+@pytest.fixture(name="world")
+def responses(responses_world: Scenario) -> Scenario:
+    return responses_world
 
 
 @pytest.mark.parametrize("name", GOOD_WORDS)

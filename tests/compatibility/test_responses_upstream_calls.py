@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.responses_events import (
@@ -20,16 +18,10 @@ from support.responses_events import (
     message,
     text,
 )
-from support.scenario import LOOKUP, NOW, Scenario, data, scenario, stream_of
+from support.scenario import LOOKUP, NOW, Scenario, data, stream_of
 
 CALL = [("lookup", '{"c":1}')]
 BOTH = [("lookup", '{"c":1}'), ("now", "{}")]
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario(kind="responses") as one:
-        yield one
 
 
 # ---- calls
@@ -174,6 +166,11 @@ GOOD_CALLS: dict[str, tuple[list[bytes], list[tuple[str, str]]]] = {
         [("lookup", f'{{"c":{n}}}') for n in range(8)],
     ),
 }
+
+
+@pytest.fixture(name="world")
+def responses(responses_world: Scenario) -> Scenario:
+    return responses_world
 
 
 @pytest.mark.parametrize("name", GOOD_CALLS)

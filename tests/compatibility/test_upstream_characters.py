@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.misbehaving_upstream import Behaviour
@@ -18,12 +16,6 @@ from support.scenario import (
     stream_of,
     text,
 )
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as opened:
-        yield opened
 
 
 def words(*parts: str | bytes) -> Behaviour:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
 
 from support.misbehaving_upstream import Behaviour
-from support.scenario import DONE, Scenario, body_of, chunk, data, end, scenario, stream_of, whole
+from support.scenario import DONE, Scenario, body_of, chunk, data, end, stream_of, whole
 from support.upstream_answers import HELLO, MESSAGE, ask_both, expect_words, is_stream
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as shared:
-        yield shared
-
 
 PAIR = {"prompt_tokens": 12, "completion_tokens": 3}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -26,18 +25,6 @@ WORD = text("Hello")
 PING = b": ping\n\n"
 BROKEN = b'data: {"choices":[{"delta":{"content":" the\n\n'
 RESPONSES_WORD = data({"type": "response.output_text.delta", "output_index": 0, "delta": "Hello"})
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def responses_world() -> Iterator[Scenario]:
-    with scenario("responses") as opened:
-        yield opened
 
 
 #: By name: what comes after the word "Hello", and a part of the error's message.

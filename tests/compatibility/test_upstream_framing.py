@@ -6,7 +6,6 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from support.scenario import (
     chunk,
     data,
     end,
-    scenario,
     stream_of,
     text,
 )
@@ -299,21 +297,9 @@ RESPONSES_CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def chat_world() -> Iterator[Scenario]:
-    with scenario() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def responses_world() -> Iterator[Scenario]:
-    with scenario("responses") as opened:
-        yield opened
-
-
 @pytest.mark.parametrize("name", CHAT_CASES)
-def test_chat_completions_are_read_in_any_form(chat_world: Scenario, name: str) -> None:
-    expect_hello(chat_world, CHAT_CASES[name])
+def test_chat_completions_are_read_in_any_form(world: Scenario, name: str) -> None:
+    expect_hello(world, CHAT_CASES[name])
 
 
 @pytest.mark.parametrize("name", RESPONSES_CASES)

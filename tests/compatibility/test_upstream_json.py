@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,18 +15,11 @@ from support.scenario import (
     chunk,
     data,
     end,
-    scenario,
     stream_of,
     text,
     whole,
 )
 from support.upstream_answers import HELLO, MESSAGE, MISSING, ask_both, expect_words, is_stream
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as shared:
-        yield shared
 
 
 def room(content: Any) -> Behaviour:

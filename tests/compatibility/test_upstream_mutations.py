@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,6 @@ from support.scenario import (
     Scenario,
     body_of,
     data,
-    scenario,
     stream_of,
 )
 
@@ -98,12 +96,6 @@ def holds_words(path: Path) -> bool:
 PLACES = [(index, path) for index, chunk in enumerate(CHUNKS) for path in paths(chunk)]
 QUIET_PLACES = [one for one in PLACES if not holds_words(one[1])]
 WORD_PLACES = [one for one in PLACES if holds_words(one[1])]
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as opened:
-        yield opened
 
 
 def streamed(chunks: list[Json]) -> Behaviour:

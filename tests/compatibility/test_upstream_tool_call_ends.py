@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from support.scenario import (
     chunk,
     end,
     nested,
-    scenario,
     stream_of,
     text,
     whole,
@@ -36,13 +34,6 @@ from support.upstream_answers import (
     then,
     whole_calls,
 )
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as shared:
-        yield shared
-
 
 EMPTY = {"name": "", "arguments": ""}
 NULLS = {"name": None, "arguments": None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,7 +15,6 @@ from support.scenario import (
     chunk,
     data,
     end,
-    scenario,
     stream_of,
     text,
     whole,
@@ -37,13 +35,6 @@ from support.upstream_answers import (
     unmarked,
     whole_calls,
 )
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[Scenario]:
-    with scenario() as shared:
-        yield shared
-
 
 NO_ARGUMENTS = [("now", "{}")]
 EIGHT = [("lookup", json.dumps({"c": n})) for n in range(8)]

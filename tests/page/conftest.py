@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from support.browser import chromium
+from support.browser import Watched, chromium, watched
+from support.http_server import ThreadServer, serving
+from support.page_model import PageModel
 
 FOLDER = Path(__file__).parent
 #: Playwright's own, once it has started: it stays running in the thread of the tests.
@@ -23,6 +25,30 @@ def browser() -> Iterator[Browser]:
         yield started
         # The last test of the process may have been another one.
         asyncio._set_running_loop(_loops.pop())
+
+
+@pytest.fixture
+def model() -> PageModel:
+    return PageModel()
+
+
+@pytest.fixture
+def server(model: PageModel) -> Iterator[ThreadServer]:
+    with serving(model.models("grok-4", "smollm2", "qwen3")) as started:
+        yield started
+
+
+@pytest.fixture
+def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
+    with watched(browser, server.url) as watching:
+        yield watching
+
+
+@pytest.fixture(scope="module")
+def module_server() -> Iterator[ThreadServer]:
+    """A server that the tests of a file share."""
+    with serving(PageModel().models("grok-4", "smollm2")) as started:
+        yield started
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,9 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.browser import Watched, watched
-from support.http_server import ThreadServer, serving
+from support.http_server import ThreadServer
 from support.npm_packages import installed_packages
-from support.page_model import PageModel
 
 _SIZES = {"desktop": (1280, 800), "phone": (320, 640)}
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -25,24 +24,18 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadServer]:
-    with serving(PageModel().models("grok-4", "smollm2")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def chat(server: ThreadServer) -> str:
+def chat(module_server: ThreadServer) -> str:
     """A chat with branches, tools, failures and everything that Markdown has."""
-    first = server.respond("tour please", model="grok-4").json["id"]
+    first = module_server.respond("tour please", model="grok-4").json["id"]
     for text in ("Another way", "tool call", "A third way"):
-        server.respond(text, model="grok-4", previous_response_id=first)
-    found: str = server.get(f"/v1/chats/{first}").json["id"]
+        module_server.respond(text, model="grok-4", previous_response_id=first)
+    found: str = module_server.get(f"/v1/chats/{first}").json["id"]
     return found
 
 
 @pytest.fixture(scope="module")
-def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
-    with watched(browser, server.url, has_touch=True) as watching:
+def world(browser: Browser, module_server: ThreadServer) -> Iterator[Watched]:
+    with watched(browser, module_server.url, has_touch=True) as watching:
         watching.allowed = ("404",)
         yield watching
 
@@ -114,7 +107,13 @@ _ALL = [(size, scheme) for size in _SIZES for scheme in _SCHEMES]
 
 
 @pytest.mark.parametrize("looks", [_ONCE, pytest.param(_ALL, marks=pytest.mark.slow)], ids=len)
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "state",
+    [
+        one if one in ("chat", "palette") else pytest.param(one, marks=pytest.mark.slow)
+        for one in STATES
+    ],
+)
 def test_axe_finds_nothing(
     world: Watched,
     chat: str,

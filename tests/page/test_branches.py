@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from playwright.sync_api import Page, expect
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
-
-from support.browser import Watched, watched
-from support.http_server import ThreadServer, serving
-from support.page_model import PageModel
-
-
-@pytest.fixture
-def server() -> Iterator[ThreadServer]:
-    with serving(PageModel().models("grok-4", "smollm2")) as started:
-        yield started
-
-
-@pytest.fixture
-def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
-    with watched(browser, server.url) as watching:
-        yield watching
+from support.browser import Watched
+from support.http_server import ThreadServer
 
 
 def chain(server: ThreadServer, *questions: str, parent: str | None = None) -> list[str]:

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched, until, watched
-from support.http_server import ThreadServer, serving
+from support.browser import Watched, send_message, until
+from support.http_server import ThreadServer
 from support.page_model import PageModel
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 )
-
-
-@pytest.fixture
-def model() -> PageModel:
-    return PageModel()
-
-
-@pytest.fixture
-def server(model: PageModel) -> Iterator[ThreadServer]:
-    with serving(model.models("grok-4", "smollm2")) as started:
-        yield started
-
-
-@pytest.fixture
-def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
-    with watched(browser, server.url) as watching:
-        yield watching
-
-
-def send(page: Page, text: str) -> None:
-    page.get_by_role("textbox", name="Message").fill(text)
-    page.keyboard.press("Enter")
 
 
 def turns(page: Page) -> list[str]:
@@ -53,11 +29,11 @@ def test_a_message_is_answered_listed_and_there_after_a_reload(
     world: Watched, server: ThreadServer
 ) -> None:
     page = world.open()
-    send(page, "Why is the sky blue?")
+    send_message(page, "Why is the sky blue?")
     expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
     expect(page.get_by_role("link", name="Why is the sky blue?")).to_be_visible()
     assert "/c/chat_" in page.url
-    send(page, "And at night?")
+    send_message(page, "And at night?")
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     page.reload()
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
@@ -78,7 +54,7 @@ def test_a_hundred_clicks_send_one_turn(world: Watched, server: ThreadServer) ->
 
 def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
     page = world.open()
-    send(page, "hang on")
+    send_message(page, "hang on")
     expect(page.get_by_text("Some words")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_text("Stopped.")).to_be_visible()
@@ -88,7 +64,7 @@ def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
 
 def test_a_failure_shows_what_came_and_can_be_asked_again(world: Watched) -> None:
     page = world.open()
-    send(page, "fail now")
+    send_message(page, "fail now")
     expect(page.get_by_text("This turn failed. The upstream broke.")).to_be_visible()
     expect(page.get_by_text("Half an answer")).to_be_visible()
     page.get_by_role("button", name="Ask again").last.click()
@@ -99,7 +75,7 @@ def test_a_reload_in_the_middle_of_an_answer_shows_all_of_it(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
     page = world.open()
-    send(page, "hold it")
+    send_message(page, "hold it")
     expect(page.get_by_text("First half,")).to_be_visible()
     until(page, "location.pathname.startsWith('/c/')")
     page.reload()
@@ -165,7 +141,7 @@ def test_a_picture_is_sent_and_read_by_reference(
     page = world.open()
     page.get_by_label("Pictures", exact=True).set_input_files(tmp_path / "dot.png")
     expect(page.get_by_alt_text("Picture 1")).to_be_visible()
-    send(page, "What is this?")
+    send_message(page, "What is this?")
     expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
     page.reload()
     expect(page.get_by_alt_text("Picture that was sent")).to_have_attribute(
@@ -176,9 +152,9 @@ def test_a_picture_is_sent_and_read_by_reference(
 def test_a_temporary_chat_stores_nothing(world: Watched, server: ThreadServer) -> None:
     page = world.open()
     page.get_by_role("button", name="Temporary").click()
-    send(page, "secret one")
+    send_message(page, "secret one")
     expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
-    send(page, "secret two")
+    send_message(page, "secret two")
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     assert stored(server) == []
     assert "secret" not in page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
@@ -188,9 +164,9 @@ def test_messages_wait_in_a_queue_while_an_answer_runs(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
     page = world.open()
-    send(page, "hold this")
+    send_message(page, "hold this")
     expect(page.get_by_text("First half,")).to_be_visible()
-    send(page, "then that")
+    send_message(page, "then that")
     expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
@@ -206,7 +182,7 @@ def test_five_tabs_and_another_program_agree(
     tabs = [world.open(f"/c/{chat}") for _ in range(5)]
     for tab in tabs:
         expect(tab.get_by_text("You asked: Begun by a program")).to_be_visible()
-    send(tabs[0], "From a tab")
+    send_message(tabs[0], "From a tab")
     for tab in tabs:
         expect(tab.get_by_text("You asked: From a tab")).to_be_visible()
     head = server.get(f"/v1/chats/{chat}").json["head"]

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
-from support.browser import Watched, watched
+from support.browser import Watched, send_message, watched
 from support.chat_exports import chatgpt_chat, zipped
 from support.http_server import ThreadServer, serving
 from support.keyed_server import serving_with_keys
 from support.mcp_toolsets import stdio_config
-from support.page_model import PageModel
-
-
-@pytest.fixture
-def server() -> Iterator[ThreadServer]:
-    with serving(PageModel().models("grok-4", "smollm2", "qwen3")) as started:
-        yield started
-
-
-@pytest.fixture
-def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
-    with watched(browser, server.url) as watching:
-        yield watching
-
-
-def _send(page: Page, text: str) -> None:
-    page.get_by_role("textbox", name="Message").fill(text)
-    page.keyboard.press("Enter")
 
 
 def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: Browser) -> None:
@@ -49,7 +29,7 @@ def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: 
         page.get_by_label("API key").fill(client.text)
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_have_count(0)
-        _send(page, "With a key")
+        send_message(page, "With a key")
         expect(page.get_by_text("You said: With a key")).to_be_visible()
         expect(page.get_by_text("Not for you")).to_have_count(0)
         kept = page.evaluate(
@@ -164,11 +144,11 @@ def test_another_model_and_a_system_prompt_are_sent(world: Watched, server: Thre
     page.get_by_role("textbox", name="System prompt").fill("Be brief.")
     page.get_by_role("button", name="Use", exact=True).click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    _send(page, "Hello")
+    send_message(page, "Hello")
     expect(page.get_by_text("You asked: Hello")).to_be_visible()
     response = server.get("/v1/responses?limit=1").json["data"][0]
     assert (response["model"], response["instructions"]) == ("smollm2", "Be brief.")
-    _send(page, "Again")
+    send_message(page, "Again")
     expect(page.get_by_text("You asked: Again")).to_be_visible()
     assert server.get("/v1/responses?limit=1").json["data"][0]["instructions"] == "Be brief."
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, fail, say, think
 from antiphon.turn.protocols import ModelInfo
-from support.browser import Watched, until, watched
+from support.browser import Watched, until
 from support.hostile_strings import HOSTILE
 from support.http_server import ThreadServer, serving
 
@@ -50,12 +50,6 @@ def server() -> Iterator[ThreadServer]:
     models = {name: ScriptedModel(_reply, info=ModelInfo(name)) for name in names}
     with serving(models) as started:
         yield started
-
-
-@pytest.fixture
-def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
-    with watched(browser, server.url) as watching:
-        yield watching
 
 
 def _assert_harmless(page: Page) -> None:

@@ -8,30 +8,25 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.browser import Watched, watched
-from support.http_server import ThreadServer, serving
-from support.page_model import PageModel
+from support.http_server import ThreadServer
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ThreadServer]:
-    with serving(PageModel().models("grok-4", "smollm2")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def world(browser: Browser, server: ThreadServer) -> Iterator[Watched]:
-    with watched(browser, server.url) as watching:
+def world(browser: Browser, module_server: ThreadServer) -> Iterator[Watched]:
+    with watched(browser, module_server.url) as watching:
         watching.allowed = ("404",)
         yield watching
 
 
 @pytest.fixture
-def page(world: Watched, server: ThreadServer) -> Iterator[Page]:
+def page(world: Watched, module_server: ThreadServer) -> Iterator[Page]:
     """A chat of three turns; the second has two versions."""
-    first = server.respond("first question", model="grok-4").json["id"]
-    server.respond("old second", model="grok-4", previous_response_id=first)
-    second = server.respond("new second", model="grok-4", previous_response_id=first).json["id"]
-    third = server.respond("third", model="grok-4", previous_response_id=second).json["id"]
+    first = module_server.respond("first question", model="grok-4").json["id"]
+    module_server.respond("old second", model="grok-4", previous_response_id=first)
+    second = module_server.respond("new second", model="grok-4", previous_response_id=first).json[
+        "id"
+    ]
+    third = module_server.respond("third", model="grok-4", previous_response_id=second).json["id"]
     opened = world.open(f"/r/{third}")
     expect(opened.get_by_text("You asked: third")).to_be_visible()
     yield opened
@@ -125,9 +120,10 @@ def test_go_from_turn_to_turn(page: Page) -> None:
 
 
 def test_find_a_word_and_go_there(page: Page) -> None:
+    # Without a wait: nothing that is typed while the search is being loaded is lost.
     page.keyboard.press("Control+k")
-    dialog(page, "Search and commands")
     page.keyboard.type("old second")
+    dialog(page, "Search and commands")
     expect(page.locator(".option .excerpt").first).to_be_visible()
     page.keyboard.press("Enter")
     expect(page.get_by_text("You asked: old second")).to_be_visible()

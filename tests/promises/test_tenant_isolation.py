@@ -23,6 +23,7 @@ from antiphon.turn.service import TurnService
 from support.http_server import TIMEOUT, ThreadServer, serving
 from support.keyed_server import Client, KeyedServer
 from support.routes import METHODS_BY_PATH
+from support.store_turns import STORES
 
 WAITING = FunctionCall("call_1", "files__read", "{}", server="files")
 #: Endpoints that take no id of anything stored, and what else they are.
@@ -89,8 +90,11 @@ class SharedServer(NamedTuple):
     ids: Ids
 
 
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[SharedServer]:
+@pytest.fixture(
+    scope="module",
+    params=["memory", *(pytest.param(kind, marks=pytest.mark.slow) for kind in STORES[1:])],
+)
+def shared_server(request: pytest.FixtureRequest) -> Iterator[SharedServer]:
     keys = MemoryApiKeyStore(time.time)
     apps: list[HttpApp] = []
 
@@ -101,7 +105,7 @@ def shared_server() -> Iterator[SharedServer]:
         apps.append(app)
         return front
 
-    with serving(ScriptedModel(), site=make) as server:
+    with serving(ScriptedModel(), request.param, site=make) as server:
         site = KeyedServer(server, keys)
         owner, other = site.client("owner"), site.client("other")
         yield SharedServer(apps[0], site, owner, other, _things(server, owner))

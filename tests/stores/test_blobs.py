@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import StoreError
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import Store
+from support.side_stores import query_file
 from support.store_turns import (
     DONE,
     assistant,
@@ -239,14 +239,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "turns.db"
 
 
-def query(path: Path, sql: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
-
-
 async def test_stored_image_is_not_written_again(path: Path) -> None:
     """The write-ahead log is emptied before each turn, so its size is what that turn wrote."""
     image = random.Random(2).randbytes(1_000_000)
@@ -254,7 +246,7 @@ async def test_stored_image_is_not_written_again(path: Path) -> None:
     async with sqlite(path) as store:
         written = []
         for _ in range(4):
-            query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+            query_file(path, "PRAGMA wal_checkpoint(TRUNCATE)")
             await complete_turn(store, images=[image])
             written.append(wal.stat().st_size)
     assert written[0] > len(image)
@@ -290,8 +282,8 @@ async def test_erased_image_is_in_no_file(path: Path) -> None:
         existing = b"".join(file.read_bytes() for file in files)
         assert b"harmless" in existing
         assert not any(piece in existing for piece in pieces)
-    assert query(path, "SELECT count(*) FROM blobs") == [(0,)]
-    assert query(path, "SELECT count(*) FROM log WHERE kind = 5") == [(0,)]
+    assert query_file(path, "SELECT count(*) FROM blobs") == [(0,)]
+    assert query_file(path, "SELECT count(*) FROM log WHERE kind = 5") == [(0,)]
 
 
 async def test_images_persist_after_reopening(path: Path) -> None:
@@ -303,5 +295,5 @@ async def test_images_persist_after_reopening(path: Path) -> None:
             blobs_of(CAT),
             blobs_of(CAT, DOG),
         ]
-    assert query(path, "SELECT count(*) FROM blobs") == [(2,)]
-    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query_file(path, "SELECT count(*) FROM blobs") == [(2,)]
+    assert query_file(path, "PRAGMA integrity_check") == [("ok",)]

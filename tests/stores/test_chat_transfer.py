@@ -15,13 +15,21 @@ from antiphon.core.turns import End, Header
 from antiphon.errors import StoreError
 from antiphon.turn.transfer_protocols import ChatImport, TreeTurn, TurnImport
 from support.side_stores import ManualClock, Opener, openers
-from support.store_turns import StoreWithStores, assistant, blob_of, image_message, new_turn, user
+from support.store_turns import (
+    STORES,
+    StoreWithStores,
+    assistant,
+    blob_of,
+    image_message,
+    new_turn,
+    user,
+)
 
 NOW = 1_800_000_000.0
 THEN = 1_700_000_000.0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 

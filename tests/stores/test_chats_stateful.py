@@ -5,25 +5,19 @@ The model knows turns only; what the list of chats has to show is worked out fro
 
 from __future__ import annotations
 
-import asyncio
 import math
-import tempfile
-from collections.abc import Coroutine, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     MultipleResults,
-    RuleBasedStateMachine,
     invariant,
     multiple,
     rule,
-    run_state_machine_as_test,
 )
 
 from antiphon.core.chat_titles import opening_of
@@ -31,12 +25,13 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Usage
 from antiphon.stores.change_feed import LogChangeFeed, TenantChange
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.chat_protocols import ChainWindow, ChatFilter, ChatRecord, ChatUpdate
 from antiphon.turn.store_protocols import Head, NewTurn
+from support.postgres_database import changes_are_settled, empty_database
+from support.store_machine import StoreStateMachine, check_machine
 from support.store_turns import DONE, HEADER, StoreWithStores, assistant, new_turn
-
-T = TypeVar("T")
 
 LIFETIME = 100.0
 POLICY = RetentionPolicy(LIFETIME, {"keeper": None})
@@ -84,35 +79,17 @@ class KnownTurn(msgspec.Struct):
         yield self
 
 
-class ChatMachine(RuleBasedStateMachine):
+class ChatMachine(StoreStateMachine):
     turns = Bundle("turns")
     tenants = st.sampled_from(["", "keeper"])
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.now = 1_000_000.0
-        self.store = self.run_async(self.open(Path(self.folder.name)))
         self.all_turns: list[KnownTurn] = []
         self.chats: dict[str, KnownChat] = {}
         #: What a reader of the feed knows, who reads a chat again whenever it is told of it.
         self.mirror: dict[str, ChatRecord] = {}
         self.feed_row = 0
-
-    async def open(self, folder: Path) -> StoreWithStores:
-        raise NotImplementedError
-
-    def clock(self) -> float:
-        return self.now
-
-    def run_async(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
-
-    def teardown(self) -> None:
-        self.run_async(self.store.close())
-        self.runner.close()
-        self.folder.cleanup()
 
     # What there has to be
 
@@ -449,9 +426,13 @@ class ChatMachine(RuleBasedStateMachine):
     def new_changes(self) -> list[TenantChange]:
         feed = self.store.stores.changes
         assert isinstance(feed, LogChangeFeed)
+        self.run_async(self.wait_for_changes())
         rows = self.run_async(feed._log.read(self.feed_row, 1000))
         self.feed_row = rows[-1].id if rows else self.feed_row
         return [change for row in rows for change in row.changes]
+
+    async def wait_for_changes(self) -> None:
+        """Return when all that was committed can be read."""
 
     def list_of(self, tenant: str) -> list[ChatRecord]:
         """The chats of a tenant, the newest first."""
@@ -464,23 +445,27 @@ class ChatMachine(RuleBasedStateMachine):
 
 
 class MemoryMachine(ChatMachine):
-    async def open(self, folder: Path) -> StoreWithStores:
+    async def open(self) -> StoreWithStores:
         return MemoryStore(POLICY, clock=self.clock)
 
 
 class SqliteMachine(ChatMachine):
-    async def open(self, folder: Path) -> StoreWithStores:
-        return await open_sqlite(folder / "turns.db", POLICY, clock=self.clock)
+    async def open(self) -> StoreWithStores:
+        return await open_sqlite(self.folder / "turns.db", POLICY, clock=self.clock)
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
+class PostgresMachine(ChatMachine):
+    async def open(self) -> StoreWithStores:
+        self.uri = empty_database(self.folder)
+        return await open_postgres(self.uri, POLICY, clock=self.clock)
+
+    async def wait_for_changes(self) -> None:
+        await changes_are_settled(self.uri)
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [MemoryMachine, SqliteMachine, pytest.param(PostgresMachine, marks=pytest.mark.slow)],
+)
 def test_list_of_chats_agrees_with_a_full_scan(machine: type[ChatMachine]) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=20,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    check_machine(machine, steps=40)

@@ -5,25 +5,18 @@ Any order of turns, branches, ends, conversations, erasures and expiries.
 
 from __future__ import annotations
 
-import asyncio
 import math
-import tempfile
-from collections.abc import Coroutine
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     MultipleResults,
-    RuleBasedStateMachine,
     invariant,
     multiple,
     rule,
-    run_state_machine_as_test,
 )
 
 from antiphon.core.items import ErasedItem, encode_item
@@ -31,20 +24,22 @@ from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import ConversationRecord, End
 from antiphon.errors import ConversationLockedError, HistoryChangedError, NotFoundError
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.turn.store_protocols import Head, RecentThread, ResponseFilter, StoredTurn
 from support.known_turns import Known, Talk
+from support.postgres_database import empty_database
+from support.store_machine import StoreStateMachine, check_machine
 from support.store_turns import (
     DONE,
     HEADER,
     StoreWithStores,
     assistant,
+    images_in_database,
     images_in_file,
     images_in_memory,
     new_turn,
 )
-
-T = TypeVar("T")
 
 RETENTION_SECONDS = {"": 100.0, "other": 300.0, "keeper": None}
 POLICY = RetentionPolicy(
@@ -55,7 +50,7 @@ ERASED = encode_item(ErasedItem())
 ENDS = (None, None, DONE, DONE, End("incomplete", 1.0), End("failed", 1.0), End("cancelled", 1.0))
 
 
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(StoreStateMachine):
     known = Bundle("known")
     conversations = Bundle("talks")
     #: Conversation records as they were read at some time.
@@ -65,29 +60,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
-        self.now = 1_000_000.0
-        self.store = self.run_async(self.open(Path(self.folder.name)))
         self.turns: list[Known] = []
         self.all_conversations: list[Talk] = []
 
-    async def open(self, folder: Path) -> StoreWithStores:
-        raise NotImplementedError
-
     def stored_images(self) -> list[tuple[str, bytes]]:
         raise NotImplementedError
-
-    def clock(self) -> float:
-        return self.now
-
-    def run_async(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.runner.run(work)
-
-    def teardown(self) -> None:
-        self.run_async(self.store.close())
-        self.runner.close()
-        self.folder.cleanup()
 
     # The expected state
 
@@ -461,7 +438,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 class MemoryMachine(StoreMachine):
-    async def open(self, folder: Path) -> StoreWithStores:
+    async def open(self) -> StoreWithStores:
         self.memory = MemoryStore(POLICY, clock=self.clock)
         return self.memory
 
@@ -470,21 +447,22 @@ class MemoryMachine(StoreMachine):
 
 
 class SqliteMachine(StoreMachine):
-    async def open(self, folder: Path) -> StoreWithStores:
-        return await open_sqlite(folder / "turns.db", POLICY, clock=self.clock)
+    async def open(self) -> StoreWithStores:
+        return await open_sqlite(self.folder / "turns.db", POLICY, clock=self.clock)
 
     def stored_images(self) -> list[tuple[str, bytes]]:
-        return images_in_file(Path(self.folder.name) / "turns.db")
+        return images_in_file(self.folder / "turns.db")
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine])
+class PostgresMachine(StoreMachine):
+    async def open(self) -> StoreWithStores:
+        self.uri = empty_database(self.folder)
+        return await open_postgres(self.uri, POLICY, clock=self.clock)
+
+    def stored_images(self) -> list[tuple[str, bytes]]:
+        return images_in_database(self.uri)
+
+
+@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine, PostgresMachine])
 def test_store_agrees_with_its_model(machine: type[StoreMachine]) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=20,
-            stateful_step_count=50,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    check_machine(machine, steps=50)

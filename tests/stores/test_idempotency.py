@@ -14,10 +14,10 @@ from antiphon.core.retention import DAY_SECONDS
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import IdempotencyRecord
 from support.side_stores import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers, query_file
-from support.store_turns import run, sqlite
+from support.store_turns import STORES, run, sqlite
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 

@@ -14,12 +14,12 @@ from antiphon.errors import ConflictError, StoreError
 from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
 from antiphon.turn.store_protocols import IdempotencyRecord, NewTurn
 from support.side_stores import AnyStore, ManualClock, Opener, openers, query_file
-from support.store_turns import DONE, new_turn
+from support.store_turns import DONE, STORES, new_turn
 
 RESERVATION = IdempotencyReservation("key", b"print")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 

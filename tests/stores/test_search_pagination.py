@@ -10,12 +10,12 @@ import pytest
 from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import InvalidRequestError
 from support.side_stores import AnyStore, ManualClock, Opener, openers
-from support.store_turns import DONE, begin_turn, complete_turn, new_turn
+from support.store_turns import DONE, STORES, begin_turn, complete_turn, new_turn
 
 MISSING_ID = "resp_" + "0" * 32
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 

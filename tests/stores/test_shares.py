@@ -11,6 +11,7 @@ from antiphon.core.ids import new_response_id
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.transfer_protocols import ShareRecord
 from support.side_stores import ManualClock, Opener, all_bytes, openers
+from support.store_turns import STORES
 
 
 def digest(name: str) -> bytes:
@@ -21,7 +22,7 @@ def share(name: str, tenant: str = "me", at: float = 1.0, end: float | None = No
     return ShareRecord(name, tenant, new_response_id(), at, end)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=STORES)
 def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return openers(tmp_path)[request.param]
 

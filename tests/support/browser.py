@@ -137,3 +137,8 @@ def until(page: Page, expression: str, argument: Any = None) -> Any:
 
 def paths_of(requests: list[Request]) -> list[str]:
     return [urlsplit(one.url).path for one in requests]
+
+
+def send_message(page: Page, text: str) -> None:
+    page.get_by_role("textbox", name="Message").fill(text)
+    page.keyboard.press("Enter")

@@ -35,6 +35,9 @@ PROGRAMS = ROOT / "tests" / "clients" / "agents"
 #: Seconds that a program may take, on a slow day.
 RUNNING = 120
 
+#: What the model says once it has called the tool of the tests for three cities.
+WEATHER = "snow in Oslo | snow in Rome | snow in Bonn"
+
 
 class Outcomes:
     """What functions came to, by name; one that failed fails the test that looks at it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,3 +105,8 @@ def upstream() -> Iterator[str]:
             Handler.released.set()
             server.shutdown()
             thread.join()
+
+
+def release(url: str) -> None:
+    """Have the upstream at ``url`` say the rest of what waits."""
+    urllib.request.urlopen(urllib.request.Request(f"{url}/release", b"{}", method="POST")).close()

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from typer.testing import CliRunner
 
-from antiphon.cli.main import app
+from antiphon.cli.main import build_app
 from antiphon.settings import load_settings
 from support.command_line import PROGRAM, environment
 from support.docs_upstream import Script, read_script, upstream
@@ -203,7 +203,7 @@ def _programs(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _parse(arguments: Sequence[str]) -> bool:
     """Parse our own command line without running it. False: it would not end, or needs more."""
-    parsed = CliRunner().invoke(app, [*arguments, "--help"])
+    parsed = CliRunner().invoke(build_app(), [*arguments, "--help"])
     if parsed.exit_code:
         raise ValueError(f"antiphon {shlex.join(arguments)}: {parsed.output}")
     name = " ".join(arguments[:2])

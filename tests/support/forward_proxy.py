@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import ssl
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
 import msgspec
+
+from support.local_server import LocalServer, close_writer
 
 
 class ProxyRequest(msgspec.Struct, frozen=True):
@@ -29,7 +28,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
-class ForwardProxy:
+class ForwardProxy(LocalServer):
     """The proxy. Each connection serves one tunnel or one request."""
 
     def __init__(
@@ -40,18 +39,15 @@ class ForwardProxy:
         status: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        super().__init__(tls=tls)
         self._hosts = hosts
         self._user = user
         self._status = status
-        self._tls = tls
         self.requests: list[ProxyRequest] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
 
     @property
     def address(self) -> str:
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
@@ -59,36 +55,9 @@ class ForwardProxy:
         user = f"{self._user}@" if self._user else ""
         return f"{'https' if self._tls else 'http'}://{user}{self.address}"
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            # A client that leaves, or the end of the test.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                await self._serve(reader, writer)
-        finally:
-            self._tasks.discard(task)
-            await _close(writer)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = await _read(reader)
         self.requests.append(request)
         if (status := self._error_status(request)) is not None:
@@ -109,7 +78,7 @@ class ForwardProxy:
         except* OSError:
             pass
         finally:
-            await _close(inner[1])
+            await close_writer(inner[1])
 
     def _error_status(self, request: ProxyRequest) -> int | None:
         token = base64.b64encode((self._user or "").encode()).decode()
@@ -137,10 +106,4 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
-    await _close(writer)
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    with contextlib.suppress(OSError, asyncio.CancelledError):
-        await writer.wait_closed()
+    await close_writer(writer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 import xai_sdk  # type: ignore[import-untyped]
+from xai_sdk.chat import tool  # type: ignore[import-untyped]
 
 from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.grpc.interceptor import GatewayInterceptor
@@ -29,6 +32,13 @@ from antiphon.turn.store_protocols import ApiKey
 from support.http_server import TIMEOUT, StoreMaker, ThreadServer, serving
 
 T = TypeVar("T")
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
+WEATHER = tool(
+    "get_weather",
+    "The weather.",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
 
 
 class GrpcTestServer:
@@ -110,6 +120,19 @@ def grpc_serving(
             yield GrpcTestServer(http, keys, server, port)
         finally:
             http.run(server.stop(0))
+            http.run(wait_for_grpc_calls())
+
+
+async def wait_for_grpc_calls() -> None:
+    """Wait for the last events of this loop's calls, some of which come after a server's end.
+
+    They would find the loop closed, and raise that in another one: grpc has a queue for all.
+    """
+    names = {"_schedule_rpc_coro", "_handle_exceptions"}
+    tasks = asyncio.all_tasks()
+    calls = {one for one in tasks if getattr(one.get_coro(), "__qualname__", "") in names}
+    if calls:
+        await asyncio.wait(calls, timeout=TIMEOUT)
 
 
 class RpcFailure:

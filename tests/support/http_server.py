@@ -10,8 +10,8 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -33,11 +33,14 @@ from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store
+from support.postgres_database import leased_database
+from support.program_process import ProgramProcess
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
@@ -232,16 +235,17 @@ def app_without_keys(service: TurnService) -> GatewayMiddleware:
 @contextmanager
 def serving(
     model: Model | Mapping[str, Model] | None = None,
-    store: Path | StoreMaker | None = None,
+    store: Path | StoreMaker | str | None = None,
     site: SiteMaker = app_without_keys,
     mcp: Sequence[McpServerConfig] = (),
     urls: Sequence[str] = (),
     *,
     limits: ConnectionLimits | None = None,
 ) -> Iterator[ThreadServer]:
-    """The HTTP API on a real socket, with a scripted model and a memory store unless given.
+    """The HTTP API on a real socket, with a scripted model and a store in memory unless given.
 
-    ``store`` is a database's path or what makes a store, ``mcp`` the MCP servers
+    ``store`` is a database's path, the kind of a store (``STORES``) or what makes one; where none
+    is given, ANTIPHON_TEST_STORE may name the kind. ``mcp`` are the MCP servers
     that requests may name, besides those at ``urls``. Fails at the end if the server
     logged an error that the test did not take out of ``faults``.
     """
@@ -277,7 +281,7 @@ class _ServerParts(msgspec.Struct, frozen=True):
     """What a server is made of."""
 
     models: Mapping[str, Model]
-    store: Path | StoreMaker | None
+    store: Path | StoreMaker | str | None
     site: SiteMaker
     mcp: Sequence[McpServerConfig]
     urls: Sequence[str]
@@ -303,7 +307,16 @@ async def _serve(
     parts: _ServerParts,
     started: Future[tuple[ThreadServer, _Uvicorn]],
 ) -> None:
-    store = await _open(parts.store)
+    with _opened(parts.store) as opening:
+        await _serve_store(sock, parts, started, await opening)
+
+
+async def _serve_store(
+    sock: socket.socket,
+    parts: _ServerParts,
+    started: Future[tuple[ThreadServer, _Uvicorn]],
+    store: Store,
+) -> None:
     catalog = ModelRegistry(parts.models, default=next(iter(parts.models)))
     gateway = McpServerManager(parts.mcp, parts.urls)
     service = TurnService(store, catalog, getattr(store, "stores", None), gateway)
@@ -326,10 +339,25 @@ async def _serve(
         await gateway.close()
 
 
-async def _open(store: Path | StoreMaker | None) -> Store:
-    if store is None:
-        return MemoryStore()
-    return await (open_sqlite(store) if isinstance(store, Path) else store())
+@contextmanager
+def _opened(store: Path | StoreMaker | str | None) -> Iterator[Awaitable[Store]]:
+    """What opens the store of a server, and where it lies while the block runs."""
+    if callable(store):
+        yield store()
+    elif isinstance(store, Path):
+        yield open_sqlite(store)
+    elif (kind := store or os.environ.get("ANTIPHON_TEST_STORE", "memory")) == "sqlite":
+        with tempfile.TemporaryDirectory() as folder:
+            yield open_sqlite(Path(folder, "turns.db"))
+    elif kind == "postgres":
+        with leased_database() as uri:
+            yield open_postgres(uri)
+    else:
+        yield _open_memory()
+
+
+async def _open_memory() -> MemoryStore:
+    return MemoryStore()
 
 
 class ServerProcess(Address):
@@ -363,15 +391,10 @@ class ServerProcess(Address):
             "ANTIPHON_PORT": "0",
         }
         self._log = (home / "server.log").open("ab")
-        self.process = subprocess.Popen(
-            [PROGRAM, "serve", *flags],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            cwd=home,
+        self.process = ProgramProcess(
+            [PROGRAM, "serve", *flags], environment, home, stderr=self._log
         )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().decode()
+        line = self.process.stdout.readline()
         found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
         if found is None:
             self.kill()

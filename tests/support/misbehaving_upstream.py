@@ -27,8 +27,9 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
+
+from support.local_server import LocalServer
 
 
 class Signal(enum.Enum):
@@ -153,28 +154,21 @@ def _pieces(data: bytes, size: int | None) -> Behaviour:
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
-class MisbehavingUpstream:
+class MisbehavingUpstream(LocalServer):
     """The server. ``requests`` are those it got, ``connections`` counts those it accepted.
 
     ``greeting`` is written before anything was asked. With ``tls`` it speaks that.
     """
 
     def __init__(self, greeting: bytes = b"", *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         self._greeting = greeting
-        self._tls = tls
         #: What is answered where no behaviour is queued.
         self.default_answer: Callable[[Request], Behaviour] = _default_answer
         self.requests: list[Request] = []
         self.connections = 0
         self._queue: deque[Behaviour] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
         self._arrived = asyncio.Event()
-
-    @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
 
     @property
     def base_url(self) -> str:
@@ -191,44 +185,18 @@ class MisbehavingUpstream:
             await self._arrived.wait()
         return self.requests[number]
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
+    async def serve_connection(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
         number, ahead = self.connections, b""
-        try:
-            writer.write(self._greeting)
+        writer.write(self._greeting)
+        with contextlib.suppress(_CutError):
             while (request := await self._read(reader, ahead)) is not None:
                 request.connection = number
                 self.requests.append(request)
                 self._arrived.set()
                 ahead = await self._behave(request, reader, writer)
-        except (_CutError, ConnectionError, asyncio.CancelledError):
-            # The client left, or the test is over.
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
 
     async def _read(self, reader: asyncio.StreamReader, ahead: bytes) -> Request | None:
         try:

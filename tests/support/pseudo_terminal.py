@@ -9,25 +9,18 @@ import re
 import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from support.program_process import ProgramProcess
 from support.terminal_screen import TerminalScreen
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_=>])")
 #: The longest that anything is waited for, in seconds: a failure, not a measure.
 _PATIENCE = 30.0
-#: Makes the terminal the program's own, so that its keys send signals.
-_LAUNCHER = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-    " os.execv(sys.argv[1], sys.argv[1:])"
-)
-
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 ESCAPE = "\x1b"
@@ -39,14 +32,8 @@ class Terminal:
     def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, *args],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env={"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env},
-            cwd=cwd,
-            start_new_session=True,
+        self.process = ProgramProcess(
+            args, {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env}, cwd, terminal=slave
         )
         os.close(slave)
         self._raw = b""
@@ -61,9 +48,8 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.process.poll() is None:
+        with self.process:
             self.process.kill()
-        self.process.wait()
         os.close(self._master)
 
     @property

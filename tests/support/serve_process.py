@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from support.command_line import PROGRAM, SCRIPTED_CONFIG, environment
+from support.program_process import ProgramProcess
 
 
 @contextmanager
 def running_server(
     home: Path, *args: str, more: str = "", scheme: str = "http"
-) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+) -> Iterator[tuple[ProgramProcess, str, int]]:
     """A server on a free port: its process, host and port, from the line it prints."""
     (home / "c.toml").write_text(SCRIPTED_CONFIG + more)
-    with subprocess.Popen(
-        [PROGRAM, "serve", "--config", "c.toml", "--port", "0", *args],
-        env=environment(home),
-        cwd=home,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    given = [PROGRAM, "serve", "--config", "c.toml", "--port", "0", *args]
+    with ProgramProcess(given, environment(home), home) as process:
         try:
-            assert process.stdout is not None
             line = process.stdout.readline()
             match = re.fullmatch(rf"antiphon is listening on {scheme}://(.+):(\d+)\n", line)
             assert match, line

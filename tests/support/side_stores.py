@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
+from support.postgres_database import empty_database
 
 #: The command of the other process: a module, so that it finds what it imports.
 CHILD_PROGRAM = (
@@ -22,8 +24,8 @@ CHILD_PROGRAM = (
     "support.side_stores_process",
 )
 
-AnyStore: TypeAlias = MemoryStore | SqliteStore
-#: Opens the same store again where there is a file.
+AnyStore: TypeAlias = MemoryStore | SqliteStore | PostgresStore
+#: Opens the same store again where there is a file or a database.
 Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[AnyStore]]
 
 
@@ -56,7 +58,18 @@ def openers(folder: Path) -> dict[str, Opener]:
         finally:
             await store.close()
 
-    return {"memory": memory, "sqlite": file}
+    @asynccontextmanager
+    async def database(
+        clock: ManualClock | None = None, lifetimes: RetentionPolicy = RETAIN_FOREVER
+    ) -> AsyncIterator[AnyStore]:
+        uri = empty_database(folder)
+        store = await open_postgres(uri, lifetimes, clock=clock or ManualClock())
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    return {"memory": memory, "sqlite": file, "postgres": database}
 
 
 def query_file(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:

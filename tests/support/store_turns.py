@@ -8,9 +8,12 @@ import itertools
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
+
+import asyncpg
 
 from antiphon.core.ids import new_response_id
 from antiphon.core.images import Blob
@@ -18,8 +21,10 @@ from antiphon.core.items import InputImage, Message, encode_item
 from antiphon.core.retention import RETAIN_FOREVER, Clock, RetentionPolicy
 from antiphon.core.turns import DEFAULT_TENANT, End, Header, Options, Usage
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.store_protocols import Head, NewTurn, Store, Stores
+from support.postgres_database import empty_database
 
 T = TypeVar("T")
 
@@ -32,7 +37,7 @@ class StoreWithStores(Store, Protocol):
 
 #: A way to open one of ``STORES``.
 Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[StoreWithStores]]
-STORES = ["memory", "sqlite"]
+STORES = ["memory", "sqlite", "postgres"]
 
 HEADER = Header("a-model", "Be brief.", Options(temperature=0.5))
 DONE = End("completed", 1_700_000_100.25, Usage(12, 34))
@@ -169,6 +174,21 @@ def images_in_file(path: Path) -> list[tuple[str, bytes]]:
         connection.close()
 
 
+def images_in_database(uri: str) -> list[tuple[str, bytes]]:
+    """The same for a PostgreSQL database. There may be a loop in this thread."""
+
+    async def read() -> list[tuple[str, bytes]]:
+        connection = await asyncpg.connect(uri)
+        try:
+            rows = await connection.fetch("SELECT tenant, data FROM blobs")
+            return sorted((row["tenant"], row["data"]) for row in rows)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, read()).result()
+
+
 class ManualTime:
     """A clock that a test sets."""
 
@@ -187,8 +207,10 @@ def opener(
         store: StoreWithStores
         if kind == "memory":
             store = MemoryStore(lifetimes, clock=clock)
-        else:
+        elif kind == "sqlite":
             store = await open_sqlite(folder / "turns.db", lifetimes, clock=clock)
+        else:
+            store = await open_postgres(empty_database(folder), lifetimes, clock=clock)
         try:
             yield store
         finally:

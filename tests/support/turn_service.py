@@ -252,3 +252,8 @@ def run_with_store(kind: str, folder: Path, test: Callable[[Store], Awaitable[No
             await test(store)
 
     run(main())
+
+
+async def wait_forever(call: FunctionCall) -> str:
+    await asyncio.Event().wait()
+    return "never"

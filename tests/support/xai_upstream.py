@@ -18,6 +18,7 @@ from antiphon.core.turns import Options
 from antiphon.models.retry import RetryPolicy
 from antiphon.models.xai.model import XaiGrpcModel
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
+from support.grpc_client import wait_for_grpc_calls
 from support.http_server import TIMEOUT
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class RawXai:
     async def stop(self) -> None:
         """End all calls at once, with their connections."""
         await self._server.stop(None)
+        await wait_for_grpc_calls()
 
     async def _play(self, request: Any, context: Any) -> AsyncIterator[Any]:
         script = self._scripts[min(len(self.requests), len(self._scripts) - 1)]

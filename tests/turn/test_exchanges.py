@@ -51,3 +51,13 @@ def test_a_question_in_several_messages_is_one() -> None:
     kinds = ["system", "user", "user", "assistant", "user", "system", "user", "assistant"]
     groups = split_exchanges(history(kinds))
     assert [len(group) for group in groups] == [4, 4]
+
+
+def test_an_output_for_an_earlier_turns_call_stays_with_what_is_said_after_it() -> None:
+    items: list[Item] = [
+        FunctionCallOutput("call of an earlier turn", "found"),
+        Message("user", "And now?"),
+        Message("assistant", "Now this."),
+        Message("user", "Good."),
+    ]
+    assert [len(group) for group in split_exchanges(items)] == [3, 1]

@@ -13,6 +13,7 @@ from antiphon.core.events import Created, Ended, Event, TextDelta
 from antiphon.core.turns import End, Header, Response
 from antiphon.errors import ModelError, StoreError, TurnInterruptedError
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
+from support.manual_time_loop import ManualTimeLoop, run_with_manual_time
 from support.turn_service import collect_events, run, run_ready_tasks
 
 
@@ -81,33 +82,37 @@ async def test_events_emitted_together_are_read_in_one_batch() -> None:
     assert batches == [text_deltas(3), text_deltas(1), [last]]
 
 
-async def test_reader_delay_batches_events_but_ends_with_the_turn() -> None:
-    turn = RunningTurn(initial_response(store=False))
-    batches: list[Sequence[Event]] = []
-    delays = iter([0.0, 0.001, 60.0])
+def test_reader_delay_batches_events_but_ends_with_the_turn() -> None:
+    async def main(loop: ManualTimeLoop) -> None:
+        turn = RunningTurn(initial_response(store=False))
+        batches: list[Sequence[Event]] = []
+        delays = iter([0.0, 1.0, 60.0])
 
-    async def read() -> None:
-        async for batch in turn.events(lambda: next(delays)):
-            batches.append(batch)
+        async def read() -> None:
+            async for batch in turn.events(lambda: next(delays)):
+                batches.append(batch)
 
-    reading = asyncio.ensure_future(read())
-    await run_ready_tasks()
-    turn.emit(text_deltas(1))
-    await run_ready_tasks()
-    assert batches == [text_deltas(1)]
-    # It waits a millisecond, and reads the events of that time in one batch.
-    turn.emit(text_deltas(2))
-    await run_ready_tasks()
-    turn.emit(text_deltas(1))
-    while len(batches) < 2:
+        reading = asyncio.ensure_future(read())
         await run_ready_tasks()
-    assert batches[1] == [*text_deltas(2), *text_deltas(1)]
-    turn.emit(text_deltas(1))
-    await run_ready_tasks()
-    assert len(batches) == 2
-    last = finish(turn)
-    await reading
-    assert batches[2:] == [[*text_deltas(1), last]]
+        turn.emit(text_deltas(1))
+        await run_ready_tasks()
+        assert batches == [text_deltas(1)]
+        # It waits a second, and reads the events of that time in one batch.
+        turn.emit(text_deltas(2))
+        await loop.advance(0.9)
+        turn.emit(text_deltas(1))
+        await run_ready_tasks()
+        assert len(batches) == 1
+        await loop.advance(0.2)
+        assert batches[1:] == [[*text_deltas(2), *text_deltas(1)]]
+        turn.emit(text_deltas(1))
+        await loop.advance(59.0)
+        assert len(batches) == 2
+        last = finish(turn)
+        await reading
+        assert batches[2:] == [[*text_deltas(1), last]]
+
+    run_with_manual_time(main)
 
 
 async def test_reader_cancelled_during_its_delay_does_not_affect_others() -> None:
@@ -241,14 +246,17 @@ async def run_until_stopped(
     finish(turn)
 
 
-async def test_repeated_stops_use_the_first_error() -> None:
-    turn, began, stop_errors = (
-        RunningTurn(initial_response(store=False)),
-        asyncio.Event(),
-        list[object](),
-    )
+def start_unstored_turn() -> tuple[TurnRegistry, RunningTurn, asyncio.Event, list[object]]:
+    """A turn that runs until it is stopped: its registry, when it began, and why it stopped."""
+    turn = RunningTurn(initial_response(store=False))
+    began, stop_errors = asyncio.Event(), list[object]()
     registry = TurnRegistry()
     registry.start(turn, run_until_stopped(turn, began, stop_errors))
+    return registry, turn, began, stop_errors
+
+
+async def test_repeated_stops_use_the_first_error() -> None:
+    registry, turn, began, stop_errors = start_unstored_turn()
     assert registry.get(turn.response_id) is turn
     await began.wait()
     first, second = ModelError("First."), ModelError("Second.")
@@ -333,13 +341,7 @@ async def test_request_that_cannot_be_stored_stops_the_work() -> None:
 
 
 async def test_concurrent_closes_wait_until_all_turns_end() -> None:
-    turn, began, stop_errors = (
-        RunningTurn(initial_response(store=False)),
-        asyncio.Event(),
-        list[object](),
-    )
-    registry = TurnRegistry()
-    registry.start(turn, run_until_stopped(turn, began, stop_errors))
+    registry, turn, began, stop_errors = start_unstored_turn()
     await began.wait()
     await asyncio.gather(registry.close(), registry.close())
     assert turn.done()

@@ -61,12 +61,6 @@ from support.turn_service import (
     turn_request,
 )
 
-
-async def wait_forever(call: FunctionCall) -> str:
-    await asyncio.Event().wait()
-    return "never"
-
-
 # A turn with tools.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from antiphon.models.scripted import (
     hang,
     say,
 )
+from support.manual_time_loop import ManualTimeLoop, run_with_manual_time
 from support.turn_service import (
     ONE_CALL,
     TWO_CALLS,
@@ -41,13 +43,8 @@ from support.turn_service import (
     stored_turn,
     texts,
     turn_request,
+    wait_forever,
 )
-
-
-async def wait_forever(call: FunctionCall) -> str:
-    await asyncio.Event().wait()
-    return "never"
-
 
 # Truncated calls.
 
@@ -75,7 +72,11 @@ async def test_truncated_call_is_not_run(reply: ScriptedReply, status: str) -> N
 
 
 @pytest.mark.parametrize("where", ["model", "tool", "approved", "second round"])
-async def test_timed_out_turn_fails_and_can_be_continued(where: str) -> None:
+def test_timed_out_turn_fails_and_can_be_continued(where: str) -> None:
+    run_with_manual_time(partial(time_out, where))
+
+
+async def time_out(where: str, loop: ManualTimeLoop) -> None:
     tools = RecordingTools(wait_forever if where in ("tool", "approved") else None)
     scripts: dict[str, list[ScriptedReply]] = {
         "model": [say("Well") + hang(), say("Fine.")],
@@ -91,6 +92,9 @@ async def test_timed_out_turn_fails_and_can_be_continued(where: str) -> None:
         more["after"] = (await run_turn(service, "Go.")).id
         more["approved_calls"] = (FunctionCall("a", "look", "{}"),)
     turn = await service.start(turn_request("Now.", timeout=0.25, **more), tools)
+    await loop.advance(0.2)
+    assert not turn.done()
+    await loop.advance(0.1)
     response = await turn.result()
     assert isinstance(turn.error, ModelTimeoutError)
     assert (turn.error.code, turn.error.response_id) == ("turn_timeout", response.id)

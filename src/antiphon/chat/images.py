@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import stat
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from antiphon.core.images import MAX_IMAGE_BYTES, data_url, extract_blobs
 from antiphon.core.items import InputImage, Message
 from antiphon.errors import InvalidImageError, InvalidRequestError
+from antiphon.image_files import display_path, image_too_large_error, read_image_file
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -24,8 +23,6 @@ Detail: TypeAlias = Literal["auto", "low", "high"]
 
 _PARAM = "images"
 _SCHEME = re.compile(r"(data):|([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-#: Characters of a path that an error shows.
-_MAX_PATH_LENGTH = 200
 
 #: The modes that a PNG holds as they are, and the steps from others to one of them.
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
@@ -98,50 +95,13 @@ def _to_data_url(data: bytes) -> str:
 
 
 def _read_file(path: str | Path) -> str:
-    try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            what = "a folder" if stat.S_ISDIR(found.st_mode) else "not a file"
-            raise InvalidImageError(f"{_display_path(path)} is {what}.", param=_PARAM)
-        if found.st_size > MAX_IMAGE_BYTES:
-            raise _too_large_error(_display_path(path))
-        # Another program may put a pipe in the file's place: opening one must not wait.
-        with open(path, "rb", opener=_open_nonblocking) as file:
-            # One more than allowed, as the file may still be growing.
-            data = file.read(MAX_IMAGE_BYTES + 1)
-    except FileNotFoundError as error:
-        raise InvalidImageError(f"There is no file {_display_path(path)}.", param=_PARAM) from error
-    except (OSError, ValueError) as error:
-        # A null byte, say. What Python says of it differs from version to version.
-        why = error.strerror if isinstance(error, OSError) else "no file can have that name"
-        raise InvalidImageError(
-            f"{_display_path(path)} cannot be read: {why}.", param=_PARAM
-        ) from error
-    if len(data) > MAX_IMAGE_BYTES:
-        raise _too_large_error(_display_path(path))
+    data = read_image_file(path, param=_PARAM)
     try:
         return _to_data_url(data)
     except InvalidImageError as error:
         raise InvalidImageError(
-            f"{_display_path(path)}: {error.message}", code=error.code, param=_PARAM
+            f"{display_path(path)}: {error.message}", code=error.code, param=_PARAM
         ) from error
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _display_path(path: str | Path) -> str:
-    shown = str(path)
-    return repr(shown if len(shown) <= _MAX_PATH_LENGTH else shown[:_MAX_PATH_LENGTH] + "…")
-
-
-def _too_large_error(what: str) -> InvalidImageError:
-    return InvalidImageError(
-        f"{what} is too large: an image may have at most {MAX_IMAGE_BYTES >> 20} MiB.",
-        code="image_too_large",
-        param=_PARAM,
-    )
 
 
 def _is_pillow_image(source: object) -> bool:
@@ -166,7 +126,7 @@ def _as_png(image: PIL.Image.Image) -> str:
             f"The Pillow image cannot be encoded: {error}.", param=_PARAM
         ) from error
     if data.tell() > MAX_IMAGE_BYTES:
-        raise _too_large_error("The Pillow image, as PNG,")
+        raise image_too_large_error("The Pillow image, as PNG,", _PARAM)
     return _to_data_url(data.getvalue())
 
 

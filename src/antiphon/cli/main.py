@@ -5,49 +5,57 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from antiphon import __version__
-from antiphon.cli import (
-    chat,
-    conversations,
-    keys,
-    mcp,
-    models,
-    search_command,
-    serve,
-    terminal_output,
-    transfer,
-    usage_command,
-)
 from antiphon.errors import AntiphonError
 
 FAILURE = 1
+#: Each command's module below ``antiphon.cli``, and its function there, or its group of commands.
+_COMMANDS = {
+    "chat": ("chat", "chat"),
+    "serve": ("serve", "serve"),
+    "mcp": ("mcp", "mcp"),
+    "list": ("conversations", "list_"),
+    "show": ("conversations", "show"),
+    "search": ("search_command", "search"),
+    "approvals": ("search_command", "approvals"),
+    "usage": ("usage_command", "usage"),
+    "delete": ("conversations", "delete"),
+    "export": ("transfer", "export"),
+    "import": ("transfer", "import_"),
+}
+_GROUPS = {"model": ("models", "app"), "key": ("keys", "app"), "store": ("store_command", "app")}
 
-app = typer.Typer(
-    name="antiphon",
-    help="Durable memory for chat models: talk, leave, and go on where you were.",
-    add_completion=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("chat")(chat.chat)
-app.command("serve")(serve.serve)
-app.command("mcp")(mcp.mcp)
-app.command("list")(conversations.list_)
-app.command("show")(conversations.show)
-app.command("search")(search_command.search)
-app.command("approvals")(search_command.approvals)
-app.command("usage")(usage_command.usage)
-app.command("delete")(conversations.delete)
-app.command("export")(transfer.export)
-app.command("import")(transfer.import_)
-app.add_typer(models.app, name="model")
-app.add_typer(keys.app, name="key")
+
+def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line. Where ``arguments`` begin with a command's name it has that one alone.
+
+    The modules of the others would take longer to load than the first prompt.
+    """
+    app = typer.Typer(
+        name="antiphon",
+        help="Durable memory for chat models: talk, leave, and go on where you were.",
+        add_completion=False,
+        rich_markup_mode=None,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    first = arguments[0] if arguments else None
+    is_known = first in _COMMANDS or first in _GROUPS
+    for name, (module, function) in _COMMANDS.items():
+        if not is_known or name == first:
+            app.command(name)(getattr(import_module(f"antiphon.cli.{module}"), function))
+    for name, (module, group) in _GROUPS.items():
+        if not is_known or name == first:
+            app.add_typer(getattr(import_module(f"antiphon.cli.{module}"), group), name=name)
+    return app
 
 
 def _print_version(requested: bool) -> None:
@@ -56,7 +64,6 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool,
@@ -76,7 +83,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name="antiphon")
+        build_app(sys.argv[1:2])(prog_name="antiphon")
     except AntiphonError as error:
         sys.exit(_print_failure(error.message))
     except Exception as error:
@@ -89,5 +96,7 @@ def main() -> None:
 
 
 def _print_failure(message: str) -> int:
+    from antiphon.cli import terminal_output  # loaded on first use
+
     terminal_output.print_error(message)
     return FAILURE

@@ -35,7 +35,8 @@ Store: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="STORE",
-        help="Where turns are stored: sqlite:PATH, or memory: for nowhere.  [env: ANTIPHON_STORE]",
+        help="Where turns are stored: sqlite:PATH, postgresql://…, or memory: for nowhere."
+        "  [env: ANTIPHON_STORE]",
     ),
 ]
 Config: TypeAlias = Annotated[

@@ -7,12 +7,12 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import grpc
 
 from antiphon.core.http_proxies import is_loopback
 from antiphon.core.secrets import Secret
+from antiphon.core.urls import host_of
 from antiphon.errors import (
     AntiphonError,
     AuthenticationError,
@@ -135,11 +135,8 @@ class RemoteBackend:
 
 def _is_loopback(address: str) -> bool:
     """Whether that is this machine."""
-    try:
-        name = urlsplit(f"//{address}").hostname if "/" not in address else None
-    except ValueError:
-        name = None
-    if name is None:
+    name = host_of(address) if "/" not in address else ""
+    if not name:
         raise ConfigError(f"api_host is HOST:PORT, not {address[:100]!r}")
     return is_loopback(name)
 

@@ -23,6 +23,7 @@ from antiphon.core.items import (
     Part,
     has_image,
 )
+from antiphon.core.urls import is_web_url
 from antiphon.errors import InvalidImageError, StoreError
 
 MAX_IMAGE_BYTES: Final = 20 * 1024 * 1024
@@ -152,10 +153,9 @@ def _normalize_url(url: str, blobs: dict[str, Blob], param: str | None) -> str:
     """The URL that a model is shown; adds the image of a ``data:`` URL to ``blobs``."""
     if url in blobs:
         return url
-    scheme = url[:8].lower()
-    if scheme.startswith(("https://", "http://")):
+    if is_web_url(url):
         return url
-    if not scheme.startswith("data:"):
+    if url[:5].lower() != "data:":
         raise InvalidImageError(
             "An image's URL has to begin with data:, https:// or http://; "
             "nothing else is looked up.",

@@ -197,11 +197,14 @@ class Compaction(_Item, frozen=True, tag="compaction"):
     many turns before those it stands for. They stay in the store: where one of them is erased
     later, or an item of it, this goes with it and the rest is shown again. It is a turn of its
     own, or an output of the turn that it was made for.
+
+    ``replaced_items``: it stands for so many of the first items of its own turn instead.
     """
 
     summary: str
     retained_turns: int = 0
     replaced_turns: int = 0
+    replaced_items: int = 0
 
 
 class McpListTools(_Item, frozen=True, tag="mcp_list_tools"):
@@ -289,11 +292,11 @@ COMPACTION_PREFIX: Final = b'{"type":"compaction"'
 
 
 def is_summary(data: bytes) -> bool:
-    """Whether an item, as it is stored, stands for older turns of its chain."""
+    """Whether an item, as it is stored, stands for others: of its turn, or older turns."""
     if not data.startswith(COMPACTION_PREFIX):
         return False
     item = decode_item(data)
-    return isinstance(item, Compaction) and item.replaced_turns != 0
+    return isinstance(item, Compaction) and (item.replaced_turns or item.replaced_items) != 0
 
 
 def replaces_turns(item: Item) -> bool:

@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from antiphon.core.backoff import exponential_delay
 from antiphon.errors import AntiphonError
 
 
@@ -68,7 +69,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             return None
         if failure.immediate and failures == 1:
             return 0.0
-        delay = min(self.cap, self.base * 2.0 ** (failures - 1)) * (0.5 + jitter / 2)
+        delay = exponential_delay(failures, base=self.base, cap=self.cap, jitter=jitter)
         requested = failure.retry_after or 0.0
         if requested > self.max_retry_after:
             return None

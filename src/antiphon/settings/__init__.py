@@ -47,7 +47,7 @@ key itself is never a setting.
 from __future__ import annotations
 
 from antiphon.core.secrets import Secret
-from antiphon.settings.load import XAI_MODEL, XAI_URL, data_folder, load_settings
+from antiphon.settings.load import XAI_MODEL, XAI_URL, data_folder, load_settings, store_name
 from antiphon.settings.values import (
     EMBEDDED,
     FUN_PROMPT,
@@ -79,4 +79,5 @@ __all__ = [
     "Tls",
     "data_folder",
     "load_settings",
+    "store_name",
 ]

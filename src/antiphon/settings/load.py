@@ -342,6 +342,14 @@ class _SettingsLoader:
         return Secret(value)
 
 
+def store_name(text: str, folder: Path) -> str:
+    """The store that a command's argument names, as ``Settings.store`` does.
+
+    Raises ``ConfigError``.
+    """
+    return parse_store(SettingValue(text, "the command line", folder))
+
+
 def data_folder() -> Path:
     """The default folder of the database and of models."""
     return platformdirs.user_data_path("antiphon", appauthor=False)

@@ -26,7 +26,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult
 
 import msgspec
 
@@ -34,6 +34,7 @@ from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.extra_fields import RESERVED_FIELDS
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH, McpServerConfig
 from antiphon.core.secrets import Secret
+from antiphon.core.urls import split_web_url
 from antiphon.errors import ConfigError
 from antiphon.settings.values import ModelKind, Price
 
@@ -56,30 +57,30 @@ def parse_path(at: SettingValue, text: str) -> Path:
 
 
 def parse_store(found: SettingValue) -> str:
-    """The store's URL, with an absolute path."""
+    """The store's URL, with an absolute path where it is a file."""
     text = str(found.value)
+    scheme, colon, path = text.partition(":")
+    if scheme in {"postgresql", "postgres"} and path.startswith("//"):
+        return text
     if text == "memory:":
         return text
-    scheme, colon, path = text.partition(":")
     if scheme != "sqlite" or not colon or not path:
-        raise ConfigError(f"{found.source}: the store is sqlite:PATH or memory:, not {text!r}")
+        # Of a URI the scheme alone: there may be a password in it.
+        shown = f"{scheme}:…" if "://" in text else text
+        raise ConfigError(
+            f"{found.source}: the store is sqlite:PATH, postgresql://… or memory:, not {shown!r}"
+        )
     return f"sqlite:{parse_path(found, path)}"
 
 
 def parse_base_url(text: str, source: str) -> str:
     """The URL without its last slash. Error messages never quote it."""
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{source}: the base URL is not a URL") from error
+    parts = _split_url(text, f"{source}: the base URL")
     if "@" in parts.netloc:
         raise ConfigError(
             f"{source}: no user or password in the base URL: put the key in a variable and"
             " name that with --api-key-env"
         )
-    if parts.scheme not in {"http", "https"} or not host:
-        raise ConfigError(f"{source}: the base URL has to begin with http:// or https://")
     if parts.query or parts.fragment:
         raise ConfigError(f"{source}: the base URL takes nothing after ? or #")
     return text.rstrip("/")
@@ -163,19 +164,15 @@ def parse_list(found: SettingValue) -> tuple[str, ...]:
 def _parse_origin(text: str, source: str) -> str:
     if text == "*":
         return text
-    try:
-        parts = urlsplit(text.lower())
-        plain = parts.hostname and text.lower() == f"{parts.scheme}://{parts.netloc}"
-        port = parts.port
-    except ValueError:
-        plain, port = False, None
-    if not plain or {"@", "*"} & set(parts.netloc) or parts.scheme not in {"http", "https"}:
+    parts = split_web_url(text.lower())
+    plain = parts is not None and text.lower() == f"{parts.scheme}://{parts.netloc}"
+    if parts is None or not plain or {"@", "*"} & set(parts.netloc):
         raise ConfigError(
             f"{source}: {text!r} is not an origin, such as https://app.example.com, nor '*'"
         )
     # Browsers leave out the default port.
     usual = {"http": 80, "https": 443}[parts.scheme]
-    netloc = parts.netloc.rpartition(":")[0] if port == usual else parts.netloc
+    netloc = parts.netloc.rpartition(":")[0] if parts.port == usual else parts.netloc
     return f"{parts.scheme}://{netloc}"
 
 
@@ -388,16 +385,17 @@ def parse_mcp_server(
 
 def _url(text: str, source: str) -> str:
     """The URL, checked. Error messages never quote it."""
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"{source}: the url is not a URL") from error
-    if parts.scheme not in {"http", "https"} or not host:
-        raise ConfigError(f"{source}: the url has to begin with http:// or https://")
+    parts = _split_url(text, f"{source}: the url")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(
             f"{source}: no user, password or query in the url: put the key in a variable and name"
             " that in headers_env"
         )
     return text
+
+
+def _split_url(text: str, what: str) -> SplitResult:
+    parts = split_web_url(text)
+    if parts is None:
+        raise ConfigError(f"{what} is not a URL that begins with http:// or https://")
+    return parts

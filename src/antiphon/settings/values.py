@@ -89,8 +89,8 @@ class Tls(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set, checked and resolved.
 
-    ``store`` is ``sqlite:`` and an absolute path, or ``memory:``. ``model`` is the
-    default model; None: each request has to name one. ``upstream`` gets every name
+    ``store`` is ``sqlite:`` and an absolute path, a PostgreSQL URI, or ``memory:``. ``model`` is
+    the default model; None: each request has to name one. ``upstream`` gets every name
     that is not in ``models``. ``grpc_port`` 0: no gRPC; None: beside HTTP,
     on the next port, if it can be.
     ``retention_days`` counts from the last turn of a chain, None: nothing expires.
@@ -122,6 +122,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fun_prompt: str = FUN_PROMPT
     #: Chat completions are stored unless a request says otherwise.
     store_chat_completions: bool = False
+
+    def __repr__(self) -> str:
+        """Without the store's URI, which may have a password."""
+        return f"Settings(store={self.store.partition(':')[0]!r}, model={self.model!r}, ...)"
 
     def tenant(self, name: str) -> TenantSettings:
         """The settings of a tenant, with or without a table of its own."""

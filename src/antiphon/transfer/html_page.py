@@ -40,6 +40,7 @@ from antiphon.core.items import (
     shorten,
 )
 from antiphon.core.turns import Response
+from antiphon.core.urls import is_web_url
 from antiphon.transfer.html_markdown import code_html, line_html, markdown_html
 
 _SPEAKERS: Final = {"user": "You", "system": "System", "developer": "System"}
@@ -186,7 +187,7 @@ def image_html(url: str) -> str:
     """An image that the page holds itself, or else a link to it."""
     if url[:5].lower() == "data:":
         return f'<img src="{line_html(url)}" alt="Image">\n'
-    if url[:8].lower().startswith(("http://", "https://")):
+    if is_web_url(url):
         return f'<p><a href="{line_html(url)}" rel="noopener noreferrer nofollow">Image</a></p>\n'
     return _note("An image")
 

@@ -24,6 +24,7 @@ from antiphon.core.items import (
     ReasoningText,
     Role,
 )
+from antiphon.core.urls import is_web_url
 from antiphon.errors import InvalidImageError
 
 Source: TypeAlias = Literal[
@@ -218,7 +219,7 @@ def image_part(data: bytes | None, name: str, builder: SourceChatBuilder) -> Par
 
 def image_of_url(url: str, builder: SourceChatBuilder) -> Part | None:
     """An image that is given by a URL: data: URLs and those of the web, which nobody fetches."""
-    if url[:8].lower().startswith(("https://", "http://")):
+    if is_web_url(url):
         return InputImage(url)
     data = decode_data_url(url)
     if data is None:

@@ -13,31 +13,39 @@ from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 
 
-def split_exchanges(items: Sequence[Item]) -> list[list[Item]]:
+def split_exchanges(items: Sequence[Item], *, by_rounds: bool = False) -> list[list[Item]]:
     """The items in their order; each group but the first begins with what a user says.
 
-    A call and its output are in one group.
+    A call and its output are in one group. The output of a call that an earlier turn made belongs
+    to what is said after it. ``by_rounds``: a group also ends where a model answers outputs.
     """
     groups: list[list[Item]] = [[]]
     open_calls: set[str] = set()
-    is_answered = False
+    is_answered = is_round_over = False
     for item, view in zip(items, function_views(items), strict=True):
+        is_output = isinstance(view, FunctionCallOutput)
+        if by_rounds and is_round_over and not is_output:
+            groups.append([])
+            is_answered = False
+        is_client_turn = isinstance(item, Message) and item.role != "assistant"
+        is_question = is_client_turn
         if isinstance(view, FunctionCall):
             open_calls.add(view.call_id)
         elif isinstance(view, FunctionCallOutput):
+            is_client_turn = view.call_id not in open_calls
             open_calls.discard(view.call_id)
-        is_question = isinstance(item, Message) and item.role != "assistant"
         if is_question and is_answered and not open_calls:
             groups.append([])
             is_answered = False
-        is_answered = is_answered or not is_question
+        is_answered = is_answered or not is_client_turn
+        is_round_over = is_output and not open_calls
         groups[-1].append(item)
     return groups
 
 
-def render_exchanges(items: Sequence[Item]) -> list[RenderedTurn]:
+def render_exchanges(items: Sequence[Item], *, by_rounds: bool = False) -> list[RenderedTurn]:
     """A turn's items as its exchanges are shown."""
-    return [render_turn(group) for group in split_exchanges(items)]
+    return [render_turn(group) for group in split_exchanges(items, by_rounds=by_rounds)]
 
 
 def turns_besides(

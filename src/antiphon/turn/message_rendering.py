@@ -118,6 +118,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
         return _render_messages_only(items, completed)
     # A summary beside other items is not of this turn, but of those before it.
     items = [item for item in items if not replaces_turns(item)] or items
+    items = shown_items(items)
     given, items = items, function_views(items)
     outputs, answers = _pair_outputs(items)
     page = _MessageBuilder(answers)
@@ -150,12 +151,24 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
         completed=completed,
         message_count=len(page.messages) - len(page.system) + len(page.open_calls),
         excess_bytes=sum(map(_excess_bytes, items)) + page.sidecar_bytes,
-        system_excess_bytes=sum(map(_excess_bytes, filter(_is_system_message, items))),
+        system_excess_bytes=sum(map(_excess_bytes, filter(is_system_message, items))),
         turns=compaction.replaced_turns if compaction else 1,
         retained_turns=compaction.retained_turns if compaction else None,
         listed_servers=tuple(one.server_label for one in items if isinstance(one, McpListTools)),
         added_tools=added_tools(given),
     )
+
+
+def shown_items(items: Sequence[Item]) -> Sequence[Item]:
+    """A turn's items without those that a summary among them stands for: system messages stay."""
+    for position in range(len(items) - 1, -1, -1):
+        item = items[position]
+        if isinstance(item, Compaction) and item.replaced_items:
+            covered, others = items[: item.replaced_items], items[item.replaced_items : position]
+            summary = msgspec.structs.replace(item, replaced_items=0)
+            systems = filter(is_system_message, covered)
+            return [*systems, summary, *others, *items[position + 1 :]]
+    return items
 
 
 def render_response(response: Response) -> RenderedTurn:
@@ -442,5 +455,6 @@ def _excess_bytes(item: Item) -> int:
     return sum(map(len, images)) - _IMAGE_WEIGHT * len(images)
 
 
-def _is_system_message(item: Item) -> bool:
+def is_system_message(item: Item) -> bool:
+    """Whether an item stays where the rest of its turn goes."""
     return isinstance(item, Message) and item.role in SYSTEM_ROLES

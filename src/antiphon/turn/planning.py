@@ -35,6 +35,7 @@ from antiphon.core.turns import (
 )
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
+from antiphon.turn.compacted_input import apply_given_summary, count_items_to_replace
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import (
     History,
@@ -62,6 +63,7 @@ from antiphon.turn.summarization import (
     summarize_history,
 )
 from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
+from antiphon.turn.trimming import base_tokens, should_summarize
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
 
@@ -99,8 +101,10 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     approved_calls: Mapping[str, ApprovedCall] = {}
     mcp_toolset: McpToolset | None = None
     tool_listings: Sequence[McpListTools] = ()
-    #: The turn begins with a summary of those before it, made by this policy.
+    #: The turn begins with a summary of those before it, made by this policy; or of its own input,
+    #: to stand for so many of its first items.
     compaction: Summarize | None = None
+    replaced_items: int = 0
     #: What models cost.
     prices: PriceLookup = no_prices
     #: Where chains are found by their fingerprints.
@@ -240,9 +244,11 @@ class TurnPlanner:
         header = with_offered_tools(response.header, toolset, (*history.turns, new))
         builder = ContextBuilder(header, model, ())
         has_begun = bool(response.output)
-        compaction = None
+        compaction, replaced = None, 0
         if not has_begun:
-            compaction = _due_compaction(request, history, new, header, model)
+            compaction, replaced = _due_compaction(
+                request, history, response.input, new, header, model
+            )
         return TurnPlan(
             request=request,
             initial_response=msgspec.structs.replace(response, output=()),
@@ -259,6 +265,7 @@ class TurnPlanner:
                 new_tool_listings(toolset, history.turns) if toolset and not has_begun else ()
             ),
             compaction=compaction,
+            replaced_items=replaced,
             prices=self._prices,
             response_index=self._response_index,
             stored_output=response.output,
@@ -301,6 +308,7 @@ class TurnPlanner:
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         turns = base.history.turns
         given = pair_tool_outputs(turns, request.input, request.approved_calls)
+        given = given if turns else apply_given_summary(given, request.compact_threshold)
         items, stored_input, blobs = await extract_images(tuple(given))
         new = render_input(items, request.instructions)
         header = turn_header(name, request)
@@ -314,7 +322,7 @@ class TurnPlanner:
         if base.head is not None and request.context_policies:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
-        compaction = _due_compaction(request, history, new, model_header, model)
+        compaction, replaced = _due_compaction(request, history, items, new, model_header, model)
         context = await builder.build((*history.turns, new), history.tokens)
         if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
             # Reads, images, summaries, token counts and MCP servers may have taken long.
@@ -340,6 +348,7 @@ class TurnPlanner:
             mcp_toolset=toolset,
             tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
             compaction=compaction,
+            replaced_items=replaced,
             response_index=self._response_index,
         )
 
@@ -428,13 +437,28 @@ def _server_request(server: McpTool) -> McpServerRequest:
     )
 
 
-def _due_compaction(
-    request: TurnRequest, history: History, new: RenderedTurn, header: Header, model: Model
-) -> Summarize | None:
-    """What a request's threshold asks to be summed up before the turn; None: nothing is due."""
+def _due_compaction(  # noqa: PLR0913, PLR0917
+    request: TurnRequest,
+    history: History,
+    items: Sequence[Item],
+    new: RenderedTurn,
+    header: Header,
+    model: Model,
+) -> tuple[Summarize | None, int]:
+    """What a request's threshold asks to be summed up before the turn; None: nothing is due.
+
+    Where no turn is before it: its own input, a whole history, of which so many items are replaced.
+    """
     policy = compaction_policy(request.compact_threshold, model)
-    is_due = policy is not None and needs_summary(policy, history, new, header, model)
-    return policy if is_due else None
+    if policy is None:
+        return None, 0
+    if history.turns:
+        is_due = needs_summary(policy, history, new, header, model)
+        return (policy, 0) if is_due else (None, 0)
+    base = base_tokens(header, model.info.few_shot)
+    is_due = should_summarize((new,), policy, base)
+    count = count_items_to_replace(items, policy, base) if is_due else 0
+    return (policy, count) if count else (None, 0)
 
 
 def expires_at(retention: RetentionPolicy, tenant: str, created_at: float) -> float | None:

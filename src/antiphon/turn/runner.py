@@ -38,12 +38,12 @@ from antiphon.errors import (
 from antiphon.turn.context_builder import ModelContext
 from antiphon.turn.exchanges import render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
-from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn
+from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn, shown_items
 from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
-from antiphon.turn.summarization import can_summarize, compact_history
+from antiphon.turn.summarization import Summary, can_summarize, compact_history, compact_input
 from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
 from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
@@ -212,6 +212,11 @@ class TurnRunner:
         tells of may be erased at any time.
         """
         policy = self._plan.compaction
+        if policy is not None and self._plan.replaced_items:
+            plan, items = self._plan, self._plan.initial_response.input
+            count = plan.replaced_items
+            self._add_summary(await compact_input(items, count, policy, plan.header, plan.model))
+            return True
 
         async def check() -> None:
             if await self._refresh():
@@ -229,12 +234,15 @@ class TurnRunner:
                 continue
             base = msgspec.structs.replace(plan.base, history=history)
             self._plan = msgspec.structs.replace(plan, base=base)
-            self._accumulator.add_usage(made.usage)
-            self._running_turn.emit(self._accumulator.add_item(made.item))
-            if plan.initial_response.store:
-                self._store_completed_items()
+            self._add_summary(made)
             return True
         return False
+
+    def _add_summary(self, made: Summary) -> None:
+        self._accumulator.add_usage(made.usage)
+        self._running_turn.emit(self._accumulator.add_item(made.item))
+        if self._plan.initial_response.store:
+            self._store_completed_items()
 
     async def _run_tool_calls(
         self, calls: Sequence[FunctionCall], *, approved: bool = False
@@ -325,7 +333,7 @@ class TurnRunner:
                 if header.options.truncation != "auto" or not self._accumulator.is_round_empty:
                     raise
                 if turns_besides(segments[-1:], self._exchanges):
-                    self._exchanges = render_exchanges(self._items_so_far())
+                    self._exchanges = render_exchanges(shown_items(self._items_so_far()))
                     segments = [*segments[:-1], *self._exchanges]
                 shorter = trim_by_ratio(segments, overflow.used, overflow.limit)
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):

@@ -25,8 +25,14 @@ from antiphon.errors import (
 from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
+from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
-from antiphon.turn.message_rendering import RenderedTurn, build_messages
+from antiphon.turn.message_rendering import (
+    RenderedTurn,
+    build_messages,
+    is_system_message,
+    shown_items,
+)
 from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.planning import TurnPlan, TurnPlanner, expires_at, extract_images
 from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
@@ -280,7 +286,8 @@ class TurnService:
     async def compact(self, request: TurnRequest) -> Summary:
         """Have the model sum up a conversation and what is sent along; nothing is stored.
 
-        The item stands for all of it at the beginning of another conversation. Raises
+        The item stands for all of it at the beginning of another conversation, behind the
+        system messages that were sent along. Raises
         ``InvalidRequestError`` where there is nothing to sum up, ``HistoryChangedError`` where
         something of it is erased meanwhile.
         """
@@ -292,10 +299,12 @@ class TurnService:
         request = found.request
         validate_images(request, model)
         shown, _, _ = await extract_images(request.input)
-        new = render_input(shown, request.instructions)
+        render_input(shown, request.instructions)
         base = await resolve_history(request, self._history_cache, self.reader)
         history = base.history
-        covered = (*history.turns, new) if shown else history.turns
+        # In parts, the oldest of which are left out where the model cannot read all of it.
+        given = render_exchanges(shown_items(shown), by_rounds=True) if shown else []
+        covered = (*history.turns, *given)
 
         async def check() -> None:
             await self._history_cache.require_unchanged(base.stored_head, *found.sources)
@@ -309,7 +318,8 @@ class TurnService:
         )
         await check()
         item = msgspec.structs.replace(made.item, retained_turns=0, replaced_turns=0)
-        return msgspec.structs.replace(made, item=item)
+        systems = tuple(filter(is_system_message, shown))
+        return msgspec.structs.replace(made, item=item, system_messages=systems)
 
     async def subscribe(self, tenant: str, response_id: str) -> RunningTurn | Replay:
         """A turn to read along with from its first event, running or over.

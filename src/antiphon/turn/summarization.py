@@ -21,8 +21,9 @@ from antiphon.errors import (
     StoreError,
 )
 from antiphon.turn.context_builder import ContextBuilder
+from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import History, HistoryCache
-from antiphon.turn.message_rendering import RenderedTurn, render_turn
+from antiphon.turn.message_rendering import RenderedTurn, render_turn, shown_items
 from antiphon.turn.protocols import Model
 from antiphon.turn.store_protocols import Head, NewTurn, Store
 from antiphon.turn.trimming import (
@@ -42,6 +43,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     item: Compaction
     usage: Usage | None
+    #: What stays beside it of an input that it stands for.
+    system_messages: tuple[Item, ...] = ()
 
 
 async def summarize_turns(  # noqa: PLR0913
@@ -165,6 +168,19 @@ async def compact_history(  # noqa: PLR0913
     )
     segments = tuple(insert_summary(covered, render_turn([made.item]), retained))
     return made, History(segments, sum(map(tokens_of, segments)))
+
+
+async def compact_input(
+    items: Sequence[Item], count: int, policy: Summarize, header: Header, model: Model
+) -> Summary:
+    """A summary of an input that is a whole history, to stand for its first ``count`` items.
+
+    It covers the others too: clients may leave out all that comes before it.
+    """
+    covered = render_exchanges(shown_items(items), by_rounds=True)
+    made = await summarize_turns(covered, (), policy, header, model)
+    item = msgspec.structs.replace(made.item, replaced_turns=0, replaced_items=count)
+    return msgspec.structs.replace(made, item=item)
 
 
 async def summarize_history(

@@ -189,7 +189,10 @@ const isTyping = (target) => target.closest?.("input, textarea, select, [content
 addEventListener("keydown", (event) => {
   const { key, ctrlKey, metaKey, altKey } = event;
   const act = (run) => { event.preventDefault(); run(); };
-  if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
+  // The search is being loaded: what is typed meanwhile is for it.
+  if (state.dialog?.name === "palette" && key.length === 1 && !ctrlKey && !metaKey && !document.querySelector("dialog[open]"))
+    act(() => { state.dialog.typed = (state.dialog.typed ?? "") + key; });
+  else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
   else if (altKey && !ctrlKey && key.toLowerCase() === "n") act(startChat);
   else if (state.dialog || ctrlKey || metaKey || altKey || isTyping(event.target)) return;
   else if (key === "?") act(() => openDialog("help"));

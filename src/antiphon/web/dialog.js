@@ -1,31 +1,29 @@
 /** Dialog: the frame of every dialog. Escape and a click beside it close it; the focus returns. */
-import { html, useEffect, useLayoutEffect, useRef } from "./vendor/preact.js";
+import { html, useLayoutEffect, useRef } from "./vendor/preact.js";
 import { iconButton, set } from "./core.js";
 
 export const closeDialog = () => set({ dialog: null });
 
 export function Dialog({ title, wide = false, onClose = closeDialog, children }) {
   const dialog = useRef();
+  // In the same step as it is shown: keys that are pressed at once are the dialog's.
   useLayoutEffect(() => {
     const before = document.activeElement;
     dialog.current.showModal();
-    return () => {
-      // What is behind a dialog cannot have the focus while that is open.
-      dialog.current?.close();
-      if (before?.isConnected) before.focus?.();
-    };
-  }, []);
-  useEffect(() => {
     // What comes first may be read from the server first.
     const focusFirst = () => {
       const first = dialog.current?.querySelector("[data-first]");
       if (first) first.focus();
       return Boolean(first);
     };
-    if (focusFirst()) return undefined;
     const watcher = new MutationObserver(() => focusFirst() && watcher.disconnect());
-    watcher.observe(dialog.current, { childList: true, subtree: true });
-    return () => watcher.disconnect();
+    if (!focusFirst()) watcher.observe(dialog.current, { childList: true, subtree: true });
+    return () => {
+      watcher.disconnect();
+      // What is behind a dialog cannot have the focus while that is open.
+      dialog.current?.close();
+      if (before?.isConnected) before.focus?.();
+    };
   }, []);
   return html`<dialog class=${wide ? "wide" : ""} ref=${dialog} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); onClose(); }}
     onMouseDown=${(event) => event.target === dialog.current && onClose()}>

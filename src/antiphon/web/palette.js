@@ -34,8 +34,9 @@ async function searchServer(text, chat, signal) {
 
 const turnName = (hit) => (hit.position === undefined ? "Turn" : `Turn ${hit.position + 1}`);
 
-export default function Palette({ chat = null }) {
-  const [text, setText] = useState("");
+/** `typed` is what was typed before it was there. */
+export default function Palette({ chat = null, typed = "" }) {
+  const [text, setText] = useState(typed);
   const [found, setFound] = useState({ hits: [], pending: 0 });
   const [index, setIndex] = useState(0);
   const list = useRef();

@@ -96,6 +96,8 @@ async function showStarted(conversation, pending, response, first, events, sibli
     siblings: siblingOf ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : turn.siblings,
   }));
   change(conversation, { head: response.id });
+  // Until the chat's own address is known: whoever loads the page again finds the turn.
+  if (state.route.kind === "new" && !conversation.temporary) history.replaceState(null, "", `/r/${response.id}`);
   document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
   follow(conversation, response.id, live, eventsAsAnswer(events, live));
   if (!conversation.temporary) await nameChat(conversation, response);

@@ -184,6 +184,7 @@ def test_a_revoked_key_ends_no_answer_but_begins_none() -> None:
             assert connection.getresponse().status == 401
 
 
+@pytest.mark.slow
 def test_bad_keys_take_no_room(site: KeyedServer, acme: Client) -> None:
     def knock(connection: http.client.HTTPConnection, times: int) -> None:
         for _ in range(times):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -16,7 +14,6 @@ from xai_sdk.chat import (  # type: ignore[import-untyped]
     assistant,
     developer,
     system,
-    tool,
     tool_result,
     user,
 )
@@ -38,20 +35,7 @@ from antiphon.models.scripted import (
     think,
     wait,
 )
-from support.grpc_client import GrpcTestServer, grpc_serving, rpc_failure, wait_until
-
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
-WEATHER = tool(
-    "get_weather",
-    "The weather.",
-    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-)
-
-
-@pytest.fixture(scope="module")
-def echo() -> Iterator[GrpcTestServer]:
-    with grpc_serving() as started:
-        yield started
+from support.grpc_client import WEATHER, GrpcTestServer, grpc_serving, rpc_failure, wait_until
 
 
 def test_a_conversation_that_the_client_keeps(echo: GrpcTestServer) -> None:

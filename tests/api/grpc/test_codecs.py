@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -13,7 +11,6 @@ from xai_sdk.chat import (  # type: ignore[import-untyped]
     file,
     image,
     required_tool,
-    tool,
     user,
 )
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
@@ -31,20 +28,7 @@ from antiphon.models.scripted import (
     think,
 )
 from antiphon.settings import Price
-from support.grpc_client import GrpcTestServer, grpc_serving, rpc_failure
-
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(16)).decode()
-WEATHER = tool(
-    "get_weather",
-    "The weather.",
-    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-)
-
-
-@pytest.fixture(scope="module")
-def echo() -> Iterator[GrpcTestServer]:
-    with grpc_serving() as started:
-        yield started
+from support.grpc_client import PNG, WEATHER, GrpcTestServer, grpc_serving, rpc_failure
 
 
 def test_what_is_asked_gets_to_the_model(echo: GrpcTestServer) -> None:

@@ -31,12 +31,6 @@ from support.http_server import TIMEOUT
 COMPLETE = "/xai_api.Chat/GetCompletion"
 
 
-@pytest.fixture(scope="module")
-def echo() -> Iterator[GrpcTestServer]:
-    with grpc_serving() as started:
-        yield started
-
-
 def asking(*said: str, **fields: Any) -> bytes:
     """A request's bytes."""
     messages = [user(one) for one in said]

@@ -430,7 +430,7 @@ bodies = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(path=st.sampled_from(POSTS), body=bodies, damage=st.none() | st.integers(0, 100))
 def test_no_body_is_the_servers_fault(

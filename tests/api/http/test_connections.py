@@ -356,6 +356,7 @@ def test_half_requests_make_room_for_whole_ones(
 # ---- the end
 
 
+@pytest.mark.slow
 def test_a_process_full_of_slow_clients_ends_without_a_traceback(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server, ExitStack() as stack:
         slow: list[Any] = []

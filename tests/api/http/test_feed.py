@@ -150,6 +150,7 @@ def test_feed_ends_soon_after_its_key_is_revoked(monkeypatch: pytest.MonkeyPatch
             feed.answer.read()
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_file_see_each_others_changes(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as first, ServerProcess(tmp_path) as second:
         with following(first) as one, following(second) as two:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from antiphon.models.scripted import ScriptedModel, call, calls
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
@@ -99,6 +101,7 @@ def test_a_person_agrees_after_a_restart(tmp_path: Path) -> None:
         assert again.status == 400
 
 
+@pytest.mark.slow
 def test_a_person_says_no(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), "Then not."])
     with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
@@ -117,6 +120,7 @@ def test_a_person_says_no(tmp_path: Path) -> None:
         assert model.context()[-1]["role"] == "tool"
 
 
+@pytest.mark.slow
 def test_without_a_word_the_conversation_does_not_go_on(tmp_path: Path) -> None:
     with serving(ScriptedModel([adding()]), tmp_path / "a.db", mcp=[stdio_config()]) as server:
         waiting = asked(server)
@@ -124,6 +128,7 @@ def test_without_a_word_the_conversation_does_not_go_on(tmp_path: Path) -> None:
         assert (answer.status, answer.error["code"]) == (400, "tool_output_missing")
 
 
+@pytest.mark.slow
 def test_a_tool_that_fails_is_read_by_the_model(tmp_path: Path) -> None:
     wrong = calls(call("files__fail", {"why": "rain"}, call_id="c1"))
     model = ScriptedModel([wrong, "It rains."])
@@ -136,6 +141,7 @@ def test_a_tool_that_fails_is_read_by_the_model(tmp_path: Path) -> None:
         assert done["output"][2]["content"][0]["text"] == "It rains."
 
 
+@pytest.mark.slow
 def test_a_clients_own_function_ends_the_turn_beside_a_servers(tmp_path: Path) -> None:
     both = calls(call("files__add", {"a": 1, "b": 2}, call_id="c1"), call("mine", {}, call_id="c2"))
     model = ScriptedModel([both, "Done."])
@@ -152,6 +158,7 @@ def test_a_clients_own_function_ends_the_turn_beside_a_servers(tmp_path: Path) -
         assert roles(model) == ["user", "assistant", "tool", "assistant", "tool"]
 
 
+@pytest.mark.slow
 def test_only_allowed_tools_are_offered_and_calls_are_counted(tmp_path: Path) -> None:
     model = ScriptedModel([adding(call_id="c1"), adding(call_id="c2"), "Never."])
     with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:

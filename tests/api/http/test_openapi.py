@@ -153,6 +153,7 @@ def test_the_page_shows_every_endpoint_and_runs_nothing(server: ThreadServer) ->
     assert "previous_response_id" in page.text
 
 
+@pytest.mark.slow
 def test_nothing_that_is_allowed_breaks_the_server(server: ThreadServer) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json").exclude(
         path=[PROTOCOL, FEED]

@@ -214,6 +214,7 @@ def test_events_have_whole_numbers(number: str) -> None:
             assert (answer.status, answer.error["param"]) == (400, "starting_after")
 
 
+@pytest.mark.slow
 def test_another_process_tells_of_a_turn_once_it_is_over(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as one:
         whole = one.respond(stream=True)

@@ -286,7 +286,7 @@ def taken(body: dict[str, Any]) -> TurnRequest | None:
         return None
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     st.fixed_dictionaries({"input": JSON | ITEMS}, optional={"tools": TOOLS, "tool_choice": JSON})
 )

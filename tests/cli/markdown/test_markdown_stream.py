@@ -306,3 +306,16 @@ def test_marks_are_shown_without_colours() -> None:
     stream.feed("a `b`\n```py\nc\n```")
     stream.finish()
     assert [line_text(line) for line in stream.take_lines()] == ["a `b`", "", "```py", "c", "```"]
+
+
+def test_a_word_cut_by_a_resize_is_gone_on_with_where_it_moves_to() -> None:
+    stream, printer = MarkdownStream(16), LinePrinter(16, None)
+    screen = TerminalScreen(40)
+    stream.feed("one two snake")
+    screen.write(printer.update(stream.take_lines(), stream.unfinished()))
+    stream.set_width(10)
+    screen.write(printer.set_width(10))
+    stream.feed("_case and")
+    stream.finish()
+    screen.write(printer.update(stream.take_lines(), stream.unfinished()))
+    assert "".join(screen.rows).split() == ["one", "two", "snake_case", "and"]

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from support.client_programs import AgentWorld, Outcomes, agent_world
+from support.client_programs import WEATHER, AgentWorld, Outcomes
 
 pytestmark = pytest.mark.clients
 
 PROGRAM = "langgraph_program.py"
-WEATHER = "snow in Oslo | snow in Rome | snow in Bonn"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentWorld]:
-    with agent_world(tmp_path_factory.mktemp("langgraph")) as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from support.client_programs import Outcomes, agent_world
+from support.client_programs import WEATHER, Outcomes, agent_world
 
 pytestmark = pytest.mark.clients
 
-WEATHER = "snow in Oslo | snow in Rome | snow in Bonn"
 ADA = {"name": "Ada", "born": 1815}
 APIS = ("responses", "chat", "compatible")
 

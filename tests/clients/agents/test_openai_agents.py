@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from support.client_programs import AgentWorld, Outcomes, agent_world
+from support.client_programs import WEATHER, AgentWorld, Outcomes
 
 pytestmark = pytest.mark.clients
 
 PROGRAM = "openai_agents_program.py"
-WEATHER = "snow in Oslo | snow in Rome | snow in Bonn"
 #: What the program asks so that two rounds of tools are called.
 ROUNDS = 'call get_weather {"city": "Oslo"} and call get_weather {"city": "Rome"}'
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentWorld]:
-    # Its session that compacts wants a model of such a name.
-    with agent_world(tmp_path_factory.mktemp("agents"), "m", "gpt-m") as world:
-        yield world
 
 
 @pytest.fixture(scope="module")

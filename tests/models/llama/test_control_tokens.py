@@ -4,6 +4,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,7 @@ TOKENIZER = """
 """
 
 
+@pytest.mark.slow
 @needs_model
 def test_the_real_tokenizer_finds_no_markup_in_a_defused_text(tmp_path: Path) -> None:
     tokens = read_metadata(weights()).control_tokens

@@ -38,11 +38,6 @@ EraseOperation: TypeAlias = Callable[[SqliteStore, "CanarySet", ManualTime], Awa
 CANARY = re.compile(rb"canary[0-9]{6}")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "turns.db"
-
-
 @asynccontextmanager
 async def open_store(path: Path, time: ManualTime) -> AsyncIterator[SqliteStore]:
     store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time)

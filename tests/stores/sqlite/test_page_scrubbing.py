@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,17 +13,13 @@ import pytest
 
 from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
+from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from support.store_subprocess import child, line
 from support.store_turns import DONE, ManualTime, begin_turn, complete_turn, new_turn, run
 
 LIFE = 1000.0
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "turns.db"
 
 
 @pytest.fixture
@@ -106,14 +103,24 @@ async def test_expiry_that_erases_starts_a_scrub(path: Path, scrubbed_roots: lis
         assert len(scrubbed_roots) == before
 
 
-async def test_expiry_with_nothing_due_reads_no_turns(path: Path) -> None:
+async def test_expiry_with_nothing_due_reads_no_turns(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     time = ManualTime()
     queries: list[str] = []
+    connect = DatabaseConnections.connect_reader
+
+    def connect_traced(connections: DatabaseConnections) -> sqlite3.Connection:
+        connection = connect(connections)
+        connection.set_trace_callback(queries.append)
+        return connection
+
+    # Any connection of the pool may serve a read.
+    monkeypatch.setattr(DatabaseConnections, "connect_reader", connect_traced)
     async with open_store(path, time) as store:
         root = await complete_turn(store)
         assert await delete_expired(store) == 0
-        readers = store._database._idle_connections
-        readers[0].set_trace_callback(queries.append)
+        queries.clear()
         for _ in range(5):
             assert await delete_expired(store) == 0
         assert not [query for query in queries if "responses" in query]

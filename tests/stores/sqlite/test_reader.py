@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,20 +13,11 @@ from antiphon.stores.sqlite.reader import (
     read_recent_threads,
     read_turn,
 )
-from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, assistant, new_turn, user
 
 ME = 7
-
-
-@pytest.fixture
-def connection() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
 
 
 def store_turns(connection: sqlite3.Connection, *turns: NewTurn, end: bool = True) -> Head:

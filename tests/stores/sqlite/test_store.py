@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sqlite3
 import stat
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from antiphon.errors import StoreError
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.stores.sqlite.turn_recovery import interrupted_end
 from antiphon.turn.store_protocols import Head
+from support.side_stores import query_file
 from support.store_subprocess import child, line
 from support.store_turns import (
     DONE,
@@ -33,19 +33,8 @@ from support.store_turns import (
 )
 
 INTERRUPTED = interrupted_end().error
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "turns.db"
-
-
-def query(path: Path, sql: str) -> list[tuple[object, ...]]:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
+#: The bytes of all texts, and the number of rows.
+SIZES = "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts"
 
 
 async def open_and_close(path: Path) -> None:
@@ -102,20 +91,20 @@ async def test_bytes_written_per_turn_do_not_grow_with_the_chain(path: Path) -> 
         parent: Head | None = None
         written = []
         for number in range(210):
-            query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+            query_file(path, "PRAGMA wal_checkpoint(TRUNCATE)")
             parent = await complete_turn(store, f"{number:090}", f"{number:0190}", parent)
             written.append(path.with_name("turns.db-wal").stat().st_size)
         early, late = sum(written[1:11]), sum(written[199:209])
         assert 0.9 < late / early < 1.1
         # A branch from the end shares all earlier turns, and adds only its thread.
-        query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-        before = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
+        query_file(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        before = query_file(path, SIZES)[0]
         await complete_turn(store, f"{0:090}", f"{0:0190}", parent)
         assert parent is not None
         ancestor = await head_of(store, (await store.chain(parent))[100].response_id)
-        after = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
+        after = query_file(path, SIZES)[0]
         await complete_turn(store, f"{0:090}", f"{0:0190}", ancestor)
-        branched = query(path, "SELECT sum(length(body)), (SELECT count(*) FROM log) FROM texts")[0]
+        branched = query_file(path, SIZES)[0]
         assert after[0] is not None
         assert [b - a for a, b in zip(after, branched, strict=True)] == [  # type: ignore[operator]
             b - a  # type: ignore[operator]
@@ -164,9 +153,9 @@ async def test_deleted_text_is_in_no_file(path: Path) -> None:
         file_bytes = b"".join(file.read_bytes() for file in files)
         assert b"harmless" in file_bytes
         assert b"unspeakable" not in file_bytes
-    rows = query(path, "SELECT kind, length(key) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
+    rows = query_file(path, "SELECT kind, length(key) FROM log WHERE kind NOT IN (0, 1, 2, 3)")
     assert rows == [(4, 16), (4, 16)]
-    assert query(path, "SELECT count(*) FROM log") == [(6,)]
+    assert query_file(path, "SELECT count(*) FROM log") == [(6,)]
 
 
 # Several stores and processes
@@ -195,7 +184,7 @@ async def test_turn_deleted_by_another_store_ignores_writes(path: Path) -> None:
         assert await two.delete("", head.response_id)
         await one.write(head.response_id, [assistant("late")], DONE)
         assert await one.turn("", head.response_id) is None
-    assert query(path, "SELECT kind FROM log") == [(4,)]
+    assert query_file(path, "SELECT kind FROM log") == [(4,)]
 
 
 async def test_another_process_can_share_the_file(path: Path) -> None:
@@ -248,7 +237,7 @@ async def test_turns_of_a_dead_process_are_failed_on_access(path: Path, ask: str
         else:
             async with sqlite(path):
                 pass
-    assert query(path, "SELECT count(*) FROM running") == [(0,)]
+    assert query_file(path, "SELECT count(*) FROM running") == [(0,)]
 
 
 async def test_opening_removes_locks_of_dead_processes(path: Path) -> None:
@@ -301,8 +290,8 @@ def test_kill_loses_no_confirmed_turn(path: Path) -> None:
             lines += [rest for rest in process.stdout.read().split("\n")[:-1] if rest]
         confirmed.update((id, (text, parent)) for id, text, parent in map(str.split, lines))
         run(main())
-    assert query(path, "SELECT count(*) FROM running") == [(0,)]
-    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query_file(path, "SELECT count(*) FROM running") == [(0,)]
+    assert query_file(path, "PRAGMA integrity_check") == [("ok",)]
 
 
 # Failures
@@ -340,7 +329,7 @@ async def test_invalid_rows_are_a_store_error(path: Path) -> None:
     async with sqlite(path) as store:
         head = await complete_turn(store)
         for damage in ("key = x'00'", "key = NULL", "text = NULL", "text = 99"):
-            query(path, f"UPDATE log SET {damage} WHERE kind = 0")
+            query_file(path, f"UPDATE log SET {damage} WHERE kind = 0")
             with pytest.raises(StoreError):
                 await store.turn("", head.response_id)
             with pytest.raises(StoreError):

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.rows import MAX_ITEMS, MAX_SEQ, MAX_THREAD, row_id_of
-from antiphon.stores.sqlite.sql_files import TURN_SQL, migrate
+from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.turn_recovery import end_orphans, interrupted_end
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, assistant, blob_of, new_turn
 
 ME = 7
-
-
-@pytest.fixture
-def connection() -> Iterator[sqlite3.Connection]:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    migrate(connection)
-    yield connection
-    connection.close()
 
 
 def head(thread: int, seq: int, response_id: str = "resp_" + "0" * 32) -> Head:

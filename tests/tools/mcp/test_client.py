@@ -70,6 +70,7 @@ def test_is_too_long_matches_only_the_notification() -> None:
     assert not is_too_long(ValueError())
 
 
+@pytest.mark.slow
 def test_server_with_an_endless_first_line_is_unavailable() -> None:
     async def run() -> str:
         server = McpServerConfig(label="files", command=(sys.executable, "-c", FLOOD))
@@ -82,6 +83,7 @@ def test_server_with_an_endless_first_line_is_unavailable() -> None:
     assert asyncio.run(run()).endswith("it wrote a line of more than 32 MiB.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--old",)])
 async def test_server_that_floods_during_a_call_is_restarted(flags: tuple[str, ...]) -> None:
     async with gateway(stdio_config("files", *flags)) as manager, open_toolset(manager) as toolset:
@@ -97,6 +99,7 @@ async def test_server_that_floods_during_a_call_is_restarted(flags: tuple[str, .
         assert await toolset.call_tool(call("files__add", a=1, b=2)) == "3"
 
 
+@pytest.mark.slow
 async def test_long_line_within_the_limit_is_read() -> None:
     async with gateway(stdio_config()) as manager, open_toolset(manager) as toolset:
         size = 12_000_000  # sent twice: as text and as structured content

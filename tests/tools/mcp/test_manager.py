@@ -135,6 +135,7 @@ async def test_mcp_sdk_is_imported_on_first_use() -> None:
     assert (await process.wait()) == 0
 
 
+@pytest.mark.slow
 def test_tool_list_is_cached_until_it_changes() -> None:
     async def run(*flags: str) -> None:
         async with gateway(stdio_config("files", *flags)) as manager:
@@ -165,6 +166,7 @@ async def wait_for_list_change(manager: McpServerManager) -> None:
     await wait_until(lambda: connection_of(manager)._session.tools is None)
 
 
+@pytest.mark.slow
 def test_tool_list_over_http_is_refreshed_after_a_change() -> None:
     async def run(server: McpServerConfig) -> None:
         async with gateway(server) as manager:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +21,7 @@ from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_o
 from antiphon.api.common.rate_limits import ConcurrencySlot, KeyUsage, RateLimiter
 from antiphon.core.http_proxies import is_loopback
 from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.core.urls import host_of
 from antiphon.errors import ForbiddenError
 from antiphon.turn.store_protocols import ApiKey
 
@@ -140,9 +140,6 @@ def _require_local(netloc: bytes, value: bytes, header: str) -> None:
 
 @lru_cache(maxsize=64)
 def _is_local(netloc: bytes) -> bool:
-    try:
-        host = (urlsplit("//" + netloc.decode("latin-1")).hostname or "").removesuffix(".")
-    except ValueError:
-        return False
+    host = host_of(netloc.decode("latin-1")).removesuffix(".")
     # No site has a name below localhost (RFC 6761): browsers take each for this machine.
     return is_loopback(host) or (host.endswith(".localhost") and "" not in host.split("."))

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -33,6 +32,7 @@ from antiphon.core.tool_definitions import (
 )
 from antiphon.core.tool_rules import ALL_TOOLS, HOSTED_PREFIX, qualified_name
 from antiphon.core.turns import FunctionTool, McpTool
+from antiphon.core.urls import split_web_url
 from antiphon.errors import InvalidRequestError
 
 ServerLabel = Annotated[
@@ -273,16 +273,13 @@ def _server_tool(tool: McpToolParam, request: McpServerRequest) -> McpTool:
 
 def _redact_url(url: str, path: str) -> str:
     """A URL that may be shown: its path and query may hold keys."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or parts.scheme not in ("http", "https"):
+    parts = split_web_url(url)
+    if parts is None:
         raise InvalidRequestError("That is not the URL of an MCP server.", param=path)
-    host = f"[{host}]" if ":" in host else host
+    # Without user and password.
+    netloc = parts.netloc.rpartition("@")[2].lower()
     rest = "/<redacted>" if parts.path.strip("/") or parts.query else ""
-    return f"{parts.scheme}://{host}" + (f":{port}" if port else "") + rest
+    return f"{parts.scheme}://{netloc}{rest}"
 
 
 def _tool_names(some: _ToolFilter | None, path: str) -> tuple[str, ...] | None:

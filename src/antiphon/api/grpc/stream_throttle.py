@@ -8,7 +8,7 @@ so that all of them together leave the event loop time for the models.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 #: Seconds between two messages of a stream, for each stream under way; and the most.
@@ -17,9 +17,10 @@ _MAX_INTERVAL = 0.016
 
 
 class StreamThrottle:
-    """One server's streams."""
+    """One server's streams. ``clock`` is in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._stream_count = 0
 
     @contextmanager
@@ -45,8 +46,8 @@ class StreamPause:
 
     def start(self) -> None:
         """A message was written."""
-        self._until = time.monotonic() + self._throttle.interval()
+        self._until = self._throttle.clock() + self._throttle.interval()
 
     def remaining(self) -> float:
         """Seconds until the next one is welcome; not above 0: it is."""
-        return self._until - time.monotonic()
+        return self._until - self._throttle.clock()

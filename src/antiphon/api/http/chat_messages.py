@@ -38,6 +38,7 @@ from antiphon.core.provider_fields import (
     select_call_fields,
     select_message_fields,
 )
+from antiphon.core.urls import is_web_url
 from antiphon.errors import InvalidRequestError
 
 
@@ -272,7 +273,7 @@ def _decode_part(role: str, part: _Part, path: str) -> Part:
             return InputVideo(video.url)
         case _FilePart(file=file):
             url = file.file_url
-            if url is None and (file.file_id or "").startswith(("https://", "http://")):
+            if url is None and is_web_url(file.file_id or ""):
                 url = file.file_id
             if file.file_data is None and url is None:
                 raise InvalidRequestError(

@@ -253,7 +253,13 @@ class CompactionEndpoints:
                     "id": f"cmpr_{name}",
                     "object": "response.compaction",
                     "created_at": int(time.time()),
-                    "output": [item_body(compaction.item, f"cmp_{name}00")],
+                    "output": [
+                        *(
+                            item_body(message, f"msg_{name}{number:02x}")
+                            for number, message in enumerate(compaction.system_messages, 1)
+                        ),
+                        item_body(compaction.item, f"cmp_{name}00"),
+                    ],
                     "usage": usage_body(compaction.usage or Usage()),
                 }
             ),

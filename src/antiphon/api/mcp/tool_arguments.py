@@ -10,8 +10,6 @@ folders that the caller shares.
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
@@ -19,9 +17,10 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from antiphon.api.mcp.request_context import Folders
-from antiphon.core.images import MAX_IMAGE_BYTES, data_url
+from antiphon.core.images import data_url
 from antiphon.core.items import InputImage
 from antiphon.errors import ForbiddenError, InvalidImageError, InvalidRequestError
+from antiphon.image_files import read_image_file
 
 #: The model that is asked where the caller names none. A server that has none of that name
 #: answers by its own default.
@@ -29,14 +28,6 @@ DEFAULT_MODEL: Final = "grok-4"
 _MAX_TOKENS: Final = 2**31 - 1
 #: How many images one call may bring.
 _MAX_IMAGES: Final = 20
-#: A pipe must not be waited for, and the last step of a path that was followed already must
-#: not lead away again. Windows has neither.
-_OPEN_FLAGS: Final = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _Detail = Literal["auto", "low", "high"]
 
 _Model: TypeAlias = Annotated[
@@ -176,7 +167,9 @@ def _check_url(url: str) -> None:
 
 
 def _data_url(path: str, roots: Sequence[Path]) -> str:
-    return data_url(_read(_resolve_allowed_path(path, roots)), param="image_paths")
+    resolved = _resolve_allowed_path(path, roots)
+    data = read_image_file(resolved, param="image_paths", follow_links=False, shown=path)
+    return data_url(data, param="image_paths")
 
 
 def _resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
@@ -203,16 +196,3 @@ def _resolve_allowed_path(path: str, roots: Sequence[Path]) -> Path:
             param="image_paths",
         )
     return resolved
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidImageError("That path is not a file.", param="image_paths")
-            # One byte more than allowed tells that there is too much.
-            return file.read(MAX_IMAGE_BYTES + 1)
-    except OSError as error:
-        raise InvalidImageError(
-            f"The image cannot be read: {error.strerror}.", param="image_paths"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -139,13 +138,6 @@ class ChatOutput:
         if text:
             sys.stdout.write(text)
             sys.stdout.flush()
-
-
-def is_plain_wanted() -> bool:
-    """Whether the environment asks for output without cursor movement."""
-    return os.environ.get("TERM") in {None, "", "dumb"} or os.environ.get(
-        "ACCESSIBLE", ""
-    ).lower() not in {"", "0", "false", "no"}
 
 
 def _color_system() -> ColorSystem | None:

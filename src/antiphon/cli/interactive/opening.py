@@ -10,94 +10,114 @@ import asyncio
 import shlex
 import shutil
 import sys
+from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antiphon import __version__
-from antiphon.cli.chat import ChatCommandOptions, open_session
-from antiphon.cli.interactive.chat_output import ChatOutput
-from antiphon.cli.interactive.plain_prompt import PlainPrompt
-from antiphon.cli.interactive.prompt_line import PromptLine, hold_typed_keys
-from antiphon.cli.interrupt import InterruptHandler
+from antiphon.cli.chat_engine import open_session
+from antiphon.cli.interactive.first_prompt import greeting
+from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.settings import Settings
 
 if TYPE_CHECKING:
+    from antiphon.cli.chat import ChatCommandOptions
     from antiphon.cli.interactive.chat_loop import ChatLoop, ChatPrompt
+    from antiphon.cli.interactive.chat_output import ChatOutput
+    from antiphon.cli.interactive.prompt_line import PromptLine
 
 
-async def run_interactive(
-    settings: Settings, options: ChatCommandOptions, store: str | None, interrupt: InterruptHandler
-) -> None:
-    """Chat until the person leaves."""
-    output = ChatOutput(options.terminal())
-    opening = _Opening(settings, options, output, interrupt)
-    if output.terminal.is_plain:
-        head = await opening.run(PlainPrompt(output), None)
-    else:
-        with hold_typed_keys():
-            line = PromptLine(output, lambda: opening.status)
-            output.prompt = line
-            head = await opening.run(line, line)
-    if head and settings.store != "memory:":
-        option = f" --store {shlex.quote(store)}" if store else ""
-        output.note(f"go on with: {_program_name()} chat --continue{option}")
+def run_plain(settings: Settings, options: ChatCommandOptions, store: str | None) -> int:
+    """Chat by whole lines until the person leaves; returns the exit code."""
+    return _run(settings, options, store, _Opening.run_plain)
+
+
+def run_line(settings: Settings, options: ChatCommandOptions, store: str | None) -> int:
+    """Chat at a prompt until the person leaves; returns the exit code."""
+    return _run(settings, options, store, _Opening.run_line)
+
+
+def _run(
+    settings: Settings,
+    options: ChatCommandOptions,
+    store: str | None,
+    chat: Callable[[_Opening], Awaitable[str | None]],
+) -> int:
+    async def run(interrupt: InterruptHandler) -> None:
+        opening = _Opening(settings, options, interrupt)
+        head = await chat(opening)
+        if head and settings.store != "memory:":
+            option = f" --store {shlex.quote(store)}" if store else ""
+            opening.output.note(f"go on with: {_program_name()} chat --continue{option}")
+
+    run_interruptible(run)
+    return 0
 
 
 class _Opening:
     """What a chat is opened with."""
 
+    output: ChatOutput
+
     def __init__(
-        self,
-        settings: Settings,
-        options: ChatCommandOptions,
-        output: ChatOutput,
-        interrupt: InterruptHandler,
+        self, settings: Settings, options: ChatCommandOptions, interrupt: InterruptHandler
     ) -> None:
         self._settings = settings
         self._options = options
-        self._output = output
         self._interrupt = interrupt
         self._loop: ChatLoop | None = None
 
-    @property
-    def status(self) -> str:
-        return self._loop.status if self._loop is not None else ""
+    async def run_plain(self) -> str | None:
+        """Chat by whole lines, and return the head of what was said."""
+        from antiphon.cli.interactive.chat_output import (  # loaded on first use
+            ChatOutput,
+            Terminal,
+        )
+        from antiphon.cli.interactive.plain_prompt import PlainPrompt  # loaded on first use
 
-    async def run(self, prompt: ChatPrompt, line: PromptLine | None) -> str | None:
-        """Chat, and return the head of what was said."""
-        options = self._options
-        continues = options.picks or options.newest or options.response_id is not None
-        model = f", {self._settings.model}" if self._settings.model and not continues else ""
-        if not continues:
-            self._greet(model)
-        if line is not None and not continues:
-            # One can type at once: the engine's modules load meanwhile.
-            line.open()
+        self.output = ChatOutput(Terminal(is_plain=True))
+        if not self._options.continues:
+            self.output.note(greeting(self._settings.model))
+        return await self._run(PlainPrompt(self.output), None)
+
+    async def run_line(self) -> str | None:
+        """Chat at a prompt, which is there before what reads from it."""
+        from antiphon.cli.interactive.chat_output import (  # loaded on first use
+            ChatOutput,
+            Terminal,
+        )
+        from antiphon.cli.interactive.prompt_line import PromptLine  # loaded on first use
+
+        self.output = ChatOutput(Terminal())
+        line = PromptLine(self.output, lambda: self._loop.status if self._loop else "")
+        self.output.prompt = line
+        if not self._options.continues:
+            await line.open_first()
+            # The modules of the engine load while the first question is typed.
             for name in ("antiphon.bootstrap", "antiphon.cli.interactive.chat_start"):
                 await asyncio.to_thread(import_module, name)
+        return await self._run(line, line)
+
+    async def _run(self, prompt: ChatPrompt, line: PromptLine | None) -> str | None:
         try:
-            async with open_session(self._settings, options) as (engine, session, loading):
-                if options.picks:
+            async with open_session(self._settings, self._options) as (engine, session, loading):
+                if self._options.picks:
                     from antiphon.cli.interactive.chat_picker import (  # loaded on first use
                         pick_chat,
                     )
 
-                    session.head = await pick_chat(engine, self._output)
-                if continues:
-                    self._greet(f", {session.model}")
+                    session.head = await pick_chat(engine, self.output)
+                if self._options.continues:
+                    self.output.note(greeting(session.model))
                 from antiphon.cli.interactive.chat_start import start_chat  # loaded on first use
 
                 self._loop = await start_chat(
-                    engine, session, self._output, prompt, self._interrupt, loading, line
+                    engine, session, self.output, prompt, self._interrupt, loading, line
                 )
                 await self._loop.run()
                 return session.head
         finally:
             await prompt.close()
-
-    def _greet(self, model: str) -> None:
-        self._output.note(f"antiphon {__version__}{model}; /help lists the commands, Ctrl-D leaves")
 
 
 def _program_name() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -21,12 +20,10 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
+from antiphon.cli.interactive.first_prompt import PROMPT_MARK
 from antiphon.cli.interactive.slash_commands import SlashCompleter
 from antiphon.cli.markdown.line_printer import BEGIN_UPDATE, END_UPDATE
 from antiphon.cli.markdown.styled_line import Line, line_text
-
-if sys.platform != "win32":
-    import termios
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
@@ -39,8 +36,6 @@ _STYLE = Style.from_dict(
         "faint": "fg:ansibrightblack",
     }
 )
-#: Where a prompt begins, for terminals that jump from one to the next (OSC 133).
-PROMPT_MARK = "\x1b]133;A\x1b\\"
 
 
 class _InterruptedError(Exception):
@@ -206,6 +201,21 @@ class PromptLine:
             self._task = asyncio.ensure_future(self.session.prompt_async(default=default))
         return self._task
 
+    async def open_first(self) -> None:
+        """Show the prompt over the mark that is there already; returns when it reads keys."""
+        shown = asyncio.Event()
+
+        def handle_render(_: object) -> None:
+            shown.set()
+
+        self._output.write("\r")
+        self.session.app.after_render += handle_render
+        self._task = asyncio.ensure_future(self.session.prompt_async())
+        await asyncio.wait(
+            {self._task, asyncio.ensure_future(shown.wait())}, return_when="FIRST_COMPLETED"
+        )
+        self.session.app.after_render -= handle_render
+
     def _set_answering(self, is_answering: bool) -> None:
         self._is_answering = is_answering
         if not is_answering:
@@ -298,24 +308,3 @@ class PromptLine:
             event.app.exit(result="/edit")
 
         return bindings
-
-
-@contextmanager
-def hold_typed_keys() -> Iterator[None]:
-    """Type-ahead: keys typed while nothing reads wait for the next prompt and are not echoed.
-
-    Ctrl-C alone does not wait: it stays a signal.
-    """
-    if sys.platform == "win32" or not sys.stdin.isatty():
-        yield
-        return
-    original = termios.tcgetattr(sys.stdin)
-    type_ahead = [*original]
-    # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
-    type_ahead[0] &= ~termios.ICRNL
-    type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)

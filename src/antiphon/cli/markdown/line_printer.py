@@ -13,8 +13,11 @@ from rich.color import ColorSystem
 from antiphon.cli.markdown.styled_line import (
     Line,
     Pen,
+    ascii_length,
     crop,
-    drop_common_text,
+    drop_shown_text,
+    drop_text,
+    has_certain_width,
     line_text,
     line_width,
     split_common,
@@ -23,6 +26,8 @@ from antiphon.cli.markdown.styled_line import (
 #: A terminal shows what is between these at once.
 BEGIN_UPDATE = "\x1b[?2026h"
 END_UPDATE = "\x1b[?2026l"
+#: So few characters reach a terminal in one packet, and are shown at once without these.
+_ATOMIC_LENGTH = 512
 _ERASE_LINE_END = "\x1b[K"
 
 
@@ -41,8 +46,8 @@ class LinePrinter:
         self._moves_cursor = moves_cursor
         #: What is on the terminal's present line.
         self._shown: Line = ()
-        #: What of the unfinished line is on a line above that one.
-        self._above: Line = ()
+        #: The text of the unfinished line that is on a line above that one.
+        self._above = ""
 
     def update(self, lines: Sequence[Line], unfinished: Line = ()) -> str:
         """Write ``lines``, the first of them over the unfinished line so far."""
@@ -53,10 +58,10 @@ class LinePrinter:
             text, has_moved = self._replace(line)
             written += f"{text}{self._pen.lift()}\r\n"
             is_rewritten = is_rewritten or has_moved
-            self._shown, self._above = (), ()
+            self._shown, self._above = (), self._moved_text(line)
         text, has_moved = self._replace(crop(unfinished, self._width - 1))
         written += text
-        if has_moved or is_rewritten:
+        if (has_moved or is_rewritten) and len(written) > _ATOMIC_LENGTH:
             return f"{BEGIN_UPDATE}{written}{END_UPDATE}"
         return written
 
@@ -68,7 +73,7 @@ class LinePrinter:
         self._width = width
         if line_width(self._shown) < width:
             return ""
-        self._above, self._shown = (*self._above, *self._shown), ()
+        self._above, self._shown = self._above + line_text(self._shown), ()
         return f"{self._pen.lift()}\r\n"
 
     def clear_unfinished(self) -> str:
@@ -76,18 +81,26 @@ class LinePrinter:
         has_line, self._shown = bool(self._shown), ()
         return f"{self._pen.lift()}\r{_ERASE_LINE_END}" if has_line else ""
 
+    def _moved_text(self, line: Line) -> str:
+        """What is above the present line, though its word has moved on to the line after it."""
+        text = line_text(line)
+        is_beyond = len(self._above) > len(text) and self._above.startswith(text)
+        return self._above[len(text) :].strip() if is_beyond else ""
+
     def _replace(self, line: Line) -> tuple[str, bool]:
         """Make the present line ``line``; whether something of it was rewritten."""
         if self._above:
-            line = drop_common_text(line, line_text(self._above))
+            line = drop_shown_text(line, self._above)
         shared, old, new = split_common(self._shown, line)
         self._shown = line
         if not old:
             return self._pen.write(new), False
-        lifted = self._pen.lift()
-        width = line_width(old)
-        if not line_text(old).isascii():
-            # Terminals differ in the width of other characters: from the beginning, then.
-            return f"{lifted}\r{_ERASE_LINE_END}{self._pen.write(line)}", True
-        back = f"\x1b[{width}D" if shared else "\r"
+        lifted, start = self._pen.lift(), len(line_text(shared))
+        back = f"\x1b[{line_width(old)}D"
+        if not has_certain_width(line_text(old)):
+            # By the column of the last ASCII character before it, to which an accent may belong.
+            start = max(ascii_length(line_text(shared)) - 1, 0)
+            back, new = f"\r\x1b[{start}C", drop_text(line, start)
+        if not start:
+            back = "\r"
         return f"{lifted}{back}{_ERASE_LINE_END}{self._pen.write(new)}", True

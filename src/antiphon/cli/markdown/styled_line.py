@@ -25,6 +25,8 @@ _UNSAFE |= {0x2028: " ", 0x2029: " "}
 #: Joins two characters to one glyph, and asks for a glyph of two columns.
 ZERO_WIDTH_JOINER = "\u200d"
 _EMOJI_VARIATION = "\ufe0f"
+#: What a line that continues another begins with: spaces, and the bars of quotes.
+_INDENT_CHARS = " │"
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -59,6 +61,22 @@ def text_width(text: str) -> int:
     return len(text) if text.isascii() else sum(map(char_width, text))
 
 
+def has_certain_width(text: str) -> bool:
+    """Whether all terminals take as many columns for a text as ``text_width`` says.
+
+    They agree on ASCII, and on the letters and marks of East Asia that are wide by definition; they
+    differ in emoji, in accents, and in characters whose width depends on the language.
+    """
+    return text.isascii() or all(map(_is_width_certain, text))
+
+
+@lru_cache(maxsize=4096)
+def _is_width_certain(char: str) -> bool:
+    return char.isascii() or (
+        unicodedata.east_asian_width(char) in "WF" and unicodedata.category(char)[0] in "LP"
+    )
+
+
 def line_width(line: Iterable[Span]) -> int:
     return sum(text_width(span.text) for span in line)
 
@@ -73,6 +91,11 @@ def is_joined(char: str, previous: str) -> bool:
         not char.isascii()
         and (char_width(char) == 0 or char == _EMOJI_VARIATION or bool(unicodedata.combining(char)))
     )
+
+
+def ascii_length(text: str) -> int:
+    """How many characters a text has before the first that is not ASCII."""
+    return next((at for at, char in enumerate(text) if not char.isascii()), len(text))
 
 
 def join_spans(spans: Iterable[Span]) -> Line:
@@ -128,9 +151,17 @@ def _common_length(one: str, other: str) -> int:
     return next(at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
 
 
-def drop_common_text(line: Line, text: str) -> Line:
-    """A line without the characters that it and ``text`` begin with."""
-    length = _common_length(line_text(line), text)
+def drop_shown_text(line: Line, shown: str) -> Line:
+    """A line without the characters that it and ``shown`` begin with, its indent set aside."""
+    text = line_text(line)
+    indent = len(text) - len(text.lstrip(_INDENT_CHARS))
+    if text.startswith(shown, indent):
+        return drop_text(line, indent + len(shown))
+    return drop_text(line, _common_length(text, shown))
+
+
+def drop_text(line: Line, length: int) -> Line:
+    """A line without its first ``length`` characters."""
     left: list[Span] = []
     for span in line:
         left.append(Span(span.text[length:], span.style, span.link))

@@ -6,12 +6,19 @@ decoded leniently and each field that is needed is taken as it is: no other fiel
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from antiphon.core.provider_fields import ProviderMessageFields
-from antiphon.models.openai.lenient_json import decode_lenient, wrapped_object
+from antiphon.models.openai.foreign_answers import (
+    encode_completion,
+    message_of_list,
+    to_completion,
+    with_tool_use,
+)
+from antiphon.models.openai.lenient_json import decode_lenient
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -32,6 +39,9 @@ class Choice(msgspec.Struct, gc=False):
     message: AnswerMessage | None = None
     #: The words, in the oldest shape.
     text: Any = None
+    #: As some name the message, or the words in it.
+    messages: Any = None
+    content: Any = None
     logprobs: Any = None
     finish_reason: Any = None
     usage: Any = None
@@ -45,6 +55,8 @@ class Completion(msgspec.Struct, gc=False):
     usage: Any = None
     error: Any = None
     base_resp: Any = None
+    #: Another API says that more of it comes.
+    is_unfinished: Any = None
 
 
 class PlainFunction(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -106,6 +118,7 @@ _ERROR_FIELDS: Final = (
     *("error_description", "Message", "status_msg", "statusMessage"),
 )
 
+_ERROR_TYPE: Final = re.compile("error|exception|fail", re.IGNORECASE)
 _SUCCESS_CODES: Final = (0, "0", 200, "200")
 _NO_ERROR: Final = ("", "null", "none", "false", "ok", "success")
 
@@ -142,6 +155,14 @@ def _convert_choice(value: Any) -> Choice:
     return choice
 
 
+def message_beside(choice: Choice) -> AnswerMessage | None:
+    """What a choice without a message says under another name."""
+    message = message_of_list(choice.messages)
+    if message is None and choice.content:
+        message = {"content": choice.content}
+    return None if message is None else _convert_message(with_tool_use(message))
+
+
 def _convert_message(value: Any) -> AnswerMessage | None:
     """A message of any type; one that is a text is its content."""
     if isinstance(value, list) and value:
@@ -159,10 +180,10 @@ def _convert(value: Any, kind: type[_Struct]) -> _Struct:
 
 
 def find_answer(data: bytes) -> bytes | None:
-    """The answer within an object that a gateway put around it; None: there is none."""
+    """The answer in an object of another API, or within one of a gateway; None: there is none."""
     value = decode_lenient(data)
-    inner = wrapped_object(value, "choices") if isinstance(value, dict) else None
-    return None if inner is None else msgspec.json.encode(inner)
+    inner = to_completion(value)
+    return None if inner is None else encode_completion(inner)
 
 
 def find_error(answer: Completion, data: bytes) -> bytes | None:
@@ -192,7 +213,7 @@ def _is_bare_error(value: dict[str, Any]) -> bool:
     if any(value.get(name) for name in _ERROR_FIELDS):
         return True
     kind = value.get("type")
-    is_notice = isinstance(kind, str) and "error" not in kind.lower()
+    is_notice = isinstance(kind, str) and not _ERROR_TYPE.search(kind)
     return any(value.get(name) for name in _MESSAGE_FIELDS) and (
         not is_notice or _is_error_code(value.get("code"))
     )

@@ -33,7 +33,9 @@ from antiphon.models.openai.chat_completions_answer import (
     decode_plain_chunk,
     find_answer,
     find_error,
+    message_beside,
 )
+from antiphon.models.openai.foreign_answers import hides_words
 from antiphon.models.openai.lenient_json import count_of_value, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
 from antiphon.models.openai.sse import DECODE_ERRORS
@@ -60,6 +62,7 @@ _GOOD_ENDS: Final = ("stop", "tool_calls")
 _NO_FINISH_REASON: Final = frozenset(("", "null", "none", "undefined"))
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
 _REASONING_PARTS: Final = ("thinking", "reasoning")
+_MAX_QUIET_EVENTS: Final = 8
 #: How many chunks of other kinds are tried as one of the most common kind.
 _MAX_MISSES: Final = 8
 #: Larger counts are none: no JavaScript client could read them.
@@ -103,6 +106,8 @@ class ChatCompletionsParser:
         self._other_choices: list[Choice] | None = []
         #: The last event without a choice.
         self._last_event = b""
+        #: The first events in which nothing was found.
+        self._quiet_events: list[bytes] = []
         #: How many chunks were not of the most common kind.
         self._misses = 0
 
@@ -148,6 +153,8 @@ class ChatCompletionsParser:
             self._texts.append(text)
             out.append(OutputTextDelta(text, self._logprobs))
             self._logprobs = ()
+        else:
+            self._keep_quiet_event(event)
         self._other_choices = None
         if chunk.usage is not None:
             self._add_usage(chunk.usage)
@@ -197,10 +204,17 @@ class ChatCompletionsParser:
             self.error = Unreadable("a tool call has no name", arguments)
         elif meaning == "tool_calls" and not has_answer:
             self.error = Unreadable("it announces tool calls and holds none", self._last_event)
+        elif not (has_answer or self._has_reasoning) and hides_words(self._quiet_events):
+            self.error = Unreadable("it holds no answer", b"\n".join(self._quiet_events[:1]))
         # Some servers end an answer that calls tools as if it were any other, and vice versa.
         return "tool_calls" if calls.has_calls else "stop"
 
+    def _keep_quiet_event(self, event: bytes) -> None:
+        if not self._texts and len(self._quiet_events) < _MAX_QUIET_EVENTS:
+            self._quiet_events.append(event)
+
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
+        size = len(out)
         try:
             try:
                 answer = decode_answer(data)
@@ -215,6 +229,8 @@ class ChatCompletionsParser:
                 choice = self._first_choice(answer.choices)
                 if choice is not None:
                     self._parse_choice(choice, out, is_whole=is_whole)
+                if len(out) == size:
+                    self._keep_quiet_event(data)
             else:
                 self._last_event = data
             if (
@@ -224,6 +240,8 @@ class ChatCompletionsParser:
                 or answer.base_resp is not None
             ):
                 self.error = find_error(answer, data)
+            if is_whole and answer.is_unfinished is True:
+                self.error = self.error or incomplete_stream()
         except DECODE_ERRORS as error:
             self.error = Unreadable(str(error), data, error)
 
@@ -251,6 +269,8 @@ class ChatCompletionsParser:
         if choice.delta is not None:
             self._add_message(choice.delta, out, is_whole=is_whole)
         message = choice.message
+        if message is None and choice.delta is None:
+            message = message_beside(choice)
         if message is not None and len(out) == size and not self._is_repetition(message):
             self._add_message(message, out, is_whole=is_whole)
         if choice.text and len(out) == size:

@@ -13,6 +13,8 @@ from typing import Any, Final
 import msgspec
 
 _decode = msgspec.json.Decoder().decode
+#: Where an object has its text.
+_TEXT_FIELDS: Final = ("text", "content", "value", "parts")
 #: Python limits the digits of an integer, to 4300 unless it is told otherwise.
 _MAX_DIGITS = 600
 
@@ -34,12 +36,12 @@ def _parse_int(digits: str) -> int | float:
 
 
 #: Where gateways put the answer of the server behind them.
-_WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body")
+WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body", "Response")
 
 
 def wrapped_object(value: dict[str, Any], field: str) -> dict[str, Any] | None:
     """The object with a field, where another one is around it; None: there is none."""
-    for name in _WRAPPING_FIELDS:
+    for name in WRAPPING_FIELDS:
         inner = value.get(name)
         if isinstance(inner, dict) and inner.get(field):
             return inner
@@ -58,7 +60,7 @@ def text_of_value(value: Any) -> str:
         case list():
             return "".join(map(text_of_value, value))
         case dict():
-            texts = (text_of_value(value.get(name)) for name in ("text", "content", "value"))
+            texts = (text_of_value(value.get(name)) for name in _TEXT_FIELDS)
             return next(filter(None, texts), "")
     return ""
 

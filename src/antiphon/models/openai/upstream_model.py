@@ -18,6 +18,7 @@ from yarl import URL
 from antiphon.core.deltas import Delta
 from antiphon.core.http_proxies import find_proxy
 from antiphon.errors import ConfigError, ModelNotFoundError, ModelUnavailableError
+from antiphon.models.openai.http_response import HttpResponse
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
 from antiphon.models.openai.request_rules import fit_request
 from antiphon.models.openai.sse import DECODE_ERRORS
@@ -27,7 +28,7 @@ from antiphon.models.openai.tokenize_text import (
     decode_tokens,
     encode_tokenize_request,
 )
-from antiphon.models.openai.upstream_connection import HttpResponse, UpstreamConnectionPool
+from antiphon.models.openai.upstream_connection import UpstreamConnectionPool
 from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
 from antiphon.models.openai.upstream_response import (
     ConnectionDrainer,

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
-from antiphon.models.openai.upstream_connection import HttpResponse
+from antiphon.models.openai.http_response import HttpResponse
 from antiphon.models.openai.upstream_errors import (
     CLIENT_ERRORS,
     ErrorMapper,
@@ -90,7 +90,7 @@ class UpstreamResponse:
         data = await self._read_or_end()
         batch = self._parse(data)
         may_be_whole = self._framing.may_be_whole()
-        if may_be_whole and data and self.response.content.at_eof():
+        if may_be_whole and data and self.response.is_read:
             # All of a document came in one read, its end too.
             data = b""
             batch += self._parse(data)
@@ -118,7 +118,7 @@ class UpstreamResponse:
     def release(self) -> bool:
         """Give the connection back or close it; False: neither, see ``ConnectionDrainer``."""
         is_whole = self.is_complete and self._response_parser.error is None
-        if is_whole and not self.response.content.is_eof():
+        if is_whole and not self.response.has_ended:
             return False
         self.response.close()
         return True
@@ -235,7 +235,7 @@ async def read_start(response: HttpResponse, max_bytes: int) -> bytes:
 
 async def _read_start(response: HttpResponse, max_bytes: int, parts: list[bytes]) -> None:
     try:
-        async for data in response.content.iter_any():
+        while data := await response.read():
             parts.append(data)
             if sum(map(len, parts)) > max_bytes:
                 break

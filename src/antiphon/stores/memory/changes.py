@@ -6,11 +6,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import dropwhile, islice
 
+from antiphon.stores.change_entries import MAX_ROWS
 from antiphon.stores.change_feed import ChangeRow
 from antiphon.turn.feed_protocols import Change
-
-#: How many changes stay.
-MAX_ROWS = 10_000
 
 
 class MemoryChangeLog:

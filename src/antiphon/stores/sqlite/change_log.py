@@ -1,125 +1,32 @@
 """Change log in SQLite: one row a commit, with the ids of what it changed.
 
-The table only grows at its end. It is trimmed in passing, to its newest rows. A chat is named by
-its tree, which costs a turn nothing; whoever reads the log looks its id up.
+The table only grows at its end. It is trimmed in passing, to its newest rows.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from typing import Any, Final, get_args
+from functools import cache
+from typing import Final
 
-import msgspec
-
-from antiphon.core.ids import chat_id_of, response_id_of
-from antiphon.core.turns import TurnStatus
-from antiphon.stores.change_feed import ChangeRow, TenantChange
+from antiphon.core.ids import chat_id_of
+from antiphon.stores.change_entries import MAX_ROWS, ChangeEntries, decode_changes
+from antiphon.stores.change_feed import ChangeRow
 from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
-from antiphon.turn.feed_protocols import Change, ChangeType
 
 CHANGE_SQL: Final = parse_queries(read_sql("changes.sql"))
-#: How many rows stay, and how many are deleted at once.
-MAX_ROWS: Final = 10_000
+#: How many rows are deleted at once.
 _TRIM_STEP: Final = 256
 
 
-class _ChangeEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    """A change as it is stored, in some thirty bytes: names by their number, ids as keys.
-
-    ``tenant`` None: that of the change before it in the row. The chat is named by its tree, or
-    where that is gone by its key.
-    """
-
-    type: int
-    at: int
-    tree: int = 0
-    response: bytes | None = None
-    status: int | None = None
-    tenant: str | None = None
-    conversation: str | None = None
-    cascade: bool = False
-    chat_key: bytes | None = None
-
-
-_TYPES: Final[tuple[ChangeType, ...]] = get_args(ChangeType)
-_STATUSES: Final[tuple[TurnStatus, ...]] = get_args(TurnStatus)
-_TYPE_NUMBERS: Final = {name: number for number, name in enumerate(_TYPES)}
-_STATUS_NUMBERS: Final = {name: number for number, name in enumerate(_STATUSES)}
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[_ChangeEntry]).decode
-
-
-class ChangeEntries:
-    """The changes of one transaction, until ``flush`` writes them as a row."""
-
-    def __init__(self) -> None:
-        self._entries: list[_ChangeEntry] = []
-        self._tenant: str | None = None
-
-    def add_turn(  # noqa: PLR0913
-        self,
-        change_type: ChangeType,
-        tenant: str,
-        at: float,
-        tree: int,
-        key: bytes | None,
-        *,
-        conversation: str | None = None,
-        status: TurnStatus | None = None,
-    ) -> None:
-        """Something of a turn has changed; ``key`` is its response's."""
-        number = None if status is None else _STATUS_NUMBERS[status]
-        self._entries.append(
-            _ChangeEntry(
-                _TYPE_NUMBERS[change_type],
-                int(at),
-                tree,
-                key,
-                number,
-                self._new_tenant(tenant),
-                conversation,
-            )
-        )
-
-    def add_chat(self, change_type: ChangeType, tenant: str, tree: int) -> None:
-        """Something of a chat has changed now."""
-        self._add_now(change_type, tenant, tree=tree)
-
-    def add_conversation(self, change_type: ChangeType, tenant: str, conversation: str) -> None:
-        """Something of a conversation has changed now."""
-        self._add_now(change_type, tenant, conversation=conversation)
-
-    def add_erasure(
-        self, tenant: str, tree: int, key: bytes | None, *, cascade: bool = False
-    ) -> None:
-        """A turn was erased now, with its descendants where it cascades."""
-        self._add_now("turn.erased", tenant, tree=tree, response=key, cascade=cascade)
-
-    def add_erased_chat(self, tenant: str, key: bytes) -> None:
-        """A chat was erased now, or its last turn was."""
-        self._add_now("chat.erased", tenant, chat_key=key)
-
-    def _add_now(self, change_type: ChangeType, tenant: str, **fields: Any) -> None:
-        number, now = _TYPE_NUMBERS[change_type], int(time.time())
-        tenant_or_same = self._new_tenant(tenant)
-        self._entries.append(_ChangeEntry(number, now, tenant=tenant_or_same, **fields))
-
-    def _new_tenant(self, tenant: str) -> str | None:
-        """The tenant of the next change, None: the same as before."""
-        if tenant == self._tenant:
-            return None
-        self._tenant = tenant
-        return tenant
-
-    def flush(self, connection: sqlite3.Connection) -> None:
-        if not self._entries:
-            return
-        body = _encode(self._entries)
-        self._entries, self._tenant = [], None
-        row_id = connection.execute(CHANGE_SQL["add"], (body,)).lastrowid or 0
-        if row_id % _TRIM_STEP == 0 and row_id > MAX_ROWS:
-            connection.execute(CHANGE_SQL["trim"], (row_id - MAX_ROWS,))
+def write_changes(connection: sqlite3.Connection, entries: ChangeEntries) -> None:
+    """Write the changes of a transaction as a row."""
+    body = entries.encode()
+    if body is None:
+        return
+    row_id = connection.execute(CHANGE_SQL["add"], (body,)).lastrowid or 0
+    if row_id % _TRIM_STEP == 0 and row_id > MAX_ROWS:
+        connection.execute(CHANGE_SQL["trim"], (row_id - MAX_ROWS,))
 
 
 def read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -129,39 +36,12 @@ def read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def read_changes(connection: sqlite3.Connection, after: int, limit: int) -> list[ChangeRow]:
-    """The rows behind one. What became of a chat that is gone is left out, but for that."""
-    rows = connection.execute(CHANGE_SQL["read"], (after, limit)).fetchall()
-    chat_ids: dict[int, str | None] = {0: None}
+    """The rows behind one."""
 
+    @cache
     def chat_id(tree: int) -> str | None:
-        if tree not in chat_ids:
-            keys = connection.execute(CHANGE_SQL["chat_key"], (tree,)).fetchall()
-            chat_ids[tree] = chat_id_of(keys[0][0]) if keys else None
-        return chat_ids[tree]
+        keys = connection.execute(CHANGE_SQL["chat_key"], (tree,)).fetchall()
+        return chat_id_of(keys[0][0]) if keys else None
 
-    found: list[ChangeRow] = []
-    for row_id, body in rows:
-        tenant = ""
-        changes: list[TenantChange] = []
-        for entry in _decode(body):
-            tenant = tenant if entry.tenant is None else entry.tenant
-            changes.append(_change(entry, tenant, chat_id(entry.tree)))
-        found.append(ChangeRow(row_id, changes))
-    return found
-
-
-def _change(logged: _ChangeEntry, tenant: str, chat_id: str | None) -> TenantChange:
-    if logged.chat_key is not None:
-        chat_id = chat_id_of(logged.chat_key)
-    # Where its chat was erased since, nobody is shown the change, which keeps its place.
-    viewer = None if logged.tree and chat_id is None else tenant
-    return viewer, Change(
-        "",
-        _TYPES[logged.type],
-        logged.at,
-        chat_id,
-        response_id_of(logged.response) if logged.response else None,
-        logged.conversation,
-        None if logged.status is None else _STATUSES[logged.status],
-        logged.cascade,
-    )
+    rows = connection.execute(CHANGE_SQL["read"], (after, limit)).fetchall()
+    return [decode_changes(row_id, body, chat_id) for row_id, body in rows]

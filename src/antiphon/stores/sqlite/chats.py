@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
@@ -31,8 +32,9 @@ from antiphon.stores.sqlite.deletion import (
     descendant_ranges,
     tombstone,
 )
-from antiphon.stores.sqlite.reader import PageRequest
-from antiphon.stores.sqlite.rows import row_id_of
+from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
+from antiphon.stores.sqlite.reader import PageRequest, snapshot
+from antiphon.stores.sqlite.rows import RowRange, row_id_of
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.chat_protocols import (
@@ -100,6 +102,8 @@ class SqliteChatStore:
         return await self._database.read_pooled(read)
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
+        read = partial(_read_later_turns, tenant=tenant, name=chat_id, expiry=self._database.expiry)
+        await erase_most(self._database, read)
         erased: bool = await self._database.submit(
             erase_chat, tenant, chat_id, self._database.expiry
         )
@@ -190,6 +194,19 @@ def _replace_text(
         delete_texts(transaction.connection, [old], transaction.erased)
         transaction.has_erased = True
     return add_text(transaction.connection, body) if isinstance(body, bytes) else None
+
+
+def _read_later_turns(
+    connection: sqlite3.Connection, tenant: str, name: str, expiry: Expiry
+) -> list[RowRange]:
+    """The turns of a chat but for the first of each of its roots."""
+    with snapshot(connection):
+        found = find_chat(connection, tenant, name, expiry)
+        if found is None:
+            return []
+        roots = connection.execute(CHAT_SQL["roots"], {"tree": found[1]}).fetchall()
+        row_ids = [row_id_of(thread, 0) for (thread,) in roots]
+        return [one for row_id in row_ids for one in ranges_after(connection, row_id)]
 
 
 def erase_chat(transaction: WriteTransaction, tenant: str, chat_id: str, expiry: Expiry) -> bool:

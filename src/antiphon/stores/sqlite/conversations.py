@@ -28,6 +28,7 @@ from antiphon.stores.sqlite.deletion import (
     tombstone,
     trees_of,
 )
+from antiphon.stores.sqlite.large_deletion import erase_most
 from antiphon.stores.sqlite.reader import (
     CONVERSATION_SQL,
     PageRequest,
@@ -36,6 +37,7 @@ from antiphon.stores.sqlite.reader import (
     read_conversations,
     read_head,
     resolve_conversation,
+    snapshot,
 )
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
@@ -104,6 +106,10 @@ class SqliteConversationStore:
 
     async def delete(self, tenant: str, conversation_id: str) -> bool:
         cutoff = self._database.expiry.cutoff(tenant)
+        read = partial(
+            _read_later_turns, tenant=tenant, conversation_id=conversation_id, cutoff=cutoff
+        )
+        await erase_most(self._database, read)
         erased: bool = await self._database.submit(
             erase_conversation, tenant, conversation_id, cutoff
         )
@@ -166,9 +172,7 @@ def erase_conversation(
     if found is None or key is None:
         return False
     turns = connection.execute(CONVERSATION_SQL["turns"], (key,)).fetchall()
-    row_ids = [row_id for row_id, _ in turns]
-    needed = _rows_needed_outside(connection, row_ids, key, cutoff)
-    erasable = [row_id for row_id in row_ids if row_id > needed.get(thread_of(row_id), -1)]
+    erasable = _find_erasable(connection, [row_id for row_id, _ in turns], key, cutoff)
     delete_unused_blobs(
         connection,
         set().union(
@@ -186,6 +190,27 @@ def erase_conversation(
     delete_conversation(connection, key, transaction.erased)
     transaction.has_erased = True
     return True
+
+
+def _read_later_turns(
+    connection: sqlite3.Connection, tenant: str, conversation_id: str, cutoff: float
+) -> list[RowRange]:
+    """The turns that go with a conversation, but for the first."""
+    key = conversation_key(conversation_id)
+    with snapshot(connection):
+        found, _ = resolve_conversation(connection, tenant, conversation_id, cutoff)
+        if found is None or key is None:
+            return []
+        row_ids = [row_id for row_id, _ in connection.execute(CONVERSATION_SQL["turns"], (key,))]
+        return _merge_row_ranges(_find_erasable(connection, row_ids, key, cutoff)[1:])
+
+
+def _find_erasable(
+    connection: sqlite3.Connection, row_ids: list[int], key: bytes, cutoff: float
+) -> list[int]:
+    """Those of a conversation's turns that no living turn of others descends from, in order."""
+    needed = _rows_needed_outside(connection, row_ids, key, cutoff)
+    return [row_id for row_id in row_ids if row_id > needed.get(thread_of(row_id), -1)]
 
 
 def _rows_needed_outside(

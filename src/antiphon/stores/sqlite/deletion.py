@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections.abc import Iterable
+from typing import Final
 
 from antiphon.core.items import COMPACTION_PREFIX, ERASED_SUMMARY_ITEM, is_summary
 from antiphon.stores.sqlite.chat_changes import ErasedChat, remove_turns, settle_chat
@@ -22,6 +23,23 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
+
+#: What else goes with the texts of turns, whose ids stay or go.
+_TOMBSTONE_STEPS: Final = (
+    "tombstone_responses",
+    "delete_running",
+    "delete_fingerprints",
+    "delete_import_words",
+    "delete_items",
+    "tombstone_headers",
+)
+_DELETION_STEPS: Final = (
+    "delete_responses",
+    "delete_running",
+    "delete_fingerprints",
+    "delete_imports",
+    "delete_rows",
+)
 
 
 class ErasedRows:
@@ -78,37 +96,28 @@ def tombstone(
     connection: sqlite3.Connection, row_range: RowRange, erased: ErasedRows
 ) -> set[bytes]:
     """Erase turns but for their tombstones; returns their uses of blobs."""
-    uses = _blob_uses(connection, row_range)
-    had_turns = _has_turns(connection, row_range)
-    _delete_texts_in(connection, row_range, erased)
-    for step in (
-        "tombstone_responses",
-        "delete_running",
-        "delete_fingerprints",
-        "delete_import_words",
-        "delete_items",
-        "tombstone_headers",
-    ):
-        connection.execute(TURN_SQL[step], row_range)
-    if had_turns:
-        erased.trees.add(remove_turns(connection, row_range))
-    return uses
+    if not _has_turns(connection, row_range):
+        return set()
+    return _erase(connection, row_range, erased, _TOMBSTONE_STEPS)
 
 
 def delete_rows(
     connection: sqlite3.Connection, row_range: RowRange, erased: ErasedRows
 ) -> set[bytes]:
     """Delete turns without descendants; returns their uses of blobs."""
+    return _erase(connection, row_range, erased, _DELETION_STEPS)
+
+
+def _erase(
+    connection: sqlite3.Connection,
+    row_range: RowRange,
+    erased: ErasedRows,
+    steps: tuple[str, ...],
+) -> set[bytes]:
     uses = _blob_uses(connection, row_range)
     had_turns = _has_turns(connection, row_range)
     _delete_texts_in(connection, row_range, erased)
-    for step in (
-        "delete_responses",
-        "delete_running",
-        "delete_fingerprints",
-        "delete_imports",
-        "delete_rows",
-    ):
+    for step in steps:
         connection.execute(TURN_SQL[step], row_range)
     if had_turns:
         erased.trees.add(remove_turns(connection, row_range))

@@ -30,7 +30,9 @@ from antiphon.stores.sqlite.chats import SqliteChatStore
 from antiphon.stores.sqlite.connection import open_database
 from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
+from antiphon.stores.sqlite.family_copy import SqliteCopyStore
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
+from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
 from antiphon.stores.sqlite.nodes import SqliteNodeRegistry
 from antiphon.stores.sqlite.reader import (
     ReadLimits,
@@ -42,6 +44,7 @@ from antiphon.stores.sqlite.reader import (
     read_window,
 )
 from antiphon.stores.sqlite.response_index import SqliteResponseIndex
+from antiphon.stores.sqlite.rows import row_id_of
 from antiphon.stores.sqlite.search.index import SqliteSearchIndex
 from antiphon.stores.sqlite.shares import SqliteShareStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
@@ -131,6 +134,7 @@ class SqliteStore:
         self._search = SqliteSearchIndex(database)
         self.changes = open_change_feed(database)
         self._nodes = SqliteNodeRegistry(database)
+        self.copies = SqliteCopyStore(database)
         self.stores = Stores(
             response_index=SqliteResponseIndex(database),
             conversations=SqliteConversationStore(database),
@@ -228,8 +232,12 @@ class SqliteStore:
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
         # What has expired counts as erased, and cannot be deleted again.
-        if await self.head(tenant, response_id) is None:
+        head = await self.head(tenant, response_id)
+        if head is None:
             return False
+        if cascade:
+            row_id = row_id_of(head.thread, head.seq)
+            await erase_most(self._database, partial(ranges_after, row_id=row_id))
         erased: bool = await self._database.submit(
             WriteTransaction.delete, tenant, response_id, cascade
         )

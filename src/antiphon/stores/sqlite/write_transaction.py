@@ -24,7 +24,8 @@ from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
-from antiphon.stores.sqlite.change_log import ChangeEntries
+from antiphon.stores.change_entries import ChangeEntries
+from antiphon.stores.sqlite.change_log import write_changes
 from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
@@ -339,7 +340,7 @@ class WriteTransaction:
             self._running = {}
         self._chats.flush(self.connection)
         self.settle_chats()
-        self.changes.flush(self.connection)
+        write_changes(self.connection, self.changes)
         rows, changes = self._flushed
         changes += self.connection.total_changes - before
         self._flushed = (rows + waiting, changes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from antiphon.core.backoff import exponential_delay
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.tools.mcp.errors import McpServerUnavailableError
 
@@ -33,7 +34,7 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def delay(self, failures: int) -> float:
         """How long after the newest of so many failures in a row."""
-        return min(self.cap, self.base * 2.0 ** min(failures - 1, 30)) if failures else 0.0
+        return exponential_delay(failures, base=self.base, cap=self.cap)
 
 
 class McpConnection:

@@ -22,11 +22,6 @@ from support.side_stores import CHILD_PROGRAM, ManualClock, all_bytes, openers, 
 from support.store_turns import DONE, assistant, complete_turn, new_turn, run, sqlite
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "turns.db"
-
-
 async def search_ids(
     store: SqliteStore, words: str, limit: int = 1_000, tenant: str = ""
 ) -> list[str]:

@@ -242,6 +242,12 @@ CREATE TABLE idempotency_records (
 
 CREATE INDEX idempotency_records_created ON idempotency_records (created_at);
 
+-- What this store is a copy of, until it is used, and up to which family of that (store_copy.py).
+CREATE TABLE copy_marks (
+    source TEXT PRIMARY KEY,
+    position INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- Full-text search: an inverted index in immutable segments, each of many turns of one tenant.
 -- Erasing anything from a turn deletes its segment in the same statement, and the segment's
 -- other turns are indexed again. What segments contain is encrypted, each under a secret of its own

@@ -1,0 +1,103 @@
+"""Chat engine: the engine of a chat, and the session that it begins with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from antiphon.cli import terminal_output
+from antiphon.core.turns import DEFAULT_TENANT, Options, Response
+from antiphon.errors import (
+    ConfigError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+)
+from antiphon.settings import Settings
+
+if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
+    from antiphon.cli.chat import ChatCommandOptions
+    from antiphon.cli.interactive.chat_session import ChatSession
+    from antiphon.tools.toolbox import Toolbox
+    from antiphon.turn.service import TurnService
+
+
+@asynccontextmanager
+async def open_session(
+    settings: Settings, options: ChatCommandOptions
+) -> AsyncIterator[tuple[Engine, ChatSession, asyncio.Task[None]]]:
+    """A chat session on an open engine, and the task that loads its model meanwhile."""
+    from antiphon.bootstrap import open_engine  # loaded on first use
+    from antiphon.cli.interactive.chat_session import ChatSession  # loaded on first use
+
+    async with open_engine(settings) as engine:
+        await engine.choose_model()
+        head = await find_head(engine.service, options.newest, options.response_id)
+        model = _choose_model(engine.service, options, head)
+        loading = asyncio.create_task(engine.warm(model))
+        session = ChatSession(
+            engine.service,
+            model=model,
+            instructions=options.system or (head.header.instructions if head else None),
+            options=Options(temperature=options.temperature, max_output_tokens=options.max_tokens),
+            head=head.id if head else None,
+            toolbox=load_tools(options.tools),
+            mcp_labels=[server.label for server in settings.mcp],
+        )
+        try:
+            yield engine, session, loading
+        finally:
+            loading.cancel()
+            # A model that would not load has failed the turn that needed it, with its error.
+            await asyncio.gather(loading, return_exceptions=True)
+
+
+def load_tools(paths: Sequence[Path]) -> Toolbox | None:
+    """The ``@tool`` functions of Python files. Raises ``ConfigError``."""
+    if not paths:
+        return None
+    from antiphon.cli.interactive.tool_files import load_tool_file  # loaded on first use
+    from antiphon.tools.toolbox import Toolbox  # loaded on first use
+
+    return Toolbox([one for path in paths for one in load_tool_file(path)])
+
+
+def _choose_model(service: TurnService, options: ChatCommandOptions, head: Response | None) -> str:
+    """The model to use: the one of --model, else the conversation's own, else the default.
+
+    Raises ``ConfigError`` or ``ModelNotFoundError``, before the first prompt.
+    """
+    if head is not None and not options.has_model_flag:
+        try:
+            return service.models.get(head.header.model)[0]
+        except ModelNotFoundError:
+            terminal_output.print_note(f"the model {head.header.model} is not there now")
+    try:
+        return service.models.get(None)[0]
+    except InvalidRequestError as error:
+        raise ConfigError(
+            f"{error.message} That is done with --model or ANTIPHON_MODEL."
+        ) from error
+
+
+async def find_head(service: TurnService, newest: bool, response_id: str | None) -> Response | None:
+    """The response to continue: of the newest conversation, by its id, or none.
+
+    Raises ``NotFoundError``.
+    """
+    if newest:
+        recent = await service.reader.recent_threads(DEFAULT_TENANT, 1)
+        if not recent:
+            raise NotFoundError(
+                "there is no conversation to continue: begin one with `antiphon chat`"
+            )
+        response_id = recent[0].response_id
+    return (
+        await service.reader.response(DEFAULT_TENANT, response_id)
+        if response_id is not None
+        else None
+    )

@@ -1,0 +1,119 @@
+"""Store commands: ``antiphon store copy``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from antiphon.cli import terminal_output
+from antiphon.cli.interrupt import InterruptHandler, run_interruptible
+from antiphon.cli.options import Json
+from antiphon.errors import ConfigError
+from antiphon.settings import store_name
+
+if TYPE_CHECKING:
+    from antiphon.transfer.store_copy import CopyProgress, CopyReport
+
+app = typer.Typer(help="Copy a store.", no_args_is_help=True, rich_markup_mode=None)
+
+StoreArgument = Annotated[
+    str, typer.Argument(metavar="STORE", help="sqlite:PATH or postgresql://…")
+]
+
+
+@app.callback()
+def _group() -> None:
+    """Copy a store."""
+
+
+@app.command()
+def copy(source: StoreArgument, target: StoreArgument, as_json: Json = False) -> None:
+    """Copy everything in a store to an empty one, while the first is in use.
+
+    Ids, times, keys, links and images stay as they are. At the end all chats are compared by their
+    hashes. Ended half-way, it goes on from there when it is run again; run again after that, it
+    copies what has changed. Turns that run are copied by the next run. Exits with 1 where some
+    chats went on changing.
+    """
+    report = copy_store(source, target)
+    if as_json:
+        terminal_output.print_json(msgspec.to_builtins(report))
+    else:
+        _print_report(report)
+    if report.changing:
+        raise typer.Exit(1)
+
+
+def copy_store(source: str, target: str) -> CopyReport:
+    """Copy a store and compare the copy. Raises ``ConfigError``, ``StoreError``."""
+    from antiphon.bootstrap import open_copy_store  # loaded on first use
+    from antiphon.transfer.store_copy import StoreCopy  # loaded on first use
+
+    names = [store_name(name, Path.cwd()) for name in (source, target)]
+    if names[0] == names[1]:
+        raise ConfigError("These are one store: name another one to copy to.")
+    path = Path(names[0].removeprefix("sqlite:"))
+    if names[0].startswith("sqlite:") and not path.exists():
+        raise ConfigError(f"There is no store {path} to copy.")
+
+    async def run(_: InterruptHandler) -> CopyReport:
+        with _progress() as show:
+            async with open_copy_store(names[0]) as one, open_copy_store(names[1]) as other:
+                return await StoreCopy(one, other, show).run(_without_password(names[0]))
+
+    return run_interruptible(run)
+
+
+def _without_password(name: str) -> str:
+    """What a store is called in its copy."""
+    scheme, colon, rest = name.partition("://")
+    return f"{scheme}{colon}{rest.rpartition('@')[2]}" if colon else name
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[CopyProgress], None]]:
+    """A bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich import progress  # loaded on first use
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("chats"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(
+        *columns, console=terminal_output.stderr_console(), transient=True
+    ) as bar:
+        task = bar.add_task("Copying")
+
+        def show(one: CopyProgress) -> None:
+            description = "Comparing" if one.is_check else "Copying"
+            bar.update(task, description=description, completed=one.done, total=one.total)
+
+        yield show
+
+
+def _print_report(report: CopyReport) -> None:
+    rows = ", ".join(
+        f"{count} {table.replace('_', ' ')}" for table, count in report.rows.items() if count
+    )
+    lines = [
+        f"{report.families} chats with {report.turns} turns are the same in both stores"
+        f"{f'; {rows}' if rows else ''}.",
+        f"Sum of the SHA-256 of all chains: {report.digest}",
+    ]
+    if report.changing:
+        lines.append(
+            f"{report.changing} chats went on changing: run it again once nothing writes to them."
+        )
+    terminal_output.print_output("\n".join(lines) + "\n")

@@ -1,0 +1,165 @@
+"""Foreign answers: those of other APIs, as chat completions. Pure.
+
+Base URLs are set to servers of other APIs, and gateways pass such answers on: Ollama's own,
+Cohere's, Anthropic's, texts by themselves. What has one meaning is read; ``hides_words`` finds
+answers of which nothing could be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
+from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
+from antiphon.models.openai.sse import DECODE_ERRORS
+
+_MAX_DEPTH: Final = 4
+_MODEL_ROLES: Final = ("assistant", "model", "chatbot", "CHATBOT")
+_TEXT_FIELDS: Final = ("response", "generated_text", "output_text", "completion")
+_REASON_FIELDS: Final = (
+    *("finish_reason", "finishReason", "done_reason", "stop_reason", "stopReason"),
+)
+#: Reasons why a server has said nothing at all.
+_NO_REASONS: Final = ("load", "unload")
+#: Where a message or a delta has what its model says.
+_PLACES: Final = frozenset(
+    (
+        *("content", "refusal", "tool_calls", "function_call", "audio"),
+        *MESSAGE_FIELDS,
+        *REASONING_TEXT_FIELDS,
+    )
+)
+_CHOICE_PLACES: Final = ("text", "content", "messages")
+
+
+def to_completion(value: Any) -> dict[str, Any] | None:
+    """An object without choices as a completion, or as one chunk of it; None: it is none."""
+    return _to_completion(value, 0)
+
+
+def _to_completion(value: Any, depth: int) -> dict[str, Any] | None:
+    if not isinstance(value, dict) or depth > _MAX_DEPTH:
+        return None
+    if value.get("choices"):
+        return value if depth else None
+    message = _find_message(value)
+    if message is not None:
+        choice = {"index": 0, "message": message, "finish_reason": _find_reason(value)}
+        return {
+            "choices": [choice],
+            "usage": _find_usage(value),
+            "error": value.get("error"),
+            "is_unfinished": value.get("done") is False,
+        }
+    for name in WRAPPING_FIELDS:
+        inner = value.get(name)
+        if isinstance(inner, str) and inner.startswith("{"):
+            inner = _decode_text(inner)
+        if isinstance(inner, list) and inner:
+            inner = inner[0]
+        if found := _to_completion(inner, depth + 1):
+            return found
+    return None
+
+
+def _find_message(value: dict[str, Any]) -> dict[str, Any] | None:
+    message = value.get("message")
+    if message is None:
+        message = message_of_list(value.get("messages"))
+    if message is None and value.get("role") in _MODEL_ROLES and "content" in value:
+        message = value
+    if message is None:
+        texts = [value[name] for name in _TEXT_FIELDS if isinstance(value.get(name), str)]
+        is_text = len(texts) == 1 and not texts[0].startswith("{")
+        return {"content": texts[0]} if is_text else None
+    return with_tool_use(message) if isinstance(message, dict) else None
+
+
+def message_of_list(messages: Any) -> dict[str, Any] | None:
+    """What a model says in ``messages``, where one of that name stands for ``message``."""
+    if isinstance(messages, dict):
+        return messages
+    if not isinstance(messages, list) or not messages:
+        return None
+    last = messages[-1]
+    is_models = isinstance(last, dict) and last.get("role", "assistant") in _MODEL_ROLES
+    return last if is_models else None
+
+
+def with_tool_use(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with its ``tool_use`` parts, which are Anthropic's, as calls."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    used = [one for one in content if isinstance(one, dict) and one.get("type") == "tool_use"]
+    if not used:
+        return message
+    calls = [
+        {"id": one.get("id"), "function": {"name": one.get("name"), "arguments": one.get("input")}}
+        for one in used
+    ]
+    rest = [one for one in content if one not in used]
+    return {**message, "content": rest, "tool_calls": calls}
+
+
+def _find_reason(value: dict[str, Any]) -> Any:
+    reason = next((value[name] for name in _REASON_FIELDS if value.get(name)), None)
+    if reason in _NO_REASONS:
+        return None
+    return "stop" if reason is None and value.get("done") is True else reason
+
+
+def _find_usage(value: dict[str, Any]) -> Any:
+    usage = value.get("usage")
+    if isinstance(usage, dict) and isinstance(usage.get("tokens"), dict):
+        return usage["tokens"]
+    if usage is None and ("eval_count" in value or "prompt_eval_count" in value):
+        counts = value.get("prompt_eval_count"), value.get("eval_count")
+        return {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
+    return usage
+
+
+def _decode_text(text: str) -> Any:
+    try:
+        return decode_lenient(text.encode(errors="replace"))
+    except DECODE_ERRORS:
+        return None
+
+
+def hides_words(events: Iterable[bytes]) -> bool:
+    """Whether what was sent may have words where nobody looks for them.
+
+    For answers in which none were found: not where a known place is empty, as that of a model that
+    said nothing.
+    """
+    has_unknown = has_message = False
+    for event in events:
+        try:
+            value = decode_lenient(event)
+        except DECODE_ERRORS:
+            continue
+        choices = value.get("choices") if isinstance(value, dict) else None
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            if any(name in choice for name in _CHOICE_PLACES):
+                return False
+            for message in (choice.get("delta"), choice.get("message")):
+                if message is None:
+                    continue
+                has_message = True
+                if not isinstance(message, dict) or not _PLACES.isdisjoint(message):
+                    return False
+                has_unknown |= any(value for name, value in message.items() if name != "role")
+    return has_unknown or not has_message
+
+
+def encode_completion(value: dict[str, Any]) -> bytes:
+    """A completion's JSON. Raises what is in ``DECODE_ERRORS``."""
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, OverflowError) as error:
+        raise msgspec.DecodeError(str(error)) from error

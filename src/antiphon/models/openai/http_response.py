@@ -1,0 +1,289 @@
+"""HTTP response: reads one response of an upstream from the bytes of its connection.
+
+The connection is aiohttp's, which opens, secures and pools it, and talks to a proxy on it. What
+aiohttp does between the bytes of a response and its reader (a parser, a stream of chunks, two
+timers) costs more than all else that is done with a piece of an answer, so here a response is the
+target of the parser itself, and the pieces of its body are a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import lru_cache
+from typing import Final
+
+import aiohttp
+import httptools
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError
+from multidict import CIMultiDict
+
+#: How many headers a response has at most, and how many bytes they and its status line have.
+_MAX_HEADERS: Final = 128
+_MAX_HEAD_BYTES: Final = 64 * 1024
+#: From so many bytes on that nobody has read yet, no more are taken from the connection.
+_MAX_UNREAD_BYTES: Final = 256 * 1024
+_SWITCHING_PROTOCOLS: Final = 101
+#: Statuses from here on are final: those below announce another response.
+_FIRST_FINAL_STATUS: Final = 200
+
+
+class ResponseProtocol(ResponseHandler):
+    """A connection that gives what arrives to the response that is expected on it.
+
+    Without one it is aiohttp's own, for the handshake with a proxy.
+    """
+
+    #: Whom the bytes are for; None: nothing was asked.
+    response: HttpResponse | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.response is not None:
+            self.response.feed(data)
+        elif self._parser is not None:
+            super().data_received(data)
+        else:
+            # Whatever it is, it must not be taken for the next response.
+            self.close()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.response is not None:
+            self.response.note_request_sent()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        response, self.response = self.response, None
+        super().connection_lost(exc)
+        if response is not None:
+            response.note_connection_lost(exc)
+
+
+class HttpResponse:
+    """A response, whose body can be read in pieces as they arrive.
+
+    Its connection goes back to the pool at the body's end, and is closed by ``close``.
+    ``read_timeout`` is the longest silence of the upstream, in seconds, once it has the request.
+    """
+
+    def __init__(
+        self, connection: Connection, protocol: ResponseProtocol, read_timeout: float
+    ) -> None:
+        self.status = 0
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        #: Whether all of the body has arrived.
+        self.has_ended = False
+        self._connection = connection
+        self._protocol = protocol
+        self._read_timeout = read_timeout
+        self._loop = asyncio.get_running_loop()
+        self._pieces: list[bytes] = []
+        self._unread_bytes = self._header_count = 0
+        self._is_paused = self._ends_with_connection = self._keeps_alive = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        #: Since when bytes are waited for, by the loop's clock.
+        self._waiting_since: float | None = None
+        #: Called by the parser, as are the other methods of such names.
+        self.on_body = self._pieces.append
+        self._parser = httptools.HttpResponseParser(self)
+        # As aiohttp reads responses.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True,
+            lenient_optional_cr_before_lf=True,
+            lenient_spaces_after_chunk_size=True,
+        )
+        protocol.response = self
+
+    # For the reader.
+
+    async def receive_head(self) -> None:
+        """Wait for the status and the headers. Raises ``CLIENT_ERRORS``."""
+        while not self.status:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte; none: the end. Raises ``CLIENT_ERRORS``."""
+        pieces = self._pieces
+        while not pieces:
+            if self.has_ended:
+                return b""
+            await self._wait()
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._unread_bytes = 0
+        if self._is_paused:
+            self._resume()
+        return data
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing more to read."""
+        return self.has_ended and not self._pieces
+
+    @property
+    def charset(self) -> str | None:
+        """The declared one."""
+        return _find_charset(self.headers.get("Content-Type", ""))
+
+    def close(self) -> None:
+        """Close the connection, if the body has not been read to its end."""
+        self._detach()
+        self._connection.close()
+        if not self.has_ended:
+            self._fail(aiohttp.ClientConnectionError("The response was closed."))
+
+    # For the connection.
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the connection."""
+        self._unread_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.has_ended, self._keeps_alive = True, False
+        except httptools.HttpParserError as error:
+            # Beyond its end nothing belongs to the response any more.
+            self._keeps_alive = False
+            if not self.has_ended:
+                self._detach()
+                self._connection.close()
+                self._fail(_malformed(error))
+                return
+        if self.has_ended:
+            self._release()
+        elif not self.status and self._unread_bytes > _MAX_HEAD_BYTES:
+            self._detach()
+            self._connection.close()
+            self._fail(HttpProcessingError(code=400, message="The headers are too long."))
+        elif self._unread_bytes > _MAX_UNREAD_BYTES and not self._is_paused:
+            self._pause()
+        self._wake()
+
+    def note_request_sent(self) -> None:
+        """The upstream has the request: its silence counts from now on."""
+        if self._waiting_since is not None:
+            self._waiting_since = self._loop.time()
+
+    def note_connection_lost(self, error: BaseException | None) -> None:
+        """Nothing more comes."""
+        if self.has_ended:
+            return
+        if error is None and self.status and self._ends_with_connection:
+            self.has_ended = True
+            self._release()
+            self._wake()
+            return
+        self._detach()
+        self._connection.close()
+        if self.status:
+            self._fail(aiohttp.ClientPayloadError(f"The body is not complete: {error!r}"))
+        elif isinstance(error, OSError):
+            self._fail(aiohttp.ClientOSError(*error.args))
+        else:
+            self._fail(aiohttp.ServerDisconnectedError())
+
+    # For the parser.
+
+    def on_message_begin(self) -> None:
+        if self.has_ended:
+            raise ValueError("There is something behind the response.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        if self._header_count > _MAX_HEADERS:
+            raise ValueError("There are too many headers.")
+        self.headers.add(
+            name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+        )
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < _FIRST_FINAL_STATUS and status != _SWITCHING_PROTOCOLS:
+            self.headers.clear()
+            return
+        self.status = status
+        self._keeps_alive = self._parser.should_keep_alive()
+        codings = self.headers.get("Transfer-Encoding")
+        if codings is None:
+            self._ends_with_connection = "Content-Length" not in self.headers
+        else:
+            self._ends_with_connection = not codings.lower().endswith("chunked")
+
+    def on_message_complete(self) -> None:
+        self.has_ended = self.status != 0
+
+    async def _wait(self) -> None:
+        """Wait until something has arrived."""
+        if self._error is not None:
+            raise self._error
+        loop = self._loop
+        self._waiting_since = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._read_timeout, self._check_silence)
+        self._waiter = waiter = loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = self._waiting_since = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._wake()
+
+    def _release(self) -> None:
+        """Give the connection back: the response has ended."""
+        protocol = self._protocol
+        self._detach()
+        if self._is_paused:
+            self._resume()
+        if not self._keeps_alive or protocol.writing_paused:
+            # Or the upstream has answered before it had the whole request.
+            protocol.force_close()
+        self._connection.release()
+
+    def _detach(self) -> None:
+        """Take nothing more from the connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._protocol.response is self:
+            self._protocol.response = None
+
+    def _pause(self) -> None:
+        transport = self._protocol.transport
+        if transport is not None:
+            self._is_paused = True
+            transport.pause_reading()
+
+    def _resume(self) -> None:
+        self._is_paused = False
+        transport = self._protocol.transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
+
+    def _check_silence(self) -> None:
+        silence = 0.0
+        if self._waiting_since is not None and not self._protocol.writing_paused:
+            silence = self._loop.time() - self._waiting_since
+        rest = self._read_timeout - silence
+        if rest > 0:
+            self._timer = self._loop.call_later(rest, self._check_silence)
+        else:
+            self._fail(aiohttp.SocketTimeoutError("No data came in time"))
+
+
+def _malformed(error: httptools.HttpParserError) -> HttpProcessingError:
+    """What the parser does not understand, or one of the methods that it calls."""
+    return HttpProcessingError(code=400, message=str(error.__context__ or error))
+
+
+@lru_cache(maxsize=64)
+def _find_charset(content_type: str) -> str | None:
+    found = re.search(r";\s*charset\s*=\s*[\"']?([\w.:+-]+)", content_type, re.I)
+    return found and found[1]

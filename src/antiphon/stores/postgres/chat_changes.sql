@@ -1,0 +1,99 @@
+-- name: add
+INSERT INTO chats (
+    tree, key, tenant, conversation, created_at, updated_at, newest_thread, newest_seq, branches,
+    input_tokens, cached_tokens, output_tokens, cost, check_at
+)
+SELECT tree, key, tenant, conversation, at, at, thread, seq, branches, input, cached, output, cost,
+    oldest
+FROM unnest(
+    $1::bigint[], $2::bytea[], $3::text[], $4::bytea[], $5::float8[], $6::bigint[], $7::integer[],
+    $8::integer[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::float8[]
+) AS w (
+    tree, key, tenant, conversation, at, thread, seq, branches, input, cached, output, cost, oldest
+)
+
+-- name: change
+-- The newest turn hardly ever is not the one that began last. Without a turn: its usage alone.
+UPDATE chats AS c SET
+    newest_thread = CASE WHEN w.is_newer THEN w.thread ELSE c.newest_thread END,
+    newest_seq = CASE WHEN w.is_newer THEN w.seq ELSE c.newest_seq END,
+    updated_at = CASE WHEN w.is_newer THEN w.at ELSE c.updated_at END,
+    branches = c.branches + w.branches,
+    input_tokens = c.input_tokens + w.input,
+    cached_tokens = c.cached_tokens + w.cached,
+    output_tokens = c.output_tokens + w.output,
+    cost = CASE WHEN w.cost IS NULL THEN c.cost ELSE coalesce(c.cost, 0) + w.cost END,
+    check_at = least(c.check_at, w.oldest)
+FROM (
+    SELECT w.*, w.at IS NOT NULL AND (
+        o.newest_thread IS NULL
+        OR (w.at, w.thread, w.seq) > (o.updated_at, o.newest_thread, o.newest_seq)
+    ) AS is_newer
+    FROM unnest(
+        $1::bigint[], $2::float8[], $3::bigint[], $4::integer[], $5::integer[], $6::bigint[],
+        $7::bigint[], $8::bigint[], $9::float8[], $10::float8[]
+    ) AS w (tree, at, thread, seq, branches, input, cached, output, cost, oldest)
+    JOIN chats AS o ON o.tree = w.tree
+) AS w
+WHERE c.tree = w.tree
+
+-- name: add_waiting
+INSERT INTO waiting (tenant, tree, thread, seq)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
+ON CONFLICT DO NOTHING
+
+-- name: remove_waiting
+DELETE FROM waiting AS w
+USING unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[]) AS g (tenant, tree, thread, seq)
+WHERE w.tenant = g.tenant AND w.tree = g.tree AND w.thread = g.thread AND w.seq = g.seq
+
+-- name: add_usage_sums
+INSERT INTO usage_sums AS u
+    (tenant, day, model, slot, turns, input_tokens, cached_tokens, output_tokens, cost)
+SELECT w.tenant, w.day, w.model, $9::smallint, w.turns, w.input, w.cached, w.output, w.cost
+FROM unnest(
+    $1::text[], $2::integer[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::float8[]
+) AS w (tenant, day, model, turns, input, cached, output, cost)
+ON CONFLICT (tenant, day, model, slot) DO UPDATE SET
+    turns = u.turns + excluded.turns,
+    input_tokens = u.input_tokens + excluded.input_tokens,
+    cached_tokens = u.cached_tokens + excluded.cached_tokens,
+    output_tokens = u.output_tokens + excluded.output_tokens,
+    cost = CASE WHEN excluded.cost IS NULL THEN u.cost
+        ELSE coalesce(u.cost, 0) + excluded.cost END
+
+-- name: settle
+-- After an erasure: the newest turn of those left, a generated title goes, and all but the epoch of
+-- a chat of which nothing is left.
+WITH newest AS (
+    SELECT l.timestamp, l.thread, l.seq
+    FROM threads AS t CROSS JOIN LATERAL (
+        SELECT log.timestamp, log.thread, log.seq FROM log
+        WHERE log.tree = $1 AND log.thread = t.id AND log.part = 0 AND log.header IS NOT NULL
+        ORDER BY log.seq DESC LIMIT 1
+    ) AS l
+    WHERE t.tree = $1
+), top AS (
+    SELECT timestamp, thread, seq FROM newest ORDER BY timestamp DESC, thread DESC, seq DESC LIMIT 1
+), old AS (
+    SELECT tree, newest_thread, newest_seq FROM chats WHERE tree = $1
+)
+UPDATE chats AS c SET
+    newest_thread = top.thread,
+    newest_seq = top.seq,
+    updated_at = CASE
+        WHEN top.thread IS NULL OR (top.thread, top.seq) = (o.newest_thread, o.newest_seq)
+        THEN c.updated_at
+        -- An imported turn's timestamp is later than what it says of itself.
+        ELSE least(c.updated_at, top.timestamp)
+    END,
+    branches = (SELECT count(*) FROM newest),
+    title = CASE WHEN top.thread IS NULL OR c.is_title_generated THEN NULL ELSE c.title END,
+    is_title_generated = false,
+    metadata = CASE WHEN top.thread IS NULL THEN NULL ELSE c.metadata END,
+    is_pinned = c.is_pinned AND top.thread IS NOT NULL,
+    check_at = CASE WHEN top.thread IS NOT NULL THEN '-Infinity'::float8 END
+FROM old AS o LEFT JOIN top ON true
+WHERE c.tree = o.tree AND o.newest_thread IS NOT NULL
+RETURNING c.tenant, c.key, top.thread IS NULL AS is_gone

@@ -1,0 +1,131 @@
+"""PostgreSQL connections: how one is made, and a pool of those that read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import asyncpg
+
+from antiphon.stores.postgres.errors import CONNECTION_LOST
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection: TypeAlias = asyncpg.Connection
+
+#: Seconds that a connection, and a statement, may take.
+_CONNECT_SECONDS: Final = 10.0
+_STATEMENT_SECONDS: Final = 60.0
+#: What each connection sets as far as its server knows it. A process that stops within a
+#: transaction must not hold its locks, and no query here is worth compiling.
+_SESSION: Final = (
+    "SET idle_in_transaction_session_timeout = '5s'",
+    "SET lock_timeout = '20s'",
+    "SET jit = off",
+)
+
+
+async def connect(uri: str) -> Connection:
+    """A new connection. Raises what asyncpg does, or ``OSError``."""
+    connection: Connection = await asyncpg.connect(
+        uri,
+        timeout=_CONNECT_SECONDS,
+        command_timeout=_STATEMENT_SECONDS,
+        server_settings={"application_name": "antiphon"},
+    )
+    try:
+        for statement in _SESSION:
+            with contextlib.suppress(asyncpg.PostgresError):
+                await connection.execute(statement)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+class ReadPool:
+    """Connections that read, at most ``size``; made as they are needed, and again when lost."""
+
+    def __init__(self, uri: str, size: int) -> None:
+        self._uri = uri
+        self._idle: list[Connection] = []
+        self._free = size
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """One of them, for as long as the block runs."""
+        await self._wait()
+        connection: Connection | None = None
+        try:
+            connection = await self._take()
+            yield connection
+        except CONNECTION_LOST:
+            if connection is not None:
+                connection.terminate()
+            raise
+        finally:
+            if connection is not None and not connection.is_closed():
+                if self._closed:
+                    connection.terminate()
+                else:
+                    self._idle.append(connection)
+            self._release()
+
+    async def close(self) -> None:
+        """Close those that are idle; the others close when they are given back."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await close_connection(connection)
+
+    async def _wait(self) -> None:
+        while self._free <= 0:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            try:
+                await future
+            except asyncio.CancelledError:
+                if future.done() and not future.cancelled():
+                    self._wake_next()
+                raise
+        self._free -= 1
+
+    def _release(self) -> None:
+        self._free += 1
+        self._wake_next()
+
+    def _wake_next(self) -> None:
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await connect(self._uri)
+
+
+async def close_connection(connection: Connection) -> None:
+    """Close a connection; one that does not answer is dropped."""
+    try:
+        await connection.close(timeout=2.0)
+    except (*CONNECTION_LOST, asyncpg.PostgresError):
+        connection.terminate()
+
+
+def describe(uri: str) -> str:
+    """The URI without what must not be shown: its password, and its options."""
+    scheme, _, rest = uri.partition("://")
+    address = rest.partition("?")[0]
+    _, at, host = address.rpartition("@")
+    return f"{scheme}://{'…@' if at else ''}{host}"

@@ -1,0 +1,193 @@
+"""PostgreSQL database: one writer, a pool of readers, and the lease of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from antiphon.core.retention import Expiry
+from antiphon.errors import AntiphonError, StoreError
+from antiphon.stores.health import Health
+from antiphon.stores.postgres.connection import Connection, ReadPool, connect
+from antiphon.stores.postgres.errors import CONNECTION_LOST, READ_ERRORS, store_error
+from antiphon.stores.postgres.nodes import NODE_SQL, NodeLease
+from antiphon.stores.postgres.sql_files import TURN_SQL
+from antiphon.stores.postgres.write_transaction import WriteTransaction
+from antiphon.stores.postgres.writer import Writer, interrupted_end
+
+T = TypeVar("T")
+
+_READER_COUNT: Final = 8
+#: How many seconds a successful write, and a failed one, answers ``check_writable``.
+_WRITABLE_SECONDS: Final = 5.0
+_REFUSED_SECONDS: Final = 1.0
+
+
+class PostgresDatabase:
+    """A database, for use on the running event loop.
+
+    Reads are functions of a connection, writes are jobs of a ``WriteTransaction``. A read that
+    may meet turns without an end also returns the dead nodes that ran them: their turns are
+    ended and the read is done again.
+    """
+
+    def __init__(self, uri: str, expiry: Expiry) -> None:
+        self.expiry = expiry
+        self._uri = uri
+        self._health = Health()
+        #: What is called after each commit of this process, and after one that erased words.
+        self.on_written: Callable[[], None] | None = None
+        self.on_erased: Callable[[], None] | None = None
+        self._pool = ReadPool(uri, _READER_COUNT)
+        self.lease = NodeLease(self.read)
+        self._writer = Writer(uri, lambda: self.lease.node, self._health, self._note_written)
+        self._probe: asyncio.Future[None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Be alive for others, and end the turns that dead processes left."""
+        await self.lease.start()
+        await self.fail_orphans()
+
+    def submit(
+        self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
+    ) -> asyncio.Future[Any]:
+        """Have the writer do ``job(transaction, *arguments)``; done when it is committed."""
+        return self._writer.submit(job, *arguments, max_delay=max_delay)
+
+    async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """The result of ``work`` on a connection. Each statement sees what is committed by then.
+
+        It is done again where the connection turns out to be lost.
+        """
+        self._check_open()
+        try:
+            for _ in range(2):
+                try:
+                    async with self._pool.acquire() as connection:
+                        return await work(connection)
+                except CONNECTION_LOST as error:
+                    lost = error
+            raise lost
+        except AntiphonError:
+            raise
+        except READ_ERRORS as error:
+            raise self._health.refuse_read(store_error(error)) from error
+
+    async def read_snapshot(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """The same, with all statements seeing the database at one moment."""
+
+        async def within(connection: Connection) -> T:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await work(connection)
+
+        return await self.read(within)
+
+    async def read_recovered(
+        self, work: Callable[[Connection], Awaitable[tuple[T, set[int]]]], *, snapshot: bool = False
+    ) -> T:
+        """The result of ``work``, repeated once the turns of dead nodes were ended."""
+        read = self.read_snapshot if snapshot else self.read
+        value, dead = await read(work)
+        if dead and await self.settle_dead(dead):
+            value, _ = await read(work)
+        return value
+
+    async def settle_dead(self, nodes: set[int]) -> bool:
+        """End the turns of those nodes that are dead; whether any was."""
+        dead = nodes - {self.lease.node, 0}
+        settled = [await self.submit(_settle, node) for node in dead]
+        return any(settled)
+
+    async def fail_orphans(self) -> None:
+        """End the turns of all dead nodes."""
+        rows = await self.read(lambda connection: connection.fetch(TURN_SQL["dead_nodes"]))
+        await self.settle_dead({node for (node,) in rows})
+
+    async def listen(self, channel: str, callback: Callable[[], None]) -> None:
+        """Call ``callback`` with each notification, until the connection is lost."""
+        self._check_open()
+        lost = asyncio.Event()
+        try:
+            connection = await connect(self._uri)
+        except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
+            raise store_error(error) from error
+        try:
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(channel, lambda *_: callback())
+            await lost.wait()
+        except (asyncpg.PostgresError, *CONNECTION_LOST) as error:
+            raise store_error(error) from error
+        finally:
+            connection.terminate()
+
+    @property
+    def refusals(self) -> int:
+        """How many reads and writes have failed."""
+        return self._health.refusals
+
+    async def check_writable(self) -> None:
+        """Raise ``StoreError`` where nothing can be written.
+
+        Skipped while turns are being written anyway; concurrent callers share one probe.
+        """
+        self._check_open()
+        health = self._health
+        if not self.lease.is_valid:
+            raise StoreError("The database server cannot be reached now.")
+        if health.write_error is None and health.is_fresh(_WRITABLE_SECONDS):
+            return
+        if health.write_error is not None and health.is_fresh(_REFUSED_SECONDS):
+            raise StoreError(health.write_error.message)
+        if self._probe is None or self._probe.done():
+            self._probe = self.submit(_probe)
+        await asyncio.shield(self._probe)
+
+    async def close(self) -> None:
+        if self._close_task is None:
+            self._close_task = asyncio.create_task(self._close())
+        await asyncio.shield(self._close_task)
+
+    async def _close(self) -> None:
+        await self.lease.stop()
+        leave = self._writer.submit(_leave)
+        await self._writer.stop()
+        # Should it have failed, others end these turns when the lease is over.
+        await asyncio.wait([leave])
+        leave.exception()
+        await self._pool.close()
+
+    def _note_written(self, has_erased: bool) -> None:
+        if self.on_written is not None:
+            self.on_written()
+        if has_erased and self.on_erased is not None:
+            self.on_erased()
+
+    def _check_open(self) -> None:
+        if self._close_task is not None:
+            raise StoreError("The store is closed.")
+
+
+async def _settle(transaction: WriteTransaction, node: int) -> bool:
+    """End a node's turns, unless it is alive after all."""
+    await transaction.flush()
+    if not await transaction.connection.fetch(NODE_SQL["delete_dead"], node):
+        rows = await transaction.connection.fetch(NODE_SQL["exists"], node)
+        if rows:
+            return False
+    await transaction.fail_orphans(node, interrupted_end())
+    return True
+
+
+async def _leave(transaction: WriteTransaction) -> None:
+    """End what still runs here, and be a process that has the store open no more."""
+    await transaction.fail_orphans(transaction.node, interrupted_end())
+    await transaction.execute(NODE_SQL["delete"], transaction.node)
+
+
+async def _probe(transaction: WriteTransaction) -> None:
+    """Write something that reaches the disk."""
+    await transaction.execute(NODE_SQL["probe"], transaction.node)

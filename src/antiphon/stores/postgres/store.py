@@ -1,0 +1,197 @@
+"""PostgreSQL turn store: turns in a database that many processes share.
+
+    writer    all waiting jobs in one transaction, on a connection of its own  (writer.py)
+    readers   prepared statements on a pool of connections                     (reader.py)
+
+A turn without an end is running as long as the lease of the process that began it is renewed
+(nodes.py). Any store that reads a turn of a dead one ends it: as ``failed``, with code
+``interrupted``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
+from antiphon.core.turns import End
+from antiphon.errors import ConfigError, StoreError
+from antiphon.stores.postgres.api_keys import PostgresApiKeyStore
+from antiphon.stores.postgres.changes import PostgresChangeFeed, delete_future_changes
+from antiphon.stores.postgres.chat_transfer import PostgresChatTransferStore
+from antiphon.stores.postgres.chats import PostgresChatStore
+from antiphon.stores.postgres.connection import close_connection, connect, describe
+from antiphon.stores.postgres.conversations import PostgresConversationStore
+from antiphon.stores.postgres.database import PostgresDatabase
+from antiphon.stores.postgres.deletion import delete_turn
+from antiphon.stores.postgres.errors import CONNECTION_LOST, store_error
+from antiphon.stores.postgres.family_copy import PostgresCopyStore
+from antiphon.stores.postgres.idempotency import PostgresIdempotencyStore
+from antiphon.stores.postgres.reader import (
+    read_chain,
+    read_head,
+    read_history,
+    read_recent_threads,
+    read_turn,
+    read_window,
+)
+from antiphon.stores.postgres.response_index import PostgresResponseIndex
+from antiphon.stores.postgres.search.index import PostgresSearchIndex
+from antiphon.stores.postgres.shares import PostgresShareStore
+from antiphon.stores.postgres.sql_files import migrate
+from antiphon.stores.postgres.write_transaction import WriteTransaction
+from antiphon.stores.single_node import SingleNodeRegistry
+from antiphon.turn.store_protocols import (
+    Head,
+    HistoryTurn,
+    NewTurn,
+    RecentThread,
+    StoredTurn,
+    Stores,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from antiphon.stores.postgres.connection import Connection
+
+#: How long an unawaited beginning may wait to share a commit, in seconds.
+_UNAWAITED_COMMIT_DELAY: Final = 0.005
+
+
+async def open_postgres(
+    uri: str, retention: RetentionPolicy = RETAIN_FOREVER, *, clock: Clock = time.time
+) -> PostgresStore:
+    """Open the database that a libpq URI names, for the running event loop.
+
+    Makes the tables that are missing, and ends the turns that dead processes left. Raises
+    ConfigError, which says what to do.
+    """
+    try:
+        connection = await connect(uri)
+        try:
+            await migrate(connection)
+            await delete_future_changes(connection)
+        finally:
+            await close_connection(connection)
+    except (asyncpg.PostgresError, ValueError, *CONNECTION_LOST) as error:
+        raise _cannot_open(uri, error) from error
+    store = PostgresStore(PostgresDatabase(uri, Expiry(retention, clock)))
+    try:
+        await store.start()
+    except StoreError as error:
+        await store.close()
+        raise _cannot_open(uri, error) from error
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _cannot_open(uri: str, error: BaseException) -> ConfigError:
+    why = error if isinstance(error, OSError | ValueError) else store_error(error).message
+    return ConfigError(f"Cannot open the database {describe(uri)}: {why}")
+
+
+class PostgresStore:
+    """A ``Store`` in a PostgreSQL database. Made by ``open_postgres``, used on one event loop."""
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._search = PostgresSearchIndex(database)
+        self.changes = PostgresChangeFeed(database)
+        self.copies = PostgresCopyStore(database)
+        self.stores = Stores(
+            response_index=PostgresResponseIndex(database),
+            conversations=PostgresConversationStore(database),
+            api_keys=PostgresApiKeyStore(database),
+            idempotency=PostgresIdempotencyStore(database),
+            search=self._search,
+            health=database,
+            chats=PostgresChatStore(database),
+            changes=self.changes,
+            shares=PostgresShareStore(database),
+            chat_transfer=PostgresChatTransferStore(database, self._search.on_turn_end),
+            nodes=SingleNodeRegistry(),
+        )
+
+    async def start(self) -> None:
+        """Be alive for others, and end the turns of dead processes."""
+        await self._database.start()
+
+    def begin(self, turn: NewTurn) -> asyncio.Future[None]:
+        max_delay = 0.0 if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
+        arguments: tuple[NewTurn] | tuple[NewTurn, float] = (turn,)
+        if turn.conversation is not None:
+            arguments = (turn, self._database.expiry.cutoff(turn.tenant))
+        return self._database.submit(WriteTransaction.begin, *arguments, max_delay=max_delay)
+
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None = None
+    ) -> asyncio.Future[None]:
+        if end is not None:
+            self._search.on_turn_end()
+        return self._database.submit(WriteTransaction.write, response_id, tuple(items), end)
+
+    async def head(self, tenant: str, response_id: str) -> Head | None:
+        cutoff = self._database.expiry.cutoff(tenant)
+
+        async def read(connection: Connection) -> tuple[Head | None, set[int]]:
+            return await read_head(connection, tenant, response_id, cutoff)
+
+        return await self._database.read_recovered(read)
+
+    async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
+        expiry = self._database.expiry
+
+        async def read(connection: Connection) -> tuple[StoredTurn | None, set[int]]:
+            return await read_turn(connection, tenant, response_id, expiry)
+
+        return await self._database.read_recovered(read)
+
+    async def chain(self, head: Head) -> list[StoredTurn]:
+        cutoff = self._database.expiry.cutoff(head.tenant)
+
+        async def read(connection: Connection) -> tuple[list[StoredTurn], set[int]]:
+            return await read_chain(connection, head, cutoff)
+
+        return await self._database.read_recovered(read)
+
+    async def history(self, head: Head) -> list[HistoryTurn]:
+        cutoff = self._database.expiry.cutoff(head.tenant)
+
+        async def read(connection: Connection) -> tuple[list[HistoryTurn], set[int]]:
+            return await read_history(connection, head, cutoff)
+
+        return await self._database.read_recovered(read)
+
+    async def window(self, head: Head, window: Window) -> list[StoredTurn]:
+        cutoff = self._database.expiry.cutoff(head.tenant)
+
+        async def read(connection: Connection) -> tuple[list[StoredTurn], set[int]]:
+            return await read_window(connection, head, window, cutoff)
+
+        return await self._database.read_recovered(read, snapshot=True)
+
+    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
+        cutoff = self._database.expiry.cutoff(tenant)
+
+        async def read(connection: Connection) -> list[RecentThread]:
+            return await read_recent_threads(connection, tenant, limit, cutoff)
+
+        return await self._database.read_snapshot(read)
+
+    async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
+        # What has expired counts as erased, and cannot be deleted again.
+        if await self.head(tenant, response_id) is None:
+            return False
+        erased: bool = await self._database.submit(delete_turn, tenant, response_id, cascade)
+        return erased
+
+    async def close(self) -> None:
+        await self.changes.close()
+        await self._search.close()
+        await self._database.close()

@@ -1,0 +1,280 @@
+"""Writer: group commit. All jobs that wait share one transaction, on a connection of its own.
+
+While a commit is under way the next jobs gather, so that with many turns at once the cost of a
+commit, and of each statement, is divided among them. Nothing is confirmed before PostgreSQL has
+confirmed the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from antiphon.core.turns import End, TurnError
+from antiphon.errors import AntiphonError, StoreError, TurnInterruptedError
+from antiphon.stores.health import Health
+from antiphon.stores.postgres.connection import Connection, close_connection, connect
+from antiphon.stores.postgres.errors import CONNECTION_LOST, RETRYABLE, store_error
+from antiphon.stores.postgres.rows import ThreadIds
+from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
+
+#: An async function of a ``WriteTransaction``, its arguments, and the future of its result.
+Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
+_JobResult: TypeAlias = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+#: How often a transaction is tried that others are in the way of, or whose connection was lost
+#: before its commit.
+_MAX_ATTEMPTS: Final = 8
+#: How many jobs share a transaction.
+_MAX_BATCH: Final = 1000
+#: How many turns that have ended are remembered: late writes to them are dropped.
+_MAX_ENDED: Final = 10_000
+
+
+def interrupted_end() -> End:
+    """The end of a turn whose process has died."""
+    message = (
+        "The process that ran this turn ended before the turn did. "
+        "What was said and what was finished are kept."
+    )
+    return End("failed", time.time(), error=TurnError(TurnInterruptedError.default_code, message))
+
+
+class CommitUnknownError(StoreError):
+    """The connection was lost during a commit: whether it took place is not known."""
+
+
+class Writer:
+    """Runs jobs on the database in the order they come. Used on the event loop it was made on.
+
+    ``node`` gives the id that this process has now. ``on_written`` is called after each commit.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        node: Callable[[], int],
+        health: Health,
+        on_written: Callable[[bool], None],
+    ) -> None:
+        self._uri = uri
+        self._node = node
+        self._health = health
+        self._on_written = on_written
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._jobs: list[Job] = []
+        self._has_jobs = asyncio.Event()
+        self._closed = False
+        self._thread_ids = ThreadIds()
+        self._turns: OrderedDict[str, OpenTurn] = OrderedDict()
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._task = asyncio.create_task(self._run())
+
+    def submit(
+        self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
+    ) -> asyncio.Future[Any]:
+        """Queue ``job(transaction, *arguments)``; the future has its result once it is committed.
+
+        A job may wait up to ``max_delay`` seconds for others to share its commit.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreError("The store is closed."))
+            return future
+        self._jobs.append((job, arguments, future))
+        if max_delay:
+            self._loop.call_later(max_delay, self._has_jobs.set)
+        else:
+            self._has_jobs.set()
+        return future
+
+    async def stop(self) -> None:
+        """Take no more jobs, and do what is queued."""
+        self._closed = True
+        self._has_jobs.set()
+        await self._task
+        if self._connection is not None:
+            await close_connection(self._connection)
+
+    async def _run(self) -> None:
+        while True:
+            await self._has_jobs.wait()
+            self._has_jobs.clear()
+            while self._jobs:
+                jobs, self._jobs = self._jobs[:_MAX_BATCH], self._jobs[_MAX_BATCH:]
+                try:
+                    results = await self._commit_or_split(jobs)
+                except Exception as error:  # noqa: BLE001  a task that ends would leave futures hanging
+                    results = [(future, None, error) for _, _, future in jobs]
+                self._resolve(results)
+            if self._closed:
+                return
+
+    async def _commit_or_split(self, jobs: list[Job]) -> list[_JobResult]:
+        try:
+            return await self._commit_with_retries(jobs)
+        except Exception as error:  # noqa: BLE001  whatever it is, it belongs to these futures
+            if len(jobs) == 1 or isinstance(error, (*CONNECTION_LOST, CommitUnknownError)):
+                return [(future, None, error) for _, _, future in jobs]
+        # One job has failed: run each alone, so that the others succeed.
+        return [result for job in jobs for result in await self._commit_or_split([job])]
+
+    async def _commit_with_retries(self, jobs: list[Job]) -> list[_JobResult]:
+        for attempt in range(_MAX_ATTEMPTS):
+            try:
+                return await self._commit(jobs)
+            except RETRYABLE:
+                if attempt == _MAX_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(0.005 * attempt)
+            except CONNECTION_LOST:
+                # Nothing was committed. One attempt more, on a new connection.
+                if attempt:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _commit(self, jobs: list[Job]) -> list[_JobResult]:
+        connection = await self._connected()
+        transaction = WriteTransaction(connection, self._node(), self._turns, self._thread_ids)
+        is_committing = False
+        try:
+            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            results = await _run_jobs(transaction, jobs)
+            await transaction.finish()
+            is_committing = True
+            await connection.execute("COMMIT")
+        except BaseException as error:
+            if isinstance(error, CONNECTION_LOST) or connection.is_closed():
+                connection.terminate()
+                if is_committing:
+                    self._note_unknown(transaction)
+                    raise CommitUnknownError(store_error(error).message) from error
+            else:
+                await self._roll_back(connection)
+            raise
+        self._note_committed(transaction)
+        return results
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await connect(self._uri)
+        return self._connection
+
+    async def _roll_back(self, connection: Connection) -> None:
+        try:
+            await connection.execute("ROLLBACK")
+        except Exception:  # noqa: BLE001  another connection is made
+            connection.terminate()
+
+    def _note_committed(self, transaction: WriteTransaction) -> None:
+        for response_id, turn in transaction.changed_turns.items():
+            self._turns[response_id] = turn
+            if turn.is_ended:
+                self._ended[response_id] = None
+        while len(self._ended) > _MAX_ENDED:
+            oldest, _ = self._ended.popitem(last=False)
+            del self._turns[oldest]
+        if transaction.progress:
+            self._health.note_written()
+            self._on_written(bool(transaction.erased))
+
+    def _note_unknown(self, transaction: WriteTransaction) -> None:
+        """What a transaction may have written: its parts are not written again."""
+        for response_id, turn in transaction.changed_turns.items():
+            known = self._turns.get(response_id)
+            if known is not None:
+                self._turns[response_id] = _after(known, turn)
+            else:
+                # Its caller was refused: should it be there, nobody runs it.
+                self.submit(_abandon, turn)
+
+    def _resolve(self, results: Sequence[_JobResult]) -> None:
+        for future, result, error in results:
+            failure = error
+            if error is not None and not _is_answer(error):
+                failure = self._health.refuse_write(store_error(error))
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Whether it says something of what was asked for, and nothing of the database."""
+    return isinstance(error, AntiphonError) and not isinstance(error, CommitUnknownError)
+
+
+def _after(known: OpenTurn, maybe: OpenTurn) -> OpenTurn:
+    """A turn, with the parts left out that may have been written."""
+    return OpenTurn(
+        known.key,
+        known.response_key,
+        known.tenant,
+        known.model,
+        known.conversation,
+        maybe.next_part + 1,
+        maybe.items,
+        known.is_ended,
+    )
+
+
+async def _abandon(transaction: WriteTransaction, turn: OpenTurn) -> None:
+    await transaction.abandon(turn, interrupted_end())
+
+
+async def _run_jobs(transaction: WriteTransaction, jobs: list[Job]) -> list[_JobResult]:
+    """Run jobs in their order. What several of them depend on is looked at in one go."""
+    results: list[_JobResult] = []
+    position = 0
+    while position < len(jobs):
+        end = position
+        while end < len(jobs) and jobs[end][0] in _TURN_JOBS:
+            end += 1
+        if end > position:
+            await _look_at(transaction, jobs[position:end])
+        for job in jobs[position : max(end, position + 1)]:
+            results.append(await _run_job(transaction, job))
+        position = max(end, position + 1)
+    return results
+
+
+async def _look_at(transaction: WriteTransaction, jobs: list[Job]) -> None:
+    await transaction.look_at(
+        [arguments[0] for action, arguments, _ in jobs if action is WriteTransaction.begin],
+        [
+            (arguments[0], arguments[2] is not None)
+            for action, arguments, _ in jobs
+            if action is WriteTransaction.write
+        ],
+        [
+            arguments[0]
+            for action, arguments, _ in jobs
+            if action is WriteTransaction.add_fingerprint
+        ],
+    )
+
+
+async def _run_job(transaction: WriteTransaction, job: Job) -> _JobResult:
+    action, arguments, future = job
+    progress = transaction.progress
+    try:
+        return future, await action(transaction, *arguments), None
+    except AntiphonError as error:
+        if transaction.progress != progress:
+            # Half a job must not be committed: roll back, and run each job alone.
+            raise
+        return future, None, error
+
+
+#: Jobs of single turns, which say themselves what they depend on.
+_TURN_JOBS: Final = (
+    WriteTransaction.begin,
+    WriteTransaction.write,
+    WriteTransaction.add_fingerprint,
+)

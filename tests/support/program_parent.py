@@ -1,0 +1,121 @@
+"""Program parent: has the modules of ``antiphon`` loaded, and forks a process for each request.
+
+It listens at the socket of its argument, and ends with its standard input. A request is a JSON
+object with three open files; the answer is the process's id, and later its exit code.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import termios
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+#: What its processes would load.
+_MODULES = (
+    "aiohttp",
+    "uvicorn",
+    "uvloop",
+    "antiphon.api.grpc.server",
+    "antiphon.api.http.routes",
+    "antiphon.api.mcp.server",
+    "antiphon.api.mcp.streamable_http",
+    "antiphon.cli.main",
+    "antiphon.cli.mcp",
+    "antiphon.cli.server",
+    "antiphon.cli.interactive.chat_picker",
+    "antiphon.cli.interactive.chat_start",
+    "antiphon.cli.interactive.opening",
+    "antiphon.cli.markdown.markdown_stream",
+    "antiphon.models.openai.chat_completions",
+    "antiphon.models.scripted",
+    "antiphon.stores.sqlite.store",
+)
+
+
+def serve(at: str) -> list[str] | None:
+    """Fork for each request. Returns in the forked processes, with their arguments."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(at)
+        listener.listen()
+        os.close(1)
+        os.open(os.devnull, os.O_WRONLY)
+        while True:
+            ready, _, _ = select.select([listener.fileno(), 0], [], [])
+            if 0 in ready:
+                return None
+            link, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                return _start(link)
+            link.close()
+            _reap()
+
+
+def _reap() -> None:
+    """Forget the processes that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _start(link: socket.socket) -> list[str]:
+    """Fork the program and report its end; returns in the program."""
+    data, files, _, _ = socket.recv_fds(link, 1 << 20, 3)
+    request = json.loads(data)
+    pid = os.fork()
+    if pid:
+        for file in files:
+            os.close(file)
+        link.sendall(f"{pid}\n".encode())
+        _, status = os.waitpid(pid, 0)
+        with suppress(OSError):
+            link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        os._exit(0)
+    link.close()
+    os.setsid()
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    for file in files:
+        os.close(file)
+    if request["has_terminal"]:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return list(request["args"])
+
+
+def _open_standard_files() -> None:
+    """The streams of this process, as an interpreter that starts would open them."""
+    text = partial(open, encoding="utf-8", closefd=False)
+    sys.stdin = text(0, errors="surrogateescape")
+    sys.stdout = text(1, "w", errors="surrogateescape")
+    sys.stderr = text(2, "w", 1, errors="backslashreplace")
+
+
+def main() -> Any:
+    for name in _MODULES:
+        import_module(name)
+    # What is loaded stays: no process collects it, nor copies its memory by doing so.
+    gc.freeze()
+    args = serve(sys.argv[1])
+    if args is None:
+        return None
+    _open_standard_files()
+    sys.argv = args
+    return import_module("antiphon.cli.main").main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
