@@ -365,7 +365,7 @@ class ServerProcess(Address):
 
     Its models are scripted ones, or the upstream at ``base_url``; the first is the default.
     A context, which at its end kills the process if that still lives. ``store`` is the URI of
-    another store, ``tables`` further tables of the settings, ``flags`` options of the command.
+    another store, ``settings`` further lines of the settings, ``flags`` options of the command.
     """
 
     def __init__(
@@ -375,13 +375,13 @@ class ServerProcess(Address):
         names: Sequence[str] = ("m",),
         *,
         store: str | None = None,
-        tables: str = "",
+        settings: str = "",
         flags: Sequence[str] = (),
     ) -> None:
         self.config = config = home / "antiphon.toml"
         model = f'base_url = "{base_url}"' if base_url else 'kind = "scripted"'
         models = "".join(f'[models."{name}"]\n{model}\n' for name in names)
-        config.write_text(f'model = "{names[0]}"\n{models}{tables}')
+        config.write_text(f'model = "{names[0]}"\n{settings}\n{models}')
         self.database = home / "data" / "antiphon.db"
         environment = {
             "PATH": os.environ["PATH"],

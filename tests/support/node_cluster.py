@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from antiphon.bootstrap import open_engine
+from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
+from antiphon.settings import Settings
+from antiphon.turn.store_protocols import ApiKey
 from support.http_server import TIMEOUT, Address, ServerProcess
 from support.misbehaving_upstream import HANG, Behaviour, Request
 from support.scenario import DONE, UpstreamThread, end, stream_of, text, whole
@@ -121,11 +129,36 @@ class NodeCluster:
     """The nodes, the proxy before them and the upstream behind them."""
 
     def __init__(
-        self, nodes: Sequence[ServerProcess], proxy: RoundRobinProxy, upstream: SteeredUpstream
+        self,
+        nodes: Sequence[ServerProcess],
+        proxy: RoundRobinProxy,
+        upstream: SteeredUpstream,
+        store: str,
     ) -> None:
         self.nodes = nodes
+        self.store = store
         self.proxy = proxy
         self.upstream = upstream
+
+    def make_key(self, tenant: str) -> dict[str, str]:
+        """The headers of someone with a new key."""
+        text, key = new_api_key(), ApiKey(new_api_key_id(), tenant, time.time())
+
+        async def add() -> None:
+            async with open_engine(Settings(store=self.store)) as engine:
+                await engine.stores.api_keys.add(key, hash_api_key(text.encode()) or b"")
+
+        # In a thread: the test may have a loop of its own.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, add()).result(TIMEOUT)
+        return {"authorization": f"Bearer {text}"}
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Ask until it is so."""
+        deadline = time.monotonic() + TIMEOUT
+        while not is_so():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def log(self) -> str:
         """Everything that the nodes have logged."""
@@ -134,7 +167,7 @@ class NodeCluster:
 
 @contextmanager
 def node_cluster(
-    home: Path, count: int = 2, *, store: str | None = None, tables: str = ""
+    home: Path, count: int = 2, *, store: str | None = None, settings: str = ""
 ) -> Iterator[NodeCluster]:
     """Nodes on one store: that of the URI, or a SQLite file in ``home``."""
     uri = store or f"sqlite:{home / 'shared.db'}"
@@ -144,8 +177,51 @@ def node_cluster(
         for number in range(count):
             folder = home / f"node{number}"
             folder.mkdir()
-            node = ServerProcess(folder, upstream.base_url, store=uri, tables=tables)
+            node = ServerProcess(folder, upstream.base_url, store=uri, settings=settings)
             nodes.append(opened.enter_context(node))
         proxy = RoundRobinProxy([one.port for one in nodes])
         opened.callback(proxy.close)
-        yield NodeCluster(nodes, proxy, upstream)
+        yield NodeCluster(nodes, proxy, upstream, uri)
+
+
+class Stream:
+    """A stream that is being read."""
+
+    def __init__(
+        self,
+        node: Address,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> None:
+        self._connection = node.connect()
+        data = None if body is None else json.dumps(body).encode()
+        self._connection.request("POST" if body else "GET", path, data, headers or {})
+        self._response = self._connection.getresponse()
+        assert self._response.status == 200, self._response.read()
+
+    def read_events(self, count: int) -> bytes:
+        """The next so many events."""
+        read = b""
+        while read.count(b"\n\n") < count:
+            read += self._response.readline()
+        return read
+
+    def read_rest(self) -> bytes:
+        try:
+            return self._response.read()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+
+def started(node: Address, question: str, key: dict[str, str] | None = None, **fields: Any) -> str:
+    """A streamed turn that runs on this node, and whose client has left: its id."""
+    body = {"input": question, "stream": True, **fields}
+    stream = Stream(node, "/v1/responses", key, body)
+    created = stream.read_events(1)
+    stream.close()
+    return str(json.loads(created.partition(b"data: ")[2])["response"]["id"])

@@ -69,6 +69,8 @@ class HttpApp:
     ) -> None:
         endpoints = _create_endpoints(service, health, xai, store_chat_completions, nodes)
         handlers = handlers_by_path(endpoints)
+        #: What other nodes ask this one, besides its turns.
+        self.node_operations = endpoints.mcp.operations()
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
             (method, path): handlers[path][method]
@@ -129,7 +131,7 @@ def _create_endpoints(
         usage=UsageEndpoints(stores.chats),
         feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
-        mcp=McpEndpoint(service),
+        mcp=McpEndpoint(service, nodes),
         health=health,
         xai=xai,
         docs=DocsEndpoints(ROUTES),
@@ -186,16 +188,18 @@ def create_app(  # noqa: PLR0913
     if rate_limit_for is not None:
         limiter = RateLimiter(rate_limit_for, shared=SharedLimits(nodes) if nodes else None)
         service.registry.add_observer(limiter)
+    app = HttpApp(
+        service,
+        HealthEndpoints(authenticator, metrics, health),
+        XaiEndpoints(service, authenticator, prices),
+        store_chat_completions=store_chat_completions,
+        nodes=nodes,
+    )
+    operations = {**app.node_operations, **({} if limiter is None else limiter.operations())}
     return GatewayMiddleware(
-        HttpApp(
-            service,
-            HealthEndpoints(authenticator, metrics, health),
-            XaiEndpoints(service, authenticator, prices),
-            store_chat_completions=store_chat_completions,
-            nodes=nodes,
-        ),
+        app,
         Authorizer(authenticator, limiter, origins),
         metrics,
         CorsPolicy(origins) if origins else None,
-        NodeEndpoints(service, {} if limiter is None else limiter.operations()),
+        NodeEndpoints(service, operations),
     )
