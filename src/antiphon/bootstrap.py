@@ -61,6 +61,8 @@ log = logging.getLogger("antiphon")
 
 #: What has expired is gone from the files a few seconds later.
 _SWEEP_SECONDS = 5.0
+#: How often a node looks for others that died.
+_RECOVERY_SECONDS = 1.0
 #: How soon an endpoint that did not say which models it has is asked again.
 _ASK_AGAIN_SECONDS = 5.0
 
@@ -130,6 +132,16 @@ class Engine:
                 # The next one finds it again.
                 log.warning("expired turns could not be erased: %s", error.message)
             await asyncio.sleep(_SWEEP_SECONDS)
+
+    async def resume_orphans(self) -> None:
+        """Go on with the turns of nodes that died or are going, for ever. To be cancelled."""
+        while True:
+            try:
+                for turn in await self.stores.nodes.recover():
+                    await self.service.resume(turn.tenant, turn.response_id)
+            except StoreError as error:
+                log.warning("turns of other nodes could not be recovered: %s", error.message)
+            await asyncio.sleep(_RECOVERY_SECONDS)
 
     async def close(self) -> None:
         """Interrupt what runs, keep it, and let go of store and models."""
@@ -222,6 +234,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         prices=_price_lookup(engine.settings),
         fun_prompt=engine.settings.fun_prompt,
         limits=engine.settings.connection_limits,
+        shares_port=engine.settings.workers > 1,
     )
 
 

@@ -36,7 +36,7 @@ from antiphon.errors import (
     TurnTakenOverError,
 )
 from antiphon.turn.context_builder import ModelContext
-from antiphon.turn.exchanges import render_exchanges, turns_besides
+from antiphon.turn.exchanges import context_turn_count, render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn, shown_items
 from antiphon.turn.planning import TurnPlan
@@ -45,7 +45,7 @@ from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
 from antiphon.turn.summarization import Summary, can_summarize, compact_history, compact_input
 from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
-from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
+from antiphon.turn.trimming import tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
 from antiphon.turn.uncancelled_wait import wait_uncancelled
@@ -384,8 +384,7 @@ class TurnRunner:
             # A good end must not be kept where an item before it was lost.
             await wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
             error = error or self._store_error
-        if isinstance(error, TurnTakenOverError):
-            # Its end is another process's to say.
+        if isinstance(error, TurnTakenOverError):  # Its end is another process's to say.
             live.fail(error)
             return
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
@@ -394,7 +393,10 @@ class TurnRunner:
         end = self._plan.with_cost_and_approvals(end, machine.output)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
-                end, context_turns=self._context_turn_count(self._context_turns)
+                end,
+                context_turns=context_turn_count(
+                    self._context_turns, self._exchanges, self._plan.base.history.turns
+                ),
             )
         if live.is_stored and self._plan.request.stream:
             counts = logprob_counts(live.events_so_far, machine.output)
@@ -484,16 +486,6 @@ class TurnRunner:
         verdict = self._accumulator.outcome()
         tokens = self._turn_tokens()
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
-
-    def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
-        """How many earlier turns a call showed, None: all there were; below 0: none, and so many
-        exchanges of the turn itself were left out.
-        """
-        if left_out := turns_besides(self._exchanges, turns):
-            return -len(left_out)
-        earlier = turns_besides(turns, self._exchanges) if self._exchanges else turns[:-1]
-        shown = count_turns(earlier)
-        return shown if shown < count_turns(self._plan.base.history.turns) else None
 
     def _turn_tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.

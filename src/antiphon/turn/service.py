@@ -82,6 +82,8 @@ class TurnService:
         self.registry = TurnRegistry()
         #: For those who only read.
         self.reader = TurnReader(store, self.registry)
+        #: Whether this process is about to end, and takes no more turns.
+        self.is_draining = False
         #: Stops turns, whichever node runs them.
         self.cancellation = TurnCancellation(store, self.registry, self.reader)
         self._retention = retention
@@ -399,11 +401,22 @@ class TurnService:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
         await self.cancellation.delete(tenant, response_id, cascade=cascade)
 
+    async def interrupt(self) -> None:
+        """Stop what runs, and keep it as interrupted; give up what another process can go on with.
+
+        Where no other one is there, the next that serves this store does.
+        """
+        nodes = self.stores.nodes if self.stores is not None else None
+        hands_over = nodes is not None and nodes.is_shared
+        handed_over = await self.registry.close(hands_over=hands_over)
+        if nodes is not None and handed_over:
+            await nodes.release(handed_over)
+
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
         for stop in self.on_close:
             await stop()
-        await self.registry.close()
+        await self.interrupt()
         if self.cancellation.other_nodes is not None:
             await self.cancellation.other_nodes.close()
         await self._store.close()

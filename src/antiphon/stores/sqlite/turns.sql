@@ -99,9 +99,6 @@ SELECT u.owner FROM responses AS r JOIN running AS u ON u.row_id = r.row_id WHER
 -- name: owners
 SELECT DISTINCT owner FROM running
 
--- name: owned_turns
-SELECT row_id, claims FROM running WHERE owner = ?
-
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
