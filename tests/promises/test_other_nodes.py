@@ -183,6 +183,21 @@ def repeat_elsewhere(nodes: NodeCluster, number: int) -> None:
     assert {ask(node).body for node in nodes.nodes} == bodies
 
 
+def retry_elsewhere(nodes: NodeCluster, number: int) -> None:
+    """A request that its client repeats at another node is the same turn."""
+    right, wrong = pairs(nodes, number)
+    gate = f"retry{number}{len(nodes.nodes)}"
+    question = f"count to 3 gate:{gate}"
+    fields = {"input": question, "stream": True}
+    left = Stream(right, "/v1/responses", body=fields)
+    begun = left.read_events(2)
+    again = Stream(wrong, "/v1/responses", {"x-stainless-retry-count": "1"}, fields)
+    assert again.read_events(2) == begun
+    nodes.upstream.open(gate)
+    assert again.read_rest() == left.read_rest()
+    assert len(nodes.upstream.requests_of(question)) == 1
+
+
 DEEDS = [
     continue_elsewhere,
     follow_elsewhere,
@@ -192,6 +207,7 @@ DEEDS = [
     delete_elsewhere,
     delete_ancestor_elsewhere,
     repeat_elsewhere,
+    retry_elsewhere,
 ]
 
 

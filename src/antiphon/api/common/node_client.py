@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -20,6 +20,9 @@ from antiphon.turn.node_protocols import Node, NodeRegistry
 
 if TYPE_CHECKING:
     import aiohttp
+
+#: Answers an operation that another node asks for: its fields, and those of the answer.
+Operation: TypeAlias = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 #: Which header has the secret, and what the paths of nodes' requests begin with.
 NODE_HEADER: Final = "x-antiphon-node"

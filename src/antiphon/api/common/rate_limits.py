@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeAlias
 
 from starlette.types import Scope
 
+from antiphon.api.common.node_client import Operation
 from antiphon.api.common.shared_limits import RemoteTurns, SharedLimits
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import RateLimitError
@@ -230,7 +231,7 @@ class RateLimiter:
             )
         return usage
 
-    def operations(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]:
+    def operations(self) -> dict[str, Operation]:
         """What other nodes ask the owner of a key (``SharedLimits``), by name."""
         return {"consume": self._consume, "acquire": self._acquire, "release": self._release}
 

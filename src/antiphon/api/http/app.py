@@ -70,7 +70,11 @@ class HttpApp:
         endpoints = _create_endpoints(service, health, xai, store_chat_completions, nodes)
         handlers = handlers_by_path(endpoints)
         #: What other nodes ask this one, besides its turns.
-        self.node_operations = endpoints.mcp.operations()
+        self.node_operations = {
+            **endpoints.mcp.operations(),
+            **endpoints.responses.operations(),
+            **endpoints.chat_completions.operations(),
+        }
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
             (method, path): handlers[path][method]
@@ -118,7 +122,7 @@ def _create_endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys, nodes),
         compaction=CompactionEndpoints(service),
         chat_completions=ChatCompletionsEndpoint(
-            service, idempotency_keys, store_by_default=store_chat_completions
+            service, idempotency_keys, store_by_default=store_chat_completions, nodes=nodes
         ),
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
@@ -190,7 +194,7 @@ def create_app(  # noqa: PLR0913
         service.registry.add_observer(limiter)
     app = HttpApp(
         service,
-        HealthEndpoints(authenticator, metrics, health),
+        HealthEndpoints(authenticator, metrics, health, lambda: service.is_draining),
         XaiEndpoints(service, authenticator, prices),
         store_chat_completions=store_chat_completions,
         nodes=nodes,

@@ -8,24 +8,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.access_log import request_id_for
 from antiphon.api.common.body import decode_body, read_body
-from antiphon.api.common.node_client import MAX_WAIT, NODE_HEADER, PATH
+from antiphon.api.common.node_client import MAX_WAIT, NODE_HEADER, PATH, Operation
 from antiphon.api.http.asgi_responses import ADMIT, DisconnectWatcher, handle_errors, send_json
 from antiphon.api.http.response_stream import StreamOptions, send_stream
 from antiphon.errors import AntiphonError, AuthenticationError, ConflictError, NotFoundError
 from antiphon.logging_setup import request_id
 from antiphon.turn.replay import Replay
 from antiphon.turn.service import TurnService
-
-#: Answers one operation: its fields, and those of the answer.
-Operation: TypeAlias = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 HEADER: Final = NODE_HEADER.encode()
 _decode = msgspec.json.Decoder(dict[str, Any])

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import ClientDisconnected, query_params, read_body
-from antiphon.api.common.node_client import NodeClient
+from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     StreamHead,
@@ -66,15 +66,16 @@ class ResponseEndpoints:
         self._nodes = nodes
         self._response_index = response_index
         self._idempotency_keys = idempotency_keys
-        self._retries = ClientRetries(service)
+        self._retries = ClientRetries(service, _decode_for_tenant, "find_retried_response", nodes)
+
+    def operations(self) -> dict[str, Operation]:
+        """What other nodes ask this one, by name."""
+        return self._retries.operations()
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
         body = await read_body(receive)
-        request = decode_request(body)
-        tenant = tenant_of(scope)
-        if tenant:
-            request = msgspec.structs.replace(request, tenant=tenant)
+        request = _decode_for_tenant(body, tenant_of(scope))
         idempotent_request = (
             self._idempotency_keys.for_request(scope, body) if request.store else None
         )
@@ -216,6 +217,11 @@ class ResponseEndpoints:
         body = {"object": "response.context", "response_id": name, "messages": messages}
         # It may be as long as a conversation.
         await send_json(send, await asyncio.to_thread(_encode, body))
+
+
+def _decode_for_tenant(body: bytes, tenant: str) -> TurnRequest:
+    request = decode_request(body)
+    return msgspec.structs.replace(request, tenant=tenant) if tenant else request
 
 
 def _parse_starting_after(query: dict[str, list[str]], last_id: str | None = None) -> int:

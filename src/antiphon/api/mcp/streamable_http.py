@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import DECODE_ERRORS, MAX_BODY, read_body
-from antiphon.api.common.node_client import NodeClient
+from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.errors import NotFoundError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
@@ -110,7 +110,7 @@ class McpEndpoint:
         async with manager.run():
             await manager.handle_request(scope, _replay_body(body, receive), send)
 
-    def operations(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]:
+    def operations(self) -> dict[str, Operation]:
         """What other nodes ask this one, by name."""
         return {"cancel_call": self._cancel_for_other}
 
