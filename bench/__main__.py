@@ -24,6 +24,7 @@ from bench.measures import (
     embedded,
     footprint,
     grpc_streams,
+    nodes,
     requests,
     scale,
     streams,
@@ -42,6 +43,7 @@ _PARTS = {
     "g": grpc_streams.measure,
     "scale": scale.measure,
     "upkeep": upkeep.measure,
+    "nodes": nodes.measure,
     "million": scale.measure_million,
 }
 #: What is measured only where it is asked for by name.
@@ -87,7 +89,7 @@ def _arguments() -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="PART",
-        help="a to g, scale, upkeep, million; default: all but million",
+        help="a to g, scale, upkeep, nodes, million; default: all but million",
     )
     parser.add_argument("--quick", action="store_true", help="short windows, to try things")
     parser.add_argument(

@@ -173,20 +173,25 @@ def start_proxy(folder: Path, upstream: Server, on: set[int] | None) -> Server:
     return Server("bare proxy", command, port, log=folder / "proxy.log", on=on)
 
 
-def _serve(port: int, store: Path) -> list[str]:
+def _serve(port: int, store: str) -> list[str]:
     return [
         str(Path(sys.executable).parent / "antiphon"),
         *("serve", "--host", "127.0.0.1", "--port", str(port), "--grpc-port", "0"),
-        *("--store", f"sqlite:{store}"),
+        *("--store", store),
     ]
 
 
-def antiphon_command(port: int, store: Path, upstream: Server) -> list[str]:
-    """The server under test before an upstream, started as its users start it."""
+def serve_command(port: int, store: str, upstream: Server) -> list[str]:
+    """A server on a store before an upstream, started as its users start it."""
     url = f"http://127.0.0.1:{upstream.port}/v1"
     return [*_serve(port, store), "--base-url", url, "--model", "fake"]
 
 
+def antiphon_command(port: int, store: Path, upstream: Server) -> list[str]:
+    """The server under test before an upstream, on a file."""
+    return serve_command(port, f"sqlite:{store}", upstream)
+
+
 def embedded_command(port: int, store: Path, config: Path) -> list[str]:
     """The server under test with what a TOML file says."""
-    return [*_serve(port, store), "--config", str(config)]
+    return [*_serve(port, f"sqlite:{store}"), "--config", str(config)]

@@ -17,6 +17,7 @@ from antiphon.api.common.node_client import NodeClient
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
+from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup
 from antiphon.core.turns import Options
@@ -334,6 +335,15 @@ async def open_copy_store(name: str) -> AsyncIterator[CopyStore]:
         raise ConfigError("There is nothing in a store in memory to copy, and nothing stays there.")
     try:
         yield store.copies
+    finally:
+        await store.close()
+
+
+async def read_erase_report(name: str) -> EraseReport:
+    """What is still in the files of a store that was erased. Raises ``ConfigError``."""
+    store = await _open_store(name, RETAIN_FOREVER)
+    try:
+        return EraseReport(0) if isinstance(store, MemoryStore) else await store.erase_report()
     finally:
         await store.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -118,6 +119,28 @@ def test_a_failed_turn_is_one_line_and_exit_1(antiphon: Command) -> None:
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("error: ")
     assert ran.err.count("\n") == 1
+
+
+def test_answers_follow_a_schema(antiphon: Command, tmp_path: Path) -> None:
+    closed = {"properties": {"a": {"type": "string"}}, "additionalProperties": False}
+    table = [
+        ({"title": "The order", "type": "object"}, "The_order", False),
+        ({"type": "object", **closed, "required": ["a"]}, "s", True),
+        ({"type": "object", **closed}, "s", False),
+    ]
+    with upstream() as url:
+        far = ("chat", "--base-url", url, "--model", "far", "--schema", "s.json", "-p")
+        for schema, name, is_strict in table:
+            (tmp_path / "s.json").write_text(json.dumps(schema))
+            ran = antiphon(*far, "json")
+            assert (ran.code, ran.err) == (0, "")
+            assert json.loads(ran.out) == {"schema_name": name, "is_strict": is_strict}
+        ran = antiphon(*far, "no JSON")
+        assert (ran.code, ran.err[:28]) == (1, "error: the answer is no JSON")
+    for text, words in (("[]", "is needed"), ("{", "that is no JSON")):
+        (tmp_path / "s.json").write_text(text)
+        assert words in antiphon("chat", "--schema", "s.json", "-p", "x").err
+    assert "No such file" in antiphon("chat", "--schema", "nowhere", "-p", "x").err
 
 
 def test_an_upstream_needs_a_model_name(antiphon: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from support.chat_terminal import chat, leave
 from support.chat_transcript import record
 from support.command_line_upstream import release
+from support.mcp_toolsets import PROGRAM as MCP_PROGRAM
 from support.pseudo_terminal import CTRL_D, ESCAPE
 
 
@@ -39,6 +41,29 @@ def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
             "> half a draft",
             "5 messages, the last: half a draft",
         ]
+
+
+@pytest.mark.parametrize("pause", [0, 1, 7])
+def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
+    home: Path, pause: int
+) -> None:
+    typed = "typed while others come"
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("count 400\n")
+        terminal.expect("> count 400")
+        for char in typed:
+            for _ in range(pause):
+                terminal.expect("word")
+            terminal.type(char)
+        terminal.type("\n")
+        terminal.expect(f"the last: {typed}")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = terminal.rows
+    end = rows.index(f"> {typed}")
+    answer = " ".join(rows[rows.index("> count 400") + 1 : end]).split()
+    assert answer == [f"word{number}" for number in range(400)]
 
 
 @pytest.mark.parametrize("typed", ["", "draft"])
@@ -157,6 +182,31 @@ def test_a_call_that_is_left_open_waits(home: Path) -> None:
         leave(terminal)
 
 
+def test_functions_and_mcp_servers_work_side_by_side(home: Path) -> None:
+    with (home / "c.toml").open("a") as file:
+        command = json.dumps([*MCP_PROGRAM, "stdio"])
+        file.write(f'[mcp.files]\ncommand = {command}\nrequire_approval = "never"\n')
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type('call weather {"city":"Oslo"}\n')
+        terminal.expect("the tool says sunny in Oslo")
+        terminal.expect("> ")
+        terminal.type('call files__say {"text":"hello"}\n')
+        terminal.expect("└ hello")
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"1"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type(CTRL_D)
+        terminal.expect("it waits")
+        terminal.expect("> ")
+        terminal.type("/approve\n")
+        terminal.expect(' refund({"order":"1"})')
+        terminal.type("1\ny\n")
+        terminal.expect("the tool says paid back 1")
+        terminal.expect("> ")
+        leave(terminal)
+
+
 def test_what_is_erased_is_no_longer_offered(home: Path) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
@@ -219,18 +269,34 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
     assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written).count("\x1b") == 0
 
 
-def test_a_running_turn_of_another_process_is_shown(home: Path, url: str) -> None:
-    with chat(home) as first:
+@pytest.mark.parametrize("options", [[], ["--plain"]])
+def test_a_running_turn_of_another_process_is_shown_as_it_grows(
+    home: Path, url: str, options: list[str]
+) -> None:
+    with chat(home, "--tools", "tools.py") as first:
         first.expect("> ")
-        first.type("wait\n")
+        first.type('call weather {"city":"wait"}\n')
         first.expect("begun,")
-        with chat(home, "--continue") as second:
-            second.expect("> wait")
-            second.expect("another process answers")
+        with chat(home, "--continue", *options) as second:
+            second.expect("> call weather")
+            second.expect("another process answers this")
+            second.expect('● weather({"city":"wait"})')
+            second.expect("└ sunny in wait")
+            if not options:
+                second.type("next")
+                second.expect("next")
+                second.type("\n")
+                second.expect("queued: next")
+                second.type(ESCAPE)
+                second.expect("runs in another process: cancel it there")
             release(url)
             second.expect("begun, and done")
+            if not options:
+                second.expect("the last: next")
             second.expect("> ")
             leave(second)
+            assert second.rows.count("begun, and done") == 1
+            assert second.rows.count('● weather({"city":"wait"})') == 1
         first.expect("and done")
         first.expect("> ")
         leave(first)

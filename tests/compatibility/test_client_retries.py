@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from support.http_server import TIMEOUT, Answer, read_answer
+from antiphon.models.scripted import ScriptedModel, say, wait
+from support.http_server import TIMEOUT, Answer, read_answer, serving
 from support.keyed_server import serving_with_keys
 from support.misbehaving_upstream import refuse
 from support.raw_http import read_raw
@@ -31,6 +33,7 @@ from support.scenario import (
     text,
     whole,
 )
+from support.side_stores import query_file
 
 RESPONSES, CHAT = "/v1/responses", "/v1/chat/completions"
 
@@ -315,6 +318,48 @@ def test_the_official_client_repeats_by_itself(world: Scenario) -> None:
     releasing.join()
     assert len(world.requests) == asked + 1
     assert items(world, talk) == ["Once.", "Hello there."]
+
+
+# ---- several processes of one store
+
+
+@pytest.mark.parametrize("api", [RESPONSES, CHAT])
+@pytest.mark.parametrize("ends_before", [True, False])
+def test_a_retry_that_comes_to_another_process_gets_the_same_turn(
+    tmp_path: Path, ends_before: bool, api: str
+) -> None:
+    file, reached, spoke = tmp_path / "a.db", asyncio.Event(), asyncio.Event()
+    first_model = ScriptedModel([wait(spoke, reached) + say("Once.")])
+    other_model = ScriptedModel(["Another.", "A third."])
+    body: Json = {"model": "m", "stream": False}
+    if api == CHAT:
+        body |= {"messages": [{"role": "user", "content": "Hi"}], "store": True}
+    else:
+        body |= {"input": "Hi"}
+    with serving({"m": first_model}, file) as first, serving({"m": other_model}, file) as other:
+        if api == RESPONSES:
+            body["conversation"] = first.post("/v1/conversations").json["id"]
+        raw = json.dumps(body).encode()
+        head = f"POST {api} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+        with closing(first.socket()) as connection:
+            connection.sendall(head.encode() + raw)
+            first.wait(reached)
+        # Its leaving is in the store, where the other process sees it.
+        count = "SELECT count(result_id) FROM idempotency_records"
+        wait_for(lambda: query_file(file, count) == [(1,)])
+        if ends_before:
+            first.set(spoke)
+            wait_for(lambda: not first.service.registry.all())
+        else:
+            # The turn ends while the retry waits for it, or just before: either will do.
+            threading.Timer(0.05, lambda: first.set(spoke)).start()
+        again = {"x-stainless-retry-count": "1"}
+        got = other.request("POST", api, body, again)
+        assert "Once." in got.body.decode()
+        assert other_model.calls == []
+        # The same words once more are words of their own, and so is their retry.
+        assert "Another." in other.request("POST", api, body, again).body.decode()
+        assert len(first_model.calls) == 1
 
 
 # ---- with a key

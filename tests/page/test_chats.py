@@ -160,7 +160,7 @@ def test_a_temporary_chat_stores_nothing(world: Watched, server: ThreadServer) -
     assert "secret" not in page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
 
 
-def test_messages_wait_in_a_queue_while_an_answer_runs(
+def test_messages_wait_in_a_queue_while_an_answer_runs_and_survive_a_reload(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
     page = world.open()
@@ -168,9 +168,25 @@ def test_messages_wait_in_a_queue_while_an_answer_runs(
     expect(page.get_by_text("First half,")).to_be_visible()
     send_message(page, "then that")
     expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
+    page.reload()
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     assert len(stored(server)) == 2
+
+
+def test_message_that_is_sent_while_the_page_itself_is_not_loaded_waits_for_it(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("Failed to load",)
+    page = world.open()
+    page.route("**/turn_actions.js", lambda route: route.abort())
+    send_message(page, "Sent too early")
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("too early")
+    page.unroute_all()
+    page.reload()
+    expect(page.get_by_text("You asked: Sent too early")).to_be_visible()
+    assert len(stored(server)) == 1
 
 
 def test_five_tabs_and_another_program_agree(

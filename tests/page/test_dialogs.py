@@ -13,6 +13,9 @@ from support.chat_exports import chatgpt_chat, zipped
 from support.http_server import ThreadServer, serving
 from support.keyed_server import serving_with_keys
 from support.mcp_toolsets import stdio_config
+from support.misbehaving_upstream import usage
+from support.scenario import DONE, UpstreamThread, data, end, stream_of, text
+from support.serve_process import running_server
 
 
 def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: Browser) -> None:
@@ -41,6 +44,42 @@ def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: 
         watching.allowed = ("401", "404")
         page.goto(f"{watching.origin}/r/{theirs}")
         expect(page.get_by_text("There is nothing here.")).to_be_visible()
+
+
+def test_a_price_in_the_settings_is_a_cost_over_http_and_on_the_page(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with UpstreamThread() as upstream:
+        upstream.upstream.default_answer = lambda _: stream_of(
+            text("Much."), end(), data(usage(5, 2)), DONE
+        )
+        model = (
+            f'[models.dear]\nbase_url = "{upstream.upstream.base_url}"\n'
+            "price = { input = 1000000.0, output = 500000.0 }\n"
+        )
+        flags = ("--grpc-port", "0", "--model", "dear")
+        with (
+            running_server(tmp_path, *flags, more=model) as (_, host, port),
+            watched(browser, f"http://{host}:{port}") as watching,
+        ):
+            _check_cost(watching)
+
+
+def _check_cost(watching: Watched) -> None:
+    page = watching.open()
+    send_message(page, "What does it cost?")
+    cost = page.locator(".facts [title='Cost']")
+    expect(cost).to_be_visible()
+    chat = json.loads(page.request.get(f"{watching.origin}/v1/chats").body())["data"][0]
+    path = f"{watching.origin}/v1/responses/{chat['head']}/usage"
+    used = json.loads(page.request.get(path).body())
+    assert used["turn"]["cost"] == used["chain"]["cost"] == 6.0
+    assert float(cost.inner_text()) == 6.0
+    page.get_by_role("button", name="Usage").click()
+    dialog = page.get_by_role("dialog", name="Usage")
+    expect(dialog.get_by_role("region", name="Usage as a table")).to_contain_text("6.0000")
+    expect(dialog.get_by_role("region", name="What is stored")).to_contain_text("1 turn;")
+    expect(dialog.get_by_role("link", name="What does it cost?")).to_be_visible()
 
 
 def test_an_export_of_another_program_is_imported_with_a_report(

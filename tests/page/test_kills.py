@@ -6,9 +6,10 @@ import asyncio
 import json
 import random
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,24 +119,8 @@ def _check(world: World, page: Page, chat: str, questions: list[str], *, died: b
     else:
         expect(page.get_by_text(f"all of {words}.").last).to_be_visible(timeout=TIMEOUT)
     head = world.get(f"/v1/chats/{chat.rpartition('/')[2]}")["head"]
-    stored = world.get(f"/v1/responses/{head}/turns?limit=20")
-    shown = page.evaluate(
-        """() => [...document.querySelectorAll('[data-turn]')].map((one) => [one.dataset.turn,
-             [...one.querySelectorAll('.prose')].map((part) => part.textContent).join('')])"""
-    )
-    expected = [
-        [
-            one["response"]["id"],
-            "".join(
-                part["text"]
-                for item in one["response"]["output"]
-                if item["type"] == "message"
-                for part in item["content"]
-            ),
-        ]
-        for one in stored["data"]
-    ]
-    assert stored["total"] == len(questions)
+    shown, expected = page.evaluate(_SHOWN), _stored(world, head)
+    assert len(expected) == min(100, len(questions))
     seen, kept = shown[-len(expected) :], expected[-len(shown) :]
     assert seen == kept, [pair for pair in zip(seen, kept, strict=False) if pair[0] != pair[1]]
 
@@ -158,6 +143,85 @@ def _run(browser: Browser, home: Path, kinds: list[str]) -> None:
 
 def test_each_kind_of_disaster_loses_and_doubles_nothing(browser: Browser, tmp_path: Path) -> None:
     _run(browser, tmp_path, [*_KINDS])
+
+
+_SHOWN = """() => [...document.querySelectorAll('[data-turn]')].map((one) => [one.dataset.turn,
+    [...one.querySelectorAll('.prose')].map((part) => part.textContent).join('')])"""
+
+
+def _stored(world: World, head: str) -> list[list[str]]:
+    """Each turn of a chain: its id, and the words of its answer."""
+    return [
+        [
+            one["response"]["id"],
+            "".join(
+                part["text"]
+                for item in one["response"]["output"]
+                if item["type"] == "message"
+                for part in item["content"]
+            ),
+        ]
+        for one in world.get(f"/v1/responses/{head}/turns?limit=100")["data"]
+    ]
+
+
+def _wait_until_shown(world: World, pages: list[Page], turns: int) -> None:
+    """Until so many turns are stored, none runs, and the pages show them all as they are."""
+    end = time.monotonic() + 90  # a message whose server died before it began waits for a minute
+    while True:
+        world.go_on()
+        stored: list[list[str]] = []
+        with suppress(OSError):
+            (chat,) = world.get("/v1/chats")["data"] or [{"status": "none"}]
+            stored = _stored(world, chat["head"]) if chat["status"] == "idle" else []
+        shown = [page.evaluate(_SHOWN)[-turns:] for page in pages]
+        if len(stored) == turns and all(one == stored for one in shown):
+            return
+        assert time.monotonic() < end, (stored, shown)
+        pages[0].wait_for_timeout(50)
+
+
+def test_turn_that_died_is_settled_though_another_tab_has_gone_on(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with _world(tmp_path, browser) as world:
+        first = world.open("/")
+        _send(first, "from the first tab")
+        first.wait_for_url("**/c/chat_*")
+        chat = first.url.removeprefix(world.origin)
+        world.kill()
+        second = world.context.new_page()
+        second.set_default_timeout(TIMEOUT)
+        # The page is there, and what it shows is not: it waits for the server.
+        second.route("**/v1/**", lambda route: route.abort())
+        world.start()
+        second.goto(world.origin + chat)
+        second.unroute_all()
+        expect(second.get_by_text("Interrupted.")).to_be_visible(timeout=TIMEOUT)
+        _send(second, "from the second tab")
+        _wait_until_shown(world, [first, second], 2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+def test_deaths_at_any_moment_leave_on_screen_what_is_stored(
+    browser: Browser, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    with _world(tmp_path, browser) as world:
+        pages = [world.open("/")]
+        for number in range(20):
+            pages[0].get_by_role("textbox", name="Message").fill(f"moment {number}")
+            pages[0].keyboard.press("Enter")
+            pages[0].wait_for_timeout(chance.choice([0, 3, 10, 20, 40, 60, 90]))
+            if chance.random() < 0.3:
+                world.go_on()
+            world.kill()
+            world.start()
+            _wait_until_shown(world, pages, number + 1)
+            if not number:
+                pages[0].wait_for_url("**/c/chat_*")
+                pages.append(world.open(pages[0].url.removeprefix(world.origin)))
 
 
 @pytest.mark.soak

@@ -1,8 +1,8 @@
 """The model's context after any operations: nothing lost, split, reordered or invented.
 
 Random stories are played on the real service, each turn twice: first unstored by a service
-that has just been opened over the same store, then for good by one that has been there all
-along. Both must ask their models the very same questions.
+that has just been opened over the same store, then for good by one of two that have been there
+all along. Both must ask their models the very same questions.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class StepRunner:
         self._counts = counts
         self._robot = InstructedModel(counts=counts)
         self._service = service_with(self._robot, store)
+        #: Takes every other turn, as another process would: each has seen only its own.
+        self._other_service = service_with(self._robot, store)
         self._told: list[StoredResponse] = []
         self._erased: set[int] = set()
         #: Turns that brought outputs, and the turn that they are for: both are shown or none.
@@ -86,7 +88,8 @@ class StepRunner:
         unstored = msgspec.structs.replace(request, store=False)
         first = await run_request(service_with(cold, self._store), cold, unstored)
         before = len(self._robot.calls)
-        second = await run_request(self._service, self._robot, request)
+        service = self._service if turn % 2 else self._other_service
+        second = await run_request(service, self._robot, request)
         asked = [one.messages for one in self._robot.calls[before:]]
         cold_asked = [one.messages for one in cold.calls]
         assert list(map(number_call_ids, cold_asked)) == list(map(number_call_ids, asked))

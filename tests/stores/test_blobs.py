@@ -15,7 +15,9 @@ import pytest
 from antiphon.core.images import MAX_IMAGE_BYTES
 from antiphon.errors import StoreError
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import open_postgres
 from antiphon.turn.store_protocols import Store
+from support.postgres_database import empty_database
 from support.side_stores import query_file
 from support.store_turns import (
     DONE,
@@ -27,6 +29,7 @@ from support.store_turns import (
     complete_turns,
     head_of,
     image_message,
+    images_in_database,
     images_in_file,
     images_in_memory,
     new_turn,
@@ -55,7 +58,17 @@ async def in_file(folder: Path) -> AsyncIterator[Opened]:
         yield store, lambda: images_in_file(folder / "turns.db")
 
 
-@pytest.fixture(params=[in_memory, in_file])
+@asynccontextmanager
+async def in_database(folder: Path) -> AsyncIterator[Opened]:
+    uri = empty_database(folder)
+    store = await open_postgres(uri)
+    try:
+        yield store, lambda: images_in_database(uri)
+    finally:
+        await store.close()
+
+
+@pytest.fixture(params=[in_memory, in_file, in_database])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     return lambda: request.param(tmp_path)
 

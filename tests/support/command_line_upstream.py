@@ -1,9 +1,10 @@
 """A chat completions upstream for tests of the command line: does what the last message says.
 
-The last user message is a command: ``hang`` sends three words and then nothing, ``refuse``
-is an error, ``last`` repeats the user message before, ``call NAME ARGUMENTS`` calls a tool, whose
-output is then repeated, and ``wait`` says "begun" and the rest once ``release`` is posted.
-Everything else is answered with the number of messages and the last one.
+The last user message is a command: ``hang`` sends three words and then nothing, ``refuse`` is an
+error, ``last`` repeats the user message before, ``json`` names the schema that is asked for,
+``count N`` says so many words, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated,
+and ``wait``, or a tool's output that ends with " in wait", says "begun" and the rest once
+``release`` is posted. Everything else is answered with the number of messages and the last one.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._say("one two three")
             self.released.wait(60)
             return
-        if prompts[-1] == "wait":
+        last = _text_of(body["messages"][-1]["content"])
+        if last == "wait" or last.endswith(" in wait"):
             self._say("begun, ")
             self.released.wait(60)
             self._say("and done")
@@ -53,6 +55,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(f"the tool says {body['messages'][-1]['content']}")
         elif prompts[-1].startswith("call "):
             self._call(*prompts[-1].split(maxsplit=2)[1:])
+        elif prompts[-1].startswith("count "):
+            for number in range(int(prompts[-1].split()[1])):
+                self._say(f"word{number} ")
+                # As a model's words: one after another, not in one piece.
+                self.released.wait(0.002)
+        elif prompts[-1] == "json":
+            form = body.get("response_format", {}).get("json_schema", {})
+            self._say(
+                json.dumps({"schema_name": form.get("name"), "is_strict": form.get("strict")})
+            )
         elif prompts[-1] == "last":
             self._say(prompts[-2])
         else:

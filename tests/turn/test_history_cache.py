@@ -8,16 +8,18 @@ import random
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from antiphon.core.ids import new_response_id
-from antiphon.core.items import Message
+from antiphon.core.items import FunctionCallOutput, Message, encode_item
 from antiphon.core.turns import End
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.history_cache import History, HistoryCache, render_stored_turn
 from antiphon.turn.message_rendering import RenderedTurn, build_messages, render_turn
-from antiphon.turn.store_protocols import Head, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn
 from support.store_turns import (
+    DONE,
     HEADER,
     assistant,
     complete_turn,
@@ -31,16 +33,16 @@ from support.turn_service import run
 
 
 class CountingStore(MemoryStore):
-    """A store that counts its chain reads; ``release`` makes readers wait."""
+    """A store that counts reads of whole histories; ``release`` makes readers wait."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads = 0
         self.release: asyncio.Event | None = None
 
-    async def chain(self, head: Head) -> list[StoredTurn]:
+    async def history(self, head: Head) -> list[HistoryTurn]:
         self.reads += 1
-        turns = await super().chain(head)
+        turns = await super().history(head)
         if self.release is not None:
             await self.release.wait()
         return turns
@@ -74,12 +76,44 @@ async def test_extending_a_history_moves_its_cache_entry() -> None:
     *_, head = await complete_turns(store, 2)
     past = await history.get(head)
     child = await complete_turn(store, parent=head)
-    history.extend(child.response_id, head.epoch, past, NEW, head.response_id)
+    history.extend(child.response_id, past, NEW, head)
     assert (await history.get(child)).turns == (*past.turns, NEW)
     assert store.reads == 1
     # The parent's entry is gone: a branch from it reads the store, and is correct.
     assert await cached_messages(history, head) == await stored_messages(store, head)
-    assert store.reads == 3
+    assert store.reads == 2
+
+
+async def test_turns_of_other_processes_are_added_to_what_is_in_memory() -> None:
+    store = CountingStore()
+    history = HistoryCache(store)
+    heads = await complete_turns(store, 30)
+    await history.get(heads[20])
+    assert await cached_messages(history, heads[23]) == await stored_messages(store, heads[23])
+    assert store.reads == 1
+    await history.get(heads[24])
+    assert store.reads == 1
+    # Too many to be looked at one by one.
+    assert await cached_messages(history, heads[29]) == await stored_messages(store, heads[29])
+    assert store.reads == 2
+
+
+async def test_outputs_of_an_erased_turns_calls_stay_left_out() -> None:
+    """Whether what came before was torn, a chain in memory does not tell: it is read whole."""
+    store = MemoryStore()
+    history = HistoryCache(store)
+    heads = await complete_turns(store, 20)
+    assert await store.delete("", heads[-2].response_id)
+    last = await head_of(store, heads[-1].response_id)
+    await history.get(last)
+    answering = msgspec.structs.replace(
+        new_turn("Well?", parent=last),
+        input=(encode_item(FunctionCallOutput("call_0", "done")), user("Well?")),
+    )
+    store.begin(answering)
+    await store.write(answering.response_id, [assistant("So.")], DONE)
+    head = await head_of(store, answering.response_id)
+    assert await cached_messages(history, head) == await cached_messages(HistoryCache(store), head)
 
 
 async def test_entry_of_another_epoch_is_not_used() -> None:
@@ -102,7 +136,7 @@ async def test_turn_started_before_a_deletion_does_not_restore_deleted_turns() -
     child = await complete_turn(store, parent=heads[1])
     assert await store.delete("", heads[0].response_id)
     # The child was prepared with the parent's epoch before the deletion.
-    history.extend(child.response_id, heads[1].epoch, past, NEW, None)
+    history.extend(child.response_id, past, NEW, None, stored_head=heads[1])
     fresh = await head_of(store, child.response_id)
     assert len((await history.get(fresh)).turns) == 2
     assert await cached_messages(history, fresh) == await stored_messages(store, fresh)
@@ -114,9 +148,9 @@ async def test_full_cache_evicts_the_least_recently_used_entry() -> None:
     history = HistoryCache(store, capacity=1500)
     heads = [await complete_turn(store) for _ in range(4)]
     for head in heads[:3]:
-        history.extend(head.response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+        history.extend(head.response_id, History(), RenderedTurn(b"x" * 40), None)
     await history.get(heads[1])  # used last
-    history.extend(heads[3].response_id, 0, History(), RenderedTurn(b"x" * 40), None)
+    history.extend(heads[3].response_id, History(), RenderedTurn(b"x" * 40), None)
     assert store.reads == 0
     await history.get(heads[1])
     await history.get(heads[3])
@@ -133,16 +167,17 @@ def test_cache_size_is_close_to_its_allocated_memory(turns: int, repeats: int) -
 
     def fill(history: HistoryCache) -> None:
         for _ in range(entries):
-            past, parent = History(), None
+            past: History = History()
+            parent: Head | None = None
             for _ in range(turns):
                 messages = [
                     Message("user", "Hi! " * repeats),
                     Message("assistant", "Hello. " * repeats),
                 ]
                 response_id, new = new_response_id(), render_turn(messages)
-                history.extend(response_id, 0, past, new, parent)
-                past, parent = History((*past.turns, new)), response_id
-                history.replace(head_at(response_id), past)
+                history.extend(response_id, past, new, parent)
+                past, parent = History((*past.turns, new)), head_at(response_id)
+                history.replace(parent, past)
 
     history = HistoryCache(MemoryStore(), capacity=1_000_000_000)
     gc.collect()
@@ -167,7 +202,7 @@ async def test_history_larger_than_the_cache_is_read_each_time() -> None:
     head = await complete_turn(store)
     for reads in (1, 2, 3):
         assert await cached_messages(history, head) == await stored_messages(store, head)
-        assert store.reads == 2 * reads
+        assert store.reads == reads
 
 
 async def test_concurrent_reads_of_a_chain_count_its_size_once() -> None:
@@ -182,7 +217,7 @@ async def test_concurrent_reads_of_a_chain_count_its_size_once() -> None:
         store.release.set()
         await asyncio.gather(*readers)
         # Out of the cache, for the next round to read it again.
-        history.extend("another", 0, History(), RenderedTurn(b"x" * 10), head.response_id)
+        history.extend("another", History(), RenderedTurn(b"x" * 10), head)
     store.release = None
     await history.get(head)
     before = store.reads
@@ -199,11 +234,15 @@ def test_cache_agrees_with_the_store_after_random_operations(
     generator = random.Random(seed)
 
     async def run_random_turns(store: Store) -> None:
-        history = HistoryCache(store, capacity=generator.choice([0, 3000, 1_000_000]))
+        # One of a process each: what one goes on with, the other has to read.
+        caches = [
+            HistoryCache(store, capacity=generator.choice([0, 3000, 1_000_000])) for _ in range(2)
+        ]
         ids: list[str] = []
         for number in range(40):
             if ids and generator.random() < 0.2:
                 await store.delete("", generator.choice(ids), cascade=generator.random() < 0.3)
+            history = generator.choice(caches)
             parent = None
             if ids and generator.random() < 0.85:
                 parent = await store.head("", generator.choice(ids[-3:]))
@@ -219,16 +258,11 @@ def test_cache_agrees_with_the_store_after_random_operations(
             new = StoredTurn(
                 turn.response_id, 0.0, HEADER, (user(f"question {number}"),), output, end
             )
-            history.extend(
-                turn.response_id,
-                parent.epoch if parent else 0,
-                past,
-                render_stored_turn(new),
-                parent.response_id if parent else None,
-            )
+            history.extend(turn.response_id, past, render_stored_turn(new), parent)
         for response_id in ids:
             head = await store.head("", response_id)
-            if head is not None:
+            for history in caches if head is not None else ():
+                assert head is not None
                 assert await cached_messages(history, head) == await stored_messages(store, head)
 
     async def main() -> None:

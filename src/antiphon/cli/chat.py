@@ -32,6 +32,7 @@ class ChatCommandOptions(msgspec.Struct, frozen=True):
     max_tokens: int | None
     has_model_flag: bool
     tools: tuple[Path, ...] = ()
+    schema: Path | None = None
     is_plain: bool = False
     picks: bool = False
 
@@ -89,6 +90,10 @@ def chat(
             help="Python file whose @tool functions the model may call; may be repeated.",
         ),
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON schema that the answers have to follow."),
+    ] = None,
     is_plain: Annotated[
         bool,
         typer.Option(
@@ -119,6 +124,7 @@ def chat(
         max_tokens=max_tokens,
         has_model_flag=model is not None,
         tools=tuple(tools or ()),
+        schema=schema,
         is_plain=is_plain,
         picks=picks,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antiphon.cli import terminal_output
+from antiphon.cli.answer_schema import load_schema
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
     ConfigError,
@@ -43,7 +44,11 @@ async def open_session(
             engine.service,
             model=model,
             instructions=options.system or (head.header.instructions if head else None),
-            options=Options(temperature=options.temperature, max_output_tokens=options.max_tokens),
+            options=Options(
+                temperature=options.temperature,
+                max_output_tokens=options.max_tokens,
+                text_format=load_schema(options.schema) if options.schema else None,
+            ),
             head=head.id if head else None,
             toolbox=load_tools(options.tools),
             mcp_labels=[server.label for server in settings.mcp],

@@ -60,11 +60,14 @@ async def ask_once(
 
     ``output`` None: the answer goes to a file or a pipe, as the model wrote it.
     """
-    from antiphon.cli.interactive.answer_view import AnswerView  # loaded on first use
+    from antiphon.cli.answer_schema import check_json  # loaded on first use
+    from antiphon.cli.interactive.answer_view import AnswerView, has_schema  # loaded on first use
+    from antiphon.cli.interactive.chat_session import answer_text  # loaded on first use
     from antiphon.cli.waiting_calls import open_calls  # loaded on first use
 
     turn = await session.start(text)
-    view = AnswerView(output, lambda: session.model) if output else None
+    is_json = has_schema(session.options)
+    view = AnswerView(output, lambda: session.model, is_json=is_json) if output else None
     last = "\n"
     with interrupt.stop_on_interrupt(turn):
         async for batch in turn.events():
@@ -81,6 +84,8 @@ async def ask_once(
     response = await turn.result()
     if turn.error is not None:
         raise turn.error
+    if is_json and response.status == "completed" and not open_calls(response):
+        check_json(answer_text(response))
     if open_calls(response):
         terminal_output.print_note(
             f"a call waits for a decision: antiphon approvals ({response.id})"

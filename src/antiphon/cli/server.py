@@ -25,6 +25,7 @@ from antiphon.cli.engine_runner import warm_default_model
 from antiphon.cli.node_listener import NodeListener
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.http_proxies import is_loopback
+from antiphon.core.secrets import uri_without_password
 from antiphon.errors import ConfigError, StoreError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, Tls, load_settings
@@ -345,7 +346,10 @@ class _Server(uvicorn.Server):
         lines = [f"antiphon is listening on {scheme}://{address}:{port}"]
         if self._grpc_listener.address:
             lines.append(f"gRPC, for the xai-sdk: {self._grpc_listener.address}")
-        lines.append(f"model: {model}; store: {self._settings.store}")
+        store = self._settings.store
+        if store.startswith("postgres"):
+            store = uri_without_password(store)
+        lines.append(f"model: {model}; store: {store}")
         lines.append(_access_note(host, has_keys=self._has_keys, encrypted=self.config.is_ssl))
         return lines
 

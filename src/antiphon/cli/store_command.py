@@ -1,4 +1,4 @@
-"""Store commands: ``antiphon store copy``."""
+"""Store commands: ``antiphon store copy`` and ``antiphon store erase-report``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ import typer
 from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.cli.options import Json
+from antiphon.core.secrets import uri_without_password
 from antiphon.errors import ConfigError
 from antiphon.settings import store_name
 
 if TYPE_CHECKING:
+    from antiphon.core.erase_report import EraseReport
     from antiphon.transfer.store_copy import CopyProgress, CopyReport
 
-app = typer.Typer(help="Copy a store.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Copy a store, or see what an erasure left.", no_args_is_help=True, rich_markup_mode=None
+)
 
 StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="sqlite:PATH or postgresql://…")
@@ -29,7 +33,7 @@ StoreArgument = Annotated[
 
 @app.callback()
 def _group() -> None:
-    """Copy a store."""
+    """Copy a store, or see what an erasure left."""
 
 
 @app.command()
@@ -50,6 +54,26 @@ def copy(source: StoreArgument, target: StoreArgument, as_json: Json = False) ->
         raise typer.Exit(1)
 
 
+@app.command("erase-report")
+def erase_report(store: StoreArgument, as_json: Json = False) -> None:
+    """Show whether words that were erased are still in a store's own files.
+
+    They are gone from every answer at once. Exits with 1 while some are left.
+    """
+    from antiphon.bootstrap import read_erase_report  # loaded on first use
+
+    async def run(_: InterruptHandler) -> EraseReport:
+        return await read_erase_report(store_name(store, Path.cwd()))
+
+    report = run_interruptible(run)
+    if as_json:
+        terminal_output.print_json(msgspec.to_builtins(report))
+    else:
+        terminal_output.print_output(report.describe() + "\n")
+    if report.pending:
+        raise typer.Exit(1)
+
+
 def copy_store(source: str, target: str) -> CopyReport:
     """Copy a store and compare the copy. Raises ``ConfigError``, ``StoreError``."""
     from antiphon.bootstrap import open_copy_store  # loaded on first use
@@ -65,15 +89,14 @@ def copy_store(source: str, target: str) -> CopyReport:
     async def run(_: InterruptHandler) -> CopyReport:
         with _progress() as show:
             async with open_copy_store(names[0]) as one, open_copy_store(names[1]) as other:
-                return await StoreCopy(one, other, show).run(_without_password(names[0]))
+                return await StoreCopy(one, other, show).run(_shown(names[0]))
 
     return run_interruptible(run)
 
 
-def _without_password(name: str) -> str:
+def _shown(name: str) -> str:
     """What a store is called in its copy."""
-    scheme, colon, rest = name.partition("://")
-    return f"{scheme}{colon}{rest.rpartition('@')[2]}" if colon else name
+    return uri_without_password(name) if "://" in name else name
 
 
 @contextmanager

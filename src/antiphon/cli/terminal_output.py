@@ -156,11 +156,13 @@ def format_ago(seconds: float) -> str:
 
 
 def status_note(response: Response) -> str | None:
-    """A note on an answer that is cancelled, cut off or incomplete; None for a whole one."""
+    """A note on an answer that was stopped, cut off or failed; None for a whole one."""
     if response.status == "cancelled":
         return "stopped; what arrived is kept" if response.output else "stopped"
     if response.end is not None and response.end.reason == "max_output_tokens":
         return "cut off: the answer reached its maximum of tokens"
     if response.status == "incomplete":
         return "the answer is incomplete"
+    if response.end is not None and response.end.error is not None:
+        return f"failed: {response.end.error.message}"
     return None

@@ -56,6 +56,19 @@ def without_secrets(value: Any) -> Any:
     return value
 
 
+def uri_without_password(uri: str) -> str:
+    """A database's URI to show: where it is, without user, password and options.
+
+    Also of one that is not well-formed: a password may hold what should have been encoded.
+    """
+    scheme, _, rest = uri.partition("://")
+    address, _, query = rest.partition("?")
+    if "@" in query:
+        return f"{scheme}://…"
+    folders = [option for option in query.split("&") if option.startswith("host=")]
+    return f"{scheme}://{address.rpartition('@')[2]}{'?' if folders else ''}{'&'.join(folders)}"
+
+
 def _is_secret(name: object) -> bool:
     plain = str(name).lower().replace("_", "").replace("-", "")
     return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDINGS)

@@ -86,8 +86,8 @@ class StoreCopy:
 
     async def _write_new(self, position: int) -> None:
         """Write the families behind a position."""
-        total, _ = await self._source.count()
-        done, _ = await self._target.count()
+        total = await self._source.count()
+        done = await self._target.count()
         async for numbers in self._batches(self._source, position):
             families = await self._source.read_families(numbers)
             found = [ReplacedFamily(one) for one in families if one is not None]
@@ -97,7 +97,7 @@ class StoreCopy:
 
     async def _compare_all(self) -> list[int]:
         """Compare all families, and write again what differs; those that went on changing."""
-        total, _ = await self._source.count()
+        total = await self._source.count()
         done = 0
         changing: list[int] = []
         async for numbers in self._batches(self._source, -1):

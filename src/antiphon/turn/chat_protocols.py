@@ -178,6 +178,22 @@ class UsageSum(msgspec.Struct, frozen=True):
         )
 
 
+class ChainUsage(msgspec.Struct, frozen=True):
+    """What a turn used, and what all turns of its chain did."""
+
+    turn: UsageSum
+    chain: UsageSum
+
+
+class StoreContents(msgspec.Struct, frozen=True):
+    """How much a store holds of a tenant; ``size`` are the bytes of all tenants, None: unknown."""
+
+    chats: int
+    conversations: int
+    turns: int
+    size: int | None = None
+
+
 class ChatStore(Protocol):
     """Chats. A chat comes with its first turn, and goes when its last one is erased or expires.
 
@@ -224,6 +240,10 @@ class ChatStore(Protocol):
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
         """What ended turns used, by day and model, oldest day first."""
+        ...
+
+    async def contents(self, tenant: str) -> StoreContents:
+        """How much there is, counted in an index."""
         ...
 
     async def image(self, tenant: str, sha256: str) -> bytes | None:

@@ -7,24 +7,30 @@ from typing import Final
 import msgspec
 
 from antiphon.core.ids import to_response_id
+from antiphon.core.turns import Usage
 from antiphon.errors import InvalidRequestError, NotFoundError
 from antiphon.turn.chat_protocols import (
     ALL_CHATS,
     ChainPart,
+    ChainUsage,
     ChainWindow,
     ChatBranch,
     ChatFilter,
     ChatRecord,
     ChatUpdate,
+    StoreContents,
     TurnBranch,
+    UsageSum,
 )
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import SearchHit, Stores, unknown_cursor
+from antiphon.turn.store_protocols import SearchHit, StoredTurn, Stores, unknown_cursor
 from antiphon.turn.turn_reader import response_not_found
 
 #: How many turns one search looks at to fill a page of chats.
 _SEARCH_PAGE: Final = 100
 _MAX_SEARCH_PAGES: Final = 10
+#: Turns of a chain in one read.
+_USAGE_PAGE: Final = 50
 
 
 class ChatMatch(msgspec.Struct, frozen=True):
@@ -128,6 +134,26 @@ class ChatService:
             raise response_not_found(response_id)
         return await self._store.chain_part(head, window, with_images=with_images)
 
+    async def chain_usage(self, tenant: str, response_id: str) -> ChainUsage:
+        """What a turn and its chain used, read by pages. Raises ``NotFoundError``."""
+        part = await self.window(tenant, response_id, ChainWindow(_USAGE_PAGE), with_images=False)
+        own = chain = _usage_of(part.turns[-1].turn)
+        rest = part.turns[:-1]
+        while True:
+            for one in rest:
+                chain += _usage_of(one.turn)
+            if not part.has_more_before or not part.turns:
+                return ChainUsage(own, chain)
+            window = ChainWindow(_USAGE_PAGE, before=part.turns[0].turn.response_id)
+            part = await self.window(tenant, response_id, window, with_images=False)
+            rest = part.turns
+
+    async def contents(self, tenant: str) -> tuple[StoreContents, ChatRecord | None]:
+        """How much is stored, and the chat that expires first."""
+        oldest = await self._store.list_chats(tenant, 1, newest_first=False)
+        expires = [one for one in oldest if one.expires_at is not None]
+        return await self._store.contents(tenant), expires[0] if expires else None
+
     async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch]:
         """All branches of a chat, oldest first. Raises ``NotFoundError``."""
         found = await self._store.branches(tenant, to_response_id(chat_id))
@@ -204,3 +230,10 @@ def _require_chat(chat: ChatRecord | None, chat_id: str) -> ChatRecord:
     if chat is None:
         raise chat_not_found(chat_id)
     return chat
+
+
+def _usage_of(turn: StoredTurn) -> UsageSum:
+    """What a turn used; one that runs, nothing yet."""
+    end = turn.end
+    usage = (end.usage if end else None) or Usage()
+    return UsageSum(0, turn.header.model, 1, usage, end.cost if end else None)

@@ -152,8 +152,8 @@ class CopyStore(Protocol):
         """Write rows in place of those of the same identity, and delete others by theirs."""
         ...
 
-    async def count(self) -> tuple[int, int]:
-        """The number of families, and of their turns: those that run and those erased, too."""
+    async def count(self) -> int:
+        """The number of families that have a chat."""
         ...
 
     async def begin_copy(self, source: str) -> int | None:

@@ -7,7 +7,7 @@ It holds content only. The store is asked first whether a response exists, and w
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from antiphon.core.items import (
 )
 from antiphon.errors import HistoryChangedError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
-from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn
+from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, tokens_of
 
 P = ParamSpec("P")
@@ -38,6 +38,10 @@ _CAPACITY = 32 * 1024 * 1024
 #: Histories of more turns or bytes are rendered in a thread.
 _MAX_INLINE_TURNS = 64
 _MAX_INLINE_BYTES = 128 * 1024
+#: So many turns of other processes are added to a chain in memory; of more the chain is read whole,
+#: and a chain that is shorter: that costs less.
+_MAX_TURNS_BEHIND = 4
+_MIN_EXTENDED_LENGTH = 16
 
 #: What objects take besides the bytes of messages, by ``tracemalloc`` on 64-bit CPython 3.11, over
 #: chains of 1 to 50 turns: 340 bytes an entry (itself, ``History``, response id, place in the dict)
@@ -104,9 +108,12 @@ class UnstoredHistory:
 
 
 class _Entry(msgspec.Struct, frozen=True):
+    """A chain in memory; ``tree`` is its family's, 0 where that is not known yet."""
+
     epoch: int
     history: History
     size: int
+    tree: int = 0
 
 
 class HistoryCache:
@@ -115,11 +122,14 @@ class HistoryCache:
     An entry moves on with its conversation: the turn that continues it takes it
     away and leaves a longer one under its own id. So memory holds one entry for
     each living end, however long the chain; a branch off an old turn reads the store.
+    Where another process went on, what it added is read, and not the whole chain again.
     """
 
     def __init__(self, store: Store, capacity: int = _CAPACITY) -> None:
         self.store = store
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        #: How many entries there are by their tree.
+        self._trees: Counter[int] = Counter()
         self._capacity = capacity
         self._size = 0
 
@@ -131,8 +141,12 @@ class HistoryCache:
         found = self.find(head)
         if found is not None:
             return found
-        turns = await self._turns(head)
-        entry = await run_unless_short(_read_entry, turns, head.epoch)
+        entry = None
+        if head.seq >= _MIN_EXTENDED_LENGTH and head.tree in self._trees:
+            entry = await self._extend_ancestor(head)
+        if entry is None:
+            turns = await self._turns(head)
+            entry = await run_unless_short(_read_entry, turns, head)
         self._put(head.response_id, entry)
         return entry.history
 
@@ -166,20 +180,50 @@ class HistoryCache:
             raise HistoryChangedError()
 
     def extend(
-        self, response_id: str, epoch: int, history: History, new: RenderedTurn, parent: str | None
+        self,
+        response_id: str,
+        history: History,
+        new: RenderedTurn,
+        parent: Head | None,
+        *,
+        stored_head: Head | None = None,
     ) -> None:
-        """Remember a chain and one turn more, in place of its parent's entry."""
-        longer = History((*history.turns, new), history.tokens + tokens_of(new))
-        old = self._pop(parent) if parent else None
+        """Remember a chain and one turn more, in place of its parent's entry.
+
+        ``stored_head`` is the one that ``history`` was read from, by default the parent.
+        """
+        source = stored_head or parent
+        epoch, tree = (source.epoch, source.tree) if source else (0, 0)
+        old = self._pop(parent.response_id) if parent else None
         if old is not None and old.history is history:
-            # The same turns and one more: no need to add up a long chain again.
-            self._put(response_id, _Entry(epoch, longer, old.size + _memory_of(new)))
+            self._put(response_id, _longer_entry(old, (new,), epoch, tree))
         else:
-            self._put(response_id, _new_entry(epoch, longer))
+            longer = History((*history.turns, new), history.tokens + tokens_of(new))
+            self._put(response_id, _new_entry(epoch, longer, tree))
 
     def replace(self, head: Head, history: History) -> None:
         """Remember a chain that was just summed up."""
-        self._put(head.response_id, _new_entry(head.epoch, history))
+        self._put(head.response_id, _new_entry(head.epoch, history, head.tree))
+
+    async def _extend_ancestor(self, head: Head) -> _Entry | None:
+        """The chain by the entry of an ancestor a few turns back, which it replaces.
+
+        None where there is none, or a turn in between needs those before it to be rendered.
+        """
+        newer: list[StoredTurn] = []
+        for turn in await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND + 1)):
+            ancestor = self._entries.get(turn.response_id)
+            if newer and newer[-1].previous_response_id != turn.response_id:
+                # Something was erased in between.
+                return None
+            if newer and ancestor is not None and ancestor.epoch == head.epoch:
+                segments = tuple(map(render_stored_turn, reversed(newer)))
+                if any(map(_looks_back, newer, reversed(segments))):
+                    return None
+                self._pop(turn.response_id)
+                return _longer_entry(ancestor, segments, head.epoch, head.tree)
+            newer.append(turn)
+        return None
 
     async def _turns(self, head: Head) -> list[HistoryTurn]:
         turns = await self.store.history(head)
@@ -190,8 +234,14 @@ class HistoryCache:
     def _pop(self, response_id: str) -> _Entry | None:
         entry = self._entries.pop(response_id, None)
         if entry is not None:
-            self._size -= entry.size
+            self._forget(entry)
         return entry
+
+    def _forget(self, entry: _Entry) -> None:
+        self._size -= entry.size
+        self._trees[entry.tree] -= 1
+        if not self._trees[entry.tree]:
+            del self._trees[entry.tree]
 
     def _put(self, response_id: str, entry: _Entry) -> None:
         # Two turns from one response may both have read it.
@@ -200,9 +250,9 @@ class HistoryCache:
             return
         self._entries[response_id] = entry
         self._size += entry.size
+        self._trees[entry.tree] += 1
         while self._size > self._capacity:
-            _, oldest = self._entries.popitem(last=False)
-            self._size -= oldest.size
+            self._forget(self._entries.popitem(last=False)[1])
 
 
 async def run_unless_short(
@@ -224,12 +274,27 @@ def _item_bytes(turns: Sequence[StoredTurn | HistoryTurn]) -> int:
     return sum([len(item) for turn in turns for item in (*turn.input, *turn.output)])
 
 
-def _read_entry(turns: Sequence[HistoryTurn], epoch: int) -> _Entry:
-    return _new_entry(epoch, history_of(turns))
+def _read_entry(turns: Sequence[HistoryTurn], head: Head) -> _Entry:
+    return _new_entry(head.epoch, history_of(turns), head.tree)
 
 
-def _new_entry(epoch: int, history: History) -> _Entry:
-    return _Entry(epoch, history, _ENTRY_BYTES + sum(map(_memory_of, history.turns)))
+def _new_entry(epoch: int, history: History, tree: int) -> _Entry:
+    return _Entry(epoch, history, _ENTRY_BYTES + sum(map(_memory_of, history.turns)), tree)
+
+
+def _longer_entry(old: _Entry, new: RenderedTurns, epoch: int, tree: int) -> _Entry:
+    """The same turns and some more: no need to add up a long chain again."""
+    tokens = old.history.tokens + sum(map(tokens_of, new))
+    longer = History((*old.history.turns, *new), tokens)
+    return _Entry(epoch, longer, old.size + sum(map(_memory_of, new)), tree)
+
+
+def _looks_back(turn: StoredTurn, segment: RenderedTurn) -> bool:
+    """Whether how a chain is shown up to a turn depends on more than what was shown before it.
+
+    So it does with a summary, and with outputs for the calls of a turn that may be erased.
+    """
+    return bool(segment.outputs or segment.retained_turns is not None or _summaries_of(turn))
 
 
 def _memory_of(segment: RenderedTurn) -> int:

@@ -62,7 +62,12 @@ from antiphon.turn.summarization import (
     needs_summary,
     summarize_history,
 )
-from antiphon.turn.tool_calls import new_tool_listings, with_effective_approvals, with_offered_tools
+from antiphon.turn.tool_calls import (
+    new_tool_listings,
+    tools_of_turn,
+    with_effective_approvals,
+    with_offered_tools,
+)
 from antiphon.turn.trimming import base_tokens, should_summarize
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
@@ -93,6 +98,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     stored_input: Sequence[Item]
     blobs: Sequence[Blob] = ()
     tools: ToolExecutor | None = None
+    #: Whoever runs the turn runs its functions too.
+    has_own_tools: bool = False
     conversation: ConversationRecord | None = None
     unstored_history: UnstoredHistory | None = None
     #: The header that the model is called with: the stored one, and the tools of MCP servers.
@@ -117,8 +124,7 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
         approvals: tuple[str, ...] = ()
         if self.tools is not None and end.status == "completed":
             servers = self.initial_response.header.options.mcp_servers
-            has_own_tools = self.mcp_toolset is None
-            approvals = calls_to_approve(output, servers, has_own_tools=has_own_tools)
+            approvals = calls_to_approve(output, servers, has_own_tools=self.has_own_tools)
         price = self.prices(end.model or self.header.model) if end.usage else None
         if price is None and not approvals:
             return end
@@ -341,7 +347,8 @@ class TurnPlanner:
             sources=resolved.sources,
             stored_input=stored_input,
             blobs=blobs,
-            tools=tools or toolset,
+            tools=tools_of_turn(tools, toolset),
+            has_own_tools=tools is not None,
             conversation=conversation,
             approved_calls=resolved.approved_calls,
             unstored_history=unstored_history,

@@ -447,9 +447,9 @@ class TurnRunner:
         plan, base = self._plan, self._plan.base
         response_id, history = plan.initial_response.id, base.history
         if plan.initial_response.store:
-            parent = base.head.response_id if base.head else None
-            epoch = base.stored_head.epoch if base.stored_head else 0
-            plan.history_cache.extend(response_id, epoch, history, turn, parent)
+            plan.history_cache.extend(
+                response_id, history, turn, base.head, stored_head=base.stored_head
+            )
         elif plan.unstored_history is not None:
             longer = History((*history.turns, turn), history.tokens + tokens_of(turn))
             unstored = (*base.unstored_turns, turn)

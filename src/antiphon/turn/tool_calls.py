@@ -121,3 +121,23 @@ def without_forced_tool(header: Header) -> Header:
         return header
     options = msgspec.structs.replace(options, tool_choice="auto")
     return msgspec.structs.replace(header, options=options)
+
+
+def tools_of_turn(own: ToolExecutor | None, toolset: McpToolset | None) -> ToolExecutor | None:
+    """Who runs a turn's calls: the functions of whoever runs the turn, its MCP servers, or both."""
+    if own is None or toolset is None:
+        return own or toolset
+    return _CombinedTools(own, toolset)
+
+
+class _CombinedTools:
+    """Calls of a server's tools go to that server, all others to the functions."""
+
+    def __init__(self, own: ToolExecutor, toolset: McpToolset) -> None:
+        self._own = own
+        self._toolset = toolset
+
+    async def call_tool(self, call: FunctionCall, *, approved: bool = False) -> str | None:
+        is_of_server = self._toolset.server_of(call.name) is not None
+        tools = self._toolset if is_of_server else self._own
+        return await tools.call_tool(call, approved=approved)

@@ -177,6 +177,7 @@ function Dialogs() {
 
 function Notices() {
   const { notices, online } = useStore("notices", "online");
+  useEffect(() => { if (online && state.chatsError) loadChats(); }, [online]);
   return html`<div class="notices" role="status">
     ${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}
     ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.action && html`<button type="button" class="link" onClick=${() => { one.action.run(); dismiss(one.id); }}>${one.action.label}</button>`}</p>`)}

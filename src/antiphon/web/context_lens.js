@@ -29,9 +29,11 @@ function countLeftOut(messages, turn) {
 export default function ContextLens({ turn }) {
   const [context, setContext] = useState(null);
   const [error, setError] = useState(null);
+  const [sums, setSums] = useState(null);
   const { response } = turn;
   useEffect(() => {
     api(`/v1/responses/${response.id}/context`).then(setContext, setError);
+    api(`/v1/responses/${response.id}/usage`).then(setSums, () => {});
   }, []);
   const messages = context?.messages ?? [];
   const leftOut = context ? countLeftOut(messages, turn) : 0;
@@ -40,7 +42,7 @@ export default function ContextLens({ turn }) {
   return html`<${Dialog} title="What the model saw" wide=${true}>
     ${error && html`<p class="failure">${error.message}</p>`}
     <div class="table" tabindex="0" role="region" aria-label="Tokens"><table class="numbers"><thead><tr><th scope="col"><span class="hidden">Of</span></th><th scope="col">Tokens in</th><th scope="col">cached</th><th scope="col">out</th><th scope="col">Cost</th></tr></thead>
-      <tbody>${row("This turn", response.usage)}</tbody></table></div>
+      <tbody>${row("This turn", response.usage)}${row(`All ${sums?.turns ?? ""} turns up to here`, sums?.turns > 1 ? sums.chain : null)}</tbody></table></div>
     ${response.tools?.length > 0 && html`<details class="fold"><summary><span class="fold-title">Tools</span><span class="fold-words">${response.tools.map((one) => one.name ?? one.server_label ?? one.type).join(", ")}</span></summary><div class="fold-body"><pre class="data" tabindex="0">${JSON.stringify(response.tools, null, 2)}</pre></div></details>`}
     <ol class="context">
       ${leftOut > 0 && html`<li class="left-out"><h3>Not sent: the ${leftOut === 1 ? "oldest turn" : `${number.format(leftOut)} oldest turns`}</h3>

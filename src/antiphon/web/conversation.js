@@ -1,16 +1,23 @@
 /** Conversation: the main part of the page: its head, the list of turns, and the composer. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { api, icon, iconButton, load, notify, openDialog, save, set, state, useStore } from "./core.js";
+import { api, icon, iconButton, load, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
 
 /** What is not needed to show an empty page: loaded when a chat is opened or a word is typed. */
 let parts = null;
-export const loadParts = () => (parts ??= Promise.all([
-  import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"),
-]).then(([list, actions, turnWindow]) => ({ ...list, ...actions, ...turnWindow }), (error) => {
-  // The network may have been away: the next one asks again.
-  parts = null;
-  throw error;
-}));
+export const loadParts = () => (parts ??= importParts());
+
+/** The network may be away: what was typed waits for it. */
+async function importParts() {
+  for (let failures = 0; ; failures++) {
+    try {
+      const [list, actions, turnWindow] = await Promise.all([
+        import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js")]);
+      return { ...list, ...actions, ...turnWindow };
+    } catch {
+      await pause(Math.min(250 * 2 ** failures, 5_000));
+    }
+  }
+}
 
 export function Conversation() {
   const { conversation, chat, route } = useStore("conversation", "chat", "route", "temporary");
@@ -56,7 +63,9 @@ const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 
 
 // ---- composer
 
-const draftName = (conversation) => `draft.${conversation?.chatId ?? "new"}`;
+const chatName = (conversation) => conversation?.chatId ?? (state.route?.kind === "chat" ? state.route.id : "new");
+const draftName = (conversation) => `draft.${chatName(conversation)}`;
+const queueName = (conversation) => `queue.${chatName(conversation)}`;
 const LARGEST_PICTURE = 20 * 2 ** 20;
 const touch = matchMedia("(pointer: coarse)");
 
@@ -68,7 +77,14 @@ function Composer({ conversation, chat }) {
   const name = draftName(conversation);
   const [text, setText] = useState(load(name) ?? "");
   const [pictures, setPictures] = useState([]);
-  const [queue, setQueue] = useState([]);
+  const [queue, showQueue] = useState(load(queueName(conversation)) ?? []);
+  const isKept = !conversation?.temporary && !state.temporary;
+  const queueNow = useRef(queue);
+  const setQueue = (changed) => {
+    queueNow.current = changed(queueNow.current);
+    if (isKept) save(queueName(state.conversation), queueNow.current.length ? queueNow.current : null);
+    showQueue(queueNow.current);
+  };
   const running = isRunning(conversation);
   const last = conversation?.turns.at(-1);
 
@@ -80,12 +96,15 @@ function Composer({ conversation, chat }) {
     shown.current = name;
     if (becameChat) {
       save("draft.new", null);
+      save("queue.new", null);
       save(name, text);
+      setQueue((before) => before);
       return;
     }
     setText(load(name) ?? "");
     setPictures([]);
-    setQueue([]);
+    queueNow.current = load(queueName(conversation)) ?? [];
+    showQueue(queueNow.current);
   }, [name]);
   useLayoutEffect(() => {
     area.current.style.height = "auto";
@@ -100,12 +119,15 @@ function Composer({ conversation, chat }) {
     setText(value);
     if (!conversation?.temporary && !state.temporary) save(name, value);
   };
-  const post = async (words, images) => {
+  // A message stays in the queue until the outbox has it: its id is the key that it is sent with.
+  const remove = (id) => setQueue((before) => before.filter((one) => one.id !== id));
+  const post = async ({ id, words, pictures: images }) => {
     const { newConversation, send } = await loadParts();
     if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
       newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
-    await send(words, images);
+    await send(words, images, { id, onKept: () => remove(id) });
   };
+  const released = useRef(false);
   const submit = (event) => {
     event?.preventDefault();
     // Emptied at once, not when it is drawn next: a second click has nothing to send.
@@ -113,17 +135,29 @@ function Composer({ conversation, chat }) {
     if (!words && (!pictures.length || sent.current === pictures)) return;
     area.current.value = "";
     sent.current = pictures;
+    released.current = true;
     write("");
     setPictures([]);
-    if (running) setQueue([...queue, { words, pictures }]);
-    else post(words, pictures);
+    setQueue((before) => [...before, { id: newKey(), words, pictures }]);
   };
+  // After a failure the queue waits until something is sent.
+  const posted = useRef(null);
+  const [isLate, setLate] = useState(false);
+  const isReady = conversation ? !conversation.loading && !conversation.error : state.route.kind === "new";
+  const hasFailed = Boolean(last?.error || last?.response.status === "failed");
   useEffect(() => {
-    if (running || !queue.length || last?.error || last?.response.status === "failed") return;
-    const [next, ...rest] = queue;
-    setQueue(rest);
-    post(next.words, next.pictures);
-  }, [running, queue]);
+    const [next] = queue;
+    if (running) released.current = false;
+    else if (next && isReady && posted.current !== next.id && (!hasFailed || released.current)) {
+      posted.current = next.id;
+      // Seen in the queue only if its turn is not in view soon.
+      setLate(false);
+      setTimeout(() => setLate(queueNow.current.some((one) => one.id === next.id)), 400);
+      // Another tab may have sent it.
+      if (isKept && !load(queueName(conversation))?.some((one) => one.id === next.id)) remove(next.id);
+      else post(next);
+    }
+  }, [running, queue, isReady]);
 
   const stopTurn = () => loadParts().then(({ stop }) => stop());
   const onKeyDown = (event) => {
@@ -131,7 +165,7 @@ function Composer({ conversation, chat }) {
     else if (event.key === "Escape" && running) { event.preventDefault(); stopTurn(); }
     else if (event.key === "ArrowUp" && !text && queue.length) {
       write(queue.at(-1).words);
-      setQueue(queue.slice(0, -1));
+      setQueue((before) => before.slice(0, -1));
     }
   };
   const addFiles = async (files) => {
@@ -148,11 +182,13 @@ function Composer({ conversation, chat }) {
     if (files.length) { event.preventDefault(); addFiles(files); }
   };
 
+  const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
+  const waiting = isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
   return html`<form class="composer" onSubmit=${submit} onDragOver=${(event) => event.preventDefault()}
     onDrop=${(event) => { event.preventDefault(); addFiles([...event.dataTransfer.files]); }}>
-    ${queue.length > 0 && html`<ul class="queue" aria-label="Messages to be sent next">${queue.map((one, index) => html`<li key=${index}>
-      <button type="button" class="chip" title="Edit" onClick=${() => { write(one.words); setQueue(queue.filter((other) => other !== one)); area.current.focus(); }}>${one.words || "Picture"}</button>
-      ${iconButton("close", "Remove from the queue", () => setQueue(queue.filter((other) => other !== one)))}</li>`)}</ul>`}
+    ${waiting.length > 0 && html`<ul class="queue" aria-label="Messages to be sent next">${waiting.map((one) => html`<li key=${one.id}>
+      <button type="button" class="chip" title="Edit" onClick=${() => { write(one.words); remove(one.id); area.current.focus(); }}>${one.words || "Picture"}</button>
+      ${iconButton("close", "Remove from the queue", () => remove(one.id))}</li>`)}</ul>`}
     <div class="box">
       ${pictures.length > 0 && html`<ul class="pictures" aria-label="Pictures to be sent">${pictures.map((one, index) => html`<li key=${index}>
         <img src=${one} alt=${`Picture ${index + 1}`} />${iconButton("close", `Remove picture ${index + 1}`, () => setPictures(pictures.filter((other) => other !== one)))}</li>`)}</ul>`}

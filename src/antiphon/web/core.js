@@ -211,13 +211,17 @@ export const query = (path, fields) => {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 };
 
+/** The server says something every 15 seconds: a connection that is silent for longer is dead. */
+const SILENCE = 45_000;
+
 /** The events of an answer that is an event stream: {id, type, data}. */
 export async function* readEvents(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const timer = setTimeout(() => reader.cancel().catch(() => {}), SILENCE);
+      const { value, done } = await reader.read().finally(() => clearTimeout(timer));
       if (done) return;
       rest += value;
       let begin = 0;
@@ -246,6 +250,9 @@ function parseEvent(block) {
     return null;
   }
 }
+
+export const newKey = () => crypto.randomUUID?.()
+  ?? [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
 
 /** Waits, less if the network comes back or the page is looked at again. */
 export const pause = (milliseconds) => new Promise((resolve) => {

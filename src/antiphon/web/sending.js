@@ -1,7 +1,7 @@
 /** Sending: every message has an idempotency key and waits in an outbox until it is stored.
  *
  * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
-import { ApiError, pause, readEvents, request, save } from "./core.js";
+import { ApiError, newKey, pause, readEvents, request, save } from "./core.js";
 
 const DATABASE = "antiphon.outbox";
 
@@ -28,12 +28,9 @@ async function outbox(mode, act) {
   }
 }
 
-const newKey = () => crypto.randomUUID?.()
-  ?? [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");
-
 /** A message as it is sent, with its key. `keep` false: it is never written down. */
-export async function queueMessage(body, keep = true) {
-  const entry = { id: newKey(), body: JSON.stringify(body), at: Date.now() };
+export async function queueMessage(body, keep = true, id = null) {
+  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now() };
   if (keep) {
     save("outbox", true);
     await outbox("readwrite", (store) => store.put(entry));

@@ -21,12 +21,13 @@ export function settings() {
 }
 
 /** Sends a message that goes on from the end of the branch. */
-export const send = (text, images = []) => start([message(text, images)]);
+export const send = (text, images = [], more = {}) => start([message(text, images)], more);
 
 /** Begins a turn in the open conversation, and shows it before the server has it.
  *
- * `siblingOf`: another version of that turn; `parent`: the turn to continue, null: the last one. */
-export async function start(input, { siblingOf = null, parent = null, model = null, tools = [] } = {}) {
+ * `siblingOf`: another version of that turn; `parent`: the turn to continue, null: the last one.
+ * `id`: the key to send it with; `onKept` is called once the outbox has it. */
+export async function start(input, { siblingOf = null, parent = null, model = null, tools = [], id = null, onKept = () => {} } = {}) {
   const { conversation } = state;
   const chosen = settings();
   const previous = siblingOf ? null : parent ?? conversation.head;
@@ -47,13 +48,20 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   const isMine = (turn) => turn.key === pending.key;
   try {
     await moveConversation(body, conversation);
-    const entry = await queueMessage(body, !conversation.temporary);
+    const entry = await queueMessage(body, !conversation.temporary, id);
+    onKept();
     const { response, first, events } = await deliver(entry, {
       onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })),
     });
     await showStarted(conversation, pending, response, first, events, siblingOf);
     return response;
   } catch (error) {
+    if (id && error.code === "idempotency_key_in_use") {
+      // It was sent before, and went on from another turn: that is what there is.
+      replaceTurn(conversation, isMine, () => null);
+      await reload();
+      return null;
+    }
     if (error instanceof ApiError && error.responseId) {
       const turn = await readTurn(error.responseId).catch(() => null);
       if (turn) {

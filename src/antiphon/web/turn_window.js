@@ -1,5 +1,5 @@
 /** Turn window: the part of a branch that is in view, read by pages, and kept up to date. */
-import { api, ApiError, load, navigate, onFeed, query, set, state } from "./core.js";
+import { api, ApiError, load, navigate, onFeed, pause, query, set, state } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
 
 const PAGE = 20;
@@ -13,6 +13,19 @@ export function change(conversation, changes) {
   if (state.conversation?.id !== conversation.id) return false;
   set({ conversation: { ...state.conversation, ...changes } });
   return true;
+}
+
+/** Reads until the server answers, as long as the same conversation is open. Raises ApiError. */
+async function readPatiently(conversation, read) {
+  for (let failures = 0; ; failures++) {
+    try {
+      return await read();
+    } catch (error) {
+      const isAnswer = error instanceof ApiError && error.status < 500 && error.status !== 429;
+      if (isAnswer || state.conversation?.id !== conversation.id) throw error;
+    }
+    await pause(Math.min(250 * 2 ** failures, 5_000));
+  }
 }
 
 const blank = () => ({
@@ -43,21 +56,19 @@ export async function openRoute(route, { mark = null } = {}) {
   stopFollowing();
   const conversation = { ...blank(), loading: true };
   set({ conversation, chat: state.chats.find((one) => one.id === route.id) ?? null });
-  try {
-    if (route.kind === "chat") {
-      const chat = await api(`/v1/chats/${route.id}`);
-      set({ chat });
-      await showBranch(conversation, chat.head, { anchor: { at: "end" } });
-    } else {
-      const [chat, siblings] = await Promise.all([
-        api(`/v1/chats/${route.id}`), api(`/v1/responses/${route.id}/siblings`)]);
-      set({ chat });
-      const leaf = siblings.data.find((one) => one.response_id === route.id)?.leaf ?? route.id;
-      await showBranch(conversation, leaf, { around: route.id, anchor: { id: route.id, at: "center", mark } });
-    }
-  } catch (error) {
-    change(conversation, { loading: false, error });
-  }
+  await readPatiently(conversation, () => readRoute(conversation, route, mark))
+    .catch((error) => change(conversation, { loading: false, error }));
+}
+
+async function readRoute(conversation, route, mark) {
+  const isChat = route.kind === "chat";
+  const [chat, siblings] = await Promise.all([
+    api(`/v1/chats/${route.id}`), isChat ? null : api(`/v1/responses/${route.id}/siblings`)]);
+  if (state.conversation?.id !== conversation.id) return;
+  set({ chat });
+  const leaf = siblings?.data.find((one) => one.response_id === route.id)?.leaf ?? route.id;
+  await (isChat ? showBranch(conversation, chat.head, { anchor: { at: "end" } })
+    : showBranch(conversation, leaf, { around: route.id, anchor: { id: route.id, at: "center", mark } }));
 }
 
 /** Shows the branch that ends with `head`, at its end or around a turn. */
@@ -124,8 +135,12 @@ export async function reload() {
   const { conversation } = state;
   if (!conversation?.head) return;
   const middle = conversation.turns.at(-1)?.response.id;
-  await showBranch(conversation, conversation.head, conversation.after && middle ? { around: middle } : {})
-    .catch((error) => change(conversation, { loading: false, error }));
+  await readPatiently(conversation, () => showBranch(conversation, conversation.head, conversation.after && middle ? { around: middle } : {}))
+    .catch((error) => {
+      // The turn is gone, and the chat may not be.
+      if (error.status !== 404 || !conversation.chatId) throw error;
+      return api(`/v1/chats/${conversation.chatId}`).then((chat) => showBranch(conversation, chat.head, { anchor: { at: "end" } }));
+    }).catch((error) => change(conversation, { loading: false, error }));
 }
 
 // ---- single turns
@@ -135,14 +150,14 @@ export const readTurn = async (id) => (await api(turnsPath(id, { limit: 1 }))).d
 export function replaceTurn(conversation, match, turn) {
   const current = state.conversation;
   if (current?.id !== conversation.id) return;
-  change(conversation, { turns: current.turns.map((one) => (match(one) ? turn(one) : one)) });
+  change(conversation, { turns: current.turns.map((one) => (match(one) ? turn(one) : one)).filter(Boolean) });
 }
 
 const byId = (id) => (turn) => turn.response.id === id;
 
 /** Puts the stored form of a turn in the place of what is shown. */
 export async function refreshTurn(conversation, id) {
-  const turn = await readTurn(id).catch(() => null);
+  const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
   if (turn) replaceTurn(conversation, byId(id), (shown) => ({ ...turn, key: shown.key,
     live: isRunning(turn.response.status) ? shown.live : null }));
 }
@@ -165,9 +180,15 @@ export function followLast() {
   follow(conversation, turn.response.id, turn.live ?? new LiveTurn(turn.response));
 }
 
+/** Takes what is stored of each turn that was followed until another one began. */
+const settleOthers = (conversation, id) => state.conversation.turns
+  .filter((turn) => turn.live && turn.response.id !== id)
+  .forEach((turn) => refreshTurn(conversation, turn.response.id));
+
 /** Follows one turn; `answer` is its stream where that is open already. */
 export async function follow(conversation, id, live, answer = null) {
   stopFollowing();
+  settleOthers(conversation, id);
   const control = new AbortController();
   following = control;
   replaceTurn(conversation, byId(id), (turn) => ({ ...turn, live }));
@@ -177,7 +198,10 @@ export async function follow(conversation, id, live, answer = null) {
       if (shown && Boolean(shown.stalled) !== stalled) replaceTurn(conversation, byId(id), (turn) => ({ ...turn, stalled }));
     } });
   } catch (error) {
-    if (error.status === 404) removeTurn(conversation, id);
+    if (following === control) following = null;
+    if (error.status === 404 && !conversation.temporary) removeTurn(conversation, id);
+    // Nobody has the rest, and what is in view is nowhere else: it says so.
+    else replaceTurn(conversation, byId(id), (turn) => ({ ...turn, live: null, stalled: false, isLost: true, response: { ...live.response, status: "failed" } }));
     return;
   }
   if (control.signal.aborted) return;
@@ -215,14 +239,23 @@ onFeed(async (event) => {
     if (!shown && !conversation.turns.some((turn) => !turn.response.id)) await addFromElsewhere(conversation, id);
   } else if (["turn.ended", "turn.waiting"].includes(event.type)) {
     const turn = conversation.turns.find(byId(id));
-    if (turn && !turn.live) await refreshTurn(conversation, id);
+    if (turn?.live) await takeStored(conversation, id, turn.live);
+    else if (turn) await refreshTurn(conversation, id);
     else if (!turn && !conversation.turns.some((one) => !one.response.id)) await addFromElsewhere(conversation, id);
   }
 });
 
+/** What is followed has ended: its last events are on their way, unless their connection is dead. */
+async function takeStored(conversation, id, live) {
+  await pause(1_500);
+  if (live.done || state.conversation?.turns.find(byId(id))?.live !== live) return;
+  stopFollowing();
+  await refreshTurn(conversation, id);
+}
+
 /** A turn that began elsewhere: shown if it continues what is shown, counted if it is a version. */
 async function addFromElsewhere(conversation, id) {
-  const turn = await readTurn(id).catch(() => null);
+  const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
   const current = state.conversation;
   if (!turn || current.id !== conversation.id || current.turns.some(byId(id))) return;
   const parent = turn.response.previous_response_id ?? null;

@@ -127,7 +127,7 @@ class Output extends Component {
 }
 
 function Waiting({ turn, live, quiet }) {
-  const words = turn.stalled ? "Waiting for the server…" : live?.response.status === "queued" ? "In the queue…" : turn.response.id ? "Thinking…" : "Sending…";
+  const words = turn.stalled ? (quiet ? "The server is away. What is above may not be stored." : "Waiting for the server…") : live?.response.status === "queued" ? "In the queue…" : turn.response.id ? "Thinking…" : "Sending…";
   return html`<p class=${quiet ? "waiting quiet" : "waiting"}><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span><span class=${quiet && !turn.stalled ? "hidden" : ""}>${words}</span></p>`;
 }
 
@@ -279,6 +279,7 @@ function Approval({ item, turn, isLast }) {
 function Ending({ turn, response }) {
   if (turn.error) return html`<div class="failure" role="alert"><p>${turn.error.message}</p>
     <button type="button" onClick=${() => acts.retry(turn)}>Try again</button></div>`;
+  if (turn.isLost) return html`<div class="failure" role="alert"><p><strong>Interrupted.</strong> The rest of this answer is lost, and what is above is not stored.</p></div>`;
   const interrupted = response.error?.code === "interrupted";
   if (response.status === "failed") return html`<div class="failure" role="alert">
     <p><strong>${interrupted ? "Interrupted." : "This turn failed."}</strong> ${interrupted ? "The server stopped while this was being written. What had arrived is above." : response.error?.message}</p>

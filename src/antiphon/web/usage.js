@@ -1,7 +1,7 @@
 /** Usage: turns, tokens and cost by day or model, as a chart and as a table. */
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, query } from "./core.js";
-import { Dialog } from "./dialog.js";
+import { api, follow, query } from "./core.js";
+import { closeDialog, Dialog } from "./dialog.js";
 
 const DAY = 86_400;
 const [WIDTH, HEIGHT] = [640, 160];
@@ -34,6 +34,20 @@ function Chart({ days }) {
     <figcaption><span class="swatch cached"></span>cached <span class="swatch in"></span>in <span class="swatch out"></span>out</figcaption></figure>`;
 }
 
+/** What there is, and what goes next. */
+function Stored() {
+  const [store, setStore] = useState(null);
+  useEffect(() => { api("/v1/usage/store").then(setStore, () => {}); }, []);
+  if (!store) return null;
+  const next = store.expires_next;
+  const counts = [["chats", store.chats], ["conversations", store.conversations], ["turns", store.turns]];
+  return html`<section aria-label="What is stored"><h3>What is stored</h3><p>
+    ${counts.map(([name, count]) => `${number.format(count)} ${count === 1 ? name.slice(0, -1) : name}`).join(", ")}${store.bytes !== undefined && `; ${bytes(store.bytes)} on disk`}.
+    ${next && html` Next to expire: <a href=${`/c/${next.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${next.title || "Untitled"}</a>, ${new Date(next.expires_at * 1000).toLocaleDateString()}.`}</p></section>`;
+}
+
+const bytes = (count) => count < 1_000_000 ? `${number.format(Math.ceil(count / 1000))} KB` : `${short.format(count / 1_000_000)} MB`;
+
 export default function Usage() {
   const [days, setDays] = useState(30);
   const [by, setBy] = useState("day");
@@ -57,5 +71,6 @@ export default function Usage() {
     ${rows && (rows.length ? html`<div class="table" tabindex="0" role="region" aria-label="Usage as a table"><table class="numbers"><thead><tr><th scope="col">${first}</th><th scope="col">Turns</th><th scope="col">Tokens in</th><th scope="col">cached</th><th scope="col">out</th>${hasCost && html`<th scope="col">Cost</th>`}</tr></thead>
       <tbody>${rows.map((one, index) => html`<tr key=${index}><th scope="row">${by === "day" ? dayOf(one) : one[by] ?? "–"}</th><td>${number.format(one.turns)}</td><td>${number.format(one.input_tokens)}</td><td>${number.format(one.cached_tokens)}</td><td>${number.format(one.output_tokens)}</td>${hasCost && html`<td>${one.cost?.toFixed(4) ?? "–"}</td>`}</tr>`)}</tbody></table></div>`
       : html`<p class="hint">Nothing in this time.</p>`)}
+    <${Stored} />
   <//>`;
 }

@@ -66,6 +66,38 @@ async def test_sums_of_a_day_and_model_add_up(kind: str, tmp_path: Path) -> None
         assert await store.stores.chats.usage_sums("other", 0, day) == []
 
 
+@pytest.mark.parametrize("kind", STORES)
+async def test_contents_count_what_is_not_erased(kind: str, tmp_path: Path) -> None:
+    async with opener(kind, tmp_path)() as store:
+        turns = [new_turn("Hi.") for _ in range(3)]
+        for turn in turns:
+            await store.begin(turn)
+            await store.write(turn.response_id, [assistant("a")], DONE)
+        await store.stores.conversations.create("", {})
+        await store.delete("", turns[0].response_id)
+        found = await store.stores.chats.contents("")
+        assert (found.chats, found.conversations, found.turns) == (2, 1, 2)
+        other = await store.stores.chats.contents("other")
+        assert (other.chats, other.conversations, other.turns) == (0, 0, 0)
+
+
+def test_usage_of_a_response_and_of_its_chain(server: ThreadServer) -> None:
+    chain = [server.respond("One.").json]
+    for _ in range(60):
+        chain.append(server.respond("More.", previous_response_id=chain[-1]["id"]).json)
+    beside = server.respond("Beside.", previous_response_id=chain[0]["id"]).json
+    found = server.get(f"/v1/responses/{chain[-1]['id']}/usage").json
+    assert found["turn"]["input_tokens"] == chain[-1]["usage"]["input_tokens"]
+    assert found["turns"] == len(chain)
+    assert found["chain"]["total_tokens"] == sum(one["usage"]["total_tokens"] for one in chain)
+    assert server.get(f"/v1/responses/{beside['id']}/usage").json["turns"] == 2
+    missing = server.get("/v1/responses/resp_nobodys/usage")
+    assert (missing.status, missing.json["error"]["code"]) == (404, "response_not_found")
+    held = server.get("/v1/usage/store").json
+    assert (held["chats"], held["conversations"], held["turns"]) == (1, 0, len(chain) + 1)
+    assert held["expires_next"] is None
+
+
 def test_image_is_shown_by_reference_and_returned_by_its_hash(server: ThreadServer) -> None:
     data = png()
     name = hashlib.sha256(data).hexdigest()

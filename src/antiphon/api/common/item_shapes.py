@@ -34,6 +34,8 @@ FOREIGN_PARTS: Final = frozenset(
 )
 #: What clients call the types of items besides.
 _TYPE_NAMES: Final = {"Message": "message", "compaction_summary": "compaction"}
+#: Fields that say what a part without a type is.
+_UNTYPED_PARTS: Final = ("text", "image_url", "file", "video_url")
 _TEXT_FIELDS: Final = {"text", "content"}
 #: Statuses by what they mean here; of any other an input says nothing.
 _STATUSES = {"completed": "completed", "incomplete": "incomplete", "failed": "incomplete"}
@@ -228,7 +230,7 @@ def _normalize_part(part: Any, role: Any) -> Any:
 
 
 def _normalize_part_fields(clean: Fields, text_type: str) -> Fields:
-    kind = clean.get("type", "text" if "text" in clean else None)
+    kind = clean.get("type") or untyped_part_kind(clean)
     if kind == "text" or (kind in ("input_text", "output_text") and clean.keys() & _TEXT_FIELDS):
         is_plain = kind == "text" or (kind == "input_text" and text_type != kind)
         return {**({"type": text_type} if is_plain else clean), "text": _text_of(clean)}
@@ -242,6 +244,11 @@ def _normalize_part_fields(clean: Fields, text_type: str) -> Fields:
     if kind == "video_url" and isinstance(clean.get("video_url"), dict):
         return {"type": "input_video", "video_url": clean["video_url"].get("url")}
     return clean
+
+
+def untyped_part_kind(part: Fields) -> str | None:
+    """What a part without a type is, by its field; None: it has none of those."""
+    return next((name for name in _UNTYPED_PARTS if part.get(name) is not None), None)
 
 
 def _text_of(part: Fields) -> Any:

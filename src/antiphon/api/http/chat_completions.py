@@ -54,7 +54,11 @@ class ChatCompletionsEndpoint:
         self._service = service
         self._idempotency_keys = idempotency_keys
         self._retries = ClientRetries(
-            service, self._decode_for_tenant, "find_retried_completion", nodes
+            service,
+            idempotency_keys.store,
+            self._decode_for_tenant,
+            "find_retried_completion",
+            nodes,
         )
         self._store_by_default = store_by_default
         self._deferred_completions = DeferredCompletions()
@@ -90,7 +94,7 @@ class ChatCompletionsEndpoint:
         except ClientDisconnected:
             if watch.turn is not None and retries is not None:
                 name = watch.turn.response_id
-                retries.remember(turn_request, body, name, was_retry=retried is not None)
+                await retries.remember(turn_request, body, name, was_retry=retried is not None)
             raise
 
     def _may_be_retry(self, request: TurnRequest, scope: Scope, body: bytes) -> bool:

@@ -141,6 +141,20 @@ CHAT_ROUTES: Final = (
     ),
     Route(
         "GET",
+        "/v1/usage/store",
+        "Count what the store holds: chats, conversations, turns; and what expires next.",
+        "StoreUsage",
+        handler=lambda to: to.usage.retrieve_of_store,
+    ),
+    Route(
+        "GET",
+        f"{_RESPONSE_PATH}/usage",
+        "Sum up the tokens and cost of a response, and of the chain that ends with it.",
+        "ResponseUsage",
+        handler=lambda to: to.usage.retrieve_of_response,
+    ),
+    Route(
+        "GET",
         "/v1/feed",
         "Follow what changes, as events without words; Last-Event-ID resumes.",
         None,

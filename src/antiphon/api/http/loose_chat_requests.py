@@ -17,6 +17,7 @@ from antiphon.api.common.item_shapes import (
     has_foreign_parts,
     image_source_url,
     thoughts_of,
+    untyped_part_kind,
 )
 
 _FORMATS: Final = frozenset({"text", "json_object"})
@@ -131,8 +132,8 @@ def _normalize_part(part: Any) -> Any:
 
 def _part_kind(part: dict[str, Any]) -> str | None:
     kind = part.get("type")
-    if kind is None and isinstance(part.get("text"), str):
-        return "text"
+    if kind is None:
+        kind = untyped_part_kind(part)
     return kind if isinstance(kind, str) else None
 
 

@@ -347,6 +347,17 @@ def _chat_schemas(listed: Schema) -> Schema:
         "ChatBranchList": {**listed, "data": {"type": "array"}},
         "ChatHitList": {**listed, "data": {"type": "array"}},
         "UsageList": {"object": {"const": "list"}, "data": {"type": "array"}},
+        "StoreUsage": {
+            "object": {"const": "store.usage"},
+            **dict.fromkeys(("chats", "conversations", "turns"), _INTEGER),
+            "expires_next": {},
+        },
+        "ResponseUsage": {
+            "object": {"const": "response.usage"},
+            "turn": {"type": "object"},
+            "chain": {"type": "object"},
+            "turns": _INTEGER,
+        },
         "ApprovalList": {**listed, "data": _array("Approval")},
     }
     return answers

@@ -66,7 +66,9 @@ class ResponseEndpoints:
         self._nodes = nodes
         self._response_index = response_index
         self._idempotency_keys = idempotency_keys
-        self._retries = ClientRetries(service, _decode_for_tenant, "find_retried_response", nodes)
+        self._retries = ClientRetries(
+            service, idempotency_keys.store, _decode_for_tenant, "find_retried_response", nodes
+        )
 
     def operations(self) -> dict[str, Operation]:
         """What other nodes ask this one, by name."""
@@ -97,7 +99,7 @@ class ResponseEndpoints:
                 await self._send_turn(request, turn, scope, send)
         except ClientDisconnected:
             if watch.turn is not None and idempotent_request is None:
-                self._retries.remember(
+                await self._retries.remember(
                     request, body, watch.turn.response_id, was_retry=retried is not None
                 )
             raise

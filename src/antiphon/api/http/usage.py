@@ -1,4 +1,4 @@
-"""Usage endpoint: ``/v1/usage``, what a tenant's turns used, by day or by model."""
+"""Usage endpoints: what turns used, by day, by model or along a chain; what the store holds."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import query_params
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chats import sum_body
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore, UsageSum
+from antiphon.turn.chats import ChatService
 
 _encode = msgspec.json.Encoder().encode
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,10 +28,40 @@ _LAST_DAY: Final = 10**7
 
 
 class UsageEndpoints:
-    """The endpoint, over the chats of a store."""
+    """The endpoints, over the chats of a store."""
 
-    def __init__(self, chats: ChatStore) -> None:
+    def __init__(self, chats: ChatStore, service: ChatService) -> None:
         self._chats = chats
+        self._service = service
+
+    async def retrieve_of_response(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/responses/{id}/usage: of that turn, and of the chain that ends there"""
+        found = await self._service.chain_usage(tenant_of(scope), scope["path_params"]["id"])
+        body = {
+            "object": "response.usage",
+            "turn": sum_body(found.turn.usage, found.turn.cost),
+            "chain": sum_body(found.chain.usage, found.chain.cost),
+            "turns": found.chain.turns,
+        }
+        await send_json(send, _encode(body))
+
+    async def retrieve_of_store(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/usage/store: how much there is, and what expires next"""
+        tenant = tenant_of(scope)
+        contents, chat = await self._service.contents(tenant)
+        body: dict[str, Any] = {
+            "object": "store.usage",
+            "chats": contents.chats,
+            "conversations": contents.conversations,
+            "turns": contents.turns,
+            "expires_next": None
+            if chat is None or chat.expires_at is None
+            else {"chat_id": chat.id, "title": chat.title, "expires_at": int(chat.expires_at)},
+        }
+        # The bytes are those of all tenants: they are the operator's business.
+        if tenant == DEFAULT_TENANT and contents.size is not None:
+            body["bytes"] = contents.size
+        await send_json(send, _encode(body))
 
     async def list_sums(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/usage: turns, tokens and cost of each day, or of each model"""

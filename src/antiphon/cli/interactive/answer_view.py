@@ -21,26 +21,33 @@ from antiphon.core.items import (
     Compaction,
     FunctionCall,
     FunctionCallOutput,
+    Item,
     Message,
     shorten,
     text_of,
 )
-from antiphon.core.turns import Response
+from antiphon.core.turns import Options, Response
 
+_JSON_FENCE = "```json\n"
 _CALL = Style(color="blue")
 #: Characters of a call's arguments and of its result that are shown.
 _MAX_SHOWN = 400
 
 
 class AnswerView:
-    """Prints one turn. ``waiting_note`` is shown until its first words."""
+    """Prints one turn. ``waiting_note`` is shown until its first words.
 
-    def __init__(self, output: ChatOutput, waiting_note: Callable[[], str]) -> None:
+    ``is_json``: its words are no Markdown.
+    """
+
+    def __init__(
+        self, output: ChatOutput, waiting_note: Callable[[], str], *, is_json: bool = False
+    ) -> None:
         self._output = output
         self._waiting_note = waiting_note
         self._stream: MarkdownStream | None = None
         self._has_printed = False
-        self.characters = 0
+        self._is_json = is_json
 
     def wait(self) -> None:
         """Say that the model is at work."""
@@ -63,6 +70,14 @@ class AnswerView:
             case _:
                 pass
 
+    def show_item(self, index: int, item: Item) -> None:
+        """Show an item that is whole."""
+        if isinstance(item, FunctionCall | FunctionCallOutput | Compaction):
+            self.show(ItemDone(index, item))
+        elif isinstance(item, Message) and item.role == "assistant":
+            self._end_text()
+            self.show(TextDelta(index, text_of(item.content)))
+
     def end(self) -> None:
         """The turn is over."""
         self._end_text()
@@ -73,7 +88,8 @@ class AnswerView:
             if self._has_printed:
                 self._output.lines([()])
             self._stream = self._output.new_stream()
-        self.characters += len(text)
+            if self._is_json:
+                self._stream.feed(_JSON_FENCE)
         self._has_printed = True
         self._stream.feed(text)
         lines = self._stream.take_lines()
@@ -100,13 +116,15 @@ def print_turn(output: ChatOutput, turn: Response, question: str) -> None:
     """Print a stored turn as it looked when it was new."""
     if question:
         output.question(question)
-    view = AnswerView(output, str)
+    view = AnswerView(output, str, is_json=has_schema(turn.header.options))
     for index, item in enumerate(turn.output):
-        if isinstance(item, FunctionCall | FunctionCallOutput | Compaction):
-            view.show(ItemDone(index, item))
-        elif isinstance(item, Message) and item.role == "assistant":
-            view.show(TextDelta(index, text_of(item.content)))
+        view.show_item(index, item)
     view.end()
+
+
+def has_schema(options: Options) -> bool:
+    """Whether answers are JSON."""
+    return options.text_format is not None and options.text_format["type"] != "text"
 
 
 def call_text(call: FunctionCall) -> str:

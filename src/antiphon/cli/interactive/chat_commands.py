@@ -9,8 +9,12 @@ import shlex
 import subprocess
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from antiphon.chat.images import load_image
+from antiphon.cli.answer_schema import load_schema
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.interactive.answer_view import call_text, print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
@@ -57,6 +61,24 @@ async def system(loop: ChatLoop, argument: str) -> None:
         loop.output.note("these are the instructions from the next question on")
     else:
         loop.output.text(loop.session.instructions or "no instructions: /system TEXT gives some")
+
+
+async def schema(loop: ChatLoop, argument: str) -> None:
+    """Ask for answers in the form that a file describes."""
+    session = loop.session
+    if argument:
+        form = None if argument == "off" else await asyncio.to_thread(_load_schema, argument)
+        session.options = msgspec.structs.replace(session.options, text_format=form)
+    form = session.options.text_format
+    loop.output.note(
+        f"answers are JSON by the schema {form['name']}; /schema off ends it"
+        if form
+        else "answers are words; /schema FILE has them follow a JSON schema"
+    )
+
+
+def _load_schema(argument: str) -> dict[str, Any]:
+    return load_schema(_path_of(argument))
 
 
 async def search(loop: ChatLoop, argument: str) -> None:
@@ -284,6 +306,7 @@ HANDLERS: dict[str, Handler] = {
     "help": show_help,
     "model": model,
     "system": system,
+    "schema": schema,
     "search": search,
     "open": open_chat,
     "copy": copy,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from antiphon.cli.interactive.answer_view import AnswerView, call_text
+from antiphon.cli.interactive.answer_view import AnswerView, call_text, has_schema
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.slash_commands import parse_command, question_of
@@ -20,6 +20,7 @@ from antiphon.core.items import FunctionCall
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, InvalidRequestError
 from antiphon.turn.chats import ChatService
+from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _EXIT_WORDS = {"exit", "quit", "/exit", "/quit"}
 #: Seconds after which the end of an answer is signalled: it may be unseen by then.
 _LONG_ANSWER_SECONDS = 15.0
+#: Seconds between two looks at a turn that another process runs.
+_STORED_TURN_INTERVAL = 0.25
 #: Where a prompt's answer begins, for terminals that jump from one to the next (OSC 133).
 ANSWER_MARK = "\x1b]133;C\x1b\\"
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
@@ -82,6 +85,7 @@ class ChatLoop:
         #: The turn whose question the next text replaces.
         self._edited: Response | None = None
         self._draft = ""
+        self._cancelling: asyncio.Future[None] | None = None
         #: What the status line says of the last turn.
         self.status = ""
 
@@ -107,18 +111,55 @@ class ChatLoop:
         return response
 
     async def attach(self, turn: Response) -> None:
-        """Show a turn that another process runs, from its first event to its end."""
+        """Show a turn that runs, from its first event to its end.
+
+        Of one that another process runs, what is finished is shown as that process stores it.
+        """
         self.output.question(user_text(turn.input))
-        view = AnswerView(self.output, lambda: "another process answers")
+        service = self.session.service
+        source = await service.subscribe(DEFAULT_TENANT, turn.id)
+        view = AnswerView(
+            self.output,
+            lambda: "another process answers",
+            is_json=has_schema(turn.header.options),
+        )
+        if isinstance(source, Replay):
+            self.output.note("another process answers this; it is shown here as that stores it")
+        self.prompt.on_stop = lambda: self._start_cancelling(turn.id)
         with self.prompt.watch_keys():
             view.wait()
-            source = await self.session.service.subscribe(DEFAULT_TENANT, turn.id)
-            async for batch in source.events():
-                for event in batch:
-                    view.show(event)
+            if isinstance(source, Replay):
+                await self._follow_stored(turn.id, view)
+            else:
+                async for batch in source.events():
+                    for event in batch:
+                        view.show(event)
             view.end()
         await self.prompt.flush()
-        await self.end_turn(await self.session.service.reader.response(DEFAULT_TENANT, turn.id))
+        await self.end_turn(await service.reader.response(DEFAULT_TENANT, turn.id))
+
+    async def _follow_stored(self, response_id: str, view: AnswerView) -> None:
+        """Show the items of a turn as they come into the store, until it ends."""
+        shown = 0
+        while True:
+            response = await self.session.service.reader.response(DEFAULT_TENANT, response_id)
+            for index, item in enumerate(response.output[shown:], shown):
+                view.show_item(index, item)
+                shown = index + 1
+            if response.end is not None:
+                return
+            await asyncio.sleep(_STORED_TURN_INTERVAL)
+
+    def _start_cancelling(self, response_id: str) -> None:
+        """Stop a turn that is followed, where it can be stopped from here."""
+
+        async def cancel() -> None:
+            try:
+                await self.session.service.cancel(DEFAULT_TENANT, response_id)
+            except AntiphonError as error:
+                self.output.note(error.message)
+
+        self._cancelling = asyncio.ensure_future(cancel())
 
     async def decide(self, turn: Response) -> None:
         """Ask about each call of a turn that waits, then go on with what was decided."""
@@ -200,6 +241,11 @@ class ChatLoop:
             await self._run_command(*command)
             return
         edited, self._edited = self._edited, None
+        if edited is None and await self.session.open_calls():
+            self.output.note("a call waits for a decision first; your question comes back after it")
+            self._draft = text
+            await self.decide(await self.session.last_turn())
+            return
         question = question_of(text)
         self.output.question(question)
         if edited is not None:
@@ -220,7 +266,8 @@ class ChatLoop:
     async def _follow(self, turn: RunningTurn) -> Response:
         """Show a turn until its end. Raises the error of a failed one."""
         began = time.monotonic()
-        view = AnswerView(self.output, self._waiting_note)
+        is_json = has_schema(turn.initial_response.header.options)
+        view = AnswerView(self.output, self._waiting_note, is_json=is_json)
         self.prompt.on_stop = lambda: turn.stop(None)
         with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
             self.output.control(ANSWER_MARK)

@@ -60,7 +60,7 @@ class ChatSession:
         self.approved_tools: set[str] = set()
         self.toolbox = toolbox
         self.mcp_labels = tuple(mcp_labels)
-        self._options = options or Options()
+        self.options = options or Options()
 
     async def start(self, text: str) -> RunningTurn:
         """Start a turn that asks ``text``. Raises ``AntiphonError``."""
@@ -130,7 +130,7 @@ class ChatSession:
             previous_response_id=parent,
             instructions=self.instructions,
             options=msgspec.structs.replace(
-                self._options,
+                self.options,
                 tools=specs,
                 mcp_servers=tuple(McpTool(label) for label in self.mcp_labels),
             ),

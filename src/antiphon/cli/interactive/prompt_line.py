@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input, create_input
-from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.styles import Style
@@ -91,8 +89,9 @@ class PromptLine:
         self._task: asyncio.Task[str] | None = None
         self._is_answering = False
         self._unfinished: Line = ()
-        self._waiting_texts: list[str] = []
-        self._writing: asyncio.Future[None] | None = None
+        self._waiting_text = ""
+        self._is_updating = False
+        self._editor: asyncio.Task[None] | None = None
         self.mark = "> "
         self.queue: list[str] = []
         self.on_stop: Callable[[], None] = lambda: None
@@ -104,7 +103,6 @@ class PromptLine:
             key_bindings=self._key_bindings(),
             bottom_toolbar=self._toolbar,
             enable_suspend=True,
-            enable_open_in_editor=True,
             tempfile_suffix=".md",
             erase_when_done=True,
             interrupt_exception=_InterruptedError,
@@ -115,6 +113,7 @@ class PromptLine:
         )
         self.session.app.ttimeoutlen = _ESCAPE_SECONDS
         self.session.app.timeoutlen = _SECOND_KEY_SECONDS
+        self.session.app.after_render += self._end_update
         self.session.default_buffer.accept_handler = self._accept
 
     @property
@@ -143,6 +142,8 @@ class PromptLine:
             watching = ExitStack()
             watching.enter_context(self._input.attach(self._read_keys))
             self._detach = watching.close
+            # What came with the Enter before.
+            self._take_keys(get_typeahead(self._input))
             try:
                 yield
             finally:
@@ -150,12 +151,31 @@ class PromptLine:
 
     def show_above(self, text: str, unfinished: Line) -> None:
         self._unfinished = unfinished
-        if not text:
-            self.session.app.invalidate()
+        if self._editor is not None and not self._editor.done():
+            # The screen is the editor's.
+            self._waiting_text += text
             return
-        self._waiting_texts.append(text)
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.ensure_future(self._write_above())
+        app = self.session.app
+        if text and not app.is_running:
+            self._output.write(text)
+        elif text:
+            # Not by run_in_terminal: what is typed meanwhile would be echoed into the text.
+            if not self._is_updating:
+                self._output.write(BEGIN_UPDATE)
+            self._is_updating = True
+            app.renderer.erase()
+            self._output.write(text)
+            app.renderer.request_absolute_cursor_position()
+        app.invalidate()
+
+    def _end_update(self, _: object = None) -> None:
+        if self._is_updating:
+            self._is_updating = False
+            self._output.write(END_UPDATE)
+
+    def _show_waiting_text(self, _: object) -> None:
+        text, self._waiting_text = self._waiting_text, ""
+        self.show_above(text, self._unfinished)
 
     def set_model_names(self, names: Iterable[str]) -> None:
         """What is offered behind commands that take a model."""
@@ -174,8 +194,9 @@ class PromptLine:
 
     async def flush(self) -> None:
         """Wait until everything is written."""
-        if self._writing is not None:
-            await self._writing
+        if self._editor is not None and self._waiting_text:
+            await asyncio.wait({self._editor})
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Take the prompt off the screen."""
@@ -184,15 +205,7 @@ class PromptLine:
             with suppress(asyncio.CancelledError, EOFError, _InterruptedError):
                 await self._task
             self._task = None
-
-    async def _write_above(self) -> None:
-        while self._waiting_texts:
-            texts, self._waiting_texts = self._waiting_texts, []
-            self._output.write(BEGIN_UPDATE)
-            try:
-                await run_in_terminal(partial(self._output.write, "".join(texts)))
-            finally:
-                self._output.write(END_UPDATE)
+        self._end_update()
 
     def open(self, default: str = "") -> asyncio.Task[str]:
         """Show the prompt, unless it is there."""
@@ -298,6 +311,11 @@ class PromptLine:
         @bindings.add("escape", "enter")
         def _(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
+
+        @bindings.add("c-x", "c-e")
+        def _(event: KeyPressEvent) -> None:
+            self._editor = event.current_buffer.open_in_editor()
+            self._editor.add_done_callback(self._show_waiting_text)
 
         @bindings.add("escape", filter=is_answering)
         def _(_: KeyPressEvent) -> None:

@@ -30,6 +30,7 @@ COMMANDS: Final = (
     SlashCommand("help", "", "what there is"),
     SlashCommand("model", "[NAME]", "the models, or go on with another one"),
     SlashCommand("system", "[TEXT]", "the instructions, or others from the next question on"),
+    SlashCommand("schema", "[FILE|off]", "answers as JSON by the schema of a file"),
     SlashCommand("new", "", "begin another chat"),
     SlashCommand("branch", "[N]", "go on from N turns ago; what came after stays as a branch"),
     SlashCommand("back", "[N]", "go N turns back, and edit what was asked there"),

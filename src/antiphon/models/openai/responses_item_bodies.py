@@ -15,7 +15,11 @@ from antiphon.models.openai.tool_call_fragments import normalize_arguments
 
 _CUSTOM_CALL: Final = "custom_tool_call"
 #: What servers call the item of a function's call, besides its name.
-_CALL_TYPES: Final = (FUNCTION_CALL, "tool_call")
+_CALL_TYPES: Final = (FUNCTION_CALL, "tool_call", "tool_use")
+#: Fields of a message in which it says nothing.
+_EMPTY_FIELDS: Final = ("type", "id", "role", "status", "object", "phase", "end_turn")
+#: Fields in which it may say something.
+_PLACES: Final = ("content", "text", "refusal", "tool_calls", "output_text")
 
 
 def output_of(response: Json) -> list[Json] | None:
@@ -44,6 +48,16 @@ def item_bodies(given: Any) -> list[Json]:
     return bodies
 
 
+def hides_words(output: list[Json]) -> bool:
+    """Whether all items are messages with nothing in the known places, and something elsewhere."""
+    return bool(output) and all(
+        one.get("type", MESSAGE) == MESSAGE
+        and not any(name in one for name in _PLACES)
+        and any(value for name, value in one.items() if name not in _EMPTY_FIELDS)
+        for one in output
+    )
+
+
 def _custom_call(item: Json) -> Json:
     text = text_of_value(item.get("input"))
     # At its beginning a call has no input yet.
@@ -56,6 +70,9 @@ def _function_call(item: Json) -> Json:
     if isinstance(function, dict) and not item.get("name"):
         item = {**{key: it for key, it in item.items() if key != "function"}, **function}
     fields: Json = {"type": FUNCTION_CALL}
+    if "input" in item and "arguments" not in item:
+        # As Anthropic's API has it.
+        item = {**item, "arguments": item["input"]}
     if isinstance(name := item.get("name"), str):
         fields["name"] = name.strip()
     arguments = item.get("arguments")

@@ -90,6 +90,11 @@ class ItemAssembler:
         return bool(self._items)
 
     @property
+    def has_words(self) -> bool:
+        """Whether a text or a call has come."""
+        return self.has_calls or any(item.texts for item in self._items)
+
+    @property
     def are_all_done(self) -> bool:
         """Whether each item has had its end, and there is one."""
         return self.has_items and all(item.is_done for item in self._items)

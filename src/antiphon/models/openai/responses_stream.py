@@ -33,7 +33,7 @@ from antiphon.models.openai.lenient_json import (
     text_of_value,
     wrapped_object,
 )
-from antiphon.models.openai.responses_item_bodies import item_bodies, output_of
+from antiphon.models.openai.responses_item_bodies import hides_words, item_bodies, output_of
 from antiphon.models.openai.responses_item_matching import (
     FUNCTION_CALL,
     MESSAGE,
@@ -93,6 +93,7 @@ _STATUSES: dict[str, _Status] = {
 }
 #: What is still being worked on is no answer yet, unless its stream says that it is over.
 _UNFINISHED_STATUSES = ("in_progress", "queued", "pending", "processing", "running")
+_ERROR_TYPES = ("error", "exception")
 _FILTER_REASONS = ("content_filter", "safety", "sensitive")
 #: Where servers that send no answer say why.
 _ERROR_FIELDS = ("error", "message", "detail", "msg", "base_resp", "errors")
@@ -199,7 +200,7 @@ class ResponsesParser:
         handler = self._handlers.get(event.type)
         if handler is not None:
             handler(event, fields, out)
-        elif event.type == "error" or fields.get("error"):
+        elif event.type in _ERROR_TYPES or fields.get("error"):
             self.error = data
         elif event.type:
             return
@@ -296,6 +297,9 @@ class ResponsesParser:
     def _end(self, output: list[Json], status: _Status, response: Json, out: list[Delta]) -> None:
         self._items.end(output, out, is_whole=status == "completed", is_failed=status == "failed")
         self._usage = _usage_of(response.get("usage")) or self._usage
+        if status == "completed" and hides_words(output) and not self._items.has_words:
+            self.error = Unreadable("it holds no answer", msgspec.json.encode(output))
+            return
         if self._items.nameless_arguments and status == "completed":
             arguments = self._items.nameless_arguments.encode(errors="replace")
             self.error = Unreadable("a tool call has no name", arguments)

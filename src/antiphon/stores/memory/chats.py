@@ -20,6 +20,7 @@ from antiphon.turn.chat_protocols import (
     ChatRecord,
     ChatStatus,
     ChatUpdate,
+    StoreContents,
     TurnBranch,
     TurnOrigin,
     UsageSum,
@@ -132,6 +133,15 @@ class MemoryChatStore:
             if owner == tenant and first_day <= day <= last_day
         ]
         return [one for *_, one in sorted(found, key=lambda one: one[:2])]
+
+    async def contents(self, tenant: str) -> StoreContents:
+        self._turns.check_open()
+        turns = [one for one in self._turns.records.values() if one.turn is not None]
+        return StoreContents(
+            chats=sum(one.tenant == tenant for one in self._turns.chats.values()),
+            conversations=self._conversations.count(tenant),
+            turns=sum(one.tenant == tenant for one in turns),
+        )
 
     async def image(self, tenant: str, sha256: str) -> bytes | None:
         self._turns.check_open()

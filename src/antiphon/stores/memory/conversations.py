@@ -71,6 +71,9 @@ class MemoryConversationStore:
         self._note("conversation.moved", tenant, seen.id)
         return True
 
+    def count(self, tenant: str) -> int:
+        return sum(entry.tenant == tenant for entry in self._entries.values())
+
     async def list_conversations(
         self, tenant: str, limit: int, *, after: str | None = None, newest_first: bool = True
     ) -> list[ConversationRecord]:

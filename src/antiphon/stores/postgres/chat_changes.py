@@ -15,6 +15,7 @@ from antiphon.stores.postgres.sql_files import read_queries
 from antiphon.turn.chat_protocols import UsageSum
 
 if TYPE_CHECKING:
+    from antiphon.stores.postgres.pending_rows import Step
     from antiphon.stores.postgres.write_transaction import WriteTransaction
 
 _SQL: Final = read_queries("chat_changes.sql")
@@ -53,7 +54,7 @@ class _ChatChange:
 
 
 class ChatChanges:
-    """The changes of the chats of one transaction, until ``flush`` writes them."""
+    """The changes of the chats of one transaction, until they are written."""
 
     def __init__(self) -> None:
         self._changes: dict[int, _ChatChange] = {}
@@ -103,24 +104,30 @@ class ChatChanges:
             change = self._changes[tree] = _ChatChange()
         return change
 
-    async def flush(self, transaction: WriteTransaction) -> None:
-        """Write the changes."""
-        changes, self._changes = self._changes, {}
-        new = [(tree, one) for tree, one in changes.items() if one.is_new]
-        old = sorted((tree, one) for tree, one in changes.items() if not one.is_new)
+    def take_new_chats(self) -> list[Step]:
+        """What is to be written where turns begin: the chats that do, and what waits no more."""
+        steps: list[Step] = []
+        new = {tree: one for tree, one in self._changes.items() if one.is_new}
         if new:
-            await transaction.execute(_SQL["add"], *_columns(new))
-        if old:
-            columns = _columns(old)
-            await transaction.execute(_SQL["change"], columns[0], *columns[4:])
+            self._changes = {tree: one for tree, one in self._changes.items() if not one.is_new}
+            steps.append((_SQL["add"], _columns(new)))
         if self._continued:
             continued, self._continued = self._continued, []
             tenants, turns = zip(*continued, strict=True)
-            await transaction.execute(_SQL["remove_waiting"], tenants, *zip(*turns, strict=True))
+            steps.append((_SQL["remove_waiting"], (tenants, *zip(*turns, strict=True))))
+        return steps
+
+    def take_steps(self, node: int) -> list[Step]:
+        """What else is to be written."""
+        steps: list[Step] = []
+        if self._changes:
+            changes, self._changes = self._changes, {}
+            columns = _columns(changes)
+            steps.append((_SQL["change"], (columns[0], *columns[4:])))
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             tenants, turns = zip(*waiting, strict=True)
-            await transaction.execute(_SQL["add_waiting"], tenants, *zip(*turns, strict=True))
+            steps.append((_SQL["add_waiting"], (tenants, *zip(*turns, strict=True))))
         if self._sums:
             sums, self._sums = self._sums, {}
             rows = [
@@ -128,11 +135,12 @@ class ChatChanges:
                 # In one order, so that two nodes never wait for each other.
                 for (tenant, day, model), one in sorted(sums.items(), key=lambda one: one[0])
             ]
-            slot = transaction.node % _SLOTS
-            await transaction.execute(_SQL["add_usage_sums"], *zip(*rows, strict=True), slot)
+            slot = node % _SLOTS
+            steps.append((_SQL["add_usage_sums"], (*zip(*rows, strict=True), slot)))
+        return steps
 
 
-def _columns(changes: list[tuple[int, _ChatChange]]) -> list[tuple[object, ...]]:
+def _columns(changes: dict[int, _ChatChange]) -> list[tuple[object, ...]]:
     rows = [
         (
             tree,
@@ -145,7 +153,7 @@ def _columns(changes: list[tuple[int, _ChatChange]]) -> list[tuple[object, ...]]
             one.cost,
             one.oldest,
         )
-        for tree, one in changes
+        for tree, one in changes.items()
     ]
     return list(zip(*rows, strict=True))
 

@@ -40,6 +40,7 @@ from antiphon.turn.chat_protocols import (
     ChatFilter,
     ChatRecord,
     ChatUpdate,
+    StoreContents,
     TurnBranch,
     TurnOrigin,
     UsageSum,
@@ -104,6 +105,12 @@ class PostgresChatStore:
         return await self._database.read(
             lambda connection: read_usage_sums(connection, tenant, (first_day, last_day))
         )
+
+    async def contents(self, tenant: str) -> StoreContents:
+        async def read(connection: Connection) -> StoreContents:
+            return StoreContents(*await connection.fetchrow(CHAT_SQL["contents"], tenant) or ())
+
+        return await self._database.read(read)
 
     async def image(self, tenant: str, sha256: str) -> bytes | None:
         async def read(connection: Connection) -> bytes | None:

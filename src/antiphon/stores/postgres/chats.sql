@@ -161,6 +161,13 @@ JOIN log AS l ON l.tree = w.tree AND l.thread = w.thread AND l.seq = w.seq AND l
 WHERE w.tenant = $1 AND l.header IS NOT NULL
 ORDER BY l.timestamp DESC, w.thread DESC, w.seq DESC
 
+-- name: contents
+SELECT
+    (SELECT count(*) FROM chats WHERE tenant = $1 AND newest_thread IS NOT NULL),
+    (SELECT count(*) FROM conversations WHERE tenant = $1),
+    (SELECT count(*) FROM responses WHERE tenant = $1 AND timestamp IS NOT NULL),
+    pg_database_size(current_database())
+
 -- name: usage_sums
 SELECT day, model, sum(turns)::bigint, sum(input_tokens)::bigint, sum(cached_tokens)::bigint,
     sum(output_tokens)::bigint, sum(cost)

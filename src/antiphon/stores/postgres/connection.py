@@ -20,11 +20,16 @@ else:
 #: Seconds that a connection, and a statement, may take.
 _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 60.0
-#: What each connection sets as far as its server knows it. A process that stops within a
-#: transaction must not hold its locks, and no query here is worth compiling.
+#: What each connection sets, as far as its server knows it. A process that stops within a
+#: transaction must not hold its locks. Every query here finds its rows by an index, whatever the
+#: planner knows of the tables, and planning one anew each time would take longer than doing it.
 _SESSION: Final = (
     "SET idle_in_transaction_session_timeout = '5s'",
     "SET lock_timeout = '20s'",
+    "SET plan_cache_mode = force_generic_plan",
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
     "SET jit = off",
 )
 
@@ -38,13 +43,21 @@ async def connect(uri: str) -> Connection:
         server_settings={"application_name": "antiphon"},
     )
     try:
-        for statement in _SESSION:
-            with contextlib.suppress(asyncpg.PostgresError):
-                await connection.execute(statement)
+        try:
+            await connection.execute(";".join(_SESSION))
+        except asyncpg.PostgresError:
+            await _set_each(connection)
     except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+async def _set_each(connection: Connection) -> None:
+    """What the server knows of it."""
+    for statement in _SESSION:
+        with contextlib.suppress(asyncpg.PostgresError):
+            await connection.execute(statement)
 
 
 class ReadPool:
@@ -121,11 +134,3 @@ async def close_connection(connection: Connection) -> None:
         await connection.close(timeout=2.0)
     except (*CONNECTION_LOST, asyncpg.PostgresError):
         connection.terminate()
-
-
-def describe(uri: str) -> str:
-    """The URI without what must not be shown: its password, and its options."""
-    scheme, _, rest = uri.partition("://")
-    address = rest.partition("?")[0]
-    _, at, host = address.rpartition("@")
-    return f"{scheme}://{'…@' if at else ''}{host}"

@@ -23,7 +23,7 @@ DELETION_SQL: Final = read_queries("deletion.sql")
 #: Later than any turn of a thread.
 END_OF_THREAD: Final = (1 << 31) - 1
 #: The tables where words of turns are.
-_TURN_TABLES: Final = ("log", "chain_fingerprints", "imported_turns", "chats")
+_TURN_TABLES: Final = ("log", "chain_fingerprints", "imported_turns", "chats", "search_terms")
 
 
 #: The thread, the first depth and the last of each range.

@@ -15,6 +15,8 @@ CONNECTION_LOST: Final = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.InterfaceError,
+    # Of a connection that broke at this moment.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,

@@ -42,6 +42,28 @@ if TYPE_CHECKING:
 _SQL: Final = read_queries("family_copy.sql")
 #: The tables that have a family's rows by its tree.
 _BY_TREE: Final = ("log", "threads", "running", "chain_fingerprints", "imported_turns", "chats")
+#: The queries that read, write and delete rows of a table.
+_READ: Final = {
+    "api_keys": _SQL["read_api_keys"],
+    "shares": _SQL["read_shares"],
+    "conversations": _SQL["read_conversations"],
+    "idempotency_records": _SQL["read_idempotency_records"],
+    "usage_sums": _SQL["read_usage_sums"],
+}
+_WRITE: Final = {
+    "api_keys": _SQL["write_api_keys"],
+    "shares": _SQL["write_shares"],
+    "conversations": _SQL["write_conversations"],
+    "idempotency_records": _SQL["write_idempotency_records"],
+    "usage_sums": _SQL["write_usage_sums"],
+}
+_DELETE: Final = {
+    "api_keys": _SQL["delete_api_keys"],
+    "shares": _SQL["delete_shares"],
+    "conversations": _SQL["delete_conversations"],
+    "idempotency_records": _SQL["delete_idempotency_records"],
+    "usage_sums": _SQL["delete_usage_sums"],
+}
 #: What is before all rows of a table.
 _BEFORE_FIRST: Final[Mapping[str, CopiedRow]] = {
     "api_keys": ("",),
@@ -101,7 +123,7 @@ class PostgresCopyStore:
         self, table: str, after: CopiedRow | None, limit: int
     ) -> Sequence[CopiedRow]:
         start = _BEFORE_FIRST[table] if after is None else _stored(table, after)
-        rows = await self._fetch(_SQL[f"read_{table}"], *start, limit)
+        rows = await self._fetch(_READ[table], *start, limit)
         return [_shown(table, tuple(row)) for row in rows]
 
     async def write_rows(
@@ -109,9 +131,10 @@ class PostgresCopyStore:
     ) -> None:
         await self._database.submit(_write_rows, table, rows, removed)
 
-    async def count(self) -> tuple[int, int]:
-        ((families, turns),) = await self._fetch(_SQL["count"])
-        return families, turns
+    async def count(self) -> int:
+        ((families,),) = await self._fetch(_SQL["count"])
+        number: int = families
+        return number
 
     async def begin_copy(self, source: str) -> int | None:
         position: int | None = await self._database.submit(_begin_copy, source)
@@ -419,8 +442,8 @@ async def _write_rows(
     width = len(_BEFORE_FIRST[table])
     gone = [*[_stored(table, name) for name in removed], *[row[:width] for row in stored]]
     # PostgreSQL has no REPLACE that goes by more than one unique column.
-    await transaction.connection.executemany(_SQL[f"delete_{table}"], gone)
-    await transaction.connection.executemany(_SQL[f"write_{table}"], stored)
+    await transaction.connection.executemany(_DELETE[table], gone)
+    await transaction.connection.executemany(_WRITE[table], stored)
     transaction.progress += 1
     if table == "conversations":
         transaction.erased.add(table)

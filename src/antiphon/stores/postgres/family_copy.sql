@@ -98,8 +98,7 @@ AND NOT EXISTS (SELECT 1 FROM blob_uses AS u WHERE u.tenant = b.tenant AND u.has
 DELETE FROM waiting WHERE tenant = $1 AND tree = $2
 
 -- name: count
-SELECT
-    (SELECT count(*) FROM chats WHERE newest_thread IS NOT NULL), (SELECT count(*) FROM responses)
+SELECT count(*) FROM chats WHERE newest_thread IS NOT NULL
 
 -- name: position
 SELECT position FROM copy_marks WHERE source = $1

@@ -68,12 +68,13 @@ class NodeLease:
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
             try:
-                await self._renew()
+                await self.renew()
             except StoreError:
                 # It is counted and logged where it happened; the next attempt is soon.
                 continue
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Be alive for some seconds more."""
         began = time.monotonic()
         status = await self._read(
             lambda connection: connection.execute(NODE_SQL["renew"], self.node, LEASE_SECONDS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -12,6 +15,12 @@ from antiphon.stores.postgres.sql_files import TURN_SQL
 
 if TYPE_CHECKING:
     from antiphon.stores.postgres.write_transaction import WriteTransaction
+
+
+#: Something that writes: a query and its values.
+Step: TypeAlias = tuple[str, Iterable[object]]
+
+_PARAMETER: Final = re.compile(r"\$(\d+)")
 
 
 class LogRow(msgspec.Struct):
@@ -45,7 +54,7 @@ class NewResponse(msgspec.Struct):
 
 
 class PendingRows:
-    """The rows of one transaction; ``flush`` writes those of a table with one statement."""
+    """The rows of one transaction; ``flush`` writes them."""
 
     def __init__(self) -> None:
         #: Tree, thread and tenant, and the thread and depth that it branches off.
@@ -63,32 +72,77 @@ class PendingRows:
         self.fingerprints: list[tuple[str, bytes, int, int, int, bytes]] = []
         self.chats = ChatChanges()
 
-    async def flush(self, transaction: WriteTransaction) -> None:
-        """Write them."""
-        execute = transaction.execute
+    async def flush(self, transaction: WriteTransaction, last: Sequence[Step] = ()) -> None:
+        """Write them, and what the ``last`` steps write: all of it in two statements at most.
+
+        No statement changes a table twice, which not every database takes.
+        """
+        beginnings = self._steps_of_beginnings(transaction.node)
+        if beginnings:
+            await _execute(transaction, beginnings)
+        rest = [*self._steps_of_log(), *self.chats.take_steps(transaction.node), *last]
+        if rest:
+            await _execute(transaction, rest)
+        if self.fingerprints:
+            # Looks at the responses that were written.
+            fingerprints, self.fingerprints = self.fingerprints, []
+            columns = zip(*fingerprints, strict=True)
+            await transaction.execute(TURN_SQL["add_fingerprints"], *columns)
+
+    def _steps_of_beginnings(self, node: int) -> list[Step]:
+        steps: list[Step] = []
         if self.threads:
             threads, self.threads = self.threads, []
-            await execute(TURN_SQL["add_threads"], *zip(*threads, strict=True))
+            steps.append((TURN_SQL["add_threads"], zip(*threads, strict=True)))
         if self.responses:
             responses, self.responses = self.responses, {}
             rows = [
-                (one.tenant, one.key, *one.turn, one.timestamp, one.conversation, one.is_running)
+                (one.tenant, one.key, *one.turn, one.timestamp, one.conversation)
                 for one in responses.values()
             ]
-            await execute(TURN_SQL["add_turns"], *zip(*rows, strict=True), transaction.node)
+            steps.append((TURN_SQL["add_responses"], zip(*rows, strict=True)))
+            running = [
+                (one.tenant, one.key, *one.turn) for one in responses.values() if one.is_running
+            ]
+            if running:
+                steps.append((TURN_SQL["add_running"], (*zip(*running, strict=True), node)))
+        return steps + self.chats.take_new_chats()
+
+    def _steps_of_log(self) -> list[Step]:
+        steps: list[Step] = []
         if self.log:
             log, self.log = self.log, []
             self.beginnings.clear()
             columns = zip(*map(msgspec.structs.astuple, log), strict=True)
-            await execute(TURN_SQL["add_log"], *columns)
+            steps.append((TURN_SQL["add_log"], columns))
         if self.ended:
             ended, self.ended = self.ended, []
-            await execute(TURN_SQL["end_running"], *zip(*ended, strict=True))
-        if self.fingerprints:
-            fingerprints, self.fingerprints = self.fingerprints, []
-            await execute(TURN_SQL["add_fingerprints"], *zip(*fingerprints, strict=True))
+            steps.append((TURN_SQL["end_running"], zip(*ended, strict=True)))
         if self.searchable:
             searchable, self.searchable = self.searchable, []
             tenants, turns = zip(*searchable, strict=True)
-            await execute(TURN_SQL["add_searchable"], tenants, *zip(*turns, strict=True))
-        await self.chats.flush(transaction)
+            steps.append((TURN_SQL["add_searchable"], (tenants, *zip(*turns, strict=True))))
+        return steps
+
+
+async def _execute(transaction: WriteTransaction, steps: Sequence[Step]) -> None:
+    """Do several things in one statement."""
+    query = _combine(tuple(query for query, _ in steps))
+    await transaction.execute(query, *[value for _, values in steps for value in values])
+
+
+@cache
+def _combine(queries: tuple[str, ...]) -> str:
+    """One query of several that write, which takes the values of all, in their order."""
+    if len(queries) == 1:
+        return queries[0]
+    offset = 0
+    parts = []
+    for number, query in enumerate(queries):
+        parts.append(f"step{number} AS (\n{_with_offset(query, offset)}\n)")
+        offset += max(map(int, _PARAMETER.findall(query)))
+    return f"WITH {', '.join(parts)}\nSELECT 1"
+
+
+def _with_offset(query: str, offset: int) -> str:
+    return _PARAMETER.sub(lambda found: f"${int(found[1]) + offset}", query)

@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
+from antiphon.core.secrets import uri_without_password
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
 from antiphon.stores.postgres.api_keys import PostgresApiKeyStore
 from antiphon.stores.postgres.changes import PostgresChangeFeed, delete_future_changes
 from antiphon.stores.postgres.chat_transfer import PostgresChatTransferStore
 from antiphon.stores.postgres.chats import PostgresChatStore
-from antiphon.stores.postgres.connection import close_connection, connect, describe
+from antiphon.stores.postgres.connection import close_connection, connect
 from antiphon.stores.postgres.conversations import PostgresConversationStore
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.deletion import delete_turn
+from antiphon.stores.postgres.erasures import VacuumTask, read_erase_report
 from antiphon.stores.postgres.errors import CONNECTION_LOST, store_error
 from antiphon.stores.postgres.family_copy import PostgresCopyStore
 from antiphon.stores.postgres.idempotency import PostgresIdempotencyStore
@@ -92,8 +95,12 @@ async def open_postgres(
 
 
 def _cannot_open(uri: str, error: BaseException) -> ConfigError:
-    why = error if isinstance(error, OSError | ValueError) else store_error(error).message
-    return ConfigError(f"Cannot open the database {describe(uri)}: {why}")
+    if isinstance(error, ValueError):
+        # Its words may be a part of the password.
+        why: object = "the URI cannot be read; characters such as @ / ? # in it have to be encoded."
+    else:
+        why = error if isinstance(error, OSError) else store_error(error).message
+    return ConfigError(f"Cannot open the database {uri_without_password(uri)}: {why}")
 
 
 class PostgresStore:
@@ -103,6 +110,8 @@ class PostgresStore:
         self._database = database
         self._search = PostgresSearchIndex(database)
         self.changes = PostgresChangeFeed(database)
+        self._vacuum = VacuumTask(database)
+        database.on_erased = self._vacuum.start
         self.copies = PostgresCopyStore(database)
         self.stores = Stores(
             response_index=PostgresResponseIndex(database),
@@ -121,6 +130,11 @@ class PostgresStore:
     async def start(self) -> None:
         """Be alive for others, and end the turns of dead processes."""
         await self._database.start()
+        await self._vacuum.start_if_pending()
+
+    async def erase_report(self) -> EraseReport:
+        """What is still in the tables of what was erased."""
+        return await self._database.read(read_erase_report)
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         max_delay = 0.0 if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
@@ -194,4 +208,5 @@ class PostgresStore:
     async def close(self) -> None:
         await self.changes.close()
         await self._search.close()
+        await self._vacuum.stop()
         await self._database.close()

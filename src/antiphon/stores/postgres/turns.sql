@@ -139,8 +139,24 @@ FROM part CROSS JOIN LATERAL (
 ) AS l
 ORDER BY part.depth DESC LIMIT 1
 
--- name: lock_chats
-SELECT tree, epoch FROM chats WHERE tree = ANY($1::bigint[]) ORDER BY tree FOR UPDATE
+-- name: begin
+-- A transaction, which holds the row of the node that begins it: two statements, without values.
+BEGIN ISOLATION LEVEL READ COMMITTED;
+SELECT 1 FROM nodes WHERE id = {node} FOR KEY SHARE
+
+-- name: lock
+-- Locks the chats of trees, and then running turns: their epochs, and the nodes that run them.
+WITH locked AS MATERIALIZED (
+    SELECT tree, epoch FROM chats WHERE tree = ANY($1::bigint[]) ORDER BY tree FOR UPDATE
+), held AS MATERIALIZED (
+    SELECT u.tree, u.thread, u.seq, u.node
+    FROM unnest($2::bigint[], $3::bigint[], $4::integer[]) AS w (tree, thread, seq)
+    JOIN running AS u ON u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
+    ORDER BY u.tree, u.thread, u.seq FOR UPDATE OF u
+)
+SELECT tree, epoch, NULL::bigint, NULL::integer, NULL::bigint FROM locked
+UNION ALL
+SELECT tree, NULL, thread, seq, node FROM held
 
 -- name: look_at_turns
 -- The ids of turns, and whether the place behind each in its thread is taken.
@@ -151,32 +167,20 @@ SELECT w.tree, w.thread, w.seq, l.key, EXISTS (
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
 JOIN log AS l ON l.tree = w.tree AND l.thread = w.thread AND l.seq = w.seq AND l.part = 0
 
--- name: hold_running
-SELECT u.tree, u.thread, u.seq, u.node
-FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
-JOIN running AS u ON u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
-ORDER BY u.tree, u.thread, u.seq FOR UPDATE OF u
-
--- name: hold_node
-SELECT 1 FROM nodes WHERE id = $1 FOR KEY SHARE
-
 -- name: add_threads
 INSERT INTO threads (tree, id, tenant, parent_thread, parent_seq)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::integer[])
 
--- name: add_turns
--- Responses with the nodes that run them; 0 for node and true: it has ended already.
-WITH w AS (
-    SELECT * FROM unnest(
-        $1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::float8[],
-        $7::bytea[], $8::boolean[]
-    ) AS w (tenant, id, tree, thread, seq, timestamp, conversation, is_running)
-), r AS (
-    INSERT INTO responses (tenant, id, tree, thread, seq, timestamp, conversation)
-    SELECT tenant, id, tree, thread, seq, timestamp, conversation FROM w
+-- name: add_responses
+INSERT INTO responses (tenant, id, tree, thread, seq, timestamp, conversation)
+SELECT * FROM unnest(
+    $1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::float8[], $7::bytea[]
 )
-INSERT INTO running (tree, thread, seq, node, tenant, key)
-SELECT tree, thread, seq, $9::bigint, tenant, id FROM w WHERE is_running
+
+-- name: add_running
+INSERT INTO running (tenant, key, tree, thread, seq, node)
+SELECT w.*, $6::bigint
+FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[]) AS w
 
 -- name: add_log
 INSERT INTO log (

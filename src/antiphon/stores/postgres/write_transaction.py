@@ -27,7 +27,7 @@ from antiphon.stores.change_entries import ChangeEntries
 from antiphon.stores.postgres.chat_changes import settle_chats
 from antiphon.stores.postgres.conversation_reader import check_head_unchanged
 from antiphon.stores.postgres.idempotency import check_reservation, complete_reservation
-from antiphon.stores.postgres.pending_rows import LogRow, NewResponse, PendingRows
+from antiphon.stores.postgres.pending_rows import LogRow, NewResponse, PendingRows, Step
 from antiphon.stores.postgres.rows import (
     MAX_ITEMS,
     MAX_SEQ,
@@ -99,7 +99,8 @@ class WriteTransaction:
         self._owners: dict[TurnKey, int | None] = {}
         self._used: set[TurnKey] = set()
         self._known_here: set[str] = set()
-        self._is_node_held = False
+        #: False: others took this process for dead, and ended its turns.
+        self.is_node_alive = True
 
     # Statements
 
@@ -126,38 +127,40 @@ class WriteTransaction:
         trees = {head.tree for head in heads}
         held: set[TurnKey] = set()
         for response_id, ends in writes:
-            opened = self._open_turns.get(response_id)
+            opened = self._find_turn(response_id)
             if opened is not None and not opened.is_ended:
                 held.add(opened.key)
                 if ends:
                     trees.add(opened.key.tree)
         for response_id in fingerprints:
-            if (opened := self._open_turns.get(response_id)) is not None:
+            if (opened := self._find_turn(response_id)) is not None:
                 trees.add(opened.key.tree)
-        if turns and not self._is_node_held:
-            self._is_node_held = True
-            if not await self.connection.fetch(TURN_SQL["hold_node"], self.node):
-                raise StoreError("This process was taken for dead: its lease had run out.")
-        await self._lock(trees)
+        if turns and not self.is_node_alive:
+            raise StoreError("This process was taken for dead: its lease had run out.")
+        await self._lock(trees, held - self._rows.beginnings.keys())
         if wanted := {_key_of(head) for head in heads} - self._looked_at.keys():
+            # In a statement of its own, which sees what was committed until the locks were there.
             rows = await self.connection.fetch(
                 TURN_SQL["look_at_turns"], *zip(*sorted(wanted), strict=True)
             )
             for tree, thread, seq, key, is_taken in rows:
                 self._looked_at[TurnKey(tree, thread, seq)] = (key, is_taken)
-        if wanted := held - self._owners.keys():
-            self._owners |= dict.fromkeys(wanted)
-            rows = await self.connection.fetch(
-                TURN_SQL["hold_running"], *zip(*sorted(wanted), strict=True)
-            )
-            for tree, thread, seq, node in rows:
-                self._owners[TurnKey(tree, thread, seq)] = node
 
-    async def _lock(self, trees: Iterable[int]) -> None:
-        if wanted := set(trees) - self._epochs.keys():
-            self._epochs |= dict.fromkeys(wanted)
-            rows = await self.connection.fetch(TURN_SQL["lock_chats"], sorted(wanted))
-            self._epochs |= {row[0]: row[1] for row in rows}
+    async def _lock(self, trees: Iterable[int], turns: Iterable[TurnKey] = ()) -> None:
+        """Lock the chats of trees and the rows of running turns, in one order for all."""
+        missing = sorted(set(trees) - self._epochs.keys())
+        running = sorted(set(turns) - self._owners.keys())
+        if not missing and not running:
+            return
+        self._epochs |= dict.fromkeys(missing)
+        self._owners |= dict.fromkeys(running)
+        columns = zip(*running, strict=True) if running else ((), (), ())
+        rows = await self.connection.fetch(TURN_SQL["lock"], missing, *columns)
+        for tree, epoch, thread, seq, node in rows:
+            if thread is None:
+                self._epochs[tree] = epoch
+            else:
+                self._owners[TurnKey(tree, thread, seq)] = node
 
     async def lock_tree(self, tree: int) -> None:
         """Write what was collected, and lock a tree, of which something is about to be erased."""
@@ -318,7 +321,7 @@ class WriteTransaction:
 
     async def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
         """Have a turn that has ended found by the fingerprint of its chain."""
-        turn = self.changed_turns.get(response_id) or self._open_turns.get(response_id)
+        turn = self._find_turn(response_id)
         if turn is None or not turn.is_ended:
             return
         if turn.key.tree not in self._epochs:
@@ -396,12 +399,18 @@ class WriteTransaction:
 
     async def finish(self) -> None:
         """Write all that is left, before the commit."""
-        await self.flush()
-        body = self.changes.encode()
-        if body is not None:
-            await self.execute(TURN_SQL["add_change"], body)
+        if self.erased_trees:
+            await self.flush()
+        await self._rows.flush(self, self._last_steps())
+
+    def _last_steps(self) -> list[Step]:
+        """What was changed, for those who follow along, and where words were erased."""
+        steps: list[Step] = []
+        if (body := self.changes.encode()) is not None:
+            steps.append((TURN_SQL["add_change"], (body,)))
         if self.erased:
-            await self.execute(_SQL["add_erasure"], sorted(self.erased))
+            steps.append((_SQL["add_erasure"], (sorted(self.erased),)))
+        return steps
 
     def _add_row(self, row: LogRow) -> None:
         self.progress += 1
@@ -444,9 +453,12 @@ class WriteTransaction:
         self._used.add(turn_key)
         return turn_key, is_new
 
+    def _find_turn(self, response_id: str) -> OpenTurn | None:
+        return self.changed_turns.get(response_id) or self._open_turns.get(response_id)
+
     def _open_turn(self, response_id: str) -> OpenTurn:
         """Raises ``StoreError`` where it never began here."""
-        turn = self.changed_turns.get(response_id) or self._open_turns.get(response_id)
+        turn = self._find_turn(response_id)
         if turn is None:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
         return turn

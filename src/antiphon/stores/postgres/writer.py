@@ -19,6 +19,7 @@ from antiphon.stores.health import Health
 from antiphon.stores.postgres.connection import Connection, close_connection, connect
 from antiphon.stores.postgres.errors import CONNECTION_LOST, RETRYABLE, store_error
 from antiphon.stores.postgres.rows import ThreadIds
+from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
 
 #: An async function of a ``WriteTransaction``, its arguments, and the future of its result.
@@ -139,10 +140,13 @@ class Writer:
 
     async def _commit(self, jobs: list[Job]) -> list[_JobResult]:
         connection = await self._connected()
-        transaction = WriteTransaction(connection, self._node(), self._turns, self._thread_ids)
+        node = self._node()
+        transaction = WriteTransaction(connection, node, self._turns, self._thread_ids)
         is_committing = False
         try:
-            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            # While its row is held nobody takes this process for dead.
+            status = await connection.execute(TURN_SQL["begin"].format(node=node))
+            transaction.is_node_alive = status != "SELECT 0"
             results = await _run_jobs(transaction, jobs)
             await transaction.finish()
             is_committing = True

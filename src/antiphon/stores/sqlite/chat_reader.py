@@ -36,7 +36,14 @@ from antiphon.stores.sqlite.rows import (
     thread_of,
 )
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
-from antiphon.turn.chat_protocols import ChatBranch, ChatFilter, ChatRecord, ChatStatus, UsageSum
+from antiphon.turn.chat_protocols import (
+    ChatBranch,
+    ChatFilter,
+    ChatRecord,
+    ChatStatus,
+    StoreContents,
+    UsageSum,
+)
 from antiphon.turn.store_protocols import StoredTurn, unknown_cursor
 
 #: Where a chat is in the order of a list: its ``updated_at`` and its tree.
@@ -226,6 +233,11 @@ def read_usage_sums(
         UsageSum(day, model, turns, Usage(input_tokens, output_tokens, cached_tokens), cost)
         for day, model, turns, input_tokens, cached_tokens, output_tokens, cost in rows
     ]
+
+
+def read_contents(connection: sqlite3.Connection, tenant: str) -> StoreContents:
+    """How much there is of a tenant."""
+    return StoreContents(*connection.execute(CHAT_SQL["contents"], (tenant,)).fetchall()[0])
 
 
 def read_image(connection: sqlite3.Connection, tenant: str, sha256: str) -> bytes | None:

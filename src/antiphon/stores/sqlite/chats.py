@@ -18,6 +18,7 @@ from antiphon.stores.sqlite.chat_reader import (
     read_chat_branches,
     read_chats,
     read_chats_of,
+    read_contents,
     read_image,
     read_running_turns,
     read_usage_sums,
@@ -45,6 +46,7 @@ from antiphon.turn.chat_protocols import (
     ChatFilter,
     ChatRecord,
     ChatUpdate,
+    StoreContents,
     TurnBranch,
     TurnOrigin,
     UsageSum,
@@ -118,6 +120,9 @@ class SqliteChatStore:
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
         read = partial(read_usage_sums, tenant=tenant, days=(first_day, last_day))
         return await self._database.read_pooled(read)
+
+    async def contents(self, tenant: str) -> StoreContents:
+        return await self._database.read_pooled(partial(read_contents, tenant=tenant))
 
     async def image(self, tenant: str, sha256: str) -> bytes | None:
         return await self._database.read_pooled(partial(read_image, tenant=tenant, sha256=sha256))

@@ -231,6 +231,13 @@ CROSS JOIN log ON log.row_id = w.row_id
 CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
 WHERE t.tenant = ? AND log.kind = 0
 
+-- name: contents
+SELECT
+    (SELECT count(*) FROM chats WHERE tenant = ?1),
+    (SELECT count(*) FROM conversations WHERE tenant = ?1),
+    (SELECT count(*) FROM responses WHERE tenant = ?1),
+    (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)
+
 -- name: add_usage_sums
 INSERT INTO usage_sums
     (tenant, day, model, turns, input_tokens, cached_tokens, output_tokens, cost)

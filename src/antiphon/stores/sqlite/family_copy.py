@@ -52,6 +52,27 @@ from antiphon.turn.copy_protocols import (
 )
 
 _SQL: Final = parse_queries(read_sql("family_copy.sql"))
+#: The queries that read, write and delete rows of a table.
+_READ: Final = {
+    "api_keys": _SQL["read_api_keys"],
+    "shares": _SQL["read_shares"],
+    "conversations": _SQL["read_conversations"],
+    "idempotency_records": _SQL["read_idempotency_records"],
+    "usage_sums": _SQL["read_usage_sums"],
+}
+_WRITE: Final = {
+    "api_keys": _SQL["write_api_keys"],
+    "shares": _SQL["write_shares"],
+    "conversations": _SQL["write_conversations"],
+    "idempotency_records": _SQL["write_idempotency_records"],
+    "usage_sums": _SQL["write_usage_sums"],
+}
+_DELETE: Final = {
+    "api_keys": _SQL["delete_api_keys"],
+    "shares": _SQL["delete_shares"],
+    "idempotency_records": _SQL["delete_idempotency_records"],
+    "usage_sums": _SQL["delete_usage_sums"],
+}
 #: What is before all rows of a table.
 _BEFORE_FIRST: Final[Mapping[str, CopiedRow]] = {
     "api_keys": ("",),
@@ -119,16 +140,17 @@ class SqliteCopyStore:
         self, table: str, after: CopiedRow | None, limit: int
     ) -> Sequence[CopiedRow]:
         start = _BEFORE_FIRST[table] if after is None else after
-        return await self._fetch(_SQL[f"read_{table}"], (*start, limit))
+        return await self._fetch(_READ[table], (*start, limit))
 
     async def write_rows(
         self, table: str, rows: Sequence[CopiedRow], removed: Sequence[CopiedRow]
     ) -> None:
         await self._database.submit(_write_rows, table, rows, removed)
 
-    async def count(self) -> tuple[int, int]:
-        ((families, turns),) = await self._fetch(_SQL["count"], ())
-        return families, turns
+    async def count(self) -> int:
+        ((families,),) = await self._fetch(_SQL["count"], ())
+        number: int = families
+        return number
 
     async def begin_copy(self, source: str) -> int | None:
         position: int | None = await self._database.submit(_begin_copy, source)
@@ -387,8 +409,8 @@ def _write_rows(
         rows = [(*row[:-1], add_text(connection, row[-1])) for row in rows]  # type: ignore[arg-type]
         transaction.has_erased = True
     else:
-        connection.executemany(_SQL[f"delete_{table}"], removed)
-    connection.executemany(_SQL[f"write_{table}"], rows)
+        connection.executemany(_DELETE[table], removed)
+    connection.executemany(_WRITE[table], rows)
 
 
 def _begin_copy(transaction: WriteTransaction, source: str) -> int | None:

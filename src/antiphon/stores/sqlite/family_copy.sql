@@ -76,7 +76,7 @@ SELECT metadata FROM chats WHERE tree = :tree AND metadata IS NOT NULL
 DELETE FROM threads WHERE id = :thread AND id < (SELECT max(id) FROM threads)
 
 -- name: count
-SELECT (SELECT count(*) FROM chats), (SELECT count(*) FROM responses)
+SELECT count(*) FROM chats
 
 -- name: position
 SELECT position FROM copy_marks WHERE source = ?
@@ -94,8 +94,10 @@ SELECT 1 FROM copy_marks
 DELETE FROM copy_marks
 
 -- name: is_used
-SELECT EXISTS (SELECT 1 FROM responses) OR EXISTS (SELECT 1 FROM conversations)
-    OR EXISTS (SELECT 1 FROM api_keys) OR EXISTS (SELECT 1 FROM copy_marks)
+SELECT coalesce(
+    (SELECT min(id) FROM responses), (SELECT min(id) FROM conversations),
+    (SELECT min(id) FROM api_keys), (SELECT min(source) FROM copy_marks)
+) IS NOT NULL
 
 -- name: read_api_keys
 SELECT id, sha256, tenant, created_at, name, revoked_at FROM api_keys

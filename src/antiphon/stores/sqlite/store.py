@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
@@ -242,6 +243,10 @@ class SqliteStore:
             WriteTransaction.delete, tenant, response_id, cascade
         )
         return erased
+
+    async def erase_report(self) -> EraseReport:
+        """Whether erased words may still be in the file; it takes seconds at most."""
+        return EraseReport(int(self._database.erasures.is_pending))
 
     async def close(self) -> None:
         self.changes.close_readers()

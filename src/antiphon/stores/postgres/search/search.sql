@@ -85,11 +85,15 @@ SELECT $1, $2::bigint, coalesce(sum(turns), 0), coalesce(sum(words), 0) FROM gon
 -- How many turns have each term, of very many so many.
 SELECT (
     SELECT count(*) FROM (
-        SELECT 1 FROM search_terms
-        WHERE tenant = $1 AND terms @@ t.term::tsquery LIMIT $3
+        SELECT 1 FROM search_terms WHERE tenant = $1 AND terms @@ t.term LIMIT $3
     ) AS counted
 )
-FROM unnest($2::text[]) WITH ORDINALITY AS t (term, number) ORDER BY t.number
+FROM (
+    SELECT term::tsquery, number FROM unnest($2::text[]) WITH ORDINALITY AS t (term, number)
+    -- So that each is parsed once, and not for every row.
+    OFFSET 0
+) AS t
+ORDER BY t.number
 
 -- name: best
 -- The turns that have all terms, the best by BM25 first, from behind one on where that is given.
@@ -106,7 +110,8 @@ WITH matching AS MATERIALIZED (
         ) AS counted
     ) AS score
     FROM search_terms AS s
-    WHERE s.tenant = $1 AND s.terms @@ array_to_string($2::text[], '&')::tsquery
+    -- In a query of its own it is parsed once, and not for every row.
+    WHERE s.tenant = $1 AND s.terms @@ (SELECT array_to_string($2::text[], '&')::tsquery)
 ), cursor AS (
     SELECT score, created_at, tree, thread, seq FROM matching
     WHERE (tree, thread, seq) = ($6::bigint, $7::bigint, $8::integer)

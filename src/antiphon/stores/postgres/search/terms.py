@@ -1,8 +1,9 @@
 """Search terms: the words of a turn as a ``tsvector`` of hashes, and of a query. No I/O.
 
-A lexeme is a hash of the word, under a key and the tenant. It has as many positions as the turn has
-of the word, so that ``ts_rank`` of one lexeme says how many they are (search.sql). A ``tsvector``
-has a megabyte at most: one that would be larger has each word once, and if need be not all of them.
+A lexeme is a hash of the word, under a key and the tenant. Where the turn has the word more than
+once it has as many positions, so that ``ts_rank`` of one lexeme says how many (search.sql). A
+``tsvector`` has a megabyte at most: one that would be larger has each word once, and if need be not
+all of them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import msgspec
 from antiphon.stores.search_tokenizer import MAX_TERM_COUNT, text_to_index, tokenize
 
 _MAX_BYTES: Final = 1_000_000
-_HASH_BYTES: Final = 9
-#: What a lexeme takes: its own bytes, the number of its positions, and each of them.
-_LEXEME_BYTES: Final = 12
+#: So few that two words may have one: what is found is looked at (``build_excerpt``).
+_HASH_BYTES: Final = 6
+#: What a lexeme takes, and each of its positions with their number.
+_LEXEME_BYTES: Final = 8
 _POSITION_BYTES: Final = 2
 _POSITIONS: Final = [
-    ",".join(str(position) for position in range(1, count + 1))
+    "" if count < 2 else ":" + ",".join(str(position) for position in range(1, count + 1))
     for count in range(MAX_TERM_COUNT + 1)
 ]
 
@@ -36,7 +38,7 @@ class TurnTerms(msgspec.Struct, frozen=True):
 
 
 def hash_term(secret: bytes, tenant: str, term: bytes) -> str:
-    """The lexeme of a term: 12 characters that need no quotes."""
+    """The lexeme of a term: 8 characters."""
     name = tenant.encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(term, digest_size=_HASH_BYTES, key=_key(secret, name)).digest()
     return base64.urlsafe_b64encode(digest).decode()
@@ -46,14 +48,11 @@ def index_turn(secret: bytes, tenant: str, items: Iterable[bytes]) -> TurnTerms:
     """The terms of a turn's items."""
     tokens = tokenize(text_to_index(items))
     counts = Counter(tokens)
-    size = len(counts) * (_LEXEME_BYTES + _POSITION_BYTES)
-    size += sum(min(count, MAX_TERM_COUNT) for count in counts.values()) * _POSITION_BYTES
-    if size > _MAX_BYTES:
-        counts = Counter(dict.fromkeys(counts, 1))
-        limit = _MAX_BYTES // (_LEXEME_BYTES + 2 * _POSITION_BYTES)
-        counts = Counter(dict(list(counts.items())[:limit]))
+    positions = sum(1 + min(count, MAX_TERM_COUNT) for count in counts.values() if count > 1)
+    if len(counts) * _LEXEME_BYTES + positions * _POSITION_BYTES > _MAX_BYTES:
+        counts = Counter(dict.fromkeys(list(counts)[: _MAX_BYTES // _LEXEME_BYTES], 1))
     lexemes = [
-        f"'{hash_term(secret, tenant, term)}':{_POSITIONS[min(count, MAX_TERM_COUNT)]}"
+        f"'{hash_term(secret, tenant, term)}'{_POSITIONS[min(count, MAX_TERM_COUNT)]}"
         for term, count in counts.items()
     ]
     return TurnTerms(" ".join(lexemes), len(tokens))

@@ -1,0 +1,120 @@
+"""(nodes) PostgreSQL beside SQLite, and several nodes on one database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.lab import BenchEnvironment
+from bench.load import drive
+from bench.load_nodes import over
+from bench.postgres import PostgresServer, postgres_server
+from bench.processes import Server, free_port, serve_command
+from bench.report import Part, Row, Sample, Table, Target, sample
+from bench.workloads import Conversations
+
+_TURNS = 20
+_CONNECTIONS = 32
+_MOST_NODES = 3
+#: SQLite's CPU time per turn over PostgreSQL's, at least.
+_GOAL_RATIO = 0.6
+#: How much more CPU a turn may take on three nodes than on one.
+_GOAL_GROWTH = 1.15
+
+
+class _Nodes:
+    """Nodes of one store, and what a turn took on them round by round; times in seconds."""
+
+    def __init__(self, name: str, servers: Sequence[Server]) -> None:
+        self.name = name
+        self.servers = servers
+        self.rates: list[float] = []
+        self.cpu: list[float] = []
+        self.database_cpu: list[float] = []
+
+    def run(self, lab: BenchEnvironment, connections: int, database: PostgresServer) -> None:
+        """One window: the turns of a conversation go to one node after the other."""
+        talk = Conversations(_TURNS, endless=True)
+        kind = over([server.port for server in self.servers])
+        port = self.servers[0].port
+
+        async def by(server: Server, scripts, seconds, mark):  # type: ignore[no-untyped-def]
+            return await drive(port, scripts, seconds=seconds, mark=mark, kind=kind)
+
+        before, database_before = self._cpu_seconds(), database.cpu_seconds()
+        tally = lab.drive(self.servers[0], talk.scripts(connections), seconds=lab.seconds, by=by)
+        turns = len(tally.latencies)
+        self.cpu.append((self._cpu_seconds() - before) / turns)
+        self.database_cpu.append((database.cpu_seconds() - database_before) / turns)
+        self.rates.append(turns / tally.seconds)
+        talk.check()
+
+    def _cpu_seconds(self) -> float:
+        return sum(server.cpu_seconds() for server in self.servers)
+
+    def ratio(self, to: _Nodes) -> Sample:
+        """The other's CPU time per turn over this one's, round by round."""
+        return sample([theirs / mine for mine, theirs in zip(self.cpu, to.cpu, strict=True)])
+
+    def row(self, **more: Sample) -> Row:
+        return {
+            "store": self.name,
+            "turns/s": sample(self.rates),
+            "server CPU µs/turn": sample([one * 1e6 for one in self.cpu]),
+            "PostgreSQL's CPU µs/turn": sample([one * 1e6 for one in self.database_cpu]),
+            **more,
+        }
+
+
+def measure(lab: BenchEnvironment) -> Part:
+    """Stored turns on each store, and on one, two and three nodes."""
+    tables: list[Table] = []
+    targets: list[Target] = []
+    with (
+        postgres_server(lab.front_cores) as database,
+        _nodes(lab, _MOST_NODES, database) as servers,
+        lab.server() as alone,
+    ):
+        for connections in (1, _CONNECTIONS):
+            file = _Nodes("SQLite", [alone])
+            one = _Nodes("PostgreSQL", servers[:1])
+            for _ in range(lab.rounds):
+                file.run(lab, connections, database)
+                one.run(lab, connections, database)
+            ratio = one.ratio(file)
+            rows = [file.row(), one.row(**{"x SQLite by CPU": ratio})]
+            tables.append(Table(f"One node, {connections} at a time", rows))
+            if connections == _CONNECTIONS:
+                what = f"PostgreSQL, stored turns, {connections} at a time, x SQLite by CPU"
+                targets.append(Target(what, ratio, least=_GOAL_RATIO))
+        counted = [
+            _Nodes(f"PostgreSQL, {count} node{'s' * (count > 1)}", servers[:count])
+            for count in range(1, _MOST_NODES + 1)
+        ]
+        for _ in range(lab.rounds):
+            for nodes in counted:
+                nodes.run(lab, _CONNECTIONS, database)
+        growth = sample(
+            [more / first for first, more in zip(counted[0].cpu, counted[-1].cpu, strict=True)]
+        )
+        note = "Each turn of a conversation goes to the next node. All nodes share one core."
+        tables.append(Table("Several nodes", [one.row() for one in counted], note))
+        what = f"CPU per turn on {_MOST_NODES} nodes, times that on one"
+        targets.append(Target(what, growth, most=_GOAL_GROWTH))
+    return Part("nodes", "PostgreSQL and nodes", tables, targets)
+
+
+@contextlib.contextmanager
+def _nodes(lab: BenchEnvironment, count: int, database: PostgresServer) -> Iterator[list[Server]]:
+    """Servers on one PostgreSQL database."""
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for _ in range(count):
+            home = stack.enter_context(lab.home())
+            port = free_port()
+            command = serve_command(port, database.uri, lab.fake)
+            server = Server("antiphon", command, port, log=Path(home, "log"), on=lab.server_core)
+            stack.callback(server.stop)
+            servers.append(server)
+        yield servers

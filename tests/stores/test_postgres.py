@@ -1,0 +1,225 @@
+"""What PostgreSQL alone has: several processes at once, lost connections, leases and vacuums."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from antiphon.core.secrets import uri_without_password
+from antiphon.core.turns import ConversationRecord
+from antiphon.errors import (
+    ConfigError,
+    ConversationLockedError,
+    HistoryChangedError,
+    StoreError,
+)
+from antiphon.stores.postgres.erasures import vacuum_erased
+from antiphon.stores.postgres.store import PostgresStore, open_postgres
+from antiphon.turn.store_protocols import NewTurn
+from support.postgres_database import empty_database
+from support.serve_process import running_server
+from support.store_turns import (
+    DONE,
+    HEADER,
+    assistant,
+    begin_turn,
+    complete_turn,
+    complete_turns,
+    head_of,
+    ids_of,
+    new_turn,
+)
+
+
+@asynccontextmanager
+async def opened(uri: str, count: int = 1) -> AsyncIterator[list[PostgresStore]]:
+    """As many stores on one database, as of several processes."""
+    stores = [await open_postgres(uri) for _ in range(count)]
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+
+
+@asynccontextmanager
+async def connected(uri: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(uri)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def end_connections(uri: str) -> None:
+    """The server ends all connections to the database but one."""
+    async with connected(uri) as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def on_conversation(conversation: ConversationRecord) -> NewTurn:
+    turn = new_turn("Hi.", header=msgspec.structs.replace(HEADER, conversation=conversation.id))
+    return msgspec.structs.replace(turn, conversation=conversation)
+
+
+async def test_turns_of_two_stores_on_one_parent_are_branches(tmp_path: Path) -> None:
+    async with opened(empty_database(tmp_path), 2) as stores:
+        parent = await complete_turn(stores[0])
+        children = [new_turn(str(number), parent=parent) for number in range(20)]
+        await asyncio.gather(
+            *[stores[number % 2].begin(child) for number, child in enumerate(children)]
+        )
+        heads = [await head_of(stores[0], child.response_id) for child in children]
+        assert len({(head.thread, head.seq) for head in heads}) == 20
+        for head in heads:
+            assert await ids_of(stores[1], head) == [parent.response_id, head.response_id]
+
+
+async def test_one_of_two_stores_moves_a_conversation_on(tmp_path: Path) -> None:
+    async with opened(empty_database(tmp_path), 2) as stores:
+        for _ in range(5):
+            conversation = await stores[0].stores.conversations.create("", {})
+            turns = [on_conversation(conversation) for _ in stores]
+            pairs = zip(stores, turns, strict=True)
+            results = await asyncio.gather(
+                *[store.begin(turn) for store, turn in pairs], return_exceptions=True
+            )
+            refusals = [result for result in results if result is not None]
+            assert [type(one) for one in refusals] == [ConversationLockedError]
+
+
+async def test_turn_is_not_begun_behind_an_erasure_of_another_store(tmp_path: Path) -> None:
+    async with opened(empty_database(tmp_path), 2) as (one, other):
+        first, second = await complete_turns(one, 2)
+        assert await other.delete("", first.response_id)
+        with pytest.raises(HistoryChangedError):
+            await one.begin(new_turn("And?", parent=second))
+        assert len(await one.chain(second)) == 1
+
+
+async def test_turns_of_a_dead_store_are_interrupted(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    async with opened(uri, 2) as (dying, other):
+        running = await begin_turn(dying)
+        await dying.write(running.response_id, [assistant("Half")])
+        assert (await head_of(other, running.response_id)).is_running
+        async with connected(uri) as connection:
+            await connection.execute(
+                "UPDATE nodes SET lease_until = now() - interval '1 second' WHERE id = $1",
+                dying._database.lease.node,
+            )
+        turn = await other.turn("", running.response_id)
+        assert turn is not None
+        assert turn.end is not None
+        assert turn.end.error is not None
+        assert (turn.end.status, turn.end.error.code) == ("failed", "interrupted")
+        assert turn.output == (assistant("Half"),)
+        # What it writes now is dropped, and it begins nothing until it has a lease again.
+        await dying.write(running.response_id, [assistant("more")], DONE)
+        assert await other.turn("", running.response_id) == turn
+        with pytest.raises(StoreError):
+            await dying.begin(new_turn("Hi."))
+        await dying._database.lease.renew()
+        await complete_turn(dying)
+
+
+async def test_store_goes_on_after_its_connections_are_lost(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    async with opened(uri) as (store,):
+        heads = await complete_turns(store, 2)
+        running = await begin_turn(store, "And?", heads[-1])
+        await end_connections(uri)
+        assert len(await store.chain(running)) == 3
+        await store.write(running.response_id, [assistant("Yes.")], DONE)
+        await complete_turn(store, parent=running)
+        assert not store.stores.health.refusals
+
+
+async def test_nothing_is_confirmed_that_the_server_has_not_committed(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    async with opened(uri, 2) as (store, other):
+        head = await complete_turn(store)
+        async with connected(uri) as connection, connection.transaction():
+            # Whoever begins a turn in the tree waits for this lock.
+            await connection.execute("SELECT 1 FROM chats FOR UPDATE")
+            lost = new_turn("And?", parent=head)
+            begun = store.begin(lost)
+            ended = store.write(lost.response_id, [], DONE)
+            await asyncio.sleep(0)
+            assert not begun.done()
+            assert await other.head("", lost.response_id) is None
+        await asyncio.gather(begun, ended)
+        assert await other.head("", lost.response_id) is not None
+
+
+async def test_erased_rows_leave_the_tables(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    async with opened(uri) as (store,), connected(uri) as connection:
+        await vacuum_erased(connection)
+        head = await complete_turn(store, "secret")
+        assert (await store.erase_report()).pending == 0
+        await store.delete("", head.response_id)
+        report = await store.erase_report()
+        assert (report.pending, report.pending_since is not None) == (1, True)
+        async with connected(uri) as slow, slow.transaction(isolation="repeatable_read"):
+            await slow.fetch("SELECT 1 FROM log")
+            other = await complete_turn(store, "also secret")
+            await store.delete("", other.response_id)
+            # This reader may still see what was erased since it began.
+            assert await vacuum_erased(connection)
+        assert not await vacuum_erased(connection)
+        after = await store.erase_report()
+        assert after.pending == 0
+        assert after.erased_at is not None
+        assert after.left_at is not None
+        assert after.erased_at <= after.left_at
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://nobody:secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:secret@/antiphon?host=/nowhere",
+        "postgresql://nobody@/antiphon?host=/nowhere&password=secret",
+        "postgresql://nobody:a/secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:a#secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:a?secret@127.0.0.1:1/antiphon",
+        "postgresql://nobody:a@secret@127.0.0.1:1/antiphon",
+    ],
+)
+async def test_server_that_is_not_there_is_an_error_without_the_password(uri: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        await open_postgres(uri)
+    assert "secret" not in str(caught.value)
+
+
+@given(st.text())
+def test_uri_is_shown_without_its_password_whatever_that_holds(password: str) -> None:
+    for uri in (
+        f"postgresql://somebody:{password}@host/db?sslmode=require",
+        f"postgresql://host/db?password={quote(password, safe='')}&sslmode=require",
+    ):
+        assert uri_without_password(uri) in {"postgresql://host/db", "postgresql://…"}
+
+
+def test_server_shows_its_store_without_the_password(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path).replace("postgres@", "postgres:secret@", 1)
+    with running_server(tmp_path, "--store", uri) as (process, _, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        shown = process.stderr.read()
+    assert "store: postgresql://" in shown
+    assert "secret" not in shown
