@@ -30,10 +30,10 @@ async def end_orphans(transaction: WriteTransaction, node: int, *, keeps_restart
     Those that can be run again are left for any node to claim (``keeps_restartable``).
     """
     orphans = await _find_orphans(transaction, node)
-    kept = [one for one in orphans if keeps_restartable and _can_restart(one)]
-    if kept and node != NOBODY:
-        await transaction.execute(NODE_SQL["give_up"], *_columns(kept))
-    ended = [one for one in orphans if one not in kept]
+    restartable = [one for one in orphans if keeps_restartable and _can_restart(one)]
+    if restartable and node != NOBODY:
+        await transaction.execute(NODE_SQL["give_up"], *_columns(restartable))
+    ended = [one for one in orphans if one not in restartable]
     await transaction.end_unfinished([row[_ENDING] for row in ended], interrupted_end())
     return bool(ended)
 
