@@ -25,13 +25,14 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-slow test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots postgres clean
+.PHONY: help setup chat test test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots postgres clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
 	@echo "make test    lint, types and tests; some minutes"
 	@echo "make test-slow  the tests that take several seconds each: the embedded model, pages, restarts"
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
+	@echo "make test-stores  official clients, promises and replays on SQLite and PostgreSQL"
 	@echo "make test-clients  real agents and frameworks against a server; installs them in .make/clients"
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
@@ -73,6 +74,12 @@ test: lint
 # The embedded model, whole pages and examples, programs that die and come back.
 test-slow: setup
 	$(BIN)/pytest -n 2 -m slow $(ARGS)
+
+# What runs on a store in memory otherwise.
+test-stores: setup
+	@for store in sqlite postgres; do ANTIPHON_TEST_STORE=$$store $(BIN)/pytest -n 2 \
+		-m "slow or not slow" -k "not memory" tests/clients tests/promises \
+		tests/api/http/test_response_replay.py --ignore tests/clients/agents $(ARGS) || exit; done
 
 test-fast: setup
 	$(BIN)/pytest -n 2 -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)

@@ -52,6 +52,8 @@ COMMAND_TABLE = (
     ("/search zebra\n", ["nothing was found"]),
     ("/modle\n", ["did you mean /model?"]),
     (CTRL_C + "//slash\n", ["the last: /slash"]),
+    ("/resume\r", ["chats:", "Esc leaves"]),
+    (CTRL_C, ["> "]),
     ("/new\n", ["a new chat"]),
     ("/cost\n", ["0 turns"]),
     ("/retry\n", ["nothing has been asked yet"]),

@@ -255,6 +255,9 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
         terminal.type("y\n")
         terminal.expect("the tool says paid back 1")
         terminal.expect("> ")
+        terminal.type("/nope\n")
+        terminal.expect("/nope is no command")
+        terminal.expect("> ")
         terminal.type("/search bold\n")
         terminal.expect("1  now")
         terminal.expect("stay here): ")
@@ -267,6 +270,7 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
         terminal.type("exit\n")
         assert terminal.leave() == 0
     assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written).count("\x1b") == 0
+    assert terminal.rows.count("> **bold** words and `code`") == 1, "it is echoed once"
 
 
 @pytest.mark.parametrize("options", [[], ["--plain"]])

@@ -256,6 +256,21 @@ def test_what_providers_break_is_not_completed() -> None:
                 assert words in json.dumps(outcome.error), (name, outcome.error)
 
 
+def test_a_model_that_says_nothing_has_answered() -> None:
+    quiet = (
+        whole({"role": "assistant", "content": ""}),
+        whole({"role": "assistant", "content": None, "native_finish_reason": "STOP"}),
+        stream_of(chunk({"role": "assistant"}), end("stop"), DONE),
+        stream_of(chunk({"content": "", "provider": "x"}), end("stop"), DONE),
+        whole({"role": "assistant", "content": [{"type": "text", "text": ""}]}),
+    )
+    with scenario() as world:
+        for behaviour in quiet:
+            response, completion = ask_both(world, behaviour)
+            response.expect("completed", "")
+            completion.expect("stop", "")
+
+
 def test_what_providers_call_is_what_was_meant() -> None:
     with scenario() as world:
         for name, (behaviour, calls) in CALLS.items():

@@ -99,6 +99,42 @@ def test_an_export_of_another_program_is_imported_with_a_report(
     expect(page.get_by_role("link", name="Colours")).to_be_visible()
 
 
+DROP = """([name, type, content]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(content)], name, { type }));
+    for (const kind of ["dragover", "drop"])
+        document.querySelector("#main").dispatchEvent(
+            new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+}"""
+
+
+def test_files_may_be_dropped_anywhere_and_each_export_is_a_file(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    export = zipped({"conversations.json": [chatgpt_chat(title="Colours")]})
+    page.evaluate(DROP, ["export.zip", "application/zip", list(export)])
+    expect(page.get_by_role("region", name="Report")).to_contain_text("imported")
+    with page.expect_download() as everything:
+        page.get_by_role("button", name="All chats as one file").click()
+    page.keyboard.press("Escape")
+    page.evaluate(DROP, ["dot.png", "image/png", list(b"\x89PNG")])
+    expect(page.get_by_role("list", name="Pictures to be sent")).to_be_visible()
+    page.get_by_role("link", name="Colours").click()
+    chat = server.get("/v1/chats").json["data"][0]["id"]
+    saved = {"everything": everything.value.path().read_text()}
+    page.get_by_role("button", name="Share and export").click()
+    for name, ending in (("Markdown", "md"), ("HTML", "html"), ("JSON, with", "json")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == f"Colours.{ending}"
+        saved[ending] = download.value.path().read_text()
+    assert json.loads(saved["everything"]) == json.loads(saved["json"])
+    for ending, form in (("md", "markdown"), ("html", "html"), ("json", "json")):
+        path = f"/v1/chats/{chat}/export?format={form}"
+        assert saved[ending] == server.request("GET", path).body.decode()
+
+
 def test_a_share_is_a_page_without_script_until_it_is_revoked(
     browser: Browser, world: Watched, server: ThreadServer
 ) -> None:

@@ -202,6 +202,29 @@ def test_turn_that_died_is_settled_though_another_tab_has_gone_on(
         _wait_until_shown(world, [first, second], 2)
 
 
+@pytest.mark.slow
+def test_older_file_in_the_place_of_the_store_is_what_the_page_shows(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with _world(tmp_path, browser) as world:
+        page = world.open("/")
+        _send(page, "kept")
+        _wait_until_shown(world, [page], 1)
+        world.kill()
+        files = {one: one.read_bytes() for one in tmp_path.glob("turns.db*") if one.is_file()}
+        world.start()
+        _send(page, "not in the copy")
+        _wait_until_shown(world, [page], 2)
+        world.kill()
+        for one in tmp_path.glob("turns.db*"):
+            one.unlink() if one.is_file() else None
+        for one, content in files.items():
+            one.write_bytes(content)
+        world.start()
+        _wait_until_shown(world, [page], 1)
+        expect(page.get_by_text("not in the copy")).to_have_count(0, timeout=TIMEOUT)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10))
 def test_deaths_at_any_moment_leave_on_screen_what_is_stored(

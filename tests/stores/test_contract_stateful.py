@@ -463,6 +463,9 @@ class PostgresMachine(StoreMachine):
         return images_in_database(self.uri)
 
 
-@pytest.mark.parametrize("machine", [MemoryMachine, SqliteMachine, PostgresMachine])
+@pytest.mark.parametrize(
+    "machine",
+    [MemoryMachine, SqliteMachine, pytest.param(PostgresMachine, marks=pytest.mark.slow)],
+)
 def test_store_agrees_with_its_model(machine: type[StoreMachine]) -> None:
     check_machine(machine, steps=50)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
@@ -277,6 +278,7 @@ def test_uri_is_shown_without_its_password_whatever_that_holds(password: str) ->
         assert uri_without_password(uri) in {"postgresql://host/db", "postgresql://…"}
 
 
+@pytest.mark.slow
 def test_server_shows_its_store_without_the_password(tmp_path: Path) -> None:
     uri = empty_database(tmp_path).replace("postgres@", "postgres:secret@", 1)
     with running_server(tmp_path, "--store", uri) as (process, _, _):
@@ -285,3 +287,72 @@ def test_server_shows_its_store_without_the_password(tmp_path: Path) -> None:
         shown = process.stderr.read()
     assert "store: postgresql://" in shown
     assert "secret" not in shown
+
+
+@asynccontextmanager
+async def cutting_commits(uri: str, folder: Path) -> AsyncIterator[tuple[str, list[bool]]]:
+    """A way to the server that may be cut: its URI, and whether the next commits lose their answer.
+
+    The server gets such a commit, and whoever sent it hears nothing of it.
+    """
+    parts = urlsplit(uri)
+    path = Path(parse_qs(parts.query)["host"][0], ".s.PGSQL.5432")
+    cuts: list[bool] = []
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, to_server = await asyncio.open_unix_connection(str(path))
+        is_cut = False
+
+        async def pass_answers() -> None:
+            while (data := await answers.read(65536)) and not is_cut:
+                writer.write(data)
+            writer.transport.abort()
+
+        task = asyncio.create_task(pass_answers())
+        while data := await reader.read(65536):
+            is_cut = b"COMMIT\0" in data and bool(cuts) and cuts.pop()
+            to_server.write(data)
+            if is_cut:
+                break
+        await to_server.drain()
+        if not is_cut:
+            to_server.close()
+        await task
+        to_server.close()
+
+    server = await asyncio.start_unix_server(connect, str(folder / ".s.PGSQL.5432"))
+    try:
+        yield urlunsplit(parts._replace(query=f"host={folder}")), cuts
+    finally:
+        server.close()
+
+
+async def test_commit_without_an_answer_is_an_error_and_leaves_no_running_turn(
+    tmp_path: Path,
+) -> None:
+    uri = empty_database(tmp_path)
+    if "host=/" not in uri:
+        pytest.skip("needs a server on a Unix socket")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        async with (
+            cutting_commits(uri, Path(folder)) as (cut_uri, cuts),
+            opened(uri) as (other,),
+            opened(cut_uri) as (store,),
+        ):
+            running = await begin_turn(store)
+            cuts.append(True)
+            lost = new_turn("Hi.")
+            with pytest.raises(StoreError):
+                await store.begin(lost)
+            # Nobody runs it: if it is there, it is ended.
+            await complete_turn(store)
+            turn = await other.turn("", lost.response_id)
+            assert turn is None or turn.end is not None
+            cuts.append(True)
+            with pytest.raises(StoreError):
+                await store.write(running.response_id, [assistant("Yes")])
+            await store.write(running.response_id, [assistant("No")], DONE)
+            turn = await other.turn("", running.response_id)
+            assert turn is not None
+            assert turn.end == DONE
+            assert turn.output[-1] == assistant("No")

@@ -25,6 +25,8 @@ AND nspname NOT IN ('pg_catalog', 'information_schema')
 """
 #: The folders of the tests that have a database, by the database's name.
 _folders: dict[str, Path] = {}
+#: The statements that empty each database.
+_deletions: dict[str, str] = {}
 #: The numbers of databases that are leased, and of all leases until now.
 _leased: set[int] = set()
 _lease_numbers = count()
@@ -77,9 +79,11 @@ async def _create(server: str, database: str) -> None:
 async def _empty(uri: str) -> None:
     connection = await asyncpg.connect(uri, server_settings={"lock_timeout": "20s"})
     try:
-        tables = [row[0] for row in await connection.fetch(_TABLES)]
-        # Of tables with few rows quicker than TRUNCATE, which makes a new file for each partition.
-        await connection.execute(";".join(f"DELETE FROM {table}" for table in tables))
+        if uri not in _deletions:
+            tables = [row[0] for row in await connection.fetch(_TABLES)]
+            # Of tables with few rows quicker than TRUNCATE, which makes a new file for each.
+            _deletions[uri] = ";".join(f"DELETE FROM {table}" for table in tables)
+        await connection.execute(_deletions[uri])
     finally:
         await connection.close()
 

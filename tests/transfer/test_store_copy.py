@@ -79,6 +79,7 @@ async def test_a_copy_that_was_killed_goes_on(names: tuple[str, str], tmp_path: 
         assert await look_at(store, filled) == expected
 
 
+@pytest.mark.slow
 async def test_what_was_erased_after_a_copy_is_erased_by_the_next(names: tuple[str, str]) -> None:
     async with opened(names[0]) as store:
         filled = await fill(store)

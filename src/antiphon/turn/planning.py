@@ -335,7 +335,7 @@ class TurnPlanner:
             await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
         return TurnPlan(
             request=request,
-            # From here on nothing is awaited: turns begin in the order of their times.
+            # From here to the beginning nothing is awaited: turns begin in order of their times.
             initial_response=self._initial_response(request, header, items, base.head),
             header=model_header,
             model=model if request.generate else _SilentModel(model.info),

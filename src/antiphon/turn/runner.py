@@ -137,13 +137,19 @@ class TurnRunner:
                 parent=plan.base.head,
                 sibling=plan.sibling,
                 sources=plan.sources,
-                is_awaited=(request.stream and request.emit_created) or request.background,
+                is_awaited=self._is_begin_awaited(),
                 blobs=plan.blobs,
                 conversation=plan.conversation,
                 reservation=request.reservation,
             )
         )
         self._begin_write.add_done_callback(self._running_turn.on_request_stored)
+
+    def _is_begin_awaited(self) -> bool:
+        """Whether somebody waits for the beginning, a reader or the turn itself."""
+        plan, request = self._plan, self._plan.request
+        needs_begin = request.approved_calls or plan.compaction or request.reservation
+        return request.stream or request.background or bool(needs_begin)
 
     async def _run_rounds_with_timeout(self, seconds: float) -> None:
         try:

@@ -66,7 +66,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     each as it was before its words were read: ``begin`` fails with ``HistoryChangedError`` where
     one is gone, or something was erased from its family since.
     ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
-    few milliseconds later, in one go with the end of a quick turn.
+    twentieth of a second later, in one go with the end of a quick turn.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
     fails with ``ConversationLockedError`` where it has moved in the meantime.
     ``stored_at``: its age counts from then, and not from ``created_at``: it was imported.

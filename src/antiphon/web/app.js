@@ -206,6 +206,18 @@ addEventListener("keydown", (event) => {
   else if (key === "Escape") loadParts().then((parts) => parts.isRunningHere() && parts.stop());
 });
 
+// ---- files that are dropped: pictures are for the message, others are imported
+
+addEventListener("dragover", (event) => { if (event.dataTransfer.types.includes("Files")) event.preventDefault(); });
+addEventListener("drop", (event) => {
+  const files = [...event.dataTransfer.files];
+  if (event.defaultPrevented || !files.length) return;
+  event.preventDefault();
+  const others = files.filter((one) => !one.type.startsWith("image/"));
+  if (others.length) openDialog("transfer", { file: others[0] });
+  else document.dispatchEvent(new CustomEvent("antiphon:pictures", { detail: files }));
+});
+
 // ---- the frame
 
 function App() {

@@ -177,6 +177,11 @@ function Composer({ conversation, chat }) {
     }
     setPictures((before) => [...before, ...added]);
   };
+  useEffect(() => {
+    const onPictures = ({ detail }) => addFiles(detail);
+    document.addEventListener("antiphon:pictures", onPictures);
+    return () => document.removeEventListener("antiphon:pictures", onPictures);
+  }, []);
   const onPaste = (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length) { event.preventDefault(); addFiles(files); }
@@ -184,8 +189,7 @@ function Composer({ conversation, chat }) {
 
   const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
   const waiting = isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
-  return html`<form class="composer" onSubmit=${submit} onDragOver=${(event) => event.preventDefault()}
-    onDrop=${(event) => { event.preventDefault(); addFiles([...event.dataTransfer.files]); }}>
+  return html`<form class="composer" onSubmit=${submit}>
     ${waiting.length > 0 && html`<ul class="queue" aria-label="Messages to be sent next">${waiting.map((one) => html`<li key=${one.id}>
       <button type="button" class="chip" title="Edit" onClick=${() => { write(one.words); remove(one.id); area.current.focus(); }}>${one.words || "Picture"}</button>
       ${iconButton("close", "Remove from the queue", () => remove(one.id))}</li>`)}</ul>`}

@@ -35,6 +35,10 @@ async function searchServer(text, chat, signal) {
 const turnName = (hit) => (hit.position === undefined ? "Turn" : `Turn ${hit.position + 1}`);
 
 /** `typed` is what was typed before it was there. */
+/** An excerpt without the signs of Markdown; the words that were found stand between « and ». Pure. */
+const excerptParts = (excerpt) => excerpt.replace(/[*`#|]+|:?-{2,}:?/g, " ").replace(/\s+/g, " ").split(/«([^«»]*)»/)
+  .map((part, index) => (index % 2 ? html`<mark>${part}</mark>` : part));
+
 export default function Palette({ chat = null, typed = "" }) {
   const [text, setText] = useState(typed);
   const [found, setFound] = useState({ hits: [], pending: 0 });
@@ -82,7 +86,7 @@ export default function Palette({ chat = null, typed = "" }) {
       onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown} />
     <ul id="palette-list" class="rows" role="listbox" aria-label="Found" ref=${list}>
       ${rows.map((row, at) => html`<li key=${row.key} id=${`palette-${at}`} role="option" aria-selected=${at === current} class=${at === current ? "option current" : "option"}
-        onClick=${row.run} onMouseMove=${() => at !== index && setIndex(at)}>${icon(row.sign)}<span><span class="option-title">${row.title}</span>${row.excerpt && html`<span class="excerpt">${row.excerpt}</span>`}</span></li>`)}
+        onClick=${row.run} onMouseMove=${() => at !== index && setIndex(at)}>${icon(row.sign)}<span><span class="option-title">${row.title}</span>${row.excerpt && html`<span class="excerpt">${excerptParts(row.excerpt)}</span>`}</span></li>`)}
     </ul>
     <p class="hint" role="status">${found.error ? found.error.message : words.length && !rows.length ? "Nothing was found." : found.pending ? `${found.pending} turns are still being indexed.` : ""}</p>
   <//>`;

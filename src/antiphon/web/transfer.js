@@ -1,32 +1,40 @@
 /** Import and export: files of other programs in, with a report for each chat; everything out. */
 import { html, useRef, useState } from "./vendor/preact.js";
-import { api, follow, notify, pause, request } from "./core.js";
+import { api, follow, notify, pause, query, request } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { download, Shares } from "./share.js";
 
 const SOURCES = { chatgpt: "ChatGPT", claude: "Claude", open_webui: "Open WebUI", librechat: "LibreChat", llama_cpp: "llama.cpp", messages: "a list of messages", antiphon: "antiphon" };
 
+const MOST_ROWS = 300;
+
 /** Sends a file and reads the import until it has ended. */
 async function importFile(file, onProgress) {
   const type = /\.zip$/i.test(file.name) ? "application/zip" : /\.(ndjson|jsonl)$/i.test(file.name) ? "application/x-ndjson" : "application/json";
   let job = await (await request("/v1/import", { method: "POST", headers: { "Content-Type": type }, body: new Blob([file], { type }) })).json();
-  while (job.status === "running") {
-    onProgress(job);
-    await pause(300);
-    job = await api(`/v1/import/${job.id}`);
+  // The report comes by pages, those of chats that are done while others are written.
+  const reports = [...job.report];
+  while (job.status === "running" || job.has_more) {
+    onProgress({ ...job, report: [...reports] });
+    if (!job.has_more) await pause(300);
+    job = await api(query(`/v1/import/${job.id}`, { after: reports.length }));
+    reports.push(...job.report);
   }
-  onProgress(job);
+  onProgress({ ...job, report: reports });
 }
 
 function Report({ job }) {
   const { done = 0, total = null } = job.chats ?? {};
+  const hasNote = (one) => one.status === "failed" || one.skipped?.length > 0;
+  const shown = [...(job.report ?? []).filter(hasNote), ...(job.report ?? []).filter((one) => !hasNote(one))].slice(0, MOST_ROWS);
   return html`<section aria-label="Import">
     <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? job.error?.message ?? "The import failed." : `${done} chats from ${SOURCES[job.source] ?? job.source}.`}</p>
     ${job.status === "running" && html`<progress max="1" value=${job.progress} aria-label="Progress"></progress>`}
     ${job.skipped_files?.length > 0 && html`<p class="hint">Files without chats: ${job.skipped_files.map((one) => one.name ?? one).join(", ")}</p>`}
     ${job.report?.length > 0 && html`<div class="table report" tabindex="0" role="region" aria-label="Report"><table><thead><tr><th scope="col">Chat</th><th scope="col">Turns</th><th scope="col">Branches</th><th scope="col">Pictures</th><th scope="col">Result</th></tr></thead>
-      <tbody>${job.report.map((one, index) => html`<tr key=${index}><td>${one.chat_id ? html`<a href=${`/c/${one.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Untitled"}</a>` : one.title || "Untitled"}</td><td>${one.turns}</td><td>${one.branches}</td><td>${one.images}</td>
+      <tbody>${shown.map((one, index) => html`<tr key=${index}><td>${one.chat_id ? html`<a href=${`/c/${one.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Untitled"}</a>` : one.title || "Untitled"}</td><td>${one.turns}</td><td>${one.branches}</td><td>${one.images}</td>
         <td>${one.status}${one.skipped?.length ? `; left out: ${one.skipped.join(", ")}` : ""}</td></tr>`)}</tbody></table></div>`}
+    ${job.report?.length > shown.length && html`<p class="hint">${(job.report.length - shown.length).toLocaleString()} more chats went the same way; those with something to say come first.</p>`}
   </section>`;
 }
 

@@ -26,11 +26,11 @@ function Chart({ days }) {
   const most = Math.max(1, ...days.map((one) => one.input_tokens + one.output_tokens));
   const step = WIDTH / days.length;
   const bar = (index, from, to, name) => html`<rect class=${name} x=${index * step + step * 0.15} width=${step * 0.7} y=${HEIGHT - (to / most) * HEIGHT} height=${((to - from) / most) * HEIGHT} />`;
-  return html`<figure class="chart"><svg viewBox=${`0 0 ${WIDTH} ${HEIGHT + 18}`} aria-hidden="true">
-    <path class="axis" d=${`M0 ${HEIGHT}H${WIDTH}M0 0.5H${WIDTH}`} /><text x="2" y="12">${short.format(most)} tokens</text>
+  return html`<figure class="chart"><div class="ends" aria-hidden="true"><span>${short.format(most)} tokens</span></div><svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} aria-hidden="true">
+    <path class="axis" d=${`M0 ${HEIGHT}H${WIDTH}M0 0.5H${WIDTH}`} />
     ${days.map((one, index) => html`<g key=${one.day}><title>${`${dayOf(one)}: ${number.format(one.input_tokens + one.output_tokens)} tokens`}</title>
       ${bar(index, 0, one.cached_tokens, "cached")}${bar(index, one.cached_tokens, one.input_tokens, "in")}${bar(index, one.input_tokens, one.input_tokens + one.output_tokens, "out")}</g>`)}
-    <text x="2" y=${HEIGHT + 14}>${dayOf(days[0])}</text><text x=${WIDTH - 2} y=${HEIGHT + 14} text-anchor="end">${dayOf(days.at(-1))}</text></svg>
+    </svg><div class="ends" aria-hidden="true"><span>${dayOf(days[0])}</span><span>${dayOf(days.at(-1))}</span></div>
     <figcaption><span class="swatch cached"></span>cached <span class="swatch in"></span>in <span class="swatch out"></span>out</figcaption></figure>`;
 }
 
@@ -40,7 +40,7 @@ function Stored() {
   useEffect(() => { api("/v1/usage/store").then(setStore, () => {}); }, []);
   if (!store) return null;
   const next = store.expires_next;
-  const counts = [["chats", store.chats], ["conversations", store.conversations], ["turns", store.turns]];
+  const counts = [["chats", store.chats], ["conversations", store.conversations], ["turns", store.turns]].filter(([name, count]) => count || name !== "conversations");
   return html`<section aria-label="What is stored"><h3>What is stored</h3><p>
     ${counts.map(([name, count]) => `${number.format(count)} ${count === 1 ? name.slice(0, -1) : name}`).join(", ")}${store.bytes !== undefined && `; ${bytes(store.bytes)} on disk`}.
     ${next && html` Next to expire: <a href=${`/c/${next.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${next.title || "Untitled"}</a>, ${new Date(next.expires_at * 1000).toLocaleDateString()}.`}</p></section>`;

@@ -49,6 +49,11 @@ def imported(request: Request, data: bytes, seconds: float = 60.0) -> dict[str, 
     while True:
         job: dict[str, Any] = request("GET", f"/v1/import/{started.json['id']}").json
         if job["status"] != "running":
+            while job["has_more"]:
+                path = f"/v1/import/{job['id']}?after={len(job['report'])}"
+                page = request("GET", path).json
+                job["report"] += page["report"]
+                job["has_more"] = page["has_more"]
             return job
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -171,8 +176,14 @@ def test_turns_go_on_during_an_import(server: ThreadServer) -> None:
     while server.get(f"/v1/import/{started['id']}").json["status"] == "running":
         assert server.respond("Hi").status == 200
         answered += 1
-    job = server.get(f"/v1/import/{started['id']}").json
-    assert [one["status"] for one in job["report"]] == ["imported"] * 300
+    pages = [
+        server.get(f"/v1/import/{started['id']}?after={after}").json
+        for after in (0, 100, 200, 290, 300)
+    ]
+    assert [len(page["report"]) for page in pages] == [100, 100, 100, 10, 0]
+    assert [page["has_more"] for page in pages] == [True, True, False, False, False]
+    assert {one["status"] for page in pages for one in page["report"]} == {"imported"}
+    assert server.get(f"/v1/import/{started['id']}?after=-1").status == 400
 
 
 @pytest.mark.slow

@@ -297,3 +297,35 @@ async def test_delayed_job_commits_with_the_next_job_or_after_its_delay(tmp_path
     with pytest.raises(StoreError):
         await writer.submit(job("late"), max_delay=60)
     assert order == ["first", "second", "alone"]
+
+
+async def test_held_job_commits_with_the_job_that_releases_it_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.stores.sqlite.writer.HOLD_SECONDS", 60)
+    async with writing(tmp_path) as (writer, database):
+        turn, other = new_turn("Hi."), new_turn("Ho.")
+        begun = writer.hold(turn.response_id, WriteTransaction.begin, turn)
+        left = writer.hold(other.response_id, WriteTransaction.begin, other)
+        await writer.submit(WriteTransaction.begin, new_turn("Others do not release it."))
+        assert (begun.done(), left.done(), count(database, "responses")) == (False, False, 1)
+        writer.release(turn.response_id)
+        await writer.submit(WriteTransaction.write, turn.response_id, (assistant("a"),), DONE)
+        assert (begun.done(), left.done(), count(database, "responses")) == (True, False, 2)
+    # Closing the store does what is left.
+    assert left.done()
+
+
+async def test_held_jobs_that_nothing_releases_are_committed_together_after_a_moment(
+    tmp_path: Path,
+) -> None:
+    async with writing(tmp_path) as (writer, database):
+        turns = [new_turn("Hi.") for _ in range(3)]
+        await asyncio.gather(
+            *[writer.hold(one.response_id, WriteTransaction.begin, one) for one in turns]
+        )
+        again = new_turn("Hi.")
+        await writer.hold(again.response_id, WriteTransaction.begin, again)
+        assert count(database, "responses") == 4
+    with pytest.raises(StoreError):
+        await writer.hold("late", WriteTransaction.begin, new_turn("Hi."))

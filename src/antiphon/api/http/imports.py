@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import ClientDisconnected
+from antiphon.api.common.body import ClientDisconnected, query_params
 from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.pagination import parse_limit
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
 from antiphon.transfer.import_jobs import ImportJob, ImportJobs
 
@@ -20,6 +22,9 @@ MAX_FILE_BYTES: Final = 4 << 30
 #: Up to so many a file is held in memory, and so many are written to the disk at once.
 _MEMORY_BYTES: Final = 8 << 20
 _WRITE_BYTES: Final = 1 << 20
+#: Reports in one answer.
+_PAGE: Final = "100"
+_MAX_DIGITS: Final = 9
 
 _encode = msgspec.json.Encoder().encode
 
@@ -37,12 +42,22 @@ class ImportEndpoints:
         await send_json(send, _encode(_job_body(job)), 202)
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /v1/import/{id}"""
+        """GET /v1/import/{id}, with the reports behind the first ``?after=…``"""
+        query = query_params(scope)
         job = self._jobs.get(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(_job_body(job)))
+        page = (_parse_after(query), parse_limit(query, _PAGE))
+        await send_json(send, _encode(_job_body(job, *page)))
 
 
-def _job_body(job: ImportJob) -> dict[str, Any]:
+def _parse_after(query: Mapping[str, Sequence[str]]) -> int:
+    """How many reports were read before. Raises ``InvalidRequestError``."""
+    text = query.get("after", ["0"])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise InvalidRequestError("after is how many reports were read before.", param="after")
+    return int(text)
+
+
+def _job_body(job: ImportJob, after: int = 0, limit: int = int(_PAGE)) -> dict[str, Any]:
     done = len(job.reports)
     error = job.error
     return {
@@ -54,7 +69,8 @@ def _job_body(job: ImportJob) -> dict[str, Any]:
         "completed_at": None if job.completed_at is None else int(job.completed_at),
         "progress": round(job.progress, 4),
         "chats": {"done": done, "total": done if job.status == "completed" else None},
-        "report": job.reports,
+        "report": job.reports[after : after + limit],
+        "has_more": done > after + limit,
         "skipped_files": job.skipped_files,
         "error": None if error is None else {"code": error.code, "message": error.message},
     }

@@ -376,6 +376,7 @@ def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
             "progress": {"type": "number"},
             "chats": {"type": "object"},
             "report": {"type": "array"},
+            "has_more": {"type": "boolean"},
             "skipped_files": {"type": "array"},
             "error": {},
         },

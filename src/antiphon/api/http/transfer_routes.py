@@ -44,8 +44,16 @@ TRANSFER_ROUTES: Final = (
     Route(
         "GET",
         "/v1/import/{id}",
-        "Retrieve an import with the report of each chat.",
+        "Retrieve an import with the reports of its chats, by pages.",
         "Import",
+        query=(
+            Parameter("limit", {**PAGINATION[0].schema, "default": 100}, "How many reports."),
+            Parameter(
+                "after",
+                {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+                "How many reports were read before.",
+            ),
+        ),
         handler=lambda to: to.imports.retrieve,
     ),
     Route(

@@ -234,6 +234,8 @@ class ChatLoop:
             command = parse_command(text)
         except InvalidRequestError as error:
             self.output.error(error.message)
+            if self.output.terminal.is_plain:
+                return  # it stands there, and cannot be edited
             # Nothing that was typed is lost.
             self._draft = f"/{text}" if "/" in text[1:].split(maxsplit=1)[0] else text
             return
@@ -247,14 +249,15 @@ class ChatLoop:
             await self.decide(await self.session.last_turn())
             return
         question = question_of(text)
-        self.output.question(question)
+        if not self.output.terminal.is_plain:
+            self.output.question(question)
         if edited is not None:
             await self.answer(self.session.start_edited(edited, question))
         else:
             await self.answer(self.session.start(question))
 
     async def _run_command(self, name: str, argument: str) -> None:
-        if not (name == "edit" and argument):
+        if not (name == "edit" and argument) and not self.output.terminal.is_plain:
             # Its words are shown as the question that they become.
             self.output.note(f"/{name} {argument}".rstrip())
         try:

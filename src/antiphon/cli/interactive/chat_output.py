@@ -66,8 +66,14 @@ class ChatOutput:
         self._is_after_blank = True
 
     def note(self, text: str) -> None:
-        """A dim remark."""
-        self.lines([(Span(line, FAINT),) for line in make_safe(text).split("\n")])
+        """A dim remark, broken between words."""
+        from antiphon.cli.markdown.line_wrapper import LineWrapper  # loaded on first use
+
+        for line in make_safe(text).split("\n"):
+            wrapper = LineWrapper(_UNBROKEN if self.terminal.is_plain else self.terminal.width)
+            wrapper.add([Span(line, FAINT)])
+            wrapper.end_line()
+            self.lines(wrapper.take_lines() or [()])
 
     def error(self, message: str) -> None:
         line = " ".join(make_safe(message).split())

@@ -40,6 +40,7 @@ COMMANDS: Final = (
     SlashCommand("retry", "[MODEL…]", "answer again, by the same model or by others"),
     SlashCommand("compare", "", "the answers to the last question, one after another"),
     SlashCommand("search", "WORDS", "find words in all chats, and go on from there"),
+    SlashCommand("resume", "", "choose another chat from a list"),
     SlashCommand("open", "[ID]", "read the chat, or another one, in the pager"),
     SlashCommand("copy", "[N]", "copy the answer, or its Nth code block"),
     SlashCommand("context", "", "what the model is shown next"),

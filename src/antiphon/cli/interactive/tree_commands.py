@@ -1,9 +1,10 @@
-"""Tree command: all branches of a chat on a full screen, to go on from any turn."""
+"""Tree commands: all chats, or all branches of one, on a full screen, to go on from there."""
 
 from __future__ import annotations
 
 from antiphon.cli.interactive.chat_commands import go_to
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
+from antiphon.cli.interactive.chat_picker import pick_chat
 from antiphon.cli.interactive.chat_session import answer_text, user_text
 from antiphon.cli.interactive.row_picker import Row, pick_row
 from antiphon.cli.terminal_output import format_ago
@@ -40,7 +41,7 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
             turn = await loop.session.service.reader.response(DEFAULT_TENANT, row.id)
         except NotFoundError:
             return Row(row.id, f"{row.label}(erased)")
-        question = shorten(user_text(turn.input) or "(no words)", _MAX_QUESTION)
+        question = shorten(user_text(turn.input) or "(a decision on a call)", _MAX_QUESTION)
         mark = "→ " if row.id == head else ""
         detail = f"{format_ago(turn.created_at)}, {turn.model}: {answer_text(turn)}"
         return Row(row.id, f"{row.label}{mark}{question}", shorten(detail, _MAX_DETAIL))
@@ -50,4 +51,11 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
         await go_to(loop, chosen)
 
 
-HANDLERS: dict[str, Handler] = {"tree": show_tree}
+async def resume(loop: ChatLoop, _: str) -> None:
+    """Choose a chat and go on with it."""
+    chosen = await pick_chat(loop.engine, loop.output)
+    if chosen is not None:
+        await go_to(loop, chosen)
+
+
+HANDLERS: dict[str, Handler] = {"tree": show_tree, "resume": resume}

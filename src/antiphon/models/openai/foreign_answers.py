@@ -32,6 +32,9 @@ _PLACES: Final = frozenset(
         *REASONING_TEXT_FIELDS,
     )
 )
+_CONTENT_FIELDS: Final = ("content", "refusal")
+#: Fields that say what something is.
+_NAMING_FIELDS: Final = ("type", "id", "role", "name", "object", "status", "index", "format")
 _CHOICE_PLACES: Final = ("text", "content", "messages")
 
 
@@ -132,29 +135,52 @@ def _decode_text(text: str) -> Any:
 def hides_words(events: Iterable[bytes]) -> bool:
     """Whether what was sent may have words where nobody looks for them.
 
-    For answers in which none were found: not where a known place is empty, as that of a model that
-    said nothing.
+    For answers in which none were found: not where the known places are empty, as those of a model
+    that said nothing.
     """
-    has_unknown = has_message = False
+    has_message = has_content = has_others = False
     for event in events:
-        try:
-            value = decode_lenient(event)
-        except DECODE_ERRORS:
-            continue
-        choices = value.get("choices") if isinstance(value, dict) else None
-        for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict):
-                continue
-            if any(name in choice for name in _CHOICE_PLACES):
-                return False
-            for message in (choice.get("delta"), choice.get("message")):
-                if message is None:
+        for choice in _choices_of(event):
+            given = [choice[name] for name in _CHOICE_PLACES if name in choice]
+            for message in _flatten([choice.get("delta"), choice.get("message")]):
+                if not isinstance(message, dict):
+                    given += [] if message is None else [message]
                     continue
-                has_message = True
-                if not isinstance(message, dict) or not _PLACES.isdisjoint(message):
-                    return False
-                has_unknown |= any(value for name, value in message.items() if name != "role")
-    return has_unknown or not has_message
+                has_message = has_message or not message or "role" in message
+                has_content = has_content or not _PLACES.isdisjoint(message)
+                given += [message[name] for name in _CONTENT_FIELDS if name in message]
+                others = (it for name, it in message.items() if name not in (*_PLACES, "role"))
+                has_others = has_others or any(map(_has_words, others))
+            if any(map(_has_words, given)):
+                return True
+            has_content = has_content or bool(given)
+    return not has_content and (has_others or not has_message)
+
+
+def _choices_of(event: bytes) -> list[dict[str, Any]]:
+    try:
+        value = decode_lenient(event)
+    except DECODE_ERRORS:
+        return []
+    choices = value.get("choices") if isinstance(value, dict) else None
+    return [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+
+
+def _flatten(values: list[Any]) -> Iterable[Any]:
+    for value in values:
+        if isinstance(value, list):
+            yield from _flatten(value)
+        else:
+            yield value
+
+
+def _has_words(value: Any) -> bool:
+    """Whether there is a text in a value, other than what it says of its own kind."""
+    if isinstance(value, dict):
+        return any(_has_words(it) for name, it in value.items() if name not in _NAMING_FIELDS)
+    if isinstance(value, list):
+        return any(map(_has_words, value))
+    return isinstance(value, str) and bool(value.strip())
 
 
 def encode_completion(value: dict[str, Any]) -> bytes:

@@ -41,7 +41,7 @@ class PostgresChangeLog:
 
     async def bounds(self) -> tuple[int, int]:
         async def read(connection: Connection) -> tuple[int, int]:
-            ((first, last),) = await connection.fetch(_SQL["bounds"])
+            ((first, last),) = await connection.fetch(_SQL["bounds"], MAX_ROWS)
             return first, last
 
         return await self._database.read(read)

@@ -1,7 +1,14 @@
 -- name: bounds
--- Of the rows of transactions before all that still run: none will come to lie between them.
-SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM changes
-WHERE id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+-- Of the rows of transactions before all that still run: none will come to lie between them. Where
+-- there are fewer than so many none was ever deleted, and the first is the first of all.
+SELECT
+    CASE
+        WHEN max(id) IS NULL THEN 0
+        WHEN (SELECT count(*) FROM (SELECT 1 FROM changes LIMIT $1) AS counted) < $1 THEN 1
+        ELSE min(id)
+    END,
+    coalesce(max(id), 0)
+FROM changes WHERE id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 
 -- name: read
 SELECT id, body FROM changes

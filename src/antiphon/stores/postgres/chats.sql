@@ -196,7 +196,3 @@ SELECT key FROM chats WHERE tree = $1
 
 -- name: conversation
 SELECT conversation FROM chats WHERE tree = $1
-
--- name: all_turns
--- All turns of a tree, those erased too.
-SELECT thread, seq FROM log WHERE tree = $1 AND part = 0 ORDER BY thread, seq

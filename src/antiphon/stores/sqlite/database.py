@@ -79,6 +79,16 @@ class SqliteDatabase:
         """Have the writer do ``job(transaction, *arguments)``; done when it is on disk."""
         return self._writer.submit(job, *arguments, max_delay=max_delay, is_alone=is_alone)
 
+    def hold(
+        self, name: str, job: Callable[..., Any], *arguments: Any, is_alone: bool = False
+    ) -> asyncio.Future[Any]:
+        """The same, together with the job that ``release`` precedes, or a little later."""
+        return self._writer.hold(name, job, *arguments, is_alone=is_alone)
+
+    def release(self, name: str) -> None:
+        """Have a held job done with the next one."""
+        self._writer.release(name)
+
     async def read_pooled(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """The result of ``read``, in a thread of the pool."""
         self._check_open()

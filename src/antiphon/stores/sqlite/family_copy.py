@@ -19,6 +19,7 @@ from antiphon.stores.sqlite.deletion import (
     delete_texts,
     delete_unused_blobs,
 )
+from antiphon.stores.sqlite.log_rows import write_log_rows
 from antiphon.stores.sqlite.reader import read_rows, snapshot
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
@@ -353,13 +354,7 @@ def _write_turn(connection: sqlite3.Connection, tenant: str, row_id: int, turn: 
         rows.append((last_of_turn(row_id), END, None, encode_end(turn.end)))
     response = (turn.key, owner, row_id, turn.timestamp, conversation)
     connection.execute(TURN_SQL["add_response"], response)
-    connection.executemany(
-        TURN_SQL["add_row"],
-        [
-            (at, kind, key, None if text is None else add_text(connection, text))
-            for at, kind, key, text in rows
-        ],
-    )
+    write_log_rows(connection, rows)
     if turn.is_waiting:
         connection.execute(_SQL["add_waiting"], (row_id,))
     if turn.fingerprint is not None:

@@ -59,8 +59,6 @@ from antiphon.turn.store_protocols import (
     Window,
 )
 
-#: How long an unawaited beginning may wait to share a commit, in seconds.
-_UNAWAITED_COMMIT_DELAY: Final = 0.005
 #: Group commit: with this many running turns, a commit waits this many seconds for others.
 _GROUP_COMMIT_THRESHOLD: Final = 4
 _GROUP_COMMIT_DELAY: Final = 0.002
@@ -152,13 +150,16 @@ class SqliteStore:
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
         self._open_turn_count.note(turn.response_id)
-        max_delay = 0.0 if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
         is_alone = not turn.blobs and self._is_alone(turn.input)
-        arguments: tuple[NewTurn] | tuple[NewTurn, float] = (turn,)
         if turn.conversation is not None:
-            arguments = (turn, self._database.expiry.cutoff(turn.tenant))
-        return self._database.submit(
-            WriteTransaction.begin, *arguments, max_delay=max_delay, is_alone=is_alone
+            # Whoever takes the conversation next has to find it taken.
+            cutoff = self._database.expiry.cutoff(turn.tenant)
+            return self._database.submit(WriteTransaction.begin, turn, cutoff, is_alone=is_alone)
+        if turn.is_awaited:
+            return self._database.submit(WriteTransaction.begin, turn, is_alone=is_alone)
+        # The end of a quick turn may be stored with its beginning, which costs much less.
+        return self._database.hold(
+            turn.response_id, WriteTransaction.begin, turn, is_alone=is_alone
         )
 
     def write(
@@ -166,6 +167,7 @@ class SqliteStore:
     ) -> asyncio.Future[None]:
         max_delay = self._commit_delay()
         is_alone = self._is_alone(items)
+        self._database.release(response_id)
         if end is None:
             self._open_turn_count.note(response_id)
         else:

@@ -107,8 +107,9 @@ SELECT coalesce(max(id), 0) FROM threads
 SELECT 1 FROM log WHERE row_id = ?
 
 -- name: is_unchanged
--- Whether a turn is at its place, and its tree has the epoch still.
-SELECT 1 FROM log
+-- Whether there is a turn at the first place, if the one at the second is the same, and its tree
+-- has the epoch still.
+SELECT EXISTS (SELECT 1 FROM log WHERE row_id = ?) FROM log
 WHERE row_id = ? AND substr(key, 1, 16) = ?
 AND coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
 
@@ -151,6 +152,9 @@ SELECT hash FROM blobs WHERE id = ?
 
 -- name: add_running
 INSERT INTO running (row_id, owner) VALUES (?, ?)
+
+-- name: add_pending
+INSERT OR REPLACE INTO search_pending (row_id, revision) VALUES (?, ?)
 
 -- name: end_running
 DELETE FROM running WHERE row_id = ? AND owner = ?

@@ -44,6 +44,8 @@ from antiphon.stores.sqlite.errors import (
     conversation_not_found,
     reservation_lost,
 )
+from antiphon.stores.sqlite.log_rows import write_log_rows
+from antiphon.stores.sqlite.multi_row_insert import insert_rows
 from antiphon.stores.sqlite.reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.sqlite.rows import (
     BLOB_USE,
@@ -98,9 +100,6 @@ _OWNER = TURN_SQL["owner"]
 _END_RUNNING = TURN_SQL["end_running"]
 _ADD_THREAD = TURN_SQL["add_thread"]
 _ADD_RESPONSE = TURN_SQL["add_response"]
-_ADD_ROW = TURN_SQL["add_row"]
-_ADD_TEXT = TURN_SQL["add_text"]
-_LAST_TEXT = TURN_SQL["last_text"]
 _ADD_RUNNING = TURN_SQL["add_running"]
 
 
@@ -164,10 +163,10 @@ class WriteTransaction:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         if turn.reservation is not None:
             check_reservation(self.connection, turn.tenant, turn.reservation)
-        self._check_sources(turn)
+        is_next_taken = self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
-        row_id, tree, is_new_thread = self._allocate_row_id(turn)
+        row_id, tree, is_new_thread = self._allocate_row_id(turn, is_next_taken)
         header = header_row(row_id, key, turn.created_at, turn.header)
         if turn.reservation is not None:
             complete_reservation(self.connection, turn.tenant, turn.reservation.key, turn.result_id)
@@ -323,26 +322,26 @@ class WriteTransaction:
 
     def flush(self) -> None:
         """Write the rows collected so far."""
-        many = self.connection.executemany
+        connection = self.connection
         waiting = len(self._rows) + len(self._responses) + len(self._threads)
-        before = self.connection.total_changes
+        before = connection.total_changes
         if self._threads:
-            many(_ADD_THREAD, self._threads)
+            insert_rows(connection, _ADD_THREAD, self._threads)
             self._threads = []
         if self._responses:
-            many(_ADD_RESPONSE, self._responses)
+            insert_rows(connection, _ADD_RESPONSE, self._responses)
             self._responses = []
         if self._rows:
-            self._write_rows(self._rows)
+            write_log_rows(connection, self._rows)
             self._rows = []
         if self._running:
-            many(_ADD_RUNNING, self._running.items())
+            insert_rows(connection, _ADD_RUNNING, list(self._running.items()))
             self._running = {}
-        self._chats.flush(self.connection)
+        self._chats.flush(connection)
         self.settle_chats()
-        write_changes(self.connection, self.changes)
+        write_changes(connection, self.changes)
         rows, changes = self._flushed
-        changes += self.connection.total_changes - before
+        changes += connection.total_changes - before
         self._flushed = (rows + waiting, changes)
 
     def settle_chats(self) -> None:
@@ -351,27 +350,16 @@ class WriteTransaction:
             for chat in settle_chats(self.connection, self.erased):
                 self.changes.add_erased_chat(chat.tenant, chat.key)
 
-    def _write_rows(self, rows: Sequence[Row]) -> None:
-        """Write rows of the log, and their texts behind all others."""
-        text_id = self._fetch_one(_LAST_TEXT, ()) or 0
-        texts: list[tuple[int, bytes]] = []
-        placed: list[tuple[int, int, bytes | None, int | None]] = []
-        for row_id, kind, key, text in rows:
-            if text is None:
-                placed.append((row_id, kind, key, None))
-            else:
-                text_id += 1
-                texts.append((text_id, text))
-                placed.append((row_id, kind, key, text_id))
-        self.connection.executemany(_ADD_TEXT, texts)
-        self.connection.executemany(_ADD_ROW, placed)
-
     def _fetch_one(self, query: str, values: tuple[object, ...]) -> int | None:
         rows = self.connection.execute(query, values).fetchall()
         return rows[0][0] if rows else None
 
-    def _check_sources(self, turn: NewTurn) -> None:
-        """Reject a turn whose parent or other sources have changed since they were read."""
+    def _check_sources(self, turn: NewTurn) -> bool | None:
+        """Reject a turn whose parent or other sources have changed since they were read.
+
+        Returns whether another turn follows the parent in its thread; None: not looked up.
+        """
+        is_next_taken: bool | None = None
         parent = turn.parent
         if parent is not None and parent.tenant != turn.tenant:
             raise StoreError("A turn cannot continue another tenant's response.")
@@ -383,14 +371,14 @@ class WriteTransaction:
             if head is None or head.response_id in self._known_here:
                 continue
             # The id detects a row id that was swept and reused by another turn.
-            seen = (
-                row_id_of(head.thread, head.seq),
-                response_key(head.response_id),
-                head.tree,
-                head.epoch,
-            )
-            if self._fetch_one(_UNCHANGED, seen) is None:
+            row_id = row_id_of(head.thread, head.seq)
+            seen = (row_id + TURN_STRIDE, row_id, response_key(head.response_id))
+            is_taken = self._fetch_one(_UNCHANGED, (*seen, head.tree, head.epoch))
+            if is_taken is None:
                 raise HistoryChangedError()
+            if head is parent:
+                is_next_taken = bool(is_taken)
+        return is_next_taken
 
     def check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
         """Reject a turn on a conversation whose head or active turn has changed since."""
@@ -409,8 +397,8 @@ class WriteTransaction:
             CONVERSATION_SQL["move_head"], (head, active, conversation_key(conversation.id))
         )
 
-    def _allocate_row_id(self, turn: NewTurn) -> tuple[int, int, bool]:
-        """The row id right after the parent if it is free, else one in a new thread.
+    def _allocate_row_id(self, turn: NewTurn, is_next_taken: bool | None) -> tuple[int, int, bool]:
+        """The row id right after the parent unless it is taken, else one in a new thread.
 
         With its tree, and whether the thread is new.
         """
@@ -422,7 +410,9 @@ class WriteTransaction:
             return row_id_of(thread, 0), tree, True
         at = row_id_of(parent.thread, parent.seq)
         row_id = at + TURN_STRIDE
-        is_new = row_id in self._used_row_ids or self._fetch_one(_TURN_AT, (row_id,)) is not None
+        if is_next_taken is None:
+            is_next_taken = self._fetch_one(_TURN_AT, (row_id,)) is not None
+        is_new = is_next_taken or row_id in self._used_row_ids
         if is_new:
             thread = self._new_thread()
             self._threads.append((thread, turn.tenant, parent.tree, at))

@@ -48,6 +48,11 @@ _CHECKPOINT_RETRY_SECONDS: Final = 0.1
 #: Commits on the loop's thread until the writer's thread does a checkpoint. Each writes some
 #: twelve pages.
 _COMMITS_PER_CHECKPOINT: Final = 300
+#: How long a job is held back for another one, and how much less may do. Then it waits a little
+#: for others to share its commit.
+HOLD_SECONDS: Final = 0.05
+_HOLD_STEP: Final = 0.01
+_HELD_JOBS_DELAY: Final = 0.002
 #: A commit on the loop's thread that takes longer than this, in seconds, is slow.
 _MAX_INLINE_SECONDS: Final = 0.005
 #: From this size on, the write-ahead log is truncated, which waits for readers.
@@ -82,6 +87,10 @@ class Writer:
         self._pending_jobs: list[Job] = []
         self._flush_timer: asyncio.Handle | None = None
         self._flush_at = 0.0
+        #: Jobs that wait for another by name, the first the one that is due first; with whether
+        #: each may be committed on the loop's thread, and when it is due.
+        self._held_jobs: dict[str, tuple[Job, bool, float]] = {}
+        self._hold_timer: asyncio.TimerHandle | None = None
         self._open_turns: dict[str, OpenTurn] = {}
         self._closed = False
         #: Held by whoever uses the connection: the thread, or the loop for a commit of its own.
@@ -128,25 +137,68 @@ class Writer:
             return future
         self._pending_jobs.append((action, arguments, future))
         self._may_commit_inline = self._may_commit_inline and is_alone
-        due = self._loop.time() + max_delay
-        if self._flush_timer is None or due < self._flush_at:
-            if self._flush_timer is not None:
-                self._flush_timer.cancel()
-            call = self._loop.call_later
-            self._flush_timer = (
-                call(max_delay, self._flush_queue)
-                if max_delay
-                else self._loop.call_soon(self._flush_queue)
-            )
-            self._flush_at = due
+        self._flush_within(max_delay)
         return future
+
+    def hold(
+        self, name: str, action: Callable[..., Any], *arguments: Any, is_alone: bool = False
+    ) -> asyncio.Future[Any]:
+        """As ``submit``, but the job waits for one that ``release`` of this name precedes, or for
+        ``HOLD_SECONDS``.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreError("The store is closed."))
+            return future
+        due = self._loop.time() + HOLD_SECONDS
+        self._held_jobs[name] = ((action, arguments, future), is_alone, due)
+        if self._hold_timer is None:
+            self._hold_timer = self._loop.call_later(HOLD_SECONDS, self._release_due)
+        return future
+
+    def release(self, name: str) -> None:
+        """Have a held job committed together with the next that is submitted."""
+        held = self._held_jobs.pop(name, None)
+        if held is not None:
+            job, is_alone, _ = held
+            self._pending_jobs.append(job)
+            self._may_commit_inline = self._may_commit_inline and is_alone
 
     def stop(self) -> None:
         """Take no more jobs: do what is queued, then end the turns still running here."""
         if not self._closed:
             self._closed = True
+            for name in list(self._held_jobs):
+                self.release(name)
+            if self._hold_timer is not None:
+                self._hold_timer.cancel()
             self._flush_queue()
             self._queue.put(None)
+
+    def _release_due(self) -> None:
+        """Commit held jobs that have waited long enough: the first ones, as all wait as long."""
+        self._hold_timer = None
+        now = self._loop.time()
+        for name, (_, _, due) in list(self._held_jobs.items()):
+            if due > now + _HOLD_STEP:
+                self._hold_timer = self._loop.call_later(due - now, self._release_due)
+                break
+            self.release(name)
+        if self._pending_jobs:
+            self._flush_within(_HELD_JOBS_DELAY)
+
+    def _flush_within(self, seconds: float) -> None:
+        """Have what waits committed after so many seconds, or before if that is due already."""
+        due = self._loop.time() + seconds
+        if self._flush_timer is None or due < self._flush_at:
+            if self._flush_timer is not None:
+                self._flush_timer.cancel()
+            self._flush_timer = (
+                self._loop.call_later(seconds, self._flush_queue)
+                if seconds
+                else self._loop.call_soon(self._flush_queue)
+            )
+            self._flush_at = due
 
     def _flush_queue(self) -> None:
         if self._flush_timer is not None:

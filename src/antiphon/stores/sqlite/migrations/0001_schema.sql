@@ -254,9 +254,10 @@ CREATE TABLE copy_marks (
 -- (stores/sqlite/search/segment.py). SQLite leaves copies of rows that it moves in the unused parts
 -- of pages, where secure_delete does not reach; without the secret they say nothing.
 
--- The ended turns that are in no segment, by the row id of their header. The revision grows
--- with each change of the turn's text, so that an index made of older text is rejected. It is the
--- time of the end, in milliseconds, and 20 random bits: the newest are searched first.
+-- The ended turns that are in no segment, by the row id of their header; whoever adds a turn's end
+-- adds it here. The revision grows with each change of the turn's text, so that an index made of
+-- older text is rejected. It is the time of the end, in milliseconds, and 20 random bits: the newest
+-- are searched first.
 CREATE TABLE search_pending (
     row_id INTEGER PRIMARY KEY,
     revision INTEGER NOT NULL
@@ -336,14 +337,6 @@ CREATE TRIGGER search_group_deleted AFTER DELETE ON search_groups BEGIN
     UPDATE search_secrets SET secret = x'00000000000000000000000000000000' WHERE id = OLD.id;
     DELETE FROM search_buckets WHERE id BETWEEN OLD.id << 16 AND OLD.id << 16 | 65535;
     UPDATE search_segments SET group_id = NULL WHERE group_id = OLD.id;
-END;
-
--- A turn's end (kind 3) has the last of its 32768 row ids.
-CREATE TRIGGER search_turn_ended AFTER INSERT ON log WHEN NEW.kind = 3 BEGIN
-    INSERT OR REPLACE INTO search_pending (row_id, revision) VALUES (
-        NEW.row_id - 32767,
-        (CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) << 20) + (random() & 1048575)
-    );
 END;
 
 -- An item (kind 1, 2) is erased with its turn, or replaced by another.

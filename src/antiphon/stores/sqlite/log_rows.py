@@ -1,0 +1,41 @@
+"""Log rows: adds rows to the log, with their texts behind all others."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from random import getrandbits
+from typing import Final
+
+from antiphon.stores.sqlite.multi_row_insert import insert_rows
+from antiphon.stores.sqlite.rows import END, END_POSITION, Row
+from antiphon.stores.sqlite.sql_files import TURN_SQL
+
+_LAST_TEXT: Final = TURN_SQL["last_text"]
+_ADD_TEXT: Final = TURN_SQL["add_text"]
+_ADD_ROW: Final = TURN_SQL["add_row"]
+_ADD_PENDING: Final = TURN_SQL["add_pending"]
+
+
+def write_log_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Add rows to the log, and the turns that end with them to those that wait for the index."""
+    ((text_id,),) = connection.execute(_LAST_TEXT).fetchall()
+    texts: list[tuple[int, bytes]] = []
+    placed: list[tuple[int, int, bytes | None, int | None]] = []
+    ended: list[int] = []
+    for row_id, kind, key, text in rows:
+        if text is None:
+            placed.append((row_id, kind, key, None))
+        else:
+            text_id += 1
+            texts.append((text_id, text))
+            placed.append((row_id, kind, key, text_id))
+        if kind == END:
+            ended.append(row_id - END_POSITION)
+    insert_rows(connection, _ADD_TEXT, texts)
+    insert_rows(connection, _ADD_ROW, placed)
+    if ended:
+        # A revision is the time, in milliseconds, and random bits.
+        now = int(time.time() * 1000) << 20
+        insert_rows(connection, _ADD_PENDING, [(one, now + getrandbits(20)) for one in ended])

@@ -1,0 +1,68 @@
+"""Queries of the PostgreSQL store: every one is used, and none reads a whole table."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from antiphon.stores.postgres.connection import connect
+from antiphon.stores.postgres.sql_files import migrate
+from antiphon.stores.sqlite.sql_files import parse_queries
+from support.postgres_database import empty_database
+
+PACKAGE = Path(str(resources.files("antiphon.stores.postgres")))
+QUERIES = {
+    f"{path.relative_to(PACKAGE)}: {name}": query
+    for path in sorted(PACKAGE.rglob("*.sql"))
+    if path.parent.name != "migrations"
+    for name, query in parse_queries(path.read_text()).items()
+}
+#: Tables that grow with what is stored.
+LARGE = (
+    *("log", "threads", "responses", "chats", "conversations", "blobs", "blob_uses"),
+    *("chain_fingerprints", "imported_turns", "search_terms", "search_pending", "shares"),
+    *("idempotency_records", "usage_sums"),
+)
+#: What is done once, for everything there is.
+WHOLE = {"family_copy.sql"}
+#: A batch of what there is, in no order.
+BATCHES = {"search/search.sql: pending_of_all"}
+#: Not one statement with values.
+UNEXPLAINED = {"turns.sql: begin", "changes.sql: notify"}
+
+
+async def test_no_query_reads_a_whole_table(tmp_path: Path) -> None:
+    connection = await connect(empty_database(tmp_path))
+    found = []
+    try:
+        await migrate(connection)
+        for name, query in QUERIES.items():
+            if name in UNEXPLAINED | BATCHES or name.partition(":")[0] in WHOLE:
+                continue
+            # Planned without values, as the store has it.
+            await connection.execute(f"PREPARE looked_at AS {query}")
+            count = max([int(one) for one in re.findall(r"\$(\d+)", query)], default=0)
+            values = f"({', '.join(['NULL'] * count)})" if count else ""
+            lines = await connection.fetch(f"EXPLAIN EXECUTE looked_at{values}")
+            await connection.execute("DEALLOCATE looked_at")
+            plan = "\n".join(line[0] for line in lines)
+            found += [
+                f"{name}: {scan[1]}"
+                for scan in re.finditer(r"Seq Scan on (\w+)", plan)
+                if scan[1] in LARGE
+            ]
+    finally:
+        await connection.close()
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("file", sorted({name.partition(":")[0] for name in QUERIES}))
+def test_every_query_is_used(file: str) -> None:
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    names = [name.partition(": ")[2] for name in QUERIES if name.startswith(f"{file}:")]
+    prefixes = tuple(re.findall(r'f"(\w+)\{', source))
+    unused = [one for one in names if f'"{one}"' not in source and not one.startswith(prefixes)]
+    assert not unused
