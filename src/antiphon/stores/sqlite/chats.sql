@@ -233,9 +233,9 @@ WHERE t.tenant = ? AND log.kind = 0
 
 -- name: contents
 SELECT
-    (SELECT count(*) FROM chats WHERE tenant = ?1),
-    (SELECT count(*) FROM conversations WHERE tenant = ?1),
-    (SELECT count(*) FROM responses WHERE tenant = ?1),
+    (SELECT count(*) FROM chats WHERE tenant = :tenant),
+    (SELECT count(*) FROM conversations WHERE tenant = :tenant),
+    (SELECT count(*) FROM responses WHERE tenant = :tenant),
     (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)
 
 -- name: add_usage_sums
