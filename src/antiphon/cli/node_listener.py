@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+_PREFIX: Final = "antiphon-node-"
+_SOCKET: Final = "node.sock"
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of servers of this user that were killed: nobody listens there."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # What is another's, or was cleared by another process meanwhile, is left alone.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            if folder.stat().st_uid != os.geteuid():
+                continue
+            try:
+                # A server that has just made its folder has no socket yet: that is another error.
+                probe.connect(str(folder / _SOCKET))
+            except ConnectionRefusedError:
+                shutil.rmtree(folder)
 
 
 class NodeListener:
@@ -22,9 +42,10 @@ class NodeListener:
         """Listen; the URL. None: this system has no Unix sockets, and nobody can reach it."""
         if sys.platform == "win32":
             return None
+        await asyncio.to_thread(_remove_leftovers)
         # Its path has to be short. Made for its owner alone.
-        self._folder = Path(tempfile.mkdtemp(prefix="antiphon-node-"))
-        path = self._folder / "node.sock"
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        path = self._folder / _SOCKET
         self._server = await asyncio.get_running_loop().create_unix_server(accept, str(path))
         return f"unix:{path}"
 

@@ -237,7 +237,9 @@ def read_usage_sums(
 
 def read_contents(connection: sqlite3.Connection, tenant: str) -> StoreContents:
     """How much there is of a tenant."""
-    return StoreContents(*connection.execute(CHAT_SQL["contents"], {"tenant": tenant}).fetchall()[0])
+    return StoreContents(
+        *connection.execute(CHAT_SQL["contents"], {"tenant": tenant}).fetchall()[0]
+    )
 
 
 def read_image(connection: sqlite3.Connection, tenant: str, sha256: str) -> bytes | None:
