@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from antiphon.api.common.node_client import NodeClient
 from antiphon.api.http.app import create_app
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
@@ -61,6 +62,8 @@ log = logging.getLogger("antiphon")
 
 #: What has expired is gone from the files a few seconds later.
 _SWEEP_SECONDS = 5.0
+#: How often a node looks for others that died.
+_RECOVERY_SECONDS = 1.0
 #: How soon an endpoint that did not say which models it has is asked again.
 _ASK_AGAIN_SECONDS = 5.0
 
@@ -68,19 +71,22 @@ _ASK_AGAIN_SECONDS = 5.0
 class Engine:
     """A turn service with its stores, models and MCP servers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         settings: Settings,
         service: TurnService,
         stores: Stores,
         model_registry: ModelRegistry,
         mcp_tool_provider: McpServerManager,
+        nodes: NodeClient | None = None,
     ) -> None:
         self.settings = settings
         self.service = service
         self.stores = stores
         self._model_registry = model_registry
         self._mcp_tool_provider = mcp_tool_provider
+        #: Asks the other nodes of the store; None: no other process can open it.
+        self.nodes = nodes
 
     async def warm(self, name: str | None = None) -> None:
         """Load a local model before it is asked anything; nothing to do for others."""
@@ -128,6 +134,16 @@ class Engine:
                 log.warning("expired turns could not be erased: %s", error.message)
             await asyncio.sleep(_SWEEP_SECONDS)
 
+    async def resume_orphans(self) -> None:
+        """Go on with the turns of nodes that died or are going, for ever. To be cancelled."""
+        while True:
+            try:
+                for turn in await self.stores.nodes.recover():
+                    await self.service.resume(turn.tenant, turn.response_id)
+            except StoreError as error:
+                log.warning("turns of other nodes could not be recovered: %s", error.message)
+            await asyncio.sleep(_RECOVERY_SECONDS)
+
     async def close(self) -> None:
         """Interrupt what runs, keep it, and let go of store and models."""
         await self.service.close()
@@ -162,7 +178,9 @@ async def _build(settings: Settings) -> Engine:
         await store.copies.end_copy()
     prices = _price_lookup(settings)
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
-    return Engine(settings, service, store.stores, catalog, gateway)
+    nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
+    service.cancellation.other_nodes = nodes
+    return Engine(settings, service, store.stores, catalog, gateway, nodes)
 
 
 def _days_to_seconds(days: float | None) -> float | None:
@@ -183,6 +201,7 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         health=engine.stores.health,
         prices=_price_lookup(engine.settings),
         store_chat_completions=settings.store_chat_completions,
+        nodes=engine.nodes,
     )
 
 
@@ -216,6 +235,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         prices=_price_lookup(engine.settings),
         fun_prompt=engine.settings.fun_prompt,
         limits=engine.settings.connection_limits,
+        shares_port=engine.settings.workers > 1,
     )
 
 

@@ -29,6 +29,7 @@
     │   └── InvalidOutputError             502  its answer does not fit the requested schema
     ├── TurnInterruptedError               500  the process ended before the turn did
     ├── StoreError                         503  the store could not write or read
+    ├── NodeUnreachableError               503  another process of this store does not answer
     ├── ServerBusyError                503  too many connections
     └── ConfigError                        500  a setting, file or key that a person has to correct
 
@@ -249,6 +250,20 @@ class StoreError(AntiphonError):
     status = 503
     grpc = "UNAVAILABLE"
     default_code = "store_unavailable"
+
+
+class TurnTakenOverError(StoreError):
+    """Another process runs the turn by now, and what this one says of it is not stored."""
+
+    default_code = "turn_taken_over"
+
+
+class NodeUnreachableError(AntiphonError):
+    """The process that runs a turn does not answer another one."""
+
+    status = 503
+    grpc = "UNAVAILABLE"
+    default_code = "node_unreachable"
 
 
 class ServerBusyError(AntiphonError):

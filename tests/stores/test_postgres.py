@@ -17,15 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.secrets import uri_without_password
-from antiphon.core.turns import ConversationRecord
+from antiphon.core.turns import ConversationRecord, RestartOptions
 from antiphon.errors import (
     ConfigError,
     ConversationLockedError,
     HistoryChangedError,
     StoreError,
+    TurnTakenOverError,
 )
 from antiphon.stores.postgres.erasures import vacuum_erased
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
+from antiphon.turn.node_protocols import OrphanedTurn
 from antiphon.turn.store_protocols import NewTurn
 from support.postgres_database import empty_database
 from support.serve_process import running_server
@@ -117,11 +119,7 @@ async def test_turns_of_a_dead_store_are_interrupted(tmp_path: Path) -> None:
         running = await begin_turn(dying)
         await dying.write(running.response_id, [assistant("Half")])
         assert (await head_of(other, running.response_id)).is_running
-        async with connected(uri) as connection:
-            await connection.execute(
-                "UPDATE nodes SET lease_until = now() - interval '1 second' WHERE id = $1",
-                dying._database.lease.node,
-            )
+        await end_lease(dying, uri)
         turn = await other.turn("", running.response_id)
         assert turn is not None
         assert turn.end is not None
@@ -135,6 +133,70 @@ async def test_turns_of_a_dead_store_are_interrupted(tmp_path: Path) -> None:
             await dying.begin(new_turn("Hi."))
         await dying._database.lease.renew()
         await complete_turn(dying)
+
+
+async def end_lease(store: PostgresStore, uri: str) -> None:
+    """Its process is dead, as far as others see."""
+    async with connected(uri) as connection:
+        await connection.execute(
+            "UPDATE nodes SET lease_until = now() - interval '1 second' WHERE id = $1",
+            store._database.lease.node,
+        )
+
+
+async def test_turn_of_a_dead_node_that_can_be_run_again_is_claimed_by_one_node(
+    tmp_path: Path,
+) -> None:
+    uri = empty_database(tmp_path)
+    restartable = msgspec.structs.replace(HEADER, background=True, restart=RestartOptions())
+    async with opened(uri, 3) as (dying, *others):
+        for number, store in enumerate((dying, *others)):
+            await store.stores.nodes.join(f"unix:/run/{number}", "1.0")
+        first, second = new_turn("Work.", header=restartable), new_turn("Hi.")
+        await asyncio.gather(dying.begin(first), dying.begin(second))
+        await dying.write(first.response_id, [assistant("Half")])
+        node = await others[0].stores.nodes.node_of("", first.response_id)
+        assert node is not None
+        assert (node.id, node.url) == (dying.stores.nodes.node_id, "unix:/run/0")
+        assert not any([await one.stores.nodes.recover() for one in others])
+        await end_lease(dying, uri)
+        # A reader leaves it to the nodes.
+        turn = await others[0].turn("", first.response_id)
+        assert turn is not None
+        assert turn.end is None
+        claims = await asyncio.gather(*[one.stores.nodes.recover() for one in others])
+        claimed = [one for of_node in claims for one in of_node]
+        assert claimed == [OrphanedTurn("", first.response_id)]
+        winner = others[0] if claims[0] else others[1]
+        with pytest.raises(TurnTakenOverError):
+            await dying.write(first.response_id, [assistant("late")], DONE)
+        await winner.write(first.response_id, [assistant("and half")], DONE)
+        turn = await winner.turn("", first.response_id)
+        assert turn is not None
+        assert (turn.output, turn.end) == ((assistant("Half"), assistant("and half")), DONE)
+        other = await winner.turn("", second.response_id)
+        assert other is not None
+        assert other.end is not None
+        assert other.end.status == "failed"
+        assert len(await winner.stores.nodes.list_nodes()) == 2
+
+
+async def test_released_turn_is_claimed_and_a_draining_node_claims_nothing(tmp_path: Path) -> None:
+    restartable = msgspec.structs.replace(HEADER, background=True, restart=RestartOptions())
+    async with opened(empty_database(tmp_path), 2) as (one, other):
+        await one.stores.nodes.join(None)
+        await other.stores.nodes.join(None)
+        assert await one.stores.nodes.secret() == await other.stores.nodes.secret()
+        turn = new_turn("Work.", header=restartable)
+        await one.begin(turn)
+        await one.stores.nodes.set_draining()
+        await one.stores.nodes.release([turn.response_id])
+        with pytest.raises(TurnTakenOverError):
+            await one.write(turn.response_id, [], DONE)
+        assert await one.stores.nodes.recover() == ()
+        assert list(await other.stores.nodes.recover()) == [OrphanedTurn("", turn.response_id)]
+        await other.write(turn.response_id, [assistant("Done.")], DONE)
+        assert [node.is_draining for node in await other.stores.nodes.list_nodes()] == [True, False]
 
 
 async def test_store_goes_on_after_its_connections_are_lost(tmp_path: Path) -> None:

@@ -364,32 +364,46 @@ class ServerProcess(Address):
     """``antiphon serve`` as a process, with a database in ``home``.
 
     Its models are scripted ones, or the upstream at ``base_url``; the first is the default.
-    A context, which at its end kills the process if that still lives.
+    A context, which at its end kills the process if that still lives. ``store`` is the URI of
+    another store, ``settings`` further lines of the settings, ``flags`` options of the command.
     """
 
     def __init__(
-        self, home: Path, base_url: str | None = None, names: Sequence[str] = ("m",)
+        self,
+        home: Path,
+        base_url: str | None = None,
+        names: Sequence[str] = ("m",),
+        *,
+        store: str | None = None,
+        settings: str = "",
+        flags: Sequence[str] = (),
     ) -> None:
         self.config = config = home / "antiphon.toml"
         model = f'base_url = "{base_url}"' if base_url else 'kind = "scripted"'
-        tables = "".join(f'[models."{name}"]\n{model}\n' for name in names)
-        config.write_text(f'model = "{names[0]}"\n{tables}')
+        models = "".join(f'[models."{name}"]\n{model}\n' for name in names)
+        config.write_text(f'model = "{names[0]}"\n{settings}\n{models}')
         self.database = home / "data" / "antiphon.db"
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "ANTIPHON_CONFIG": str(config),
-            "ANTIPHON_STORE": f"sqlite:{self.database}",
+            "ANTIPHON_STORE": store or f"sqlite:{self.database}",
             "ANTIPHON_PORT": "0",
         }
         self._log = (home / "server.log").open("ab")
-        self.process = ProgramProcess([PROGRAM, "serve"], environment, home, stderr=self._log)
+        self.process = ProgramProcess(
+            [PROGRAM, "serve", *flags], environment, home, stderr=self._log
+        )
         line = self.process.stdout.readline()
         found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
         if found is None:
             self.kill()
             raise AssertionError((line, (home / "server.log").read_text()))
         super().__init__(int(found[1]))
+
+    def log_text(self) -> str:
+        """What it has logged so far."""
+        return (self.config.parent / "server.log").read_text()
 
     def send_kill(self) -> None:
         """Kill it at once, without waiting to see it dead."""

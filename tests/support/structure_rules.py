@@ -27,6 +27,8 @@ SERVICE = {
     "antiphon.turn.chats",
     "antiphon.turn.chat_protocols",
     "antiphon.turn.feed_protocols",
+    "antiphon.turn.node_protocols",
+    "antiphon.turn.other_nodes",
     "antiphon.turn.shares",
     "antiphon.turn.transfer_protocols",
     "antiphon.turn.turn_reader",
@@ -38,6 +40,7 @@ SERVICE = {
 }
 PROTOCOLS = {
     "antiphon.turn.feed_protocols",
+    "antiphon.turn.node_protocols",
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
     "antiphon.turn.chat_protocols",
@@ -135,6 +138,7 @@ SAME_FILE = {
     "idempotency.py": "the Idempotency-Key: its record, and the header",
     "images.py": "images in messages: checked, and loaded",
     "legacy_chat.py": "the first Chat SDK: its messages, and its service",
+    "nodes.py": "the nodes of a store: the registries, and the command",
     "model.py": "a provider's implementation of the model protocol",
     "options.py": "options that several entry points take",
     "responses.py": "the Responses API: served, and called",

@@ -20,6 +20,7 @@ _COMMANDS = {
     "chat": ("chat", "chat"),
     "serve": ("serve", "serve"),
     "mcp": ("mcp", "mcp"),
+    "nodes": ("nodes", "nodes"),
     "list": ("conversations", "list_"),
     "show": ("conversations", "show"),
     "search": ("search_command", "search"),

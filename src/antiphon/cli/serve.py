@@ -37,6 +37,32 @@ def serve(
             "  [env: ANTIPHON_GRPC_PORT]",
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=999,
+            metavar="N",
+            help="How many processes serve the port; default 1.  [env: ANTIPHON_WORKERS]",
+        ),
+    ] = None,
+    node_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where other nodes of the store reach this one; default: a socket on this"
+            " machine.  [env: ANTIPHON_NODE_URL]",
+        ),
+    ] = None,
+    drain_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="How long running turns may go on after SIGTERM; default 10."
+            "  [env: ANTIPHON_DRAIN_SECONDS]",
+        ),
+    ] = None,
     tls_cert: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +98,7 @@ def serve(
     Without --base-url and without XAI_API_KEY the embedded model answers. Once there are
     keys (`antiphon key create`) every request needs one; until then only this machine
     is served. Ctrl-C or
-    SIGTERM stops the server when the answers under way are out, at most 10 seconds later.
+    SIGTERM stops the server when the answers under way are out, at most --drain-seconds later.
     """
     from antiphon.cli import server  # loaded on first use
 
@@ -81,6 +107,9 @@ def serve(
             "host": host,
             "port": port,
             "grpc_port": grpc_port,
+            "workers": workers,
+            "node_url": node_url,
+            "drain_seconds": drain_seconds,
             "tls_cert": tls_cert,
             "tls_key": tls_key,
             "log_level": log_level,

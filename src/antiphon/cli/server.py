@@ -11,20 +11,22 @@ import ssl
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import uvicorn
 
+from antiphon import __version__
 from antiphon.bootstrap import Engine, grpc_server, http_app, http_protocols, open_engine
-from antiphon.cli import terminal_output
+from antiphon.cli import terminal_output, workers
 from antiphon.cli.engine_runner import warm_default_model
+from antiphon.cli.node_listener import NodeListener
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.http_proxies import is_loopback
 from antiphon.core.secrets import uri_without_password
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, StoreError
 from antiphon.logging_setup import log_to_stderr
 from antiphon.settings import Settings, Tls, load_settings
 
@@ -37,8 +39,6 @@ if sys.platform != "win32":
 _GC_THRESHOLDS = (20_000, 20, 50)
 #: Bytes of a WebSocket message; a little over a body's limit, so that the endpoint can refuse it.
 _MAX_MESSAGE_SIZE = 33 * 2**20
-#: Seconds that running turns get to finish after a stop signal.
-_GRACE_SECONDS = 10
 #: Seconds for sending the interruption error to the clients that still read.
 _INTERRUPT_SECONDS = 2
 #: Seconds for requests to end whose connections were closed for good.
@@ -46,7 +46,7 @@ _ABORT_SECONDS = 2
 _MAX_PORT = 65535
 
 
-def run_server(flags: Mapping[str, str | int | None], *, open_page: bool = False) -> None:
+def run_server(flags: Mapping[str, str | int | float | None], *, open_page: bool = False) -> None:
     """Serve until SIGINT or SIGTERM. Raises ``ConfigError`` if it cannot listen.
 
     ``open_page``: open the chat page in the browser.
@@ -55,21 +55,38 @@ def run_server(flags: Mapping[str, str | int | None], *, open_page: bool = False
     if settings.tls is not None:
         check_tls(settings.tls)
     log_to_stderr(settings.log_level, settings.log_format)
+    if settings.workers == 1:
+        serve_process(settings, open_page=open_page)
+        return
+    workers.run_workers(settings, serve_process, open_page=open_page)
+
+
+def serve_process(
+    settings: Settings, worker: workers.WorkerPipe | None = None, *, open_page: bool = False
+) -> None:
+    """Serve in this process, the only one or one of the workers that share the port."""
     run = asyncio.run if sys.platform == "win32" else uvloop.run
-    run(_run_engine(settings, open_page=open_page))
+    run(_run_engine(settings, worker, open_page=open_page))
 
 
-def listen(host: str, port: int, *, has_keys: bool) -> socket.socket:
+def listen(host: str, port: int, *, has_keys: bool, shares_port: bool = False) -> socket.socket:
     """A listening socket. Raises ``ConfigError``: in use, not allowed, or no keys yet.
 
-    Without keys (``has_keys`` False) only this machine may be served.
+    Without keys (``has_keys`` False) only this machine may be served. ``shares_port``: other
+    workers listen there too.
     """
     if not has_keys and not is_loopback(host):
         raise _keys_required(host)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        sock = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+        sock = socket.create_server(
+            (host, port),
+            family=family,
+            backlog=2048,
+            dualstack_ipv6=both,
+            reuse_port=shares_port,
+        )
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     # A name is what the resolver makes of it: the address decides.
@@ -86,15 +103,20 @@ def _keys_required(host: str) -> ConfigError:
     )
 
 
-async def _run_engine(settings: Settings, *, open_page: bool) -> None:
+async def _run_engine(
+    settings: Settings, worker: workers.WorkerPipe | None, *, open_page: bool
+) -> None:
     async with open_engine(settings) as engine:
         has_model_names = await engine.choose_model()
         has_keys = await engine.stores.api_keys.has_keys()
-        with contextlib.closing(listen(settings.host, settings.port, has_keys=has_keys)) as sock:
+        listener = listen(
+            settings.host, settings.port, has_keys=has_keys, shares_port=worker is not None
+        )
+        with contextlib.closing(listener) as sock:
             if open_page:
                 # The socket listens already: a browser that is quicker than the server waits.
                 threading.Thread(target=_open_page, args=(settings, sock), daemon=True).start()
-            await _serve(engine, sock, has_keys=has_keys, has_model_names=has_model_names)
+            await _serve(engine, sock, worker, has_keys=has_keys, has_model_names=has_model_names)
 
 
 def _open_page(settings: Settings, sock: socket.socket) -> None:
@@ -107,7 +129,12 @@ def _open_page(settings: Settings, sock: socket.socket) -> None:
 
 
 async def _serve(
-    engine: Engine, sock: socket.socket, *, has_keys: bool, has_model_names: bool
+    engine: Engine,
+    sock: socket.socket,
+    worker: workers.WorkerPipe | None,
+    *,
+    has_keys: bool,
+    has_model_names: bool,
 ) -> None:
     app, grpc_listener, tls = http_app(engine), GrpcListener(), engine.settings.tls
     http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))
@@ -131,7 +158,10 @@ async def _serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS + _INTERRUPT_SECONDS + _ABORT_SECONDS,
+        # Rounded up.
+        timeout_graceful_shutdown=int(
+            engine.settings.drain_seconds + _INTERRUPT_SECONDS + _ABORT_SECONDS + 1
+        ),
         ssl_certfile=tls.cert if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
@@ -143,7 +173,10 @@ async def _serve(
     if not has_model_names:
         background.append(asyncio.create_task(engine.keep_choosing()))
     try:
-        await _Server(config, engine, grpc_listener, has_keys=has_keys).serve([sock])
+        server = _Server(config, engine, grpc_listener, worker, has_keys=has_keys)
+        if worker is not None:
+            worker.on_parent_gone(server.stop)
+        await server.serve([sock])
     finally:
         await grpc_listener.stop(0)
         for task in background:
@@ -234,9 +267,20 @@ class _Server(uvicorn.Server):
     """uvicorn server: prints its address, and interrupts turns a grace period after a signal."""
 
     def __init__(
-        self, config: uvicorn.Config, engine: Engine, grpc_listener: GrpcListener, *, has_keys: bool
+        self,
+        config: uvicorn.Config,
+        engine: Engine,
+        grpc_listener: GrpcListener,
+        worker: workers.WorkerPipe | None,
+        *,
+        has_keys: bool,
     ) -> None:
         super().__init__(config)
+        self._worker = worker
+        self._node_listener = NodeListener()
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: On the loop's clock.
+        self._drain_ends_at = 0.0
         self._grpc_listener = grpc_listener
         self._has_keys = has_keys
         self._engine = engine
@@ -248,38 +292,86 @@ class _Server(uvicorn.Server):
         soon = self._loop.call_soon_threadsafe
         # Streams without an end: their clients continue at the next server.
         soon(self._engine.stores.changes.close_readers)
-        soon(self._loop.call_later, _GRACE_SECONDS, self._engine.service.registry.interrupt)
+        soon(self._start, self._drain())
         if self.force_exit:
             # A second signal does not wait for running calls.
-            soon(self._stop_grpc_now)
+            soon(self._start, self._grpc_listener.stop(0))
 
-    def _stop_grpc_now(self) -> None:
-        self._stop_grpc_task = self._loop.create_task(self._grpc_listener.stop(0))
+    def stop(self) -> None:
+        """Stop as after SIGTERM."""
+        self.handle_exit(signal.SIGTERM, None)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self) -> None:
+        """Take over nothing more, and stop the turns that still run when the time is over."""
+        self._engine.service.is_draining = True
+        self._drain_ends_at = self._loop.time() + self._settings.drain_seconds
+        with contextlib.suppress(StoreError):
+            # It counts as alive and gets no turns of others in any case.
+            await self._engine.stores.nodes.set_draining()
+        await asyncio.sleep(self._settings.drain_seconds)
+        await self._engine.service.interrupt()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # Others may ask for a turn as soon as it runs here.
+        url = self._settings.node_url or await self._node_listener.start(self._accept_node)
+        await self._engine.stores.nodes.join(url, __version__)
+        self._start(self._engine.resume_orphans())
         await super().startup(sockets)
         if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            address = f"[{host}]" if ":" in host else host
-            model = self._engine.default_model() or "whichever is named"
-            scheme = "https" if self.config.is_ssl else "http"
-            terminal_output.print_output(f"antiphon is listening on {scheme}://{address}:{port}\n")
-            if self._grpc_listener.address:
-                terminal_output.print_note(f"gRPC, for the xai-sdk: {self._grpc_listener.address}")
-            store = self._settings.store
-            if store.startswith("postgres"):
-                store = uri_without_password(store)
-            terminal_output.print_note(f"model: {model}; store: {store}")
-            terminal_output.print_note(
-                _access_note(host, has_keys=self._has_keys, encrypted=self.config.is_ssl)
-            )
+            lines = self._address_lines(sockets[0])
+            if self._worker is not None:
+                self._worker.send_ready(lines)
+            else:
+                workers.print_address(lines)
+
+    def _accept_node(self) -> asyncio.Protocol:
+        """A connection of another node."""
+        config = self.config
+        protocol: asyncio.Protocol = config.http_protocol_class(  # type: ignore[call-arg]
+            config=config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    def _address_lines(self, sock: socket.socket) -> list[str]:
+        """What is printed once it listens: the line for programs, and notes for people."""
+        host, port = sock.getsockname()[:2]
+        address = f"[{host}]" if ":" in host else host
+        model = self._engine.default_model() or "whichever is named"
+        scheme = "https" if self.config.is_ssl else "http"
+        lines = [f"antiphon is listening on {scheme}://{address}:{port}"]
+        if self._grpc_listener.address:
+            lines.append(f"gRPC, for the xai-sdk: {self._grpc_listener.address}")
+        store = self._settings.store
+        if store.startswith("postgres"):
+            store = uri_without_password(store)
+        lines.append(f"model: {model}; store: {store}")
+        lines.append(_access_note(host, has_keys=self._has_keys, encrypted=self.config.is_ssl))
+        return lines
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        calls = asyncio.create_task(self._grpc_listener.stop(_GRACE_SECONDS + _INTERRUPT_SECONDS))
-        abort = self._loop.call_later(_GRACE_SECONDS + _INTERRUPT_SECONDS, self._abort_connections)
+        grace = self._settings.drain_seconds + _INTERRUPT_SECONDS
+        calls = asyncio.create_task(self._grpc_listener.stop(grace))
+        abort = self._loop.call_later(grace, self._abort_connections)
         await super().shutdown(sockets)
         abort.cancel()
         await calls
+        await self._wait_for_background_turns()
+        self._node_listener.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _wait_for_background_turns(self) -> None:
+        """Let turns without a connection end, for as long as others may go on."""
+        if not self.force_exit:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._drain_ends_at):
+                    await self._engine.service.registry.wait_all()
 
     def _abort_connections(self) -> None:
         """Close the connections whose clients do not read, so that their requests end."""

@@ -204,8 +204,23 @@ class TurnError(msgspec.Struct, frozen=True):
     message: str
 
 
+class RestartOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a background turn needs besides its header to be run again by another process.
+
+    The fields are those of ``TurnRequest``.
+    """
+
+    stream: bool = False
+    compact_threshold: int | None = None
+    max_tool_rounds: int = 10
+    timeout: float | None = None
+
+
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is stored of a turn's request besides its input items."""
+    """What is stored of a turn's request besides its input items.
+
+    ``restart`` None: where its process dies, the turn ends.
+    """
 
     model: str
     instructions: str | None = None
@@ -214,6 +229,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     background: bool = False
     #: It was made as a chat completion.
     chat_completion: bool = False
+    restart: RestartOptions | None = None
 
 
 def with_metadata(header: Header, metadata: dict[str, str]) -> Header:

@@ -26,6 +26,9 @@ A server for many users has besides those:
     store_chat_completions = true          # unless a request says otherwise
     log_level = "info"                     # a line for each request
     grpc_port = 8081                       # default: HTTP's + 1; 0: none
+    workers = 4                            # processes on this machine, behind one port
+    node_url = "http://10.0.0.5:8080"      # where other nodes of the store reach this one
+    drain_seconds = 30                     # that running turns get after a stop signal
     tls_cert = "cert.pem"                  # and tls_key: for HTTP and gRPC
     [limits]                               # for each key; default: none
     requests_per_minute = 600

@@ -34,8 +34,10 @@ from antiphon.settings.toml_file import (
     parse_origins,
     parse_path,
     parse_port,
+    parse_seconds,
     parse_store,
     parse_switch,
+    parse_workers,
     read_file,
 )
 from antiphon.settings.values import (
@@ -75,7 +77,7 @@ _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
 
 
 def load_settings(
-    flags: Mapping[str, str | int | None] | None = None,
+    flags: Mapping[str, str | int | float | None] | None = None,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     *,
@@ -96,7 +98,7 @@ def load_settings(
 class _SettingsLoader:
     def __init__(
         self,
-        flags: Mapping[str, str | int | None],
+        flags: Mapping[str, str | int | float | None],
         environ: Mapping[str, str],
         cwd: Path,
         resolve_keys: bool,
@@ -118,11 +120,16 @@ class _SettingsLoader:
         model = self._default_model(models, upstream)
         default_tenant = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
+        workers, drain = self._find("workers"), self._find("drain_seconds")
+        node_url = self._find("node_url")
         fun, stores_chat = self._find("fun_prompt"), self._find("store_chat_completions")
         return Settings(
             host=self._host(),
             port=8080 if port is None else port,
             grpc_port=self._port("grpc_port"),
+            workers=parse_workers(workers) if workers else 1,
+            node_url=parse_base_url(str(node_url.value), node_url.source) if node_url else None,
+            drain_seconds=parse_seconds(drain) if drain else 10.0,
             tls=self._tls(),
             store=parse_store(store) if store else f"sqlite:{data_folder() / 'antiphon.db'}",
             model=model,

@@ -94,6 +94,25 @@ def parse_port(found: SettingValue) -> int:
     return int(text)
 
 
+def parse_workers(found: SettingValue) -> int:
+    """How many processes serve."""
+    text = str(found.value)
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) > 0):
+        raise ConfigError(f"{found.source}: {text!r} is not a number of processes from 1 to 999")
+    return int(text)
+
+
+def parse_seconds(found: SettingValue) -> float:
+    """A length of time in seconds."""
+    try:
+        seconds = float(found.value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"{found.source}: {found.value!r} is not a number of seconds")
+    return seconds
+
+
 def parse_choice(found: SettingValue, words: Any) -> Any:
     """One of a ``Literal``'s words."""
     word = str(found.value).strip().lower()
@@ -221,6 +240,9 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: str | None = None
     port: int | None = None
     grpc_port: int | None = None
+    workers: int | None = None
+    node_url: str | None = None
+    drain_seconds: float | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
     store: str | None = None

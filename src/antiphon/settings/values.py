@@ -100,6 +100,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8080
     grpc_port: int | None = None
+    #: How many processes serve the port.
+    workers: int = 1
+    #: Where the other nodes of the store reach this one; None: on this machine alone.
+    node_url: str | None = None
+    #: Seconds that running turns get after a stop signal.
+    drain_seconds: float = 10.0
     #: None: both listeners serve without TLS.
     tls: Tls | None = None
     store: str

@@ -206,12 +206,10 @@ class ChatService:
         chat = await self.get(tenant, chat_id)
         while True:
             names = await self._store.running_turns(tenant, chat.id)
-            running = [turn for name in names if (turn := self._service.registry.get(name))]
-            if not running:
+            # One that waited for these may have begun by then.
+            stopped = [await self._service.cancellation.stop(tenant, name) for name in names]
+            if not any(stopped):
                 break
-            for turn in running:
-                # One that waited for this may have begun by then.
-                await turn.cancel()
         if not await self._store.delete(tenant, chat.id):
             raise chat_not_found(chat_id)
         return chat.id

@@ -87,11 +87,10 @@ class ConversationService:
         """
         while True:
             conversation = await self.get(tenant, conversation_id)
-            running = self._service.registry.get(conversation.active_response_id or "")
-            if running is None:
-                break
+            active = conversation.active_response_id
             # One that waited for this may have begun by then.
-            await running.cancel()
+            if active is None or not await self._service.cancellation.stop(tenant, active):
+                break
         if not await self.store.delete(tenant, conversation_id):
             raise conversation_not_found(conversation_id)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from antiphon.core.foreign_items import function_views
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
+from antiphon.turn.trimming import count_turns
 
 
 def split_exchanges(items: Sequence[Item], *, by_rounds: bool = False) -> list[list[Item]]:
@@ -54,3 +55,19 @@ def turns_besides(
     """Those that are none of the others themselves, though one of these may say the same."""
     known = set(map(id, others))
     return [one for one in turns if id(one) not in known]
+
+
+def context_turn_count(
+    shown: Sequence[RenderedTurn],
+    exchanges: Sequence[RenderedTurn],
+    history: Sequence[RenderedTurn],
+) -> int | None:
+    """How many earlier turns a call showed (``End.context_turns``).
+
+    ``exchanges`` are those of the turn itself, where it was shown without some of them.
+    """
+    if left_out := turns_besides(exchanges, shown):
+        return -len(left_out)
+    earlier = turns_besides(shown, exchanges) if exchanges else shown[:-1]
+    count = count_turns(earlier)
+    return count if count < count_turns(history) else None

@@ -19,10 +19,20 @@ from antiphon.core.deltas import Delta, Finish
 from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.images import Blob, extract_blobs
 from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
+from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.retention import RetentionPolicy
+from antiphon.core.secrets import Secret
 from antiphon.core.token_prices import PriceLookup, no_prices, token_cost
 from antiphon.core.tool_rules import calls_to_approve
-from antiphon.core.turns import ConversationRecord, End, Header, Response, TurnRequest
+from antiphon.core.turns import (
+    ConversationRecord,
+    End,
+    Header,
+    McpTool,
+    Response,
+    RestartOptions,
+    TurnRequest,
+)
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.compacted_input import apply_given_summary, count_items_to_replace
@@ -106,6 +116,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     prices: PriceLookup = no_prices
     #: Where chains are found by their fingerprints.
     response_index: ResponseIndex | None = None
+    #: What the turn has said already, in a process that died; None: it is new.
+    stored_output: Sequence[Item] | None = None
 
     def with_cost_and_approvals(self, end: End, output: Sequence[Item]) -> End:
         """An end with what its tokens cost, and with the calls that wait for a person."""
@@ -201,6 +213,69 @@ class TurnPlanner:
             raise response_not_found(response_id, param="sibling_of")
         request = msgspec.structs.replace(request, previous_response_id=origin.parent)
         return request, None if origin.parent else origin.head
+
+    async def plan_restart(self, tenant: str, response_id: str) -> TurnPlan:
+        """The plan of a turn that has begun in another process, and whose rest is to be run here.
+
+        Raises ``NotFoundError``, and what keeps the turn from being run, such as a model that this
+        process does not have.
+        """
+        head = await self._reader.head(tenant, response_id)
+        response = await self._reader.response(tenant, response_id)
+        if head is None or response.header.restart is None:
+            raise response_not_found(response_id)
+        request = _request_of(response, tenant)
+        _, model = self._models.get(request.model)
+        toolset = await self._open_toolset(request) if request.mcp else None
+        try:
+            return await self._plan_restart(head, response, request, model, toolset)
+        except BaseException:
+            if toolset is not None:
+                await toolset.aclose()
+            raise
+
+    async def _plan_restart(
+        self,
+        head: Head,
+        response: Response,
+        request: TurnRequest,
+        model: Model,
+        toolset: McpToolset | None,
+    ) -> TurnPlan:
+        previous = response.previous_response_id
+        parent = await self._reader.head(head.tenant, previous) if previous else None
+        # A summary that the turn itself has made counts.
+        history = await self._history_cache.get_before(head)
+        new = render_input(response.input, request.instructions)
+        header = with_offered_tools(response.header, toolset, (*history.turns, new))
+        builder = ContextBuilder(header, model, ())
+        has_begun = bool(response.output)
+        compaction, replaced = None, 0
+        if not has_begun:
+            compaction, replaced = _due_compaction(
+                request, history, response.input, new, header, model
+            )
+        return TurnPlan(
+            request=request,
+            initial_response=msgspec.structs.replace(response, output=()),
+            header=header,
+            model=model,
+            base=ResolvedHistory(history, parent, head if previous else None),
+            history_cache=self._history_cache,
+            context=await builder.build((*history.turns, new), history.tokens),
+            context_builder=builder,
+            stored_input=(),
+            tools=toolset,
+            mcp_toolset=toolset,
+            tool_listings=(
+                new_tool_listings(toolset, history.turns) if toolset and not has_begun else ()
+            ),
+            compaction=compaction,
+            replaced_items=replaced,
+            prices=self._prices,
+            response_index=self._response_index,
+            stored_output=response.output,
+        )
 
     async def _continue_known_history(self, request: TurnRequest) -> TurnRequest:
         """A chat completion to store, without the longest beginning that is stored already.
@@ -335,6 +410,37 @@ async def extract_images(items: tuple[Item, ...]) -> ExtractedImages:
     if any(map(has_image, items)):
         return await asyncio.to_thread(extract_blobs, items)
     return items, items, ()
+
+
+def _request_of(response: Response, tenant: str) -> TurnRequest:
+    """The request of a stored turn, as far as it is needed to run the turn again."""
+    header = response.header
+    restart = header.restart or RestartOptions()
+    return TurnRequest(
+        input=response.input,
+        model=header.model,
+        previous_response_id=response.previous_response_id,
+        conversation=header.conversation,
+        instructions=header.instructions,
+        options=header.options,
+        stream=restart.stream,
+        background=header.background,
+        tenant=tenant,
+        compact_threshold=restart.compact_threshold,
+        max_tool_rounds=restart.max_tool_rounds,
+        timeout=restart.timeout,
+        mcp=tuple(map(_server_request, header.options.mcp_servers)),
+    )
+
+
+def _server_request(server: McpTool) -> McpServerRequest:
+    return McpServerRequest(
+        label=server.server_label,
+        url=None if server.server_url is None else Secret(server.server_url),
+        allowed_tools=server.allowed_tools,
+        require_approval=server.require_approval,
+        exempt=server.exempt,
+    )
 
 
 def _due_compaction(  # noqa: PLR0913, PLR0917

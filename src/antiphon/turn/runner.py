@@ -33,9 +33,10 @@ from antiphon.errors import (
     ModelError,
     ModelTimeoutError,
     StoreError,
+    TurnTakenOverError,
 )
 from antiphon.turn.context_builder import ModelContext
-from antiphon.turn.exchanges import render_exchanges, turns_besides
+from antiphon.turn.exchanges import context_turn_count, render_exchanges, turns_besides
 from antiphon.turn.history_cache import History, ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn, shown_items
 from antiphon.turn.planning import TurnPlan
@@ -43,8 +44,8 @@ from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
 from antiphon.turn.summarization import Summary, can_summarize, compact_history, compact_input
-from antiphon.turn.tool_calls import run_tool_calls
-from antiphon.turn.trimming import count_turns, tokens_of, trim_by_ratio
+from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
+from antiphon.turn.trimming import tokens_of, trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
 from antiphon.turn.uncancelled_wait import wait_uncancelled
@@ -93,7 +94,11 @@ class TurnRunner:
             self._running_turn.fail(error)
 
     async def _run(self) -> None:
-        if self._plan.initial_response.store:
+        if self._plan.stored_output is not None:
+            self._begin_write = asyncio.get_running_loop().create_future()
+            self._begin_write.add_done_callback(self._running_turn.on_request_stored)
+            self._begin_write.set_result(None)
+        elif self._plan.initial_response.store:
             self._begin()
         self._running_turn.emit([Created(self._plan.initial_response)])
         self._running_turn.mark_running()
@@ -162,7 +167,11 @@ class TurnRunner:
         is_compacted = plan.compaction is not None and await self._compact_history()
         for listing in plan.tool_listings:
             self._running_turn.emit(machine.add_item(listing))
-        if plan.request.approved_calls:
+        if plan.stored_output:
+            self._restore_output(plan.stored_output)
+            machine.start_round()
+            view = await self._next_context()
+        elif plan.request.approved_calls:
             await self._run_tool_calls(plan.request.approved_calls, approved=True)
             machine.start_round()
             view = await self._next_context()
@@ -189,8 +198,18 @@ class TurnRunner:
                 return
             rounds += 1
             machine.start_round()
-            header = _without_forced_tool(header)
+            header = without_forced_tool(header)
             view = await self._next_context()
+
+    def _restore_output(self, stored: Sequence[Item]) -> None:
+        """Begin with what the turn said in a process that died, which is on disk."""
+        machine = self._accumulator
+        for item in stored:
+            self._running_turn.emit(machine.add_item(item))
+        machine.pop_completed_items()
+        for output in interrupted_outputs(stored):
+            self._running_turn.emit(machine.add_item(output))
+        self._store_completed_items()
 
     async def _compact_history(self) -> bool:
         """Sum up the turns before this one where that is due; whether it was.
@@ -338,7 +357,10 @@ class TurnRunner:
         plan, machine = self._plan, self._accumulator
         call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
         machine.set_context(call.messages)
-        is_stored, emit, feed = plan.initial_response.store, self._running_turn.emit, machine.feed
+        emit, feed = self._running_turn.emit, machine.feed
+        # Of a turn that can be run again, an answer is stored whole or not at all: its model is
+        # asked again for one that was cut.
+        is_stored = plan.initial_response.store and header.restart is None
         async with aclosing(plan.model.generate(call)) as batches:
             async for batch in batches:
                 emit(feed(batch))
@@ -368,13 +390,19 @@ class TurnRunner:
             # A good end must not be kept where an item before it was lost.
             await wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
             error = error or self._store_error
+        if isinstance(error, TurnTakenOverError):  # Its end is another process's to say.
+            live.fail(error)
+            return
         events: list[Event] = machine.close(is_complete=error is None and not stopped)
         live.emit(events)
         end = self._build_end(error, stopped=stopped)
         end = self._plan.with_cost_and_approvals(end, machine.output)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
-                end, context_turns=self._context_turn_count(self._context_turns)
+                end,
+                context_turns=context_turn_count(
+                    self._context_turns, self._exchanges, self._plan.base.history.turns
+                ),
             )
         if live.is_stored and self._plan.request.stream:
             counts = logprob_counts(live.events_so_far, machine.output)
@@ -442,6 +470,9 @@ class TurnRunner:
             live.is_rejected = True
             live.fail(first)
             return
+        if isinstance(lost, TurnTakenOverError):
+            live.fail(lost)
+            return
         first = first or live.stop_error
         live.end_not_persisted = True
         live.fail(first if isinstance(first, StoreError) else lost)
@@ -462,16 +493,6 @@ class TurnRunner:
         tokens = self._turn_tokens()
         return End(verdict.status, now, usage, reason=verdict.reason, tokens=tokens, model=model)
 
-    def _context_turn_count(self, turns: Sequence[RenderedTurn]) -> int | None:
-        """How many earlier turns a call showed, None: all there were; below 0: none, and so many
-        exchanges of the turn itself were left out.
-        """
-        if left_out := turns_besides(self._exchanges, turns):
-            return -len(left_out)
-        earlier = turns_besides(turns, self._exchanges) if self._exchanges else turns[:-1]
-        shown = count_turns(earlier)
-        return shown if shown < count_turns(self._plan.base.history.turns) else None
-
     def _turn_tokens(self) -> int | None:
         """What this turn takes in a context: all that was shown and said, less the rest.
 
@@ -483,12 +504,3 @@ class TurnRunner:
         hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
         shown_output = last.output_tokens - hidden
         return max(1, last.input_tokens + shown_output - self._other_tokens)
-
-
-def _without_forced_tool(header: Header) -> Header:
-    """A tool that had to be called has been: to demand it again would never end."""
-    options = header.options
-    if options.tool_choice in ("auto", "none"):
-        return header
-    options = msgspec.structs.replace(options, tool_choice="auto")
-    return msgspec.structs.replace(header, options=options)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from antiphon.core.events import Event
 from antiphon.core.turns import Response, TurnRequest
-from antiphon.errors import AntiphonError, TurnInterruptedError
+from antiphon.errors import AntiphonError, TurnInterruptedError, TurnTakenOverError
 
 #: Takes events at once, in the task of the turn; False: it cannot, and has taken nothing.
 Relay: TypeAlias = Callable[[Sequence[Event]], bool]
@@ -201,6 +201,16 @@ class RunningTurn:
         self._close()
 
     @property
+    def is_published(self) -> bool:
+        """Whether its readers get its events: of a stored turn once it is on disk."""
+        return self._is_published
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether another process can go on with it."""
+        return self.is_stored and self.initial_response.header.restart is not None
+
+    @property
     def is_continuation(self) -> bool:
         return self.initial_response.previous_response_id is not None
 
@@ -346,16 +356,29 @@ class TurnRegistry:
     def all(self) -> list[RunningTurn]:
         return list(self._turns.values())
 
-    def interrupt(self) -> None:
-        """Stop every turn as interrupted, so that its readers get its end before the server
-        goes.
-        """
-        for turn in self.all():
-            turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
+    def interrupt(self, *, hands_over: bool = False) -> list[str]:
+        """Stop every turn, so that its readers get its end before the server goes.
 
-    async def close(self) -> None:
-        """Stop every turn as interrupted and wait until each is kept as that."""
-        self.interrupt()
+        ``hands_over``: those that can be run again get no end, as another process goes on with
+        them once they have stopped here: their ids.
+        """
+        handed_over = []
+        for turn in self.all():
+            if hands_over and turn.can_restart:
+                turn.stop(TurnTakenOverError("The server is stopping: another one runs this turn."))
+                handed_over.append(turn.response_id)
+            else:
+                turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
+        return handed_over
+
+    async def close(self, *, hands_over: bool = False) -> list[str]:
+        """``interrupt``, and wait until each turn is kept as that."""
+        handed_over = self.interrupt(hands_over=hands_over)
+        await self.wait_all()
+        return handed_over
+
+    async def wait_all(self) -> None:
+        """Wait until each turn that runs now has ended."""
         tasks = [turn.task for turn in self._turns.values() if turn.task is not None]
         if tasks:
             await asyncio.wait(tasks)

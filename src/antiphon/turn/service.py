@@ -13,14 +13,16 @@ from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.items import Item, encode_item
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup, no_prices
-from antiphon.core.turns import ConversationRecord, End, Response, TurnRequest
+from antiphon.core.turns import ConversationRecord, End, Response, TurnError, TurnRequest
 from antiphon.errors import (
-    ConflictError,
+    AntiphonError,
     ConversationLockedError,
     HistoryChangedError,
-    InvalidRequestError,
     MethodNotAllowedError,
+    NotFoundError,
+    TurnInterruptedError,
 )
+from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
 from antiphon.turn.exchanges import render_exchanges
@@ -48,7 +50,7 @@ from antiphon.turn.summarization import (
     summarize_turns,
 )
 from antiphon.turn.trimming import tokens_of
-from antiphon.turn.turn_reader import TurnReader, decode_messages, response_not_found
+from antiphon.turn.turn_reader import TurnReader, decode_messages
 from antiphon.turn.validation import (
     nothing_to_summarize_error,
     render_input,
@@ -58,6 +60,8 @@ from antiphon.turn.validation import (
 )
 
 T = TypeVar("T")
+
+_NOT_RUN = "The process that ran this turn ended before the turn did."
 
 
 class TurnService:
@@ -78,6 +82,10 @@ class TurnService:
         self.registry = TurnRegistry()
         #: For those who only read.
         self.reader = TurnReader(store, self.registry)
+        #: Whether this process is about to end, and takes no more turns.
+        self.is_draining = False
+        #: Stops turns, whichever node runs them.
+        self.cancellation = TurnCancellation(store, self.registry, self.reader)
         self._retention = retention
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
@@ -183,6 +191,25 @@ class TurnService:
         request = plan.request
         turn = RunningTurn(plan.initial_response, is_streamed=request.stream, request=request)
         return turn, TurnRunner(plan, turn, self._store)
+
+    async def resume(self, tenant: str, response_id: str) -> None:
+        """Run the rest of a turn that this node has claimed (``NodeRegistry.recover``).
+
+        What is stored of it stays. It ends as failed where it cannot be run here.
+        """
+        try:
+            plan = await self._planner.plan_restart(tenant, response_id)
+        except NotFoundError:
+            # Erased meanwhile, or its parent.
+            await self._store.write(response_id, (), _failed_end(TurnInterruptedError(_NOT_RUN)))
+            return
+        except AntiphonError as error:
+            await self._store.write(response_id, (), _failed_end(error))
+            return
+        turn, runner = self._new_turn(plan)
+        self.registry.start(turn, runner.run())
+        if plan.request.conversation is not None:
+            self._conversation_locks.set_active_turn(tenant, plan.request.conversation, turn)
 
     async def store_turn(
         self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
@@ -302,9 +329,12 @@ class TurnService:
         Raises ``NotFoundError``.
         """
         response_id = to_response_id(response_id)
-        live = self.registry.get(response_id)
-        if live is not None and await self._store.head(tenant, response_id):
+        live = await self.cancellation.find_here(tenant, response_id)
+        if live is not None:
             return live
+
+        async def wait() -> None:
+            await self.cancellation.wait_elsewhere(tenant, response_id)
 
         async def look() -> Response:
             response = await self.reader.response(tenant, response_id)
@@ -312,32 +342,11 @@ class TurnService:
             expiry = expires_at(self._retention, tenant, response.created_at)
             return msgspec.structs.replace(response, expires_at=expiry)
 
-        return Replay(await look(), look)
+        return Replay(await look(), look, wait)
 
     async def cancel(self, tenant: str, response_id: str) -> Response:
-        """Stop a turn and keep what arrived; one that was stopped before stays as it is.
-
-        Raises ``NotFoundError``, ``InvalidRequestError`` for a turn that ended otherwise before,
-        and ``ConflictError`` where another process runs the turn.
-        """
-        response_id = to_response_id(response_id)
-        live = self.registry.get(response_id)
-        if live is not None and not live.done() and await self._store.head(tenant, response_id):
-            return await live.cancel()
-        response = await self.reader.response(tenant, response_id)
-        if response.end is None:
-            raise ConflictError(
-                f"Response '{response_id}' runs in another process: cancel it there.",
-                code="response_elsewhere",
-            )
-        if response.status != "cancelled":
-            article = "an" if response.status == "incomplete" else "a"
-            raise InvalidRequestError(
-                # OpenAI's own words, which clients may compare.
-                f"Cannot cancel {article} {response.status} response.",
-                code="response_not_cancellable",
-            )
-        return response
+        """Stop a turn (``TurnCancellation.cancel``)."""
+        return await self.cancellation.cancel(tenant, response_id)
 
     async def count_tokens(self, request: TurnRequest) -> int:
         """About how many tokens a turn would begin with: the model's own count, if it has one."""
@@ -390,31 +399,31 @@ class TurnService:
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
-        response_id = to_response_id(response_id)
-        live = self.registry.get(response_id)
-        if live is not None and await self._store.head(tenant, response_id):
-            await live.cancel()
-        running = await self._running_turns(tenant) if cascade else ()
-        if not await self._store.delete(tenant, response_id, cascade=cascade):
-            raise response_not_found(response_id)
-        for turn in running:
-            if await self._store.head(tenant, turn.response_id) is None:
-                await turn.cancel()
+        await self.cancellation.delete(tenant, response_id, cascade=cascade)
+
+    async def interrupt(self) -> None:
+        """Stop what runs, and keep it as interrupted; give up what another process can go on with.
+
+        Where no other one is there, the next that serves this store does.
+        """
+        nodes = self.stores.nodes if self.stores is not None else None
+        hands_over = nodes is not None and nodes.is_shared
+        handed_over = await self.registry.close(hands_over=hands_over)
+        if nodes is not None and handed_over:
+            await nodes.release(handed_over)
 
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
         for stop in self.on_close:
             await stop()
-        await self.registry.close()
+        await self.interrupt()
+        if self.cancellation.other_nodes is not None:
+            await self.cancellation.other_nodes.close()
         await self._store.close()
 
-    async def _running_turns(self, tenant: str) -> list[RunningTurn]:
-        """A tenant's turns that run in this process and are on disk."""
-        return [
-            turn
-            for turn in self.registry.all()
-            if await self._store.head(tenant, turn.response_id) is not None
-        ]
+
+def _failed_end(error: AntiphonError) -> End:
+    return End("failed", time.time(), error=TurnError(error.code, error.message))
 
 
 def can_run(request: TurnRequest) -> bool:

@@ -21,6 +21,7 @@ from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
     from antiphon.turn.feed_protocols import ChangeFeed
+    from antiphon.turn.node_protocols import NodeRegistry
 
 
 def unknown_cursor(after: str) -> InvalidRequestError:
@@ -183,7 +184,8 @@ class Store(Protocol):
     ) -> asyncio.Future[None]:
         """Append output items to a turn that this store began, and end it if ``end`` is given.
 
-        The first end counts: whatever comes after it is dropped.
+        The first end counts: whatever comes after it is dropped. Fails with
+        ``TurnTakenOverError`` where another process runs the turn by now.
         """
         ...
 
@@ -489,3 +491,4 @@ class Stores(msgspec.Struct, frozen=True):
     changes: ChangeFeed
     shares: ShareStore
     chat_transfer: ChatTransferStore
+    nodes: NodeRegistry

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
-from antiphon.core.items import FunctionCall, McpListTools
+from antiphon.core.foreign_items import function_views
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListTools
 from antiphon.core.tool_definitions import as_function
 from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import Header
@@ -19,6 +20,24 @@ from antiphon.turn.protocols import McpToolset, ToolExecutor
 
 #: Told of a call and its output the moment it is there: no stop can come in between.
 OnOutput: TypeAlias = Callable[[FunctionCall, str], None]
+
+
+#: What a model reads of a call whose process died before its output was stored.
+_INTERRUPTED_OUTPUT: Final = (
+    "Interrupted: the server ended while this tool may have been running. It was not run again, and"
+    " whether it did anything is not known."
+)
+
+
+def interrupted_outputs(items: Sequence[Item]) -> list[FunctionCallOutput]:
+    """Outputs for the calls that have none: they may have been run, and are not run again."""
+    outputs = {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
+    calls = [item for item in function_views(items) if isinstance(item, FunctionCall)]
+    return [
+        FunctionCallOutput(call.call_id, _INTERRUPTED_OUTPUT, is_error=True)
+        for call in calls
+        if call.call_id not in outputs
+    ]
 
 
 async def run_tool_calls(
@@ -93,6 +112,15 @@ def new_tool_listings(toolset: McpToolset, history: Sequence[RenderedTurn]) -> l
     """What servers offer, where the conversation has not said so before."""
     known = {label for segment in history for label in segment.listed_servers}
     return [listing for listing in toolset.tool_listings if listing.server_label not in known]
+
+
+def without_forced_tool(header: Header) -> Header:
+    """A tool that had to be called has been: to demand it again would never end."""
+    options = header.options
+    if options.tool_choice in ("auto", "none"):
+        return header
+    options = msgspec.structs.replace(options, tool_choice="auto")
+    return msgspec.structs.replace(header, options=options)
 
 
 def tools_of_turn(own: ToolExecutor | None, toolset: McpToolset | None) -> ToolExecutor | None:

@@ -9,7 +9,7 @@ import msgspec
 from antiphon.core.items import Item, Message, has_image
 from antiphon.core.secrets import without_secrets
 from antiphon.core.tool_rules import HOSTED_PREFIX
-from antiphon.core.turns import Header, Options, TurnRequest
+from antiphon.core.turns import Header, Options, RestartOptions, TurnRequest
 from antiphon.errors import ImageInputUnsupportedError, InvalidRequestError
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import Model
@@ -17,13 +17,36 @@ from antiphon.turn.protocols import Model
 
 def turn_header(name: str, request: TurnRequest) -> Header:
     """What is stored of a request, for the model of that name."""
+    options = storable_options(request.options)
     return Header(
         name,
         request.instructions,
-        storable_options(request.options),
+        options,
         request.conversation,
         request.background,
         request.chat_completion,
+        _restart_options(request, options) if request.background else None,
+    )
+
+
+def _restart_options(request: TurnRequest, stored: Options) -> RestartOptions | None:
+    """What a background turn is run again by, where its process dies.
+
+    None: it cannot be, as not all that it needs is stored (keys of MCP servers and of upstreams'
+    own tools), or because it began with tools that a person has agreed to.
+    """
+    places = {server.server_label: server.server_url for server in stored.mcp_servers}
+    has_unstored_keys = stored is not request.options or any(
+        server.headers or (server.url and server.url.reveal() != places.get(server.label))
+        for server in request.mcp
+    )
+    if has_unstored_keys or request.approved_calls or request.context_policies:
+        return None
+    return RestartOptions(
+        stream=request.stream,
+        compact_threshold=request.compact_threshold,
+        max_tool_rounds=request.max_tool_rounds,
+        timeout=request.timeout,
     )
 
 

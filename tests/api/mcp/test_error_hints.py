@@ -17,6 +17,7 @@ from antiphon.errors import (
     IdempotencyConflictError,
     MethodNotAllowedError,
     ModelTimeoutError,
+    NodeUnreachableError,
     NotFoundError,
     RateLimitError,
     ServerBusyError,
@@ -40,6 +41,7 @@ WITHOUT = {
     ConversationLockedError,
     IdempotencyConflictError,
     MethodNotAllowedError,
+    NodeUnreachableError,
     ServerBusyError,
     ToolServerUnavailableError,
 }

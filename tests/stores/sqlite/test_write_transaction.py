@@ -10,8 +10,8 @@ import pytest
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.rows import MAX_ITEMS, MAX_SEQ, MAX_THREAD, row_id_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.turn_recovery import end_orphans, interrupted_end
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
-from antiphon.stores.sqlite.writer import interrupted_end
 from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, assistant, blob_of, new_turn
 
@@ -86,14 +86,14 @@ def test_transaction_does_not_change_the_given_running_turns(
     assert second.changed_turns == {new.response_id: None}
 
 
-def test_fail_orphans_ends_only_the_owners_turns(connection: sqlite3.Connection) -> None:
+def test_end_orphans_ends_only_the_owners_turns(connection: sqlite3.Connection) -> None:
     dead, living = WriteTransaction(connection, ME, {}), WriteTransaction(connection, ME + 1, {})
     dead.begin(new_turn("Hi."))
     dead.begin(new_turn("Hi."))
     dead.flush()
     living.begin(new_turn("Hi."))
-    living.fail_orphans(ME, interrupted_end())
-    living.fail_orphans(ME, interrupted_end())
+    end_orphans(living, ME, interrupted_end())
+    end_orphans(living, ME, interrupted_end())
     living.flush()
     assert connection.execute("SELECT owner FROM running").fetchall() == [(ME + 1,)]
     assert len(connection.execute("SELECT 1 FROM log WHERE kind = 3").fetchall()) == 2

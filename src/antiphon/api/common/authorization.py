@@ -12,7 +12,7 @@ that page's origin is listed.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 
 import msgspec
@@ -40,7 +40,7 @@ class Principal(msgspec.Struct, frozen=True):
     usage: KeyUsage | None = None
     credential: bytes = b""
 
-    def concurrency_slot(self) -> AbstractContextManager[None]:
+    def concurrency_slot(self) -> AbstractAsyncContextManager[None]:
         """A slot for one turn. Entering it raises ``RateLimitError``."""
         return nullcontext() if self.usage is None else ConcurrencySlot(self.usage)
 
@@ -97,11 +97,7 @@ class Authorizer:
         principal = Principal(tenant, key, usage, credential)
         on_principal(principal)
         if usage is not None:
-            try:
-                usage.consume()
-            finally:
-                for name, value in usage.headers():
-                    add_header(name, value)
+            await usage.count_request(add_header)
         return principal
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import TypeAlias
 
 import msgspec
@@ -49,12 +49,12 @@ async def start_choices(
     """
     others: list[RunningTurn] = []
     # A turn takes the place that was entered last.
-    with ExitStack() as slots:
+    async with AsyncExitStack() as slots:
         try:
             for _ in range(request.choices - 1):
-                slots.enter_context(caller.concurrency_slot())
+                await slots.enter_async_context(caller.concurrency_slot())
                 others.append(await service.start(request.turn))
-            slots.enter_context(caller.concurrency_slot())
+            await slots.enter_async_context(caller.concurrency_slot())
             first = await service.start(_with_choice_ids(request.turn, others))
         except BaseException:
             for turn in others:

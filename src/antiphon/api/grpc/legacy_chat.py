@@ -28,7 +28,7 @@ class LegacyChatServicer:
     async def add_response(self, caller: Principal, request: Proto, write: Write) -> None:
         """AddResponse: the answer to the last of the responses. Nothing is stored."""
         turn = self._turn_request(request, caller.tenant)
-        with caller.concurrency_slot():
+        async with caller.concurrency_slot():
             live = await self._service.start(turn)
         with cancel_on_exit([live]), self._throttle.open_stream() as rest:
             async for ((_, batch),) in merge_events([live], rest.remaining):

@@ -56,7 +56,6 @@ _SERVER_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_BODY),
     ("grpc.max_send_message_length", -1),
     # Two servers on one port would take turns.
-    ("grpc.so_reuseport", 0),
     # The SDK asks every 30 seconds whether the connection lives, also while a model thinks
     # for minutes: by default a server takes that for an attack.
     ("grpc.keepalive_permit_without_calls", 1),
@@ -100,7 +99,7 @@ class GrpcServer:
     ``prices`` says what models cost, ``fun_prompt`` is the first Chat SDK's "fun" mode.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         service: TurnService,
         interceptor: GatewayInterceptor,
@@ -108,8 +107,11 @@ class GrpcServer:
         prices: PriceLookup = no_prices,
         fun_prompt: str = "",
         limits: ConnectionLimits = _DEFAULT_LIMITS,
+        shares_port: bool = False,
     ) -> None:
         self._limits = limits
+        #: Other processes listen on the same port.
+        self._shares_port = shares_port
         fingerprint = f"antiphon-{version('antiphon')}"
         self._interceptor = interceptor
         self._handlers = self._build_handlers(service, prices, fingerprint, fun_prompt)
@@ -121,7 +123,11 @@ class GrpcServer:
             return await self._start(host, port, certificate)
 
     async def _start(self, host: str, port: int, certificate: Certificate | None) -> int:
-        server = grpc.aio.server(options=(*_SERVER_OPTIONS, *_limit_options(self._limits)))
+        # Two servers on one port take turns, which only workers of one server shall.
+        port_option = ("grpc.so_reuseport", int(self._shares_port))
+        server = grpc.aio.server(
+            options=(*_SERVER_OPTIONS, port_option, *_limit_options(self._limits))
+        )
         server.add_generic_rpc_handlers((_Router(self._handlers, self._unimplemented_handler),))
         at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:

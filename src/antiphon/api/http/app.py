@@ -13,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.authorization import Authorizer
 from antiphon.api.common.metrics import Metrics
+from antiphon.api.common.node_client import NodeClient
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
+from antiphon.api.common.shared_limits import SharedLimits
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.blobs import BlobEndpoints
 from antiphon.api.http.chains import ChainEndpoints
@@ -27,6 +29,7 @@ from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.imports import ImportEndpoints
 from antiphon.api.http.middleware import GatewayMiddleware, set_route
+from antiphon.api.http.node_endpoints import NodeEndpoints
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
 from antiphon.api.http.route import Endpoints
@@ -62,8 +65,16 @@ class HttpApp:
         xai: XaiEndpoints,
         *,
         store_chat_completions: bool = False,
+        nodes: NodeClient | None = None,
     ) -> None:
-        handlers = handlers_by_path(_create_endpoints(service, health, xai, store_chat_completions))
+        endpoints = _create_endpoints(service, health, xai, store_chat_completions, nodes)
+        handlers = handlers_by_path(endpoints)
+        #: What other nodes ask this one, besides its turns.
+        self.node_operations = {
+            **endpoints.mcp.operations(),
+            **endpoints.responses.operations(),
+            **endpoints.chat_completions.operations(),
+        }
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
             (method, path): handlers[path][method]
@@ -97,6 +108,7 @@ def _create_endpoints(
     health: HealthEndpoints,
     xai: XaiEndpoints,
     store_chat_completions: bool,
+    nodes: NodeClient | None,
 ) -> Endpoints:
     stores = service.stores
     assert stores is not None, "every store has them"
@@ -107,10 +119,10 @@ def _create_endpoints(
     import_jobs = ImportJobs(stores.chat_transfer)
     service.on_close.append(import_jobs.close)
     return Endpoints(
-        responses=ResponseEndpoints(service, stores.response_index, idempotency_keys),
+        responses=ResponseEndpoints(service, stores.response_index, idempotency_keys, nodes),
         compaction=CompactionEndpoints(service),
         chat_completions=ChatCompletionsEndpoint(
-            service, idempotency_keys, store_by_default=store_chat_completions
+            service, idempotency_keys, store_by_default=store_chat_completions, nodes=nodes
         ),
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
@@ -123,7 +135,7 @@ def _create_endpoints(
         usage=UsageEndpoints(stores.chats, chats),
         feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
-        mcp=McpEndpoint(service),
+        mcp=McpEndpoint(service, nodes),
         health=health,
         xai=xai,
         docs=DocsEndpoints(ROUTES),
@@ -163,29 +175,35 @@ def create_app(  # noqa: PLR0913
     health: StoreHealth | None = None,
     prices: PriceLookup = no_prices,
     store_chat_completions: bool = False,
+    nodes: NodeClient | None = None,
 ) -> GatewayMiddleware:
     """The ASGI application of the HTTP API, behind its middleware.
 
     ``rate_limit_for`` gives the rate limit of each key of a tenant, None: there are no limits.
     ``origins`` are the web pages that may read responses (CORS; "*": all). ``health`` is the
     store's, None: nothing is known of it. ``prices`` says what models cost.
-    ``store_chat_completions``: they are stored unless a request says otherwise.
+    ``store_chat_completions``: they are stored unless a request says otherwise. ``nodes`` asks the
+    other nodes of the store, None: there are none.
     """
     authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
     service.registry.add_observer(metrics)
     limiter = None
     if rate_limit_for is not None:
-        limiter = RateLimiter(rate_limit_for)
+        limiter = RateLimiter(rate_limit_for, shared=SharedLimits(nodes) if nodes else None)
         service.registry.add_observer(limiter)
+    app = HttpApp(
+        service,
+        HealthEndpoints(authenticator, metrics, health, lambda: service.is_draining),
+        XaiEndpoints(service, authenticator, prices),
+        store_chat_completions=store_chat_completions,
+        nodes=nodes,
+    )
+    operations = {**app.node_operations, **({} if limiter is None else limiter.operations())}
     return GatewayMiddleware(
-        HttpApp(
-            service,
-            HealthEndpoints(authenticator, metrics, health),
-            XaiEndpoints(service, authenticator, prices),
-            store_chat_completions=store_chat_completions,
-        ),
+        app,
         Authorizer(authenticator, limiter, origins),
         metrics,
         CorsPolicy(origins) if origins else None,
+        NodeEndpoints(service, operations),
     )

@@ -24,6 +24,9 @@ Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("antiphon.http")
 
+#: What the server adds to a scope: to be called once somebody is admitted on the connection.
+ADMIT = "antiphon.admit"
+
 _JSON = (
     (b"content-type", b"application/json"),
     # What people said is for nobody's cache.

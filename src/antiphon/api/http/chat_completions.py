@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import ClientDisconnected, read_body
 from antiphon.api.common.deferred_completions import DeferredCompletions
+from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
     KeepAlive,
@@ -48,12 +49,27 @@ class ChatCompletionsEndpoint:
         idempotency_keys: IdempotencyKeys,
         *,
         store_by_default: bool = False,
+        nodes: NodeClient | None = None,
     ) -> None:
         self._service = service
         self._idempotency_keys = idempotency_keys
-        self._retries = ClientRetries(service, idempotency_keys.store)
+        self._retries = ClientRetries(
+            service,
+            idempotency_keys.store,
+            self._decode_for_tenant,
+            "find_retried_completion",
+            nodes,
+        )
         self._store_by_default = store_by_default
         self._deferred_completions = DeferredCompletions()
+
+    def operations(self) -> dict[str, Operation]:
+        """What other nodes ask this one, by name."""
+        return self._retries.operations()
+
+    def _decode_for_tenant(self, body: bytes, tenant: str) -> TurnRequest:
+        turn = decode_chat_request(body, store_by_default=self._store_by_default).turn
+        return msgspec.structs.replace(turn, tenant=tenant)
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions"""

@@ -13,11 +13,14 @@ import contextlib
 import hashlib
 import time
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Scope
 
+from antiphon.api.common.node_client import NodeClient, Operation
+from antiphon.core.chain_fingerprints import fingerprint_history
 from antiphon.core.turns import TurnRequest
 from antiphon.errors import AntiphonError, NotFoundError
 from antiphon.turn.replay import Replay
@@ -47,11 +50,25 @@ def is_retry(scope: Scope) -> bool:
 
 
 class ClientRetries:
-    """The stored turns that run, and those whose clients have left before they had the result."""
+    """The stored turns that run, and those whose clients have left before they had the result.
 
-    def __init__(self, service: TurnService, store: IdempotencyStore) -> None:
+    ``nodes`` are asked where the first try went to another one and still runs, by ``operation``;
+    ``decode`` makes the request of a body and its tenant.
+    """
+
+    def __init__(
+        self,
+        service: TurnService,
+        store: IdempotencyStore,
+        decode: Callable[[bytes, str], TurnRequest],
+        operation: str,
+        nodes: NodeClient | None = None,
+    ) -> None:
         self._service = service
         self._store = store
+        self._decode = decode
+        self._operation = operation
+        self._nodes = nodes
         #: When each client left, by the hash of its request and the response id.
         self._left: OrderedDict[tuple[bytes, str], float] = OrderedDict()
         #: Turns of which a retry has taken the result since.
@@ -72,11 +89,35 @@ class ClientRetries:
         with contextlib.suppress(AntiphonError):
             await self._write_record(request.tenant, digest, response_id)
 
+    def operations(self) -> dict[str, Operation]:
+        """What other nodes ask this one, by name."""
+        return {self._operation: self._find_for_other}
+
+    async def _find_for_other(self, fields: dict[str, Any]) -> dict[str, Any]:
+        body = fields["body"].encode()
+        turn = await self._find_here(self._decode(body, fields["tenant"]), body)
+        return {"response_id": None if turn is None else turn.response_id}
+
     async def find(self, request: TurnRequest, body: bytes) -> RunningTurn | Replay | None:
         """The turn that the first try of this request began; None: it did not, or has failed."""
         if not request.store:
             return None
+        found = await self._find_here(request, body)
+        if found is not None or self._nodes is None:
+            return found
+        answers = await self._nodes.call_all(
+            self._operation, tenant=request.tenant, body=body.decode()
+        )
+        for response_id in (one["response_id"] for one in answers):
+            if response_id and (first := await self._subscribe(request.tenant, response_id)):
+                return first
+        return None
+
+    async def _find_here(self, request: TurnRequest, body: bytes) -> RunningTurn | Replay | None:
         digest = _digest(request.tenant, body)
+        if request.chat_completion:
+            history = fingerprint_history(request.tenant, request.input)
+            request = msgspec.structs.replace(request, fingerprint=history.digest)
         left = [response_id for key, response_id in reversed(self._left) if key == digest]
         running = [
             turn
@@ -167,7 +208,13 @@ def _digest(tenant: str, body: bytes) -> bytes:
 
 
 def _is_same(first: TurnRequest, again: TurnRequest) -> bool:
-    """Whether two requests are equal, one of which has the head of its conversation."""
+    """Whether two requests are equal, one of which has the head of its conversation.
+
+    Of a chat completion it has only what was new; its fingerprint is that of all that was said.
+    """
+    if again.chat_completion and first.fingerprint == again.fingerprint:
+        known = {"input": again.input, "previous_response_id": again.previous_response_id}
+        first = msgspec.structs.replace(first, **known)
     if again.conversation is not None:
         first = msgspec.structs.replace(first, previous_response_id=None)
     return first == again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.http.asgi_responses import send_json
-from antiphon.errors import StoreError
+from antiphon.errors import ServerBusyError, StoreError
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import StoreHealth
@@ -31,7 +32,9 @@ class HealthEndpoints:
         authenticator: ApiKeyAuthenticator,
         metrics: Metrics,
         health: StoreHealth | None = None,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._is_draining = is_draining
         self.authenticator = authenticator
         self._health = health
         self._metrics = metrics
@@ -41,7 +44,12 @@ class HealthEndpoints:
         await _send_text(send, b"ok\n")
 
     async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /readyz: whether the store can be read and written. Raises ``StoreError``."""
+        """GET /readyz: whether new turns are taken, and the store can be read and written.
+
+        Raises ``ServerBusyError`` and ``StoreError``.
+        """
+        if self._is_draining():
+            raise ServerBusyError("The server is draining: it is about to end.", code="draining")
         try:
             async with asyncio.timeout(_STORE_TIMEOUT):
                 await self.authenticator.ping()

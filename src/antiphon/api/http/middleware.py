@@ -19,15 +19,15 @@ from antiphon.api.common.authentication import CHALLENGE, set_tenant
 from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
-from antiphon.api.http.asgi_responses import Handler, send_error
+from antiphon.api.http.asgi_responses import ADMIT, Handler, send_error
 from antiphon.api.http.content_encoding import decompress_body, has_content_encoding
 from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
+from antiphon.api.http.node_endpoints import HEADER as NODE_HEADER
+from antiphon.api.http.node_endpoints import NodeEndpoints
 from antiphon.api.http.routes import is_public
 from antiphon.errors import AntiphonError, AuthenticationError
 from antiphon.logging_setup import request_id
 
-#: What the server adds to a scope: to be called once somebody is admitted on the connection.
-ADMIT = "antiphon.admit"
 _ROUTE, _REAUTHORIZE = "antiphon.route", "antiphon.again"
 #: Where a POST starts a turn. They are looked up before any router, so no route tells of them.
 _TURN_PATHS = {"/v1/responses", "/v1/chat/completions", "/v1/responses/compact"}
@@ -68,7 +68,10 @@ class _SendWrapper:
 
 
 class GatewayMiddleware:
-    """ASGI middleware before the application. ``cors`` None: no web page may read responses."""
+    """ASGI middleware before the application. ``cors`` None: no web page may read responses.
+
+    ``nodes`` answers the other nodes of the store, which have no keys but a secret.
+    """
 
     def __init__(
         self,
@@ -76,12 +79,14 @@ class GatewayMiddleware:
         authorizer: Authorizer,
         metrics: Metrics,
         cors: CorsPolicy | None = None,
+        nodes: NodeEndpoints | None = None,
     ) -> None:
         self._app = app
         #: The gRPC server of the same service uses these too.
         self.authorizer = authorizer
         self.metrics = metrics
         self._cors = cors
+        self._nodes = nodes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -93,6 +98,9 @@ class GatewayMiddleware:
             return
         began = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if NODE_HEADER in headers and self._nodes is not None:
+            await self._nodes.handle(scope, receive, send)
+            return
         exchange = _SendWrapper(send, _assign_request_id(headers))
         if has_content_encoding(headers):
             receive = decompress_body(scope["headers"], receive)
@@ -122,7 +130,7 @@ class GatewayMiddleware:
                 and scope["path"] in _TURN_PATHS
                 and scope["method"] == "POST"
             ):
-                with concurrency_slot(scope):
+                async with concurrency_slot(scope):
                     await self._app(scope, receive, send)
                 return
         except AntiphonError as error:
@@ -207,7 +215,7 @@ async def reauthorize(scope: Scope) -> AsyncIterator[None]:
     """
     if again := scope.get(_REAUTHORIZE):
         await again()
-    with concurrency_slot(scope):
+    async with concurrency_slot(scope):
         yield
 
 

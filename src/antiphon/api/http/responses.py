@@ -8,29 +8,24 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import ClientDisconnected, query_params, read_body
+from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
-    KeepAlive,
     StreamHead,
-    keep_alive_comment,
     last_event_id,
-    log,
-    send_chunk,
     send_error,
     send_json,
-    server_failure,
 )
 from antiphon.api.http.client_retries import ClientRetries, is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
 from antiphon.api.http.item_bodies import input_items, item_body, parse_include
+from antiphon.api.http.node_relay import NodeRelay
 from antiphon.api.http.pagination import (
     list_body,
     paginate,
@@ -38,16 +33,15 @@ from antiphon.api.http.pagination import (
     parse_order,
     parse_response_filter,
 )
+from antiphon.api.http.response_stream import StreamOptions, send_stream
 from antiphon.api.http.responses_codec import (
     decode_request,
     encode_response,
     response_body,
     usage_body,
 )
-from antiphon.api.http.stream_events import DONE, EventEncoder
-from antiphon.api.http.stream_relay import StreamRelay
 from antiphon.core.turns import TurnRequest, Usage
-from antiphon.errors import AntiphonError, InvalidRequestError, error_from_code
+from antiphon.errors import InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService, can_run
@@ -62,20 +56,28 @@ class ResponseEndpoints:
     """The endpoints, over one service."""
 
     def __init__(
-        self, service: TurnService, response_index: ResponseIndex, idempotency_keys: IdempotencyKeys
+        self,
+        service: TurnService,
+        response_index: ResponseIndex,
+        idempotency_keys: IdempotencyKeys,
+        nodes: NodeClient | None = None,
     ) -> None:
         self._service = service
+        self._nodes = nodes
         self._response_index = response_index
         self._idempotency_keys = idempotency_keys
-        self._retries = ClientRetries(service, idempotency_keys.store)
+        self._retries = ClientRetries(
+            service, idempotency_keys.store, _decode_for_tenant, "find_retried_response", nodes
+        )
+
+    def operations(self) -> dict[str, Operation]:
+        """What other nodes ask this one, by name."""
+        return self._retries.operations()
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
         body = await read_body(receive)
-        request = decode_request(body)
-        tenant = tenant_of(scope)
-        if tenant:
-            request = msgspec.structs.replace(request, tenant=tenant)
+        request = _decode_for_tenant(body, tenant_of(scope))
         idempotent_request = (
             self._idempotency_keys.for_request(scope, body) if request.store else None
         )
@@ -94,7 +96,7 @@ class ResponseEndpoints:
                     turn = watch.turn = (
                         retried or watch.turn or await self._begun(request, idempotent_request)
                     )
-                await _send_turn(request, turn, scope, send)
+                await self._send_turn(request, turn, scope, send)
         except ClientDisconnected:
             if watch.turn is not None and idempotent_request is None:
                 await self._retries.remember(
@@ -121,6 +123,46 @@ class ResponseEndpoints:
             await turn.wait_until_stored()
             return turn
 
+    async def _send_turn(
+        self, request: TurnRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
+    ) -> None:
+        if request.stream:
+            await self._send_stream(request.tenant, turn, scope, send, StreamOptions())
+            return
+        if request.background and (isinstance(turn, RunningTurn) or turn.is_running):
+            if isinstance(turn, RunningTurn):
+                await turn.wait_until_stored()
+            await send_json(send, encode_response(turn.initial_response, queued=True))
+            return
+        response = await turn.result()
+        error = turn.error
+        if isinstance(turn, Replay) and response.end and response.end.error:
+            # The answer is what it was the first time.
+            error = error_from_code(response.end.error.code, response.end.error.message)
+            error.response_id = response.id
+        if error is not None:
+            await send_error(send, error)
+        else:
+            await send_json(send, encode_response(response))
+
+    async def _send_stream(
+        self,
+        tenant: str,
+        turn: RunningTurn | Replay,
+        scope: Scope,
+        send: Send,
+        options: StreamOptions,
+    ) -> None:
+        """A stream from wherever its turn runs."""
+        head = StreamHead(send)
+        if isinstance(turn, Replay) and turn.is_running and self._nodes is not None:
+            relay = NodeRelay(self._nodes, send, head, options)
+            if await relay.pass_on(tenant, turn.response_id):
+                return
+            options = relay.remaining_options()
+            turn = await self._service.subscribe(tenant, turn.response_id)
+        await send_stream(turn, scope, send, options, head)
+
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses, by model, status and metadata; newest first"""
         query = query_params(scope)
@@ -141,9 +183,10 @@ class ResponseEndpoints:
         name, tenant, include = scope["path_params"]["id"], tenant_of(scope), parse_include(query)
         if query.get("stream", [""])[-1].lower() in _TRUE_VALUES:
             turn = await self._service.subscribe(tenant, name)
+            after = _parse_starting_after(query, last_event_id(scope))
+            options = StreamOptions(after=after, has_ids=True, include=include)
             with DisconnectWatcher(receive, turn):
-                after = _parse_starting_after(query, last_event_id(scope))
-                await _send_stream(turn, scope, send, after, include)
+                await self._send_stream(tenant, turn, scope, send, options)
             return
         response = await self._service.reader.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
@@ -178,97 +221,9 @@ class ResponseEndpoints:
         await send_json(send, await asyncio.to_thread(_encode, body))
 
 
-async def _send_turn(
-    request: TurnRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
-) -> None:
-    if request.stream:
-        await _send_stream(turn, scope, send)
-        return
-    if request.background and isinstance(turn, RunningTurn):
-        await turn.wait_until_stored()
-        await send_json(send, encode_response(turn.initial_response, queued=True))
-        return
-    response = await turn.result()
-    error = turn.error
-    if isinstance(turn, Replay) and response.end and response.end.error:
-        # The answer is what it was the first time.
-        error = error_from_code(response.end.error.code, response.end.error.message)
-        error.response_id = response.id
-    if error is not None:
-        await send_error(send, error)
-    else:
-        await send_json(send, encode_response(response))
-
-
-async def _send_stream(
-    turn: RunningTurn | Replay,
-    scope: Scope,
-    send: Send,
-    after: int | None = None,
-    include: Sequence[str] = (),
-) -> None:
-    """The events behind the one with the number ``after``, -1: all of them.
-
-    Where a stream is read again each has its number as its id, so that any client of event
-    streams resumes by itself. ``after`` None: it is read for the first time.
-    """
-    encoder = EventEncoder(turn.initial_response, include)
-    head = StreamHead(send)
-    try:
-        relay = StreamRelay(scope, encoder.encode)
-        first = None if after is None else after + 1
-        await _write(turn, send, encoder, head, first, relay)
-    except AntiphonError as error:
-        if not head.sent:
-            raise
-        await send_chunk(send, encoder.encode_failure(error))
-    except Exception:
-        if not head.sent:
-            raise
-        log.exception("the stream of %s failed", turn.response_id)
-        await send_chunk(send, encoder.encode_error(server_failure()))
-    await send_chunk(send, DONE, last=True)
-
-
-async def _write(  # noqa: PLR0913, PLR0917
-    turn: RunningTurn | Replay,
-    send: Send,
-    encoder: EventEncoder,
-    head: StreamHead,
-    number: int | None,
-    relay: StreamRelay,
-) -> None:
-    """The events from the one with a number on, with their ids; None: all, without."""
-    skip = number or 0
-    with ExitStack() as started:
-        async for batch in turn.events(relay=relay):
-            body = encoder.encode(batch)
-            if skip > 0:
-                body, skip = _skip_events(body, skip)
-            if not head.sent:
-                # Not before there is something to say: a turn that cannot be kept at
-                # all still gets an honest HTTP status.
-                await head.put()
-                keep_alive = started.enter_context(KeepAlive(send, keep_alive_comment))
-            if number is not None:
-                body, number = _with_ids(body, number)
-            if body:
-                await send_chunk(keep_alive.send, body)
-            if number is None:
-                relay.open(keep_alive)
-
-
-def _skip_events(body: bytes, skip: int) -> tuple[bytes, int]:
-    """A piece of a stream without its first events, and how many are still to be left out."""
-    events = body.split(b"\n\n")[:-1]
-    return b"".join(event + b"\n\n" for event in events[skip:]), max(0, skip - len(events))
-
-
-def _with_ids(body: bytes, number: int) -> tuple[bytes, int]:
-    """Events with their ids, which count from ``number``, and the number of the next one."""
-    events = body.split(b"\n\n")[:-1]
-    shown = [b"id: %d\n%b\n\n" % (at, event) for at, event in enumerate(events, number)]
-    return b"".join(shown), number + len(events)
+def _decode_for_tenant(body: bytes, tenant: str) -> TurnRequest:
+    request = decode_request(body)
+    return msgspec.structs.replace(request, tenant=tenant) if tenant else request
 
 
 def _parse_starting_after(query: dict[str, list[str]], last_id: str | None = None) -> int:
@@ -277,7 +232,7 @@ def _parse_starting_after(query: dict[str, list[str]], last_id: str | None = Non
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
         raise InvalidRequestError("The number of an event is an integer.", param="starting_after")
-    return int(text)
+    return max(-1, int(text))
 
 
 class CompactionEndpoints:

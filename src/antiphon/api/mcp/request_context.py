@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -47,7 +47,7 @@ class McpCaller(msgspec.Struct, frozen=True):
     tenant: str = DEFAULT_TENANT
     report_progress: ProgressFn | None = None
     folders: Folders | None = None
-    concurrency_slot: Callable[[], AbstractContextManager[None]] = nullcontext
+    concurrency_slot: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     track_turn: Callable[[RunningTurn], AbstractContextManager[None]] = _untracked
 
 
@@ -61,7 +61,7 @@ class RequestInfo:
         """Whose call it is: the site has checked its key."""
         return tenant_of(self._scope())
 
-    def concurrency_slot(self) -> AbstractContextManager[None]:
+    def concurrency_slot(self) -> AbstractAsyncContextManager[None]:
         """A place among the turns that its key may have at once."""
         return concurrency_slot(self._scope())
 

@@ -11,13 +11,14 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import DECODE_ERRORS, MAX_BODY, read_body
+from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.errors import NotFoundError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
@@ -70,18 +71,20 @@ class ActiveCalls:
             if self._turns.get(key) is turn:
                 del self._turns[key]
 
-    def cancel(self, key: CallKey) -> None:
-        """Stop what a call waits for, unless it is stored: that goes on."""
+    def cancel(self, key: CallKey) -> bool:
+        """Stop what a call waits for, unless it is stored: that goes on. False: it is not here."""
         turn = self._turns.get(key)
         if turn is not None and not turn.is_stored:
             turn.stop(None)
+        return turn is not None
 
 
 class McpEndpoint:
     """The endpoint, over one service. The SDK is loaded by the first request."""
 
-    def __init__(self, service: TurnService) -> None:
+    def __init__(self, service: TurnService, nodes: NodeClient | None = None) -> None:
         self._service = service
+        self._nodes = nodes
         self._active_calls = ActiveCalls()
         self._server: McpServer | None = None
 
@@ -99,7 +102,7 @@ class McpEndpoint:
         if message_head.method == "initialize":
             send = _add_session_id(send)
         elif message_head.method == "notifications/cancelled":
-            self._cancel(scope, message_head)
+            await self._cancel(scope, message_head)
         # One for each request: it holds sessions, and there shall be none.
         manager = StreamableHTTPSessionManager(
             self._server.sdk, stateless=True, max_request_body_size=MAX_BODY
@@ -107,11 +110,22 @@ class McpEndpoint:
         async with manager.run():
             await manager.handle_request(scope, _replay_body(body, receive), send)
 
-    def _cancel(self, scope: Scope, message_head: _MessageHead) -> None:
+    def operations(self) -> dict[str, Operation]:
+        """What other nodes ask this one, by name."""
+        return {"cancel_call": self._cancel_for_other}
+
+    async def _cancel_for_other(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"is_found": self._active_calls.cancel(msgspec.convert(fields, CallKey))}
+
+    async def _cancel(self, scope: Scope, message_head: _MessageHead) -> None:
         session = session_id(scope)
         request_id = message_head.params.request_id if message_head.params else None
-        if session is not None and request_id is not None:
-            self._active_calls.cancel(CallKey(tenant_of(scope), session, request_id))
+        if session is None or request_id is None:
+            return
+        key = CallKey(tenant_of(scope), session, request_id)
+        if not self._active_calls.cancel(key) and self._nodes is not None:
+            # Whose call it is only its node knows.
+            await self._nodes.call_all("cancel_call", **msgspec.to_builtins(key))
 
 
 def session_id(scope: Scope) -> str | None:

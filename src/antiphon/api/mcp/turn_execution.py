@@ -129,7 +129,7 @@ class TurnExecutor:
         )
 
     async def _execute(self, caller: McpCaller, request: TurnRequest) -> Response:
-        with caller.concurrency_slot():
+        async with caller.concurrency_slot():
             turn = await self._service.start(request)
         try:
             with caller.track_turn(turn):

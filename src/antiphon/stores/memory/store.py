@@ -19,6 +19,7 @@ from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
+from antiphon.stores.memory.nodes import MemoryNodeRegistry
 from antiphon.stores.memory.shares import MemoryShareStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
 from antiphon.stores.search_tokenizer import (
@@ -251,6 +252,7 @@ class MemoryStore:
             changes=self._changes,
             shares=MemoryShareStore(clock),
             chat_transfer=MemoryChatTransferStore(turns),
+            nodes=MemoryNodeRegistry(turns, clock),
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -13,10 +14,11 @@ from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.postgres.connection import Connection, ReadPool, connect
 from antiphon.stores.postgres.errors import CONNECTION_LOST, READ_ERRORS, store_error
-from antiphon.stores.postgres.nodes import NODE_SQL, NodeLease
+from antiphon.stores.postgres.leases import NODE_SQL, NodeLease
 from antiphon.stores.postgres.sql_files import TURN_SQL
+from antiphon.stores.postgres.turn_recovery import end_orphans, leave
 from antiphon.stores.postgres.write_transaction import WriteTransaction
-from antiphon.stores.postgres.writer import Writer, interrupted_end
+from antiphon.stores.postgres.writer import Writer
 
 T = TypeVar("T")
 
@@ -50,7 +52,7 @@ class PostgresDatabase:
     async def start(self) -> None:
         """Be alive for others, and end the turns that dead processes left."""
         await self.lease.start()
-        await self.fail_orphans()
+        await self.end_orphans(on_open=True)
 
     def submit(
         self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
@@ -96,16 +98,26 @@ class PostgresDatabase:
             value, _ = await read(work)
         return value
 
-    async def settle_dead(self, nodes: set[int]) -> bool:
-        """End the turns of those nodes that are dead; whether any was."""
-        dead = nodes - {self.lease.node, 0}
-        settled = [await self.submit(_settle, node) for node in dead]
-        return any(settled)
+    async def settle_dead(self, nodes: set[int], *, on_open: bool = False) -> bool:
+        """End the turns of those nodes that are dead; whether there were any.
 
-    async def fail_orphans(self) -> None:
+        One that can be run again is left for a node to claim, where there is one, and ``on_open``.
+        """
+        dead = nodes - {self.lease.node}
+        if not dead:
+            return False
+        keeps = on_open or self.lease.is_node or await self._has_nodes()
+        end = partial(end_orphans, keeps_restartable=keeps)
+        return any([await self.submit(end, node) for node in dead])
+
+    async def _has_nodes(self) -> bool:
+        """Whether a node is alive."""
+        return bool(await self.read(lambda connection: connection.fetchval(NODE_SQL["has_nodes"])))
+
+    async def end_orphans(self, *, on_open: bool = False) -> None:
         """End the turns of all dead nodes."""
         rows = await self.read(lambda connection: connection.fetch(TURN_SQL["dead_nodes"]))
-        await self.settle_dead({node for (node,) in rows})
+        await self.settle_dead({node for (node,) in rows}, on_open=on_open)
 
     async def listen(self, channel: str, callback: Callable[[], None]) -> None:
         """Call ``callback`` with each notification, until the connection is lost."""
@@ -153,11 +165,11 @@ class PostgresDatabase:
 
     async def _close(self) -> None:
         await self.lease.stop()
-        leave = self._writer.submit(_leave)
+        left = self._writer.submit(leave)
         await self._writer.stop()
         # Should it have failed, others end these turns when the lease is over.
-        await asyncio.wait([leave])
-        leave.exception()
+        await asyncio.wait([left])
+        left.exception()
         await self._pool.close()
 
     def _note_written(self, has_erased: bool) -> None:
@@ -169,23 +181,6 @@ class PostgresDatabase:
     def _check_open(self) -> None:
         if self._close_task is not None:
             raise StoreError("The store is closed.")
-
-
-async def _settle(transaction: WriteTransaction, node: int) -> bool:
-    """End a node's turns, unless it is alive after all."""
-    await transaction.flush()
-    if not await transaction.connection.fetch(NODE_SQL["delete_dead"], node):
-        rows = await transaction.connection.fetch(NODE_SQL["exists"], node)
-        if rows:
-            return False
-    await transaction.fail_orphans(node, interrupted_end())
-    return True
-
-
-async def _leave(transaction: WriteTransaction) -> None:
-    """End what still runs here, and be a process that has the store open no more."""
-    await transaction.fail_orphans(transaction.node, interrupted_end())
-    await transaction.execute(NODE_SQL["delete"], transaction.node)
 
 
 async def _probe(transaction: WriteTransaction) -> None:

@@ -1,91 +1,102 @@
-"""Leases of processes: which of those that have the store open are alive.
-
-Each has a row that it renews; one whose lease is over is dead, by the clock of the database. A
-process that was taken for dead finds its row gone, and goes on under a new id.
-"""
+"""Nodes of a PostgreSQL database: the rows of serving processes, whose leases show which live."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import os
 import secrets
-import socket
-import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
-from antiphon.errors import StoreError
-from antiphon.stores.postgres.sql_files import read_queries
+from antiphon.core.ids import response_key
+from antiphon.stores.postgres.database import PostgresDatabase
+from antiphon.stores.postgres.leases import NODE_SQL
+from antiphon.stores.postgres.turn_recovery import claim_orphans, release_turns
+from antiphon.turn.node_protocols import Node, OrphanedTurn
 
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
 
-log = logging.getLogger("antiphon.store")
-
-NODE_SQL: Final = read_queries("nodes.sql")
-#: Seconds that a process counts as alive without a sign of life, and between two of them.
-LEASE_SECONDS: Final = 6.0
-RENEWAL_SECONDS: Final = 2.0
-
-_Read: TypeAlias = Callable[[Callable[["Connection"], Awaitable[str]]], Awaitable[str]]
+_SECRET_BYTES: Final = 32
 
 
-class NodeLease:
-    """The row of this process, renewed until ``stop``."""
+class PostgresNodeRegistry:
+    """A ``NodeRegistry`` in the database of a PostgreSQL store."""
 
-    def __init__(self, read: _Read) -> None:
-        self._read = read
-        self.node = new_node_id()
-        self._started_at = time.time()
-        self._renewed_at = time.monotonic()
-        self._task: asyncio.Task[None] | None = None
+    is_shared = True
+
+    def __init__(self, database: PostgresDatabase) -> None:
+        self._database = database
+        self._lease = database.lease
+        self._secret: str | None = None
 
     @property
-    def is_valid(self) -> bool:
-        """Whether others take this process for alive, as far as it knows."""
-        return time.monotonic() - self._renewed_at < LEASE_SECONDS
+    def node_id(self) -> str:
+        return _id_of(self._lease.node)
 
-    async def start(self) -> None:
-        """Add the row, and renew it from now on."""
-        await self._add()
-        self._task = asyncio.create_task(self._run())
+    async def join(self, url: str | None, version: str = "") -> None:
+        await self._lease.describe(is_node=True, url=url, version=version)
 
-    async def stop(self) -> None:
-        """Renew it no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    async def set_draining(self) -> None:
+        await self._lease.describe(is_draining=True)
 
-    async def _add(self) -> None:
-        values = (self.node, LEASE_SECONDS, self._started_at, socket.gethostname(), os.getpid())
-        await self._read(lambda connection: connection.execute(NODE_SQL["add"], *values))
-        self._renewed_at = time.monotonic()
+    async def leave(self) -> None:
+        await self._lease.describe(is_node=False)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(RENEWAL_SECONDS)
-            try:
-                await self.renew()
-            except StoreError:
-                # It is counted and logged where it happened; the next attempt is soon.
-                continue
+    async def secret(self) -> str:
+        if self._secret is None:
+            made = secrets.token_hex(_SECRET_BYTES)
 
-    async def renew(self) -> None:
-        """Be alive for some seconds more."""
-        began = time.monotonic()
-        status = await self._read(
-            lambda connection: connection.execute(NODE_SQL["renew"], self.node, LEASE_SECONDS)
-        )
-        if status == "UPDATE 0":
-            log.warning("this process was taken for dead by another; it goes on as a new one")
-            self.node = new_node_id()
-            await self._add()
-        self._renewed_at = began
+            async def read(connection: Connection) -> str:
+                await connection.execute(NODE_SQL["add_secret"], made)
+                stored: str = await connection.fetchval(NODE_SQL["secret"])
+                return stored
+
+            self._secret = await self._database.read(read)
+        return self._secret
+
+    async def list_nodes(self) -> list[Node]:
+        async def read(connection: Connection) -> list[Any]:
+            return await connection.fetch(NODE_SQL["list"])
+
+        return [_node_of(row) for row in await self._database.read(read)]
+
+    async def node_of(self, tenant: str, response_id: str) -> Node | None:
+        key = response_key(response_id)
+
+        async def read(connection: Connection) -> Any:
+            return await connection.fetchrow(NODE_SQL["node_of"], tenant, key)
+
+        row = await self._database.read(read)
+        return None if row is None else _node_of(row)
+
+    async def recover(self) -> Sequence[OrphanedTurn]:
+        if self._lease.is_draining or not self._lease.is_node:
+            return ()
+
+        async def read(connection: Connection) -> list[Any]:
+            return await connection.fetch(NODE_SQL["dead"], self._lease.node)
+
+        claimed: list[OrphanedTurn] = []
+        for (node,) in await self._database.read(read):
+            claimed += await self._database.submit(claim_orphans, node)
+        return claimed
+
+    async def release(self, response_ids: Sequence[str]) -> None:
+        await self._database.submit(release_turns, tuple(response_ids))
 
 
-def new_node_id() -> int:
-    """A random one, never 0: that is nobody's."""
-    return secrets.randbits(62) + 1
+def _id_of(node: int) -> str:
+    return f"{node:016x}"
+
+
+def _node_of(row: Any) -> Node:
+    return Node(
+        id=_id_of(row["id"]),
+        url=row["url"],
+        started_at=row["started_at"],
+        is_draining=row["is_draining"],
+        is_alive=row["is_alive"],
+        host=row["host"],
+        pid=row["pid"],
+        version=row["version"],
+        turns=row["turns"],
+    )

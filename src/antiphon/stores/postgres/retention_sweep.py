@@ -40,7 +40,7 @@ class RetentionSweep:
         database = self._database
         if not await self._is_sweeper():
             return 0
-        await database.fail_orphans()
+        await database.end_orphans()
         await database.submit(delete_old_records, database.expiry.clock())
         swept = 0
         for cutoff, values, which in self._scopes():

@@ -4,7 +4,7 @@
     readers   prepared statements on a pool of connections                     (reader.py)
 
 A turn without an end is running as long as the lease of the process that began it is renewed
-(nodes.py). Any store that reads a turn of a dead one ends it: as ``failed``, with code
+(leases.py). Any store that reads a turn of a dead one ends it: as ``failed``, with code
 ``interrupted``.
 """
 
@@ -34,6 +34,7 @@ from antiphon.stores.postgres.erasures import VacuumTask, read_erase_report
 from antiphon.stores.postgres.errors import CONNECTION_LOST, store_error
 from antiphon.stores.postgres.family_copy import PostgresCopyStore
 from antiphon.stores.postgres.idempotency import PostgresIdempotencyStore
+from antiphon.stores.postgres.nodes import PostgresNodeRegistry
 from antiphon.stores.postgres.reader import (
     read_chain,
     read_head,
@@ -123,6 +124,7 @@ class PostgresStore:
             changes=self.changes,
             shares=PostgresShareStore(database),
             chat_transfer=PostgresChatTransferStore(database, self._search.on_turn_end),
+            nodes=PostgresNodeRegistry(database),
         )
 
     async def start(self) -> None:

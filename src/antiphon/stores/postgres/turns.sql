@@ -197,10 +197,6 @@ DELETE FROM running AS u
 USING unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
 WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
 
--- name: owned_turns
-SELECT tree, thread, seq, tenant, key FROM running WHERE node = $1 ORDER BY tree, thread, seq
-FOR UPDATE
-
 -- name: own_turn
 SELECT tree, thread, seq, tenant, key FROM running
 WHERE tree = $1 AND thread = $2 AND seq = $3 AND node = $4 FOR UPDATE

@@ -22,7 +22,7 @@ from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.items import is_summary
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
-from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
 from antiphon.stores.change_entries import ChangeEntries
 from antiphon.stores.postgres.chat_changes import settle_chats
 from antiphon.stores.postgres.conversation_reader import check_head_unchanged
@@ -127,13 +127,13 @@ class WriteTransaction:
         trees = {head.tree for head in heads}
         held: set[TurnKey] = set()
         for response_id, ends in writes:
-            opened = self._find_turn(response_id)
+            opened = self.find_turn(response_id)
             if opened is not None and not opened.is_ended:
                 held.add(opened.key)
                 if ends:
                     trees.add(opened.key.tree)
         for response_id in fingerprints:
-            if (opened := self._find_turn(response_id)) is not None:
+            if (opened := self.find_turn(response_id)) is not None:
                 trees.add(opened.key.tree)
         if turns and not self.is_node_alive:
             raise StoreError("This process was taken for dead: its lease had run out.")
@@ -292,19 +292,13 @@ class WriteTransaction:
         self._known_here, self.changes = set(), changes
         return opened.key
 
-    async def fail_orphans(self, node: int, end: End) -> None:
-        """End all turns of a dead node."""
-        await self.flush()
-        rows = await self.connection.fetch(TURN_SQL["owned_turns"], node)
-        await self._end_unfinished(rows, end)
-
     async def abandon(self, turn: OpenTurn, end: End) -> None:
         """End a turn if it is there, runs, and nobody knows."""
         await self.flush()
         rows = await self.connection.fetch(TURN_SQL["own_turn"], *turn.key, self.node)
-        await self._end_unfinished(rows, end)
+        await self.end_unfinished(rows, end)
 
-    async def _end_unfinished(self, rows: Sequence[Row], end: End) -> None:
+    async def end_unfinished(self, rows: Sequence[Row], end: End) -> None:
         """End running turns. A row: tree, thread, seq, tenant, and the key of the response."""
         if not rows:
             return
@@ -321,7 +315,7 @@ class WriteTransaction:
 
     async def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
         """Have a turn that has ended found by the fingerprint of its chain."""
-        turn = self._find_turn(response_id)
+        turn = self.find_turn(response_id)
         if turn is None or not turn.is_ended:
             return
         if turn.key.tree not in self._epochs:
@@ -453,12 +447,13 @@ class WriteTransaction:
         self._used.add(turn_key)
         return turn_key, is_new
 
-    def _find_turn(self, response_id: str) -> OpenTurn | None:
+    def find_turn(self, response_id: str) -> OpenTurn | None:
+        """A turn that this store runs or ran lately, as this transaction has it."""
         return self.changed_turns.get(response_id) or self._open_turns.get(response_id)
 
     def _open_turn(self, response_id: str) -> OpenTurn:
         """Raises ``StoreError`` where it never began here."""
-        turn = self._find_turn(response_id)
+        turn = self.find_turn(response_id)
         if turn is None:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
         return turn
@@ -467,7 +462,7 @@ class WriteTransaction:
         """False: it was ended or erased. StoreError: another node has taken it over."""
         owner = self._owners.get(turn.key)
         if owner is not None and owner != self.node:
-            raise StoreError("Another process runs this turn now.", code="turn_taken_over")
+            raise TurnTakenOverError("Another process runs this turn by now.")
         return owner is not None
 
     async def _store_blob(self, tenant: str, blob: Blob, turn: TurnKey) -> None:

@@ -8,19 +8,18 @@ confirmed the commit.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from antiphon.core.turns import End, TurnError
-from antiphon.errors import AntiphonError, StoreError, TurnInterruptedError
+from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.postgres.connection import Connection, close_connection, connect
 from antiphon.stores.postgres.errors import CONNECTION_LOST, RETRYABLE, store_error
 from antiphon.stores.postgres.rows import ThreadIds
 from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
+from antiphon.stores.sqlite.turn_recovery import interrupted_end
 
 #: An async function of a ``WriteTransaction``, its arguments, and the future of its result.
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
@@ -33,15 +32,6 @@ _MAX_ATTEMPTS: Final = 8
 _MAX_BATCH: Final = 1000
 #: How many turns that have ended are remembered: late writes to them are dropped.
 _MAX_ENDED: Final = 10_000
-
-
-def interrupted_end() -> End:
-    """The end of a turn whose process has died."""
-    message = (
-        "The process that ran this turn ended before the turn did. "
-        "What was said and what was finished are kept."
-    )
-    return End("failed", time.time(), error=TurnError(TurnInterruptedError.default_code, message))
 
 
 class CommitUnknownError(StoreError):

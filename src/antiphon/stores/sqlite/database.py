@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from antiphon.core.retention import Expiry
@@ -18,8 +19,9 @@ from antiphon.stores.sqlite.errors import DAMAGE, is_busy
 from antiphon.stores.sqlite.page_scrubbing import ScrubTask
 from antiphon.stores.sqlite.reader import read_owners
 from antiphon.stores.sqlite.sql_files import TURN_SQL
+from antiphon.stores.sqlite.turn_recovery import NODE_SQL, end_orphans, interrupted_end
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.stores.sqlite.writer import Writer, interrupted_end
+from antiphon.stores.sqlite.writer import Writer
 
 T = TypeVar("T")
 
@@ -52,6 +54,10 @@ class SqliteDatabase:
         self._scrub_task = ScrubTask(
             self.erasures, connections.page_file, self.read_pooled, self.submit
         )
+        #: The number of this store among those that are open.
+        self.owner = connections.process_locks.owner_id
+        #: Whether this process is a node, and goes on with turns of others (``nodes.py``).
+        self.is_node = False
         #: What is called after each commit of this process.
         self.on_written: Callable[[], None] | None = None
         self._writer = Writer(
@@ -100,7 +106,7 @@ class SqliteDatabase:
     async def read_recovered(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
         """The result of ``read``, in a thread, repeated once turns of dead owners were ended."""
         value, owners = await self.read_pooled(read)
-        if owners and await self._fail_dead(owners):
+        if owners and await self._end_dead(owners):
             value, _ = await self.read_pooled(read)
         return value
 
@@ -114,17 +120,39 @@ class SqliteDatabase:
                 raise self._health.refuse_read(error) from error
             # The write-ahead log is being recovered or truncated: wait for it in a thread.
             return await self.read_recovered(read)
-        if owners and await self._fail_dead(owners):
+        if owners and await self._end_dead(owners):
             return await self.read_recovered(read)
         return value
 
-    async def fail_orphans(self) -> None:
-        """End the turns of dead owners, and take over the scrubbing after their erasures."""
-        await self._fail_dead(await self.read_pooled(read_owners))
+    async def end_orphans(self) -> None:
+        """End the turns of dead owners, and take over the scrubbing after their erasures.
+
+        Those that can be run again are left for a node to claim.
+        """
+        dead = await self.find_dead(await self.read_pooled(read_owners))
+        for owner in dead:
+            await self.submit(
+                partial(end_orphans, keeps_restartable=True), owner, interrupted_end()
+            )
+        await self.take_over_erasures()
+
+    async def take_over_erasures(self) -> None:
+        """Scrub after the erasures of dead processes."""
         if await self.read_pooled(lambda _: self._process_locks.take_over()):
             self.erasures.take_over()
         if self.erasures.is_inherited:
             await self.submit(_scrub)
+
+    async def find_dead(self, owners: Collection[int]) -> list[int]:
+        """Those owners whose processes do not run any more."""
+        others = [owner for owner in owners if owner != self.owner]
+        if not others:
+            return []
+        return await self.read_pooled(lambda _: [one for one in others if not self.is_alive(one)])
+
+    def is_alive(self, owner: int) -> bool:
+        """Whether the process of an owner still runs."""
+        return self._process_locks.is_alive(owner)
 
     def data_version(self) -> int:
         """A number that differs after any commit, in whatever process."""
@@ -165,12 +193,25 @@ class SqliteDatabase:
             self._close_task = asyncio.create_task(self._close())
         await asyncio.shield(self._close_task)
 
-    async def _fail_dead(self, owners: set[int]) -> bool:
-        """End the turns of those owners that are dead; whether any was."""
-        dead = [owner for owner in owners if not self._process_locks.is_alive(owner)]
-        for owner in dead:
-            await self.submit(WriteTransaction.fail_orphans, owner, interrupted_end())
-        return bool(dead)
+    async def _end_dead(self, owners: set[int]) -> bool:
+        """End the turns of those owners that are dead; whether there were any.
+
+        One that can be run again is left for a node to claim, where there is one.
+        """
+        dead = [owner for owner in owners if not self.is_alive(owner)]
+        if not dead:
+            return False
+        keeps = self.is_node or await self._has_nodes()
+        end = partial(end_orphans, keeps_restartable=keeps)
+        ended = [await self.submit(end, owner, interrupted_end()) for owner in dead]
+        return any(ended)
+
+    async def _has_nodes(self) -> bool:
+        """Whether a node is alive."""
+        rows = await self.read_pooled(
+            lambda connection: connection.execute(NODE_SQL["ids"]).fetchall()
+        )
+        return any(self.is_alive(node) for (node,) in rows)
 
     def _with_reader(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:

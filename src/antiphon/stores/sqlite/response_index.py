@@ -109,7 +109,7 @@ class SqliteResponseIndex:
         database = self._database
         if not database.is_sweeper():
             return 0
-        await database.fail_orphans()
+        await database.end_orphans()
         now, erasures = database.expiry.clock(), database.erasures.count
         if self._scanned_at <= now < self._next_scan_at and erasures == self._erasure_count:
             return 0

@@ -6,12 +6,13 @@
 
 A turn without an end is running as long as the store that began it is alive
 (process_locks.py). Any store that reads a turn of a dead one ends it: as ``failed``, with
-code ``interrupted``.
+code ``interrupted``. One that can be run again is claimed by a node (turn_recovery.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import OrderedDict
@@ -33,6 +34,7 @@ from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.family_copy import SqliteCopyStore
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
 from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
+from antiphon.stores.sqlite.nodes import SqliteNodeRegistry
 from antiphon.stores.sqlite.reader import (
     ReadLimits,
     read_chain,
@@ -83,7 +85,7 @@ async def open_sqlite(
     database = await asyncio.to_thread(open_database, path)
     store = SqliteStore(SqliteDatabase(database, Expiry(retention, clock)))
     try:
-        await store.fail_orphans()
+        await store.end_orphans()
     except StoreError as error:
         await store.close()
         raise ConfigError(f"Cannot open the database {path}: {error.message}") from error
@@ -130,6 +132,7 @@ class SqliteStore:
         self._open_turn_count = RecentTurns()
         self._search = SqliteSearchIndex(database)
         self.changes = open_change_feed(database)
+        self._nodes = SqliteNodeRegistry(database)
         self.copies = SqliteCopyStore(database)
         self.stores = Stores(
             response_index=SqliteResponseIndex(database),
@@ -142,6 +145,7 @@ class SqliteStore:
             changes=self.changes,
             shares=SqliteShareStore(database),
             chat_transfer=SqliteChatTransferStore(database, self._search.on_turn_end),
+            nodes=self._nodes,
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
@@ -249,8 +253,11 @@ class SqliteStore:
     async def close(self) -> None:
         self.changes.close_readers()
         await self._search.close()
+        with contextlib.suppress(StoreError):
+            # Closed already, or the disk is full: its lock says that it is gone.
+            await self._nodes.leave()
         await self._database.close()
 
-    async def fail_orphans(self) -> None:
-        """End every turn whose owner is dead."""
-        await self._database.fail_orphans()
+    async def end_orphans(self) -> None:
+        """End the turns whose owners are dead, but for those that a node may run again."""
+        await self._database.end_orphans()

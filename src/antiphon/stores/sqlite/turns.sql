@@ -99,9 +99,6 @@ SELECT u.owner FROM responses AS r JOIN running AS u ON u.row_id = r.row_id WHER
 -- name: owners
 SELECT DISTINCT owner FROM running
 
--- name: owned_turns
-SELECT row_id FROM running WHERE owner = ?
-
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
@@ -160,7 +157,7 @@ INSERT INTO running (row_id, owner) VALUES (?, ?)
 INSERT OR REPLACE INTO search_pending (row_id, revision) VALUES (?, ?)
 
 -- name: end_running
-DELETE FROM running WHERE row_id = ?
+DELETE FROM running WHERE row_id = ? AND owner = ?
 
 -- name: tree_of
 SELECT tree FROM threads WHERE id = ?

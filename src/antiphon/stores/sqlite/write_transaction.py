@@ -23,7 +23,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
-from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
 from antiphon.stores.change_entries import ChangeEntries
 from antiphon.stores.sqlite.change_log import write_changes
 from antiphon.stores.sqlite.chat_changes import ChatChanges
@@ -97,7 +97,6 @@ _TURN_AT = TURN_SQL["turn_exists"]
 _UNCHANGED = TURN_SQL["is_unchanged"]
 _RESPONSE_EXISTS = TURN_SQL["response_exists"]
 _OWNER = TURN_SQL["owner"]
-_OWNED_TURNS = TURN_SQL["owned_turns"]
 _END_RUNNING = TURN_SQL["end_running"]
 _ADD_THREAD = TURN_SQL["add_thread"]
 _ADD_RESPONSE = TURN_SQL["add_response"]
@@ -125,7 +124,8 @@ class WriteTransaction:
         self, connection: sqlite3.Connection, owner: int, open_turns: Mapping[str, OpenTurn]
     ) -> None:
         self.connection = connection
-        self._owner = owner
+        #: The number of this store among those that are open.
+        self.owner = owner
         self._open_turns = open_turns
         #: Responses that were found or written in this transaction, by an import of their chat.
         self._known_here: set[str] = set()
@@ -193,7 +193,7 @@ class WriteTransaction:
             first += len(uses)
         for item_row_id, item in enumerate(turn.input, first):
             self._rows.append((item_row_id, INPUT, None, item))
-        self._running[row_id] = self._owner
+        self._running[row_id] = self.owner
         self.changed_turns[turn.response_id] = OpenTurn(
             row_id, first + len(turn.input), tree, turn.tenant, conversation_id, turn.header.model
         )
@@ -219,7 +219,7 @@ class WriteTransaction:
         self.changes.add_conversation("conversation.created", tenant, conversation.id)
 
     def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
-        turn = self._find_open_turn(response_id)
+        turn = self._require_open_turn(response_id)
         if turn is None:
             return
         after = turn.next_row_id + len(items)
@@ -307,18 +307,18 @@ class WriteTransaction:
         self.has_erased = True
         return True
 
-    def fail_orphans(self, owner: int, end: End) -> None:
-        """End all turns of a dead owner."""
-        self.flush()
-        body = encode_end(end)
-        for (row_id,) in self.connection.execute(_OWNED_TURNS, (owner,)).fetchall():
-            self.connection.execute(_END_RUNNING, (row_id,))
-            self._rows.append((last_of_turn(row_id), END, None, body))
-            self._add_orphan(row_id, end)
-
-    def _add_orphan(self, row_id: int, end: End) -> None:
+    def end_orphan(self, owner: int, row_id: int, end: End) -> None:
+        """End a turn of an owner that is dead."""
+        self.connection.execute(_END_RUNNING, (row_id, owner))
+        self._rows.append((last_of_turn(row_id), END, None, encode_end(end)))
         for key, tenant, tree in self.connection.execute(TURN_SQL["place"], (row_id,)).fetchall():
             self.changes.add_turn("turn.ended", tenant, end.ended_at, tree, key, status=end.status)
+
+    def find_open_turn(self, response_id: str) -> OpenTurn | None:
+        """A turn that this store runs, as this transaction has it; None: it runs no such turn."""
+        if response_id in self.changed_turns:
+            return self.changed_turns[response_id]
+        return self._open_turns.get(response_id)
 
     def flush(self) -> None:
         """Write the rows collected so far."""
@@ -429,12 +429,12 @@ class WriteTransaction:
         self._next_thread = thread + 1
         return thread
 
-    def _find_open_turn(self, response_id: str) -> OpenTurn | None:
+    def _require_open_turn(self, response_id: str) -> OpenTurn | None:
         """None: the turn has ended or was erased. StoreError: it never began."""
-        if response_id in self.changed_turns:
-            return self.changed_turns[response_id]
-        turn = self._open_turns.get(response_id)
-        if turn is None and self._fetch_one(_RESPONSE_EXISTS, (response_key(response_id),)) is None:
+        turn = self.find_open_turn(response_id)
+        if turn is not None or response_id in self.changed_turns:
+            return turn
+        if self._fetch_one(_RESPONSE_EXISTS, (response_key(response_id),)) is None:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
         return turn
 
@@ -449,14 +449,20 @@ class WriteTransaction:
         return number
 
     def _is_still_running(self, row_id: int, *, ends: bool) -> bool:
-        """False: it was ended or erased. With ``ends``, it stops running now."""
+        """False: it was ended or erased. With ``ends``, it stops running now.
+
+        Raises ``TurnTakenOverError``.
+        """
         if row_id in self._running:
             if ends:
                 del self._running[row_id]
             return True
-        if ends:
-            return self.connection.execute(_END_RUNNING, (row_id,)).rowcount == 1
-        return self._fetch_one(_OWNER, (row_id,)) is not None
+        if ends and self.connection.execute(_END_RUNNING, (row_id, self.owner)).rowcount == 1:
+            return True
+        owner = self._fetch_one(_OWNER, (row_id,))
+        if owner is not None and owner != self.owner:
+            raise TurnTakenOverError("Another process runs this turn by now.")
+        return owner is not None
 
 
 def turn_timestamp(turn: NewTurn) -> float:

@@ -21,8 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
-from antiphon.core.turns import End, TurnError
-from antiphon.errors import AntiphonError, StoreError, TurnInterruptedError
+from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.sqlite.connection import (
     AUTOCHECKPOINT_PAGES,
@@ -32,6 +31,7 @@ from antiphon.stores.sqlite.connection import (
 from antiphon.stores.sqlite.errors import is_busy
 from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
+from antiphon.stores.sqlite.turn_recovery import end_orphans, interrupted_end
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.thread_priority import background_priority
 
@@ -57,15 +57,6 @@ _HELD_JOBS_DELAY: Final = 0.002
 _MAX_INLINE_SECONDS: Final = 0.005
 #: From this size on, the write-ahead log is truncated, which waits for readers.
 MAX_WAL_BYTES: Final = 32 << 20
-
-
-def interrupted_end() -> End:
-    """The end of a turn whose process has died."""
-    message = (
-        "The process that ran this turn ended before the turn did. "
-        "What was said and what was finished are kept."
-    )
-    return End("failed", time.time(), error=TurnError(TurnInterruptedError.default_code, message))
 
 
 class Writer:
@@ -282,7 +273,7 @@ class Writer:
             self._commit(
                 [
                     (
-                        WriteTransaction.fail_orphans,
+                        end_orphans,
                         (self._owner_id, interrupted_end()),
                         self._stop_future,
                     )

@@ -120,6 +120,8 @@ CREATE TABLE running (
     -- of its response
     tenant text COLLATE "C" NOT NULL,
     key bytea NOT NULL,
+    -- how many processes died while they ran it
+    claims integer NOT NULL DEFAULT 0,
     PRIMARY KEY (tree, thread, seq)
 );
 

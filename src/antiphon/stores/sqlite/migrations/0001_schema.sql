@@ -121,10 +121,29 @@ CREATE TABLE imported_turns (
 
 CREATE INDEX imported_turns_row_id ON imported_turns (row_id);
 
--- The turns that have no end, each with the store that runs it: a handful of rows at any time.
+-- The turns that have no end, each with the store that runs it (0: none, a node is to claim it), and
+-- how often it was claimed from one that died: a handful of rows at any time.
 CREATE TABLE running (
     row_id INTEGER PRIMARY KEY,
-    owner INTEGER NOT NULL
+    owner INTEGER NOT NULL,
+    claims INTEGER NOT NULL DEFAULT 0
+);
+
+-- The serving processes (turn/node_protocols.py), by the owner that each is in the table above.
+CREATE TABLE nodes (
+    id INTEGER PRIMARY KEY,
+    url TEXT,
+    started_at REAL NOT NULL,
+    is_draining INTEGER NOT NULL DEFAULT 0,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    version TEXT NOT NULL
+);
+
+-- What the nodes know each other by: one row, from the first one on.
+CREATE TABLE node_secret (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    secret BLOB NOT NULL
 );
 
 -- The turns that ended with calls which a person has to agree to, until they are continued.

@@ -1,0 +1,111 @@
+"""Turn recovery in PostgreSQL: what becomes of the turns of a process that died.
+
+Jobs of a ``WriteTransaction``. One that can be run again is claimed by a node, in the transaction
+that locks its row: so exactly one node does, and whatever the dead one would still write fails. All
+others end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from antiphon.core.ids import response_id_of
+from antiphon.stores.postgres.leases import NODE_SQL
+from antiphon.stores.postgres.rows import TurnKey, decode_header, decode_items, unpack_hashes
+from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
+from antiphon.stores.sqlite.turn_recovery import MAX_CLAIMS, NOBODY, interrupted_end
+from antiphon.turn.node_protocols import OrphanedTurn
+
+if TYPE_CHECKING:
+    import asyncpg
+
+#: Columns of a row of ``orphans`` that end a turn: tree, thread, seq, tenant and key.
+_ENDING: Final = slice(0, 5)
+
+
+async def end_orphans(transaction: WriteTransaction, node: int, *, keeps_restartable: bool) -> bool:
+    """End the turns of a dead node; whether there were any.
+
+    Those that can be run again are left for any node to claim (``keeps_restartable``).
+    """
+    orphans = await _find_orphans(transaction, node)
+    restartable = [one for one in orphans if keeps_restartable and _can_restart(one)]
+    if restartable and node != NOBODY:
+        await transaction.execute(NODE_SQL["give_up"], *_columns(restartable))
+    ended = [one for one in orphans if one not in restartable]
+    await transaction.end_unfinished([row[_ENDING] for row in ended], interrupted_end())
+    return bool(ended)
+
+
+async def claim_orphans(transaction: WriteTransaction, node: int) -> list[OrphanedTurn]:
+    """Take the turns of a dead node that can be run again, and end the others."""
+    orphans = await _find_orphans(transaction, node)
+    claimed = [one for one in orphans if _can_restart(one)]
+    if claimed:
+        claims = int(node != NOBODY)
+        await transaction.execute(NODE_SQL["claim"], *_columns(claimed), transaction.node, claims)
+    for row in claimed:
+        turn = await _open_turn(transaction, row)
+        transaction.changed_turns[response_id_of(turn.response_key)] = turn
+    ended = [row[_ENDING] for row in orphans if row not in claimed]
+    await transaction.end_unfinished(ended, interrupted_end())
+    return [OrphanedTurn(row["tenant"], response_id_of(row["key"])) for row in claimed]
+
+
+async def release_turns(transaction: WriteTransaction, response_ids: Sequence[str]) -> None:
+    """Give up turns of this store, for any node to claim."""
+    await transaction.flush()
+    turns = [transaction.find_turn(name) for name in response_ids]
+    keys = [turn.key for turn in turns if turn is not None and not turn.is_ended]
+    if keys:
+        columns = zip(*sorted(keys), strict=True)
+        await transaction.execute(NODE_SQL["release"], *columns, transaction.node)
+        transaction.forget_looks()
+
+
+async def leave(transaction: WriteTransaction) -> None:
+    """End what still runs here, and be a process that has the store open no more."""
+    rows = await _orphans_of(transaction, transaction.node)
+    await transaction.end_unfinished([row[_ENDING] for row in rows], interrupted_end())
+    await transaction.execute(NODE_SQL["delete"], transaction.node)
+
+
+async def _find_orphans(transaction: WriteTransaction, node: int) -> list[asyncpg.Record]:
+    """The turns of a node, which is forgotten; none where it is alive after all."""
+    await transaction.flush()
+    if node != NOBODY:
+        is_dead = await transaction.fetch(NODE_SQL["delete_dead"], node)
+        if not is_dead and await transaction.connection.fetch(NODE_SQL["exists"], node):
+            return []
+    return await _orphans_of(transaction, node)
+
+
+async def _orphans_of(transaction: WriteTransaction, node: int) -> list[asyncpg.Record]:
+    return await transaction.connection.fetch(NODE_SQL["orphans"], node)
+
+
+def _can_restart(row: asyncpg.Record) -> bool:
+    return row["claims"] < MAX_CLAIMS and decode_header(row["header"]).restart is not None
+
+
+async def _open_turn(transaction: WriteTransaction, row: asyncpg.Record) -> OpenTurn:
+    """An orphan as a turn that goes on behind its last stored part."""
+    key = TurnKey(row["tree"], row["thread"], row["seq"])
+    header = decode_header(row["header"])
+    parts = await transaction.connection.fetch(NODE_SQL["parts"], *key)
+    packed = [one[column] for one in parts for column in ("input", "output")]
+    items = sum(len(decode_items(one)) for one in packed if one is not None)
+    return OpenTurn(
+        key,
+        row["key"],
+        row["tenant"],
+        header.model,
+        header.conversation,
+        next_part=parts[-1]["part"] + 1,
+        items=items + len(unpack_hashes(parts[0]["images"])),
+    )
+
+
+def _columns(rows: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return list(zip(*[row[:3] for row in rows], strict=True))

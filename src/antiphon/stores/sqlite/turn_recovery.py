@@ -1,0 +1,106 @@
+"""Turn recovery: what becomes of the turns of a process that died. Jobs of a ``WriteTransaction``.
+
+One that can be run again is claimed by a node, in the transaction that finds the dead one's name on
+it: so exactly one node does, and whatever the dead one would still write fails. All others end.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from antiphon.core.ids import response_id_of
+from antiphon.core.turns import End, Header, TurnError
+from antiphon.errors import TurnInterruptedError
+from antiphon.stores.sqlite.rows import decode_header, last_of_turn
+from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
+from antiphon.turn.node_protocols import OrphanedTurn
+
+NODE_SQL: Final = parse_queries(read_sql("nodes.sql"))
+
+#: The owner of a turn that its process gave up.
+NOBODY: Final = 0
+#: How many processes may die while they run one turn: it may be what kills them.
+MAX_CLAIMS: Final = 3
+
+
+def interrupted_end() -> End:
+    """The end of a turn whose process has died."""
+    message = (
+        "The process that ran this turn ended before the turn did. "
+        "What was said and what was finished are kept."
+    )
+    return End("failed", time.time(), error=TurnError(TurnInterruptedError.default_code, message))
+
+
+class _Orphan(msgspec.Struct, frozen=True):
+    row_id: int
+    response_id: str
+    header: Header
+    can_restart: bool
+
+
+def end_orphans(
+    transaction: WriteTransaction, owner: int, end: End, *, keeps_restartable: bool = False
+) -> bool:
+    """End the turns of a dead owner, but for those that can be run again (``keeps_restartable``).
+
+    Whether there were any.
+    """
+    has_ended = False
+    for orphan in _orphans(transaction, owner):
+        if not (keeps_restartable and orphan.can_restart):
+            transaction.end_orphan(owner, orphan.row_id, end)
+            has_ended = True
+    return has_ended
+
+
+def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[OrphanedTurn]:
+    """Take the turns of a dead owner that can be run again; end the others, forget the owner."""
+    execute = transaction.connection.execute
+    claimed = []
+    for orphan in _orphans(transaction, owner):
+        turn = _open_turn(transaction.connection, orphan) if orphan.can_restart else None
+        if turn is None:
+            transaction.end_orphan(owner, orphan.row_id, end)
+            continue
+        execute(NODE_SQL["claim"], (transaction.owner, owner != NOBODY, orphan.row_id))
+        transaction.changed_turns[orphan.response_id] = turn
+        claimed.append(OrphanedTurn(turn.tenant, orphan.response_id))
+    execute(NODE_SQL["leave"], (owner,))
+    return claimed
+
+
+def release_turns(transaction: WriteTransaction, response_ids: Sequence[str]) -> None:
+    """Give up turns of this store, for any node to claim."""
+    transaction.flush()
+    for response_id in response_ids:
+        turn = transaction.find_open_turn(response_id)
+        if turn is not None:
+            transaction.connection.execute(NODE_SQL["release"], (turn.row_id, transaction.owner))
+
+
+def _orphans(transaction: WriteTransaction, owner: int) -> Iterator[_Orphan]:
+    transaction.flush()
+    for row_id, claims, key, text in transaction.connection.execute(
+        NODE_SQL["orphans"], (owner,)
+    ).fetchall():
+        found = decode_header(key, text)
+        can_restart = found.header.restart is not None and claims < MAX_CLAIMS
+        yield _Orphan(row_id, response_id_of(found.key), found.header, can_restart)
+
+
+def _open_turn(connection: sqlite3.Connection, orphan: _Orphan) -> OpenTurn | None:
+    """An orphan as a turn that goes on behind its last stored row; None: it was erased."""
+    row_id, header = orphan.row_id, orphan.header
+    places = connection.execute(TURN_SQL["place"], (row_id,)).fetchall()
+    if not places:
+        return None
+    _, tenant, tree = places[0]
+    ((last,),) = connection.execute(NODE_SQL["last_row"], (row_id, last_of_turn(row_id))).fetchall()
+    return OpenTurn(row_id, last + 1, tree, tenant, header.conversation, header.model)

@@ -1,0 +1,135 @@
+"""Cancellation: stops turns, erases them and waits for them, whichever node runs them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from antiphon.core.ids import to_response_id
+from antiphon.core.turns import Response
+from antiphon.errors import ConflictError, InvalidRequestError, NodeUnreachableError
+from antiphon.turn.other_nodes import POLL_INTERVAL, TIME_LIMIT, OtherNodes
+from antiphon.turn.running_turns import RunningTurn, TurnRegistry
+from antiphon.turn.store_protocols import Store
+from antiphon.turn.turn_reader import TurnReader, response_not_found
+
+
+class TurnCancellation:
+    """Stops the turns of one process, and those of other nodes where there are any."""
+
+    def __init__(self, store: Store, registry: TurnRegistry, reader: TurnReader) -> None:
+        #: None: no other process has the store.
+        self.other_nodes: OtherNodes | None = None
+        self._store = store
+        self._registry = registry
+        self._reader = reader
+
+    async def cancel(self, tenant: str, response_id: str) -> Response:
+        """Stop a turn and keep what arrived; one that was stopped before stays as it is.
+
+        Raises ``NotFoundError``, ``InvalidRequestError`` for a turn that ended otherwise before,
+        and ``ConflictError`` where a process runs it that is no node.
+        """
+        response_id = to_response_id(response_id)
+        live = await self.find_here(tenant, response_id)
+        if live is not None and not live.done():
+            return await live.cancel()
+        was_running = await self._stop_elsewhere(tenant, response_id)
+        response = await self._reader.response(tenant, response_id)
+        if response.end is None:
+            raise ConflictError(
+                f"Response '{response_id}' runs in another process, which is no server:"
+                " cancel it there.",
+                code="response_elsewhere",
+            )
+        if response.status != "cancelled" and not was_running:
+            article = "an" if response.status == "incomplete" else "a"
+            raise InvalidRequestError(
+                # OpenAI's own words, which clients may compare.
+                f"Cannot cancel {article} {response.status} response.",
+                code="response_not_cancellable",
+            )
+        return response
+
+    async def stop(self, tenant: str, response_id: str) -> bool:
+        """Stop a turn and wait for its end; whether it ran where it could be stopped."""
+        live = await self.find_here(tenant, response_id)
+        if live is not None:
+            await live.cancel()
+            return True
+        return await self._stop_elsewhere(tenant, response_id)
+
+    async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
+        """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
+        response_id = to_response_id(response_id)
+        await self.stop(tenant, response_id)
+        running = await self._running_turns(tenant) if cascade else ()
+        if not await self._store.delete(tenant, response_id, cascade=cascade):
+            raise response_not_found(response_id)
+        for turn in running:
+            if await self._store.head(tenant, turn.response_id) is None:
+                await turn.cancel()
+        if cascade and self.other_nodes is not None:
+            await self.other_nodes.stop_erased(tenant)
+
+    async def stop_erased(self, tenant: str) -> None:
+        """Stop the turns of this process that another one has erased."""
+        for turn in self._registry.all():
+            request = turn.request
+            is_on_disk = turn.is_stored and turn.is_published
+            if request is None or request.tenant != tenant or not is_on_disk:
+                continue
+            if await self._store.head(tenant, turn.response_id) is None:
+                turn.stop(None)
+
+    async def wait_elsewhere(self, tenant: str, response_id: str) -> None:
+        """Wait for the end of a turn that another process runs: until then, or for a while."""
+        nodes = self.other_nodes
+        node = await nodes.node_of(tenant, response_id) if nodes else None
+        if nodes is not None and node is not None:
+            try:
+                if await nodes.wait(node, tenant, response_id):
+                    return
+            except NodeUnreachableError:
+                pass
+        await asyncio.sleep(POLL_INTERVAL)
+
+    async def find_here(self, tenant: str, response_id: str) -> RunningTurn | None:
+        """A tenant's stored turn that this process runs."""
+        live = self._registry.get(response_id)
+        if live is None or await self._store.head(tenant, response_id) is None:
+            return None
+        return live
+
+    async def _stop_elsewhere(self, tenant: str, response_id: str) -> bool:
+        """Have the node that runs a turn stop it. False: none does that could be reached."""
+        nodes = self.other_nodes
+        if nodes is None:
+            return False
+        head = await self._store.head(tenant, response_id)
+        if head is None or not head.is_running:
+            return False
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + TIME_LIMIT
+        while (node := await nodes.node_of(tenant, response_id)) is not None:
+            try:
+                if await nodes.cancel(node, tenant, response_id):
+                    return True
+            except NodeUnreachableError:
+                pass
+            # It has ended since, or its node dies; another one may go on with it then.
+            head = await self._store.head(tenant, response_id)
+            if head is None or not head.is_running or loop.time() > deadline:
+                return False
+            await asyncio.sleep(POLL_INTERVAL)
+        live = await self.find_here(tenant, response_id)
+        if live is None:
+            return False
+        await live.cancel()
+        return True
+
+    async def _running_turns(self, tenant: str) -> list[RunningTurn]:
+        return [
+            turn
+            for turn in self._registry.all()
+            if await self._store.head(tenant, turn.response_id) is not None
+        ]

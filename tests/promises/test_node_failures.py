@@ -1,0 +1,165 @@
+"""Nodes that die, are stopped or are started again: what becomes of the turns that they ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.http_server import TIMEOUT, ServerProcess
+from support.node_cluster import NodeCluster, SteeredUpstream, node_cluster
+from support.scenario import UpstreamThread
+
+#: Seconds until others have noticed that a node is dead.
+NOTICED = 10.0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[NodeCluster]:
+    with node_cluster(tmp_path) as nodes:
+        yield nodes
+
+
+def poll(look: Callable[[], Any], what: str, seconds: float = TIMEOUT) -> Any:
+    """What ``look`` gives once it is true."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(what)
+
+
+def response_at(node: Any, response_id: str) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(node.get(f"/v1/responses/{response_id}").body)
+    return answer
+
+
+def ended_at(node: Any, response_id: str, seconds: float = TIMEOUT) -> dict[str, Any]:
+    """A response as a node shows it, once it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        response = response_at(node, response_id)
+        return None if response["status"] in {"queued", "in_progress"} else response
+
+    found: dict[str, Any] = poll(look, f"{response_id} did not end", seconds)
+    return found
+
+
+def begin_in_background(node: Any, question: str, upstream: SteeredUpstream) -> str:
+    """The id of a background turn whose model is being asked."""
+    created = json.loads(node.respond(question, background=True).body)
+    poll(lambda: upstream.requests_of(question), "the model was not asked")
+    return str(created["id"])
+
+
+def text_of(response: dict[str, Any]) -> str:
+    return "".join(part["text"] for item in response["output"] for part in item["content"])
+
+
+@pytest.mark.slow
+def test_background_turn_of_a_killed_node_is_answered_whole_by_another(
+    cluster: NodeCluster,
+) -> None:
+    first, second = cluster.nodes
+    question = "count to 3 gate:a"
+    response_id = begin_in_background(first, question, cluster.upstream)
+    first.kill()
+    poll(lambda: len(cluster.upstream.requests_of(question)) == 2, "it was not run again", NOTICED)
+    cluster.upstream.open("a")
+    response = ended_at(second, response_id)
+    assert (response["status"], text_of(response)) == ("completed", " 0 1 2")
+    assert len(cluster.upstream.requests_of(question)) == 2
+    follow_up = json.loads(second.respond("Hi", previous_response_id=response_id).body)
+    assert text_of(follow_up) == "3 messages"
+
+
+@pytest.mark.slow
+def test_other_turns_of_a_killed_node_end_as_interrupted(cluster: NodeCluster) -> None:
+    first, second = cluster.nodes
+    with closing(first.connect()) as connection:
+        body = json.dumps({"input": "hang", "stream": True})
+        connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
+        poll(lambda: cluster.upstream.requests_of("hang"), "the model was not asked")
+        listed = json.loads(second.get("/v1/responses?limit=1").body)
+        (response_id,) = [one["id"] for one in listed["data"]]
+        first.kill()
+        response = ended_at(second, response_id, NOTICED)
+    assert (response["status"], response["error"]["code"]) == ("failed", "interrupted")
+
+
+@pytest.mark.slow
+def test_draining_node_hands_its_background_turns_over(tmp_path: Path) -> None:
+    with UpstreamThread() as thread:
+        upstream = SteeredUpstream(thread)
+        store = f"sqlite:{tmp_path / 'shared.db'}"
+        folders = [tmp_path / "first", tmp_path / "second"]
+        for folder in folders:
+            folder.mkdir()
+        with (
+            ServerProcess(
+                folders[0], upstream.base_url, store=store, flags=["--drain-seconds", "0.5"]
+            ) as first,
+            ServerProcess(folders[1], upstream.base_url, store=store) as second,
+        ):
+            question = "count to 2 gate:b"
+            response_id = begin_in_background(first, question, upstream)
+            assert first.stop() == 0
+            poll(lambda: len(upstream.requests_of(question)) == 2, "it was not run again", NOTICED)
+            upstream.open("b")
+            response = ended_at(second, response_id)
+            assert (response["status"], text_of(response)) == ("completed", " 0 1")
+
+
+@pytest.mark.slow
+def test_background_turn_goes_on_when_the_only_server_is_started_again(tmp_path: Path) -> None:
+    with UpstreamThread() as thread:
+        upstream = SteeredUpstream(thread)
+        question = "count to 2 gate:c"
+        with ServerProcess(tmp_path, upstream.base_url, flags=["--drain-seconds", "0"]) as first:
+            response_id = begin_in_background(first, question, upstream)
+            assert first.stop() == 0
+        upstream.open("c")
+        with ServerProcess(tmp_path, upstream.base_url) as second:
+            response = ended_at(second, response_id)
+            assert (response["status"], text_of(response)) == ("completed", " 0 1")
+
+
+@pytest.mark.slow
+def test_workers_share_a_port_and_a_killed_one_is_started_again(tmp_path: Path) -> None:
+    with UpstreamThread() as thread:
+        upstream = SteeredUpstream(thread)
+        with ServerProcess(tmp_path, upstream.base_url, flags=["--workers", "2"]) as server:
+            workers = poll(lambda: _children(server), "there are no workers")
+            assert len(workers) == 2
+            question = "count to 2 gate:d"
+            ids = [
+                str(json.loads(server.respond(f"{question} {n}", background=True).body)["id"])
+                for n in range(12)
+            ]
+            # Whichever worker is asked shows them all.
+            assert {response_at(server, one)["id"] for one in ids} == set(ids)
+            poll(
+                lambda: all(upstream.requests_of(f"{question} {n}") for n in range(12)),
+                "a model was not asked",
+            )
+            os.kill(workers[0], signal.SIGKILL)
+            poll(lambda: set(_children(server)) - set(workers), "no other worker was started")
+            upstream.open("d")
+            for one in ids:
+                response = ended_at(server, one)
+                assert (response["status"], text_of(response)) == ("completed", " 0 1")
+            assert server.stop() == 0
+        assert "another one is started" in server.log_text()
+
+
+def _children(server: ServerProcess) -> list[int]:
+    pid = server.process.pid
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
