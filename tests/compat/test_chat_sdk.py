@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from signal import SIGINT
@@ -305,7 +304,7 @@ def test_ctrl_c_during_an_answer(tmp_path: Path) -> None:
     path = ported_program("simple_chat", tmp_path)
     with (
         replay_upstream(hanging_reply("Hello, I")) as upstream,
-        Terminal([sys.executable, str(path)], environment(tmp_path, upstream), tmp_path) as shell,
+        Terminal([str(path)], environment(tmp_path, upstream), tmp_path, is_script=True) as shell,
     ):
         shell.expect("Human: ")
         shell.type("Hi\n")

@@ -176,7 +176,7 @@ def test_the_session_on_the_examples_page(tmp_path: Path) -> None:
     script = (tool_call_reply("lookup_order", order_id="ORD-789"), refund, answers[1])
     with (
         replay_upstream(*script) as upstream,
-        Terminal([sys.executable, *BOT], environment(tmp_path, upstream), tmp_path) as terminal,
+        Terminal(BOT, environment(tmp_path, upstream), tmp_path, is_script=True) as terminal,
     ):
         for prompt, typed in re.findall(r"^(You: |Operator.*\) )(.*)$", match[1], re.MULTILINE):
             terminal.expect(prompt)

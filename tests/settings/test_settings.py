@@ -268,7 +268,7 @@ def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
         ("port = 65536", ["antiphon.toml: port", "65535"]),
         ("port = -1", ["antiphon.toml: port"]),
         ("port 1", ["antiphon.toml", "not TOML"]),
-        ("store = 'postgres://x'", ["antiphon.toml: store", "sqlite:PATH"]),
+        ("store = 'mysql://x'", ["antiphon.toml: store", "sqlite:PATH"]),
         ("host = ' '", ["antiphon.toml: host"]),
         ("models = 3", ["antiphon.toml", "models"]),
         ("[models.a]\nkind = 'gpt'", ["antiphon.toml", "kind"]),

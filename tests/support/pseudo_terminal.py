@@ -9,6 +9,8 @@ import re
 import select
 import signal
 import struct
+import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
@@ -26,15 +28,39 @@ CTRL_D = "\x04"
 ESCAPE = "\x1b"
 
 
-class Terminal:
-    """``args`` running in a terminal 100 columns wide. Killed at the end if still there."""
+#: Makes the terminal the program's own, so that its keys send signals.
+_LAUNCHER = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 
-    def __init__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+
+class Terminal:
+    """``antiphon`` with ``args`` in a terminal 100 columns wide. Killed at the end if still there.
+
+    ``is_script``: the arguments are those of Python, for a program of another's.
+    """
+
+    process: ProgramProcess | subprocess.Popen[bytes]
+
+    def __init__(
+        self, args: Sequence[str], env: Mapping[str, str], cwd: Path, *, is_script: bool = False
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        self.process = ProgramProcess(
-            args, {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env}, cwd, terminal=slave
-        )
+        env = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env}
+        if is_script:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _LAUNCHER, *args],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        else:
+            self.process = ProgramProcess(args, env, cwd, terminal=slave)
         os.close(slave)
         self._raw = b""
         self._seen = 0

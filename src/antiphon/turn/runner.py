@@ -17,13 +17,7 @@ import msgspec
 
 from antiphon.core.chain_fingerprints import ChainFingerprint, extend_fingerprint
 from antiphon.core.events import Created, Ended, Event
-from antiphon.core.items import (
-    FunctionCall,
-    FunctionCallOutput,
-    Item,
-    encode_item,
-    replaces_turns,
-)
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, encode_item, replaces_turns
 from antiphon.core.replay_trace import logprob_counts, trace_of
 from antiphon.core.turns import End, Header, TurnError
 from antiphon.errors import (

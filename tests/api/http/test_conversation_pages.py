@@ -75,6 +75,7 @@ def test_a_page_reads_no_more_turns_than_it_shows_items() -> None:
 
     with serving(ScriptedModel(), made) as server:
         path = begun(server, 40)
+        store.read = 0
         last = server.get(f"{path}/items?limit=4").json["data"][-1]
         assert 0 < store.read <= 5
         store.read = 0
