@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.function_schemas import (
@@ -107,6 +107,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=15)
 @given(st.dictionaries(st.text(), JSON).map(json.dumps))
 def test_json_object_arguments_are_unchanged(arguments: str) -> None:
     assert to_json_object(arguments) == arguments

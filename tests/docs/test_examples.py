@@ -58,10 +58,10 @@ def test_streaming(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_a_story(tmp_path: Path) -> None:
-    program = [sys.executable, str(EXAMPLES / "streaming.py")]
+    program = [str(EXAMPLES / "streaming.py")]
     with (
         replay_upstream(hanging_reply("Once there was")) as upstream,
-        Terminal(program, environment(tmp_path, upstream), tmp_path) as terminal,
+        Terminal(program, environment(tmp_path, upstream), tmp_path, is_script=True) as terminal,
     ):
         terminal.expect("Assistant: Once there was")
         terminal.type(CTRL_C)

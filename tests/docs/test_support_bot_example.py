@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -145,9 +144,9 @@ def test_the_bot_survives_a_failure(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_an_answer_and_is_remembered(tmp_path: Path) -> None:
-    program, home = [sys.executable, *BOT], tmp_path
+    home = tmp_path
     with replay_upstream(hanging_reply("One moment"), "Bye.") as upstream:
-        with Terminal(program, environment(home, upstream), home) as terminal:
+        with Terminal(BOT, environment(home, upstream), home, is_script=True) as terminal:
             terminal.expect("You: ")
             terminal.type("Hi\n")
             terminal.expect("Bot: One moment")

@@ -163,7 +163,7 @@ async def test_full_cache_evicts_the_least_recently_used_entry() -> None:
 @pytest.mark.parametrize("repeats", [1, 200])
 @pytest.mark.parametrize("turns", [1, 3, 30])
 def test_cache_size_is_close_to_its_allocated_memory(turns: int, repeats: int) -> None:
-    entries = 600 // turns
+    entries = 240 // turns
 
     def fill(history: HistoryCache) -> None:
         for _ in range(entries):
