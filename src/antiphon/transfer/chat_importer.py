@@ -1,6 +1,7 @@
 """Chat importer: writes the chats of an export file to a store, a few at a time.
 
-Reading and encoding happen in a thread, writing in transactions of a few chats each, so that other
+Reading and encoding happen in a process of their own, or in a thread (a small file, and where no
+event loop has to answer others); writing happens in transactions of a few chats each, so that other
 turns go on meanwhile. An import that ends in the middle leaves whole chats only; importing the same
 file again writes the rest, and nothing twice.
 """
@@ -9,31 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from itertools import islice
 from typing import Any, Final, Literal
 
 import msgspec
 
-from antiphon.core.ids import new_response_id
-from antiphon.core.images import extract_blobs
-from antiphon.core.items import encode_item
 from antiphon.errors import AntiphonError
-from antiphon.transfer.chat_file import ChatFile, ReadChat, UnreadableChat
-from antiphon.transfer.source_chat import Source
-from antiphon.transfer.whole_chat import WholeChat, WholeTurn
-from antiphon.turn.message_rendering import render_turn
-from antiphon.turn.transfer_protocols import (
-    ChatImport,
-    ChatImportResult,
-    ChatTransferStore,
-    TurnImport,
+from antiphon.transfer.chat_file import ChatFile, ReadChat
+from antiphon.transfer.chat_preparation import (
+    PreparedChat,
+    ReadyChat,
+    RefusedChat,
+    prepare_chat,
 )
+from antiphon.transfer.import_process import ImportProcess
+from antiphon.transfer.source_chat import Source
+from antiphon.turn.transfer_protocols import ChatImportResult, ChatTransferStore
 
 #: How many chats are read at once, and how many turns of them are written in one transaction.
 _READ_AHEAD: Final = 16
 _TURNS_PER_COMMIT: Final = 64
-_MAX_TITLE: Final = 500
 #: Seconds that reading rests after a chat, at most as long as that took.
 _MAX_REST: Final = 0.005
 
@@ -50,6 +48,7 @@ class ImportedChat(msgspec.Struct, frozen=True):
     source: Source | None = None
     chat_id: str | None = None
     response_id: str | None = None
+    conversation_id: str | None = None
     turns: int = 0
     new_turns: int = 0
     branches: int = 0
@@ -57,34 +56,39 @@ class ImportedChat(msgspec.Struct, frozen=True):
     skipped: tuple[str, ...] = ()
 
 
-class _PreparedChat(msgspec.Struct, frozen=True):
-    """A chat that is ready to be written."""
-
-    chat: WholeChat
-    request: ChatImport
-    images: int
-
-
 class ChatImporter:
     """Writes the chats of one file. ``file`` tells how far it is read, and what it skipped."""
 
-    def __init__(self, store: ChatTransferStore, tenant: str, file: ChatFile) -> None:
+    def __init__(
+        self, store: ChatTransferStore, tenant: str, file: ChatFile | ImportProcess
+    ) -> None:
         self._store = store
         self._tenant = tenant
         self.file = file
 
-    async def run(self) -> AsyncIterator[ImportedChat]:
+    async def run(self) -> AsyncGenerator[ImportedChat, None]:
         """The report of each chat, once it is on disk.
 
         Raises ``InvalidRequestError`` where the file is no export file.
         """
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                for group in _groups(batch):
+                    for report in await asyncio.gather(*map(self._write, group)):
+                        yield report
+
+    async def _batches(self) -> AsyncGenerator[list[ReadyChat], None]:
+        """The chats of the file, a few at a time."""
+        if isinstance(self.file, ImportProcess):
+            async with aclosing(self.file.batches()) as batches:
+                async for batch in batches:
+                    yield batch
+            return
         chats = self.file.chats()
         while batch := await asyncio.to_thread(self._read, chats):
-            for group in _groups(batch):
-                for report in await asyncio.gather(*map(self._write, group)):
-                    yield report
+            yield batch
 
-    def _read(self, chats: Iterator[ReadChat]) -> list[_PreparedChat | ImportedChat]:
+    def _read(self, chats: Iterator[ReadChat]) -> list[ReadyChat]:
         """The next few chats, as they are written; runs in a thread.
 
         It rests in between, so that the event loop need not wait for the interpreter each time.
@@ -92,76 +96,28 @@ class ChatImporter:
         prepared = []
         began = time.monotonic()
         for chat in islice(chats, _READ_AHEAD):
-            prepared.append(self._prepare(chat))
+            prepared.append(prepare_chat(self._tenant, chat))
             time.sleep(min(time.monotonic() - began, _MAX_REST))
             began = time.monotonic()
         return prepared
 
-    def _prepare(self, chat: ReadChat) -> _PreparedChat | ImportedChat:
-        if isinstance(chat, UnreadableChat):
-            return ImportedChat("failed", _title(chat.title), skipped=(chat.reason,))
-        if not chat.turns:
-            reasons = chat.skipped or ("there are no messages in it",)
-            return _failed(chat, reasons)
+    async def _write(self, chat: ReadyChat) -> ImportedChat:
+        if isinstance(chat, RefusedChat):
+            return _failed(chat.title, chat.source, chat.reasons)
         try:
-            turns = [_encoded(turn) for turn in chat.turns]
-        except (AntiphonError, ValueError, TypeError, RecursionError) as error:
-            return _failed(chat, (*chat.skipped, f"it cannot be stored: {error}"))
-        request = ChatImport(
-            self._tenant,
-            turns,
-            created_at=(
-                min(turn.created_at for turn in chat.turns)
-                if chat.created_at is None
-                else chat.created_at
-            ),
-            updated_at=max(turn.end.ended_at for turn in chat.turns),
-            title=_title(chat.title),
-            is_pinned=chat.pinned,
-            metadata=chat.metadata,
-        )
-        images = len({blob.hash for turn in turns for blob in turn.blobs})
-        return _PreparedChat(chat, request, images)
-
-    async def _write(self, prepared: _PreparedChat | ImportedChat) -> ImportedChat:
-        if isinstance(prepared, ImportedChat):
-            return prepared
-        chat = prepared.chat
-        try:
-            result = await self._store.import_chat(prepared.request)
+            result = await self._store.import_chat(chat.request)
         except AntiphonError as error:
-            return _failed(chat, (*chat.skipped, f"it cannot be stored: {error.message}"))
-        return _report(prepared, result)
+            reasons = (*chat.skipped, f"it cannot be stored: {error.message}")
+            return _failed(chat.request.title, chat.source, reasons)
+        return _report(chat, result)
 
 
-def _encoded(turn: WholeTurn) -> TurnImport:
-    """A turn as it is stored. Raises what keeps it from that."""
-    shown, stored, blobs = extract_blobs((*turn.input, *turn.output))
-    # What a model could not be shown is refused now, not when the chat goes on.
-    render_turn(shown)
-    given = len(turn.input)
-    return TurnImport(
-        response_id=turn.response_id or new_response_id(),
-        created_at=turn.created_at,
-        header=turn.header,
-        input=[encode_item(item) for item in stored[:given]],
-        output=[encode_item(item) for item in stored[given:]],
-        end=turn.end,
-        digest=turn.digest,
-        parent=turn.parent,
-        blobs=blobs,
-        is_of_words=turn.is_of_words,
-    )
-
-
-def _groups(
-    batch: Sequence[_PreparedChat | ImportedChat],
-) -> Iterator[list[_PreparedChat | ImportedChat]]:
+def _groups(batch: Sequence[ReadyChat]) -> Iterator[list[ReadyChat]]:
     """Chats that share a transaction: one at least, and few turns where they are several."""
-    group: list[_PreparedChat | ImportedChat] = []
+    group: list[ReadyChat] = []
     turns = 0
     for one in batch:
-        size = len(one.chat.turns) if isinstance(one, _PreparedChat) else 0
+        size = len(one.request.turns) if isinstance(one, PreparedChat) else 0
         if group and turns + size > _TURNS_PER_COMMIT:
             yield group
             group, turns = [], 0
@@ -171,37 +127,33 @@ def _groups(
         yield group
 
 
-def _report(prepared: _PreparedChat, result: ChatImportResult) -> ImportedChat:
-    chat = prepared.chat
+def _report(chat: PreparedChat, result: ChatImportResult) -> ImportedChat:
+    request = chat.request
     skipped = chat.skipped
     if result.erased:
         skipped = (*skipped, f"turns that were erased here before: {result.erased}")
+    here = result.conversation_id
+    if request.conversation is not None and here not in (None, request.conversation.id):
+        skipped = (*skipped, f"the id of its conversation, which was taken: it is {here} here")
     status: Any = "imported"
     if not result.added:
         status = "unchanged"
-    elif result.added < len(chat.turns):
+    elif result.added < len(request.turns):
         status = "updated"
     return ImportedChat(
         status,
-        _title(chat.title),
+        request.title,
         chat.source,
         chat_id=result.chat_id,
         response_id=result.response_ids[-1],
-        turns=len(chat.turns),
+        conversation_id=here,
+        turns=len(request.turns),
         new_turns=result.added,
-        branches=len(chat.turns) - len({turn.parent for turn in chat.turns} - {None}),
-        images=prepared.images,
+        branches=len(request.turns) - len({turn.parent for turn in request.turns} - {None}),
+        images=chat.images,
         skipped=skipped,
     )
 
 
-def _failed(chat: WholeChat, reasons: Sequence[str]) -> ImportedChat:
-    return ImportedChat("failed", _title(chat.title), chat.source, skipped=tuple(reasons))
-
-
-def _title(title: str | None) -> str | None:
-    """A title on one line, without control characters."""
-    if title is None:
-        return None
-    shown = "".join(one if one.isprintable() else " " for one in title)
-    return " ".join(shown.split())[:_MAX_TITLE] or None
+def _failed(title: str | None, source: Source | None, reasons: Sequence[str]) -> ImportedChat:
+    return ImportedChat("failed", title, source, skipped=tuple(reasons))

@@ -11,11 +11,13 @@ import logging
 import os
 import time
 from collections import OrderedDict
+from contextlib import aclosing
 from typing import IO, Final, Literal
 
 from antiphon.errors import AntiphonError, ConflictError, NotFoundError
 from antiphon.transfer.chat_file import ChatFile, SkippedFile
 from antiphon.transfer.chat_importer import ChatImporter, ImportedChat
+from antiphon.transfer.import_process import ImportProcess
 from antiphon.transfer.source_chat import Source
 from antiphon.turn.transfer_protocols import ChatTransferStore
 
@@ -24,6 +26,8 @@ log = logging.getLogger("antiphon.transfer")
 #: How many jobs are remembered, and how many of a tenant's may wait or run.
 _MAX_JOBS: Final = 200
 _MAX_UNFINISHED: Final = 8
+#: A file of so many bytes is read in this process: starting another one would take longer.
+_SMALL_BYTES: Final = 1 << 20
 
 
 class ImportJob:
@@ -38,7 +42,7 @@ class ImportJob:
         self.reports: list[ImportedChat] = []
         self.error: AntiphonError | None = None
         self._file = file
-        self._chat_file: ChatFile | None = None
+        self._chat_file: ChatFile | ImportProcess | None = None
 
     @property
     def source(self) -> Source | None:
@@ -59,10 +63,11 @@ class ImportJob:
     async def run(self, store: ChatTransferStore) -> None:
         """Import the file, and close it."""
         try:
-            self._chat_file = await asyncio.to_thread(ChatFile, self._file)
+            self._chat_file = await asyncio.to_thread(self._open)
             importer = ChatImporter(store, self.tenant, self._chat_file)
-            async for report in importer.run():
-                self.reports.append(report)
+            async with aclosing(importer.run()) as reports:
+                async for report in reports:
+                    self.reports.append(report)
             self.status = "completed"
         except AntiphonError as error:
             self._fail(error)
@@ -75,6 +80,12 @@ class ImportJob:
         finally:
             self.completed_at = time.time()
             self._file.close()
+
+    def _open(self) -> ChatFile | ImportProcess:
+        """The file, for being read here, or in a process of its own where that takes long."""
+        if self._file.seek(0, os.SEEK_END) <= _SMALL_BYTES:
+            return ChatFile(self._file)
+        return ImportProcess(self.tenant, self._file)
 
     def _fail(self, error: AntiphonError) -> None:
         self.status, self.error = "failed", error

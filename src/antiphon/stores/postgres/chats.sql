@@ -197,6 +197,9 @@ SELECT created_at, updated_at FROM chats WHERE tree = $1 AND newest_thread IS NO
 -- name: set_imported
 UPDATE chats SET created_at = $2, updated_at = $3, imported_at = $4 WHERE tree = $1
 
+-- name: set_conversation
+UPDATE chats SET conversation = $2 WHERE tree = $1
+
 -- name: key
 SELECT key FROM chats WHERE tree = $1
 
