@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from antiphon import AsyncConversation
 from antiphon.bootstrap import open_engine, shared_engine
-from antiphon.errors import ModelNotFoundError
+from antiphon.errors import ConfigError, ModelNotFoundError
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.settings import EMBEDDED, ModelSettings, Settings
@@ -68,3 +69,12 @@ async def test_models_are_found_by_their_names() -> None:
         assert not small.info.images
         with pytest.raises(ModelNotFoundError):
             engine.service.models.get("nobody")
+
+
+async def test_a_title_model_that_is_not_there_is_refused_at_the_start() -> None:
+    given = Settings(store="memory:", model="echo", models=ECHO, title_model="nobody")
+    with pytest.raises(ConfigError, match="title_model"):
+        async with open_engine(given):
+            pass
+    async with open_engine(msgspec.structs.replace(given, title_model="echo")) as engine:
+        assert engine.settings.title_model == "echo"

@@ -21,7 +21,7 @@ from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup
 from antiphon.core.turns import Options
-from antiphon.errors import ConfigError, StoreError
+from antiphon.errors import ConfigError, ModelNotFoundError, StoreError
 from antiphon.models.fallback import FallbackModel
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
@@ -48,6 +48,7 @@ from antiphon.settings import Limits, ModelSettings, Settings
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
+from antiphon.turn.chat_titler import ChatTitler
 from antiphon.turn.copy_protocols import CopyStore
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
@@ -180,7 +181,20 @@ async def _build(settings: Settings) -> Engine:
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
     service.cancellation.other_nodes = nodes
+    if settings.title_model is not None:
+        _write_titles(service, store.stores, settings.title_model)
     return Engine(settings, service, store.stores, catalog, gateway, nodes)
+
+
+def _write_titles(service: TurnService, stores: Stores, model: str) -> None:
+    """Have a model write the titles of chats. Raises ``ConfigError``."""
+    try:
+        service.models.get(model)
+    except ModelNotFoundError as error:
+        raise ConfigError(f"title_model: {error.message}") from error
+    titler = ChatTitler(model, service.models, service.reader, stores.chats)
+    service.registry.add_observer(titler)
+    service.on_close.append(titler.close)
 
 
 def _days_to_seconds(days: float | None) -> float | None:

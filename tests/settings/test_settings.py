@@ -414,6 +414,12 @@ def test_chat_completions_may_all_be_stored(
     assert load(cwd, text, env).store_chat_completions is stores
 
 
+def test_no_model_writes_titles_unless_one_is_named(cwd: Path) -> None:
+    assert load(cwd, None).title_model is None
+    assert load(cwd, 'title_model = "small"').title_model == "small"
+    assert load(cwd, None, {"ANTIPHON_TITLE_MODEL": "other"}).title_model == "other"
+
+
 def test_boolean_setting_is_true_or_false(cwd: Path) -> None:
     message = config_error(cwd, env={"ANTIPHON_STORE_CHAT_COMPLETIONS": "sure"})
     assert "ANTIPHON_STORE_CHAT_COMPLETIONS" in message

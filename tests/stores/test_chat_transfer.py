@@ -13,7 +13,12 @@ from antiphon.core.ids import new_response_id
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.core.turns import End, Header
 from antiphon.errors import StoreError
-from antiphon.turn.transfer_protocols import ChatImport, TreeTurn, TurnImport
+from antiphon.turn.transfer_protocols import (
+    ChatImport,
+    ConversationImport,
+    TreeTurn,
+    TurnImport,
+)
 from support.side_stores import ManualClock, Opener, openers
 from support.store_turns import (
     STORES,
@@ -118,6 +123,66 @@ async def test_an_imported_chat_is_listed_with_its_own_times_and_title(store_in:
         found = await store.stores.chats.get("", result.chat_id)
         assert found is not None
         assert (found.created_at, found.updated_at, found.title) == (THEN, NOW + 5, "Fruit")
+
+
+def in_conversation(chat: ChatImport, head: int | None) -> ChatImport:
+    """A chat all turns of which are of a conversation."""
+    replace = msgspec.structs.replace
+    header = Header("gpt-4o", conversation="conv_" + "c" * 32)
+    one = ConversationImport("conv_" + "c" * 32, THEN, {"about": "rivers"}, head)
+    turns = [replace(turn, header=header) for turn in chat.turns]
+    return replace(chat, turns=turns, conversation=one)
+
+
+async def test_a_chat_brings_its_conversation_once(store_in: Opener) -> None:
+    async with store_in(ManualClock(NOW)) as store:
+        chat = in_conversation(forked(), head=1)
+        conversations, transfer = store.stores.conversations, store.stores.chat_transfer
+        result = await transfer.import_chat(chat)
+        assert result.conversation_id == "conv_" + "c" * 32
+        (one,) = await conversations.list_conversations("", 10)
+        assert (one.id, one.created_at) == ("conv_" + "c" * 32, THEN)
+        assert (one.metadata, one.head) == ({"about": "rivers"}, result.response_ids[1])
+        listed = await store.stores.chats.get("", one.id)
+        assert listed is not None
+        assert (listed.id, listed.conversation, listed.head) == (result.chat_id, one.id, one.head)
+        assert (await transfer.import_chat(chat)).conversation_id == one.id
+        assert await conversations.list_conversations("", 10) == [one]
+        assert await conversations.delete("", one.id)
+        assert await store.head("", result.response_ids[0]) is None
+
+
+async def test_the_head_of_a_conversation_moves_on_to_new_turns_that_continue_it(
+    store_in: Opener,
+) -> None:
+    async with store_in(ManualClock(NOW)) as store:
+        conversations, transfer = store.stores.conversations, store.stores.chat_transfer
+        a, b, c, d = imported("a"), imported("b", 0), imported("c", 1), imported("d", 0)
+        heads = []
+        for chat, head in (
+            (chat_of(a, b), 1),
+            (chat_of(a, b, c), 2),
+            # Not to one beside it.
+            (chat_of(a, b, c, d), 3),
+        ):
+            result = await transfer.import_chat(in_conversation(chat, head))
+            assert result.added > 0
+            (one,) = await conversations.list_conversations("", 10)
+            heads.append(result.response_ids.index(one.head or ""))
+        assert heads == [1, 2, 2]
+
+
+async def test_a_conversation_whose_id_is_taken_gets_another(store_in: Opener) -> None:
+    async with store_in(ManualClock(NOW)) as store:
+        transfer = store.stores.chat_transfer
+        chats = [in_conversation(chat_of(imported(name)), head=0) for name in "ab"]
+        first, second = [await transfer.import_chat(chat) for chat in chats]
+        assert first.conversation_id != second.conversation_id
+        found = await store.stores.conversations.list_conversations("", 10)
+        assert {(one.id, one.head) for one in found} == {
+            (first.conversation_id, first.response_ids[0]),
+            (second.conversation_id, second.response_ids[0]),
+        }
 
 
 async def test_several_first_turns_are_one_chat(store_in: Opener) -> None:
@@ -236,13 +301,16 @@ async def test_an_imported_chat_is_as_old_as_its_import(store_in: Opener) -> Non
     clock = ManualClock(NOW)
     async with store_in(clock, RetentionPolicy(DAY_SECONDS)) as store:
         transfer = store.stores.chat_transfer
-        first = await transfer.import_chat(forked())
+        first = await transfer.import_chat(in_conversation(forked(), head=0))
         turn = await store.turn("", first.response_ids[0])
         assert turn is not None
         assert turn.expires_at == NOW + DAY_SECONDS
+        assert first.conversation_id is not None
+        assert await store.stores.conversations.get("", first.conversation_id) is not None
         clock.now = turn.expires_at + 1
         assert await store.turn("", first.response_ids[0]) is None
         assert await transfer.tree("", first.response_ids[0]) == []
+        assert await store.stores.conversations.get("", first.conversation_id) is None
         again = await transfer.import_chat(forked())
         assert again.added == 4
         assert await store.turn("", again.response_ids[0]) is not None

@@ -107,7 +107,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bootstrap": CORE
     | SERVICE
     | {"antiphon.settings", "antiphon.stores", "antiphon.models", "antiphon.tools", "antiphon.api"}
-    | {"antiphon.turn.copy_protocols"},
+    | {"antiphon.turn.chat_titler", "antiphon.turn.copy_protocols"},
     "__init__": CORE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
 }
 #: Packages that belong to one provider, protocol or runtime: the core knows none of them.

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from antiphon.core.ids import new_conversation_id
 from antiphon.core.images import Blob
 from antiphon.core.items import (
     Compaction,
@@ -28,7 +29,7 @@ from antiphon.core.items import (
     ReasoningText,
     encode_item,
 )
-from antiphon.core.turns import End, Header, Options, TurnError, Usage
+from antiphon.core.turns import ConversationRecord, End, Header, Options, TurnError, Usage
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryStore
@@ -41,7 +42,7 @@ from antiphon.turn.chats import ChatService
 from antiphon.turn.service import TurnService
 from antiphon.turn.transfer_protocols import TreeTurn
 from support.chat_exports import chatgpt_chat, png
-from support.store_turns import StoreWithStores, blob_of, new_turn
+from support.store_turns import DONE, HEADER, StoreWithStores, blob_of, new_turn
 
 BLOBS = [blob_of(png(color)) for color in ("red", "blue")]
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -129,13 +130,38 @@ def blobs_in(turn: Turn) -> list[Blob]:
     return [blob for blob in BLOBS if blob.hash.encode() in text]
 
 
-async def write(store: StoreWithStores, turns: list[Turn], erased: set[int]) -> None:
+class Talk(msgspec.Struct):
+    """Which turns of a generated chat are of a conversation besides the first, and its head."""
+
+    members: set[int]
+    head: int
+    metadata: dict[str, str]
+
+
+_TALKS = st.builds(
+    Talk,
+    st.sets(st.integers(1, 6)),
+    st.integers(0, 6),
+    st.dictionaries(st.just("about"), _TEXTS),
+)
+
+
+async def write(
+    store: StoreWithStores, turns: list[Turn], erased: set[int], talk: Talk | None = None
+) -> None:
     names: list[str] = []
-    for turn in turns:
+    made = ConversationRecord(new_conversation_id(), 1_650_000_000.5, talk.metadata if talk else {})
+    for number, turn in enumerate(turns):
         heads = [await store.head("", name) for name in names]
         parent = heads[turn.parent] if 0 <= turn.parent < len(heads) else None
         new = msgspec.structs.replace(
             new_turn(created_at=turn.created_at, header=turn.header, parent=parent),
+            conversation=made if talk and not names else None,
+            creates_conversation=bool(talk and not names),
+            header=msgspec.structs.replace(
+                turn.header,
+                conversation=made.id if talk and number in {0, *talk.members} else None,
+            ),
             input=[encode_item(item) for item in turn.input],
             blobs=blobs_in(turn),
             sibling=None if parent or not heads else heads[0],
@@ -143,23 +169,40 @@ async def write(store: StoreWithStores, turns: list[Turn], erased: set[int]) -> 
         await store.begin(new)
         await store.write(new.response_id, [encode_item(item) for item in turn.output], turn.end)
         names.append(new.response_id)
+    seen = await store.stores.conversations.get("", made.id)
+    if talk and seen and talk.head < len(names):
+        assert await store.stores.conversations.move_head("", seen, names[talk.head])
     for position in erased:
         if position < len(names):
             await store.delete("", names[position])
 
 
-@settings(max_examples=20)
+async def conversations_of(
+    store: StoreWithStores, document: bytes | None = None
+) -> list[ConversationRecord]:
+    """All conversations, or those that a document names."""
+    found = await store.stores.conversations.list_conversations("", 10)
+    return [one for one in found if document is None or one.id.encode() in document]
+
+
+_PLAIN = Turn(-1, HEADER, [], [], DONE, 1_700_000_000.0)
+
+
+@settings(max_examples=40)
+# The turn that began the conversation is gone, and another one comes first.
+@example([_PLAIN] * 3, {0}, None, Talk({2}, 2, {}))
 @given(
     _CHATS,
     st.sets(st.integers(0, 6), max_size=2),
     st.none() | st.sampled_from(["Title", "Über <b>"]),
+    st.none() | _TALKS,
 )
 def test_export_import_export_is_equal(
-    turns: list[Turn], erased: set[int], title: str | None
+    turns: list[Turn], erased: set[int], title: str | None, talk: Talk | None
 ) -> None:
     async def main(folder: str) -> None:
         first = MemoryStore()
-        await write(first, turns, erased)
+        await write(first, turns, erased, talk)
         for chat in await first.stores.chats.list_chats("", 10):
             update = ChatUpdate(title, True, {"k": "v"})
             await first.stores.chats.update("", chat.id, update)
@@ -171,6 +214,7 @@ def test_export_import_export_is_equal(
         try:
             for report in await imported(second, document):
                 assert (report.status, report.skipped) == ("imported", ())
+            assert await conversations_of(second) == await conversations_of(first, document)
             assert await exported(second) == document
             third = MemoryStore()
             await imported(third, document)
@@ -178,6 +222,7 @@ def test_export_import_export_is_equal(
             for report in await imported(third, document):
                 assert report.status == "unchanged"
             assert await exported(third) == document
+            assert await conversations_of(third) == await conversations_of(first, document)
         finally:
             await second.close()
 
@@ -223,6 +268,27 @@ async def test_a_document_whose_ids_are_taken_gets_new_ones() -> None:
     assert report.status == "unchanged"
 
 
+async def test_a_conversation_whose_id_is_taken_gets_a_new_one_and_the_report_says_so() -> None:
+    store = MemoryStore()
+    turn = Turn(-1, HEADER, [Message("user", "Hi")], [], DONE, 1_700_000_000.0)
+    await write(store, [turn, turn], set(), Talk({1}, 1, {"about": "rivers"}))
+    document = await exported(store)
+    (theirs,) = await store.stores.conversations.list_conversations("", 10)
+    (report,) = await imported(store, document, "other")
+    (ours,) = await store.stores.conversations.list_conversations("other", 10)
+    assert ours.id != theirs.id == json.loads(document)["conversation"]["id"]
+    assert ours.metadata == theirs.metadata
+    assert (report.conversation_id, ours.head) == (ours.id, report.response_id)
+    assert report.skipped == (f"the id of its conversation, which was taken: it is {ours.id} here",)
+    assert report.chat_id is not None
+    chat = await store.stores.chats.get("other", report.chat_id)
+    assert chat is not None
+    assert chat.conversation == ours.id
+    (again,) = await imported(store, document, "other")
+    assert (again.status, again.conversation_id) == ("unchanged", ours.id)
+    assert await store.stores.conversations.list_conversations("other", 10) == [ours]
+
+
 async def test_hostile_documents_break_nothing() -> None:
     store = MemoryStore()
     await imported(store, json.dumps([chatgpt_chat()]).encode(), "from")
@@ -231,6 +297,11 @@ async def test_hostile_documents_break_nothing() -> None:
     def changed(**fields: Any) -> bytes:
         turn = {**document["turns"][0], "id": "resp_" + "0" * 32, **fields}
         return json.dumps({**document, "turns": [turn]}).encode()
+
+    def conversation(**fields: Any) -> bytes:
+        one = {"id": "conv_" + "0" * 32, "created_at": 1.5, **fields}
+        turns = [{**document["turns"][0], "id": "resp_" + "0" * 32, "in_conversation": True}]
+        return json.dumps({**document, "conversation": one, "turns": turns}).encode()
 
     summary = {"type": "compaction", "summary": "x", "replaced_turns": 10**9}
     missing = {
@@ -248,6 +319,9 @@ async def test_hostile_documents_break_nothing() -> None:
         (changed(input=[{"type": "odd"}]), "failed", "cannot be read"),
         (changed(created_at="x"), "failed", "cannot be read"),
         (changed(id="../../x", input=[]), "imported", ""),
+        (conversation(id="../../x"), "imported", "the id of its conversation"),
+        (conversation(head="resp_" + "1" * 32), "imported", "head of a conversation"),
+        (conversation(id=5), "failed", "no chat document"),
         (json.dumps({**document, "version": 2}).encode(), "failed", "version"),
         (b'{"format":"antiphon.chat","version":1,"turns":5}', "failed", "no chat document"),
         (b'{"format":"antiphon.chat","version":1,"turns":' + b"[" * 10_000, "failed", "middle"),

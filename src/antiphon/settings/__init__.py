@@ -24,6 +24,7 @@ A server for many users has besides those:
     retention_days = 90                    # or "forever"; default: 30
     cors_origins = ["https://app.example.com"]
     store_chat_completions = true          # unless a request says otherwise
+    title_model = "local"                  # writes the titles of chats; default: first words
     log_level = "info"                     # a line for each request
     grpc_port = 8081                       # default: HTTP's + 1; 0: none
     workers = 4                            # processes on this machine, behind one port

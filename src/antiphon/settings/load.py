@@ -121,7 +121,7 @@ class _SettingsLoader:
         default_tenant = self._default_tenant()
         origins, allowed = self._find("cors_origins"), self._find("mcp_allowed_urls")
         workers, drain = self._find("workers"), self._find("drain_seconds")
-        node_url = self._find("node_url")
+        node_url, title_model = self._find("node_url"), self._find("title_model")
         fun, stores_chat = self._find("fun_prompt"), self._find("store_chat_completions")
         return Settings(
             host=self._host(),
@@ -149,6 +149,7 @@ class _SettingsLoader:
             mcp_allowed_urls=parse_list(allowed) if allowed else (),
             fun_prompt=FUN_PROMPT if fun is None else str(fun.value),
             store_chat_completions=parse_switch(stores_chat) if stores_chat else False,
+            title_model=str(title_model.value) if title_model and title_model.value else None,
         )
 
     def _read_file(self) -> tuple[Path, SettingsFile]:

@@ -257,6 +257,7 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     mcp_allowed_urls: list[str] | None = None
     fun_prompt: str | None = None
     store_chat_completions: bool | None = None
+    title_model: str | None = None
     models: dict[str, ModelTable] = {}
     limits: LimitTable = LimitTable()
     server: ConnectionLimits = ConnectionLimits()

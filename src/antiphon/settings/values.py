@@ -128,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fun_prompt: str = FUN_PROMPT
     #: Chat completions are stored unless a request says otherwise.
     store_chat_completions: bool = False
+    #: The model that writes the titles of chats; None: a title is the first words.
+    title_model: str | None = None
 
     def __repr__(self) -> str:
         """Without the store's URI, which may have a password."""

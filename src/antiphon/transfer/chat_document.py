@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from binascii import a2b_base64, b2a_base64
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -27,10 +27,19 @@ from antiphon.core.items import (
     decode_item,
     has_image,
 )
-from antiphon.core.turns import End, Header, Options, TurnError, TurnStatus, Usage
+from antiphon.core.turns import (
+    ConversationRecord,
+    End,
+    Header,
+    Options,
+    TurnError,
+    TurnStatus,
+    Usage,
+)
 from antiphon.errors import AntiphonError
 from antiphon.transfer.whole_chat import WholeChat, WholeTurn
 from antiphon.turn.store_protocols import StoredTurn
+from antiphon.turn.transfer_protocols import ConversationImport
 
 FORMAT: Final = "antiphon.chat"
 VERSION: Final = 1
@@ -46,8 +55,20 @@ class ChatFields(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, str] = {}
 
 
+class DocumentConversation(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The conversation of a document's chat. ``head`` is the id of a turn."""
+
+    id: str
+    created_at: float
+    metadata: dict[str, str] = {}
+    head: str | None = None
+
+
 class DocumentTurn(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A turn of a document: its request, what it brought and answered, and how it ended."""
+    """A turn of a document: its request, what it brought and answered, and how it ended.
+
+    ``in_conversation``: it was begun on the conversation of the document.
+    """
 
     id: str
     created_at: float
@@ -71,6 +92,7 @@ class DocumentTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     context_turns: int | None = None
     cost: float | None = None
     approvals: tuple[str, ...] = ()
+    in_conversation: bool = False
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -78,6 +100,7 @@ class _Document(msgspec.Struct, frozen=True):
     version: int
     turns: tuple[msgspec.Raw, ...]
     chat: ChatFields = ChatFields()
+    conversation: DocumentConversation | None = None
     blobs: dict[str, str] = {}
 
 
@@ -88,8 +111,13 @@ _turn_decoder = msgspec.json.Decoder(DocumentTurn)
 # ---- writing
 
 
-def document_turn(turn: StoredTurn, parent: str | None) -> bytes:
-    """A stored turn as the JSON of a document. One that still runs is written as interrupted."""
+def document_turn(
+    turn: StoredTurn, parent: str | None, conversation: ConversationRecord | None = None
+) -> bytes:
+    """A stored turn as the JSON of a document. One that still runs is written as interrupted.
+
+    ``conversation`` is that of the document.
+    """
     header = turn.header
     end = turn.end or End("incomplete", turn.created_at, reason="interrupted")
     return _encode(
@@ -116,13 +144,19 @@ def document_turn(turn: StoredTurn, parent: str | None) -> bytes:
             context_turns=end.context_turns,
             cost=end.cost,
             approvals=end.approvals,
+            in_conversation=conversation is not None and header.conversation == conversation.id,
         )
     )
 
 
-def document_head(chat: ChatFields) -> bytes:
+def document_head(chat: ChatFields, conversation: ConversationRecord | None = None) -> bytes:
     """A document up to its first turn. Turns follow, divided by commas, then ``blobs_head``."""
-    head = _encode({"format": FORMAT, "version": VERSION, "chat": chat})
+    fields: dict[str, Any] = {"format": FORMAT, "version": VERSION, "chat": chat}
+    if conversation is not None:
+        fields["conversation"] = DocumentConversation(
+            conversation.id, conversation.created_at, conversation.metadata, conversation.head
+        )
+    head = _encode(fields)
     return head[:-1] + b',"turns":['
 
 
@@ -182,6 +216,7 @@ class _DocumentReader:
             ) as error:
                 self._skipped.append(f"a turn that cannot be read: {str(error)[:200]}")
         fields = self._document.chat
+        conversation = self._conversation()
         return WholeChat(
             source="antiphon",
             title=fields.title,
@@ -190,7 +225,17 @@ class _DocumentReader:
             created_at=fields.created_at,
             pinned=fields.pinned,
             metadata=fields.metadata,
+            conversation=conversation,
         )
+
+    def _conversation(self) -> ConversationImport | None:
+        one = self._document.conversation
+        if one is None:
+            return None
+        head = None if one.head is None else self._positions.get(one.head)
+        if one.head is not None and head is None:
+            self._skipped.append("the head of a conversation, which is not there")
+        return ConversationImport(one.id, one.created_at, one.metadata, head)
 
     def _add_blob(self, name: str, text: str) -> None:
         try:
@@ -225,6 +270,9 @@ class _DocumentReader:
                     turn.model,
                     turn.instructions,
                     turn.options,
+                    self._document.conversation.id
+                    if turn.in_conversation and self._document.conversation is not None
+                    else None,
                     background=turn.background,
                     chat_completion=turn.chat_completion,
                 ),

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final, Literal, TypeAlias
 
 from antiphon.core.chat_titles import opening_of
-from antiphon.core.turns import Response
+from antiphon.core.turns import ConversationRecord, Response
 from antiphon.errors import NotFoundError
 from antiphon.transfer.chat_document import (
     DOCUMENT_END,
@@ -43,6 +43,7 @@ class ChatExporter:
         self._service = service
         self._chats = chats
         self._transfer = stores.chat_transfer
+        self._conversations = stores.conversations
         self._tenant = tenant
 
     async def find(self, chat_id: str, head: str | None = None) -> tuple[ChatRecord, str]:
@@ -96,7 +97,9 @@ class ChatExporter:
         # A title that is the first words is made of these again.
         opening = opening_of(first.input) if first is not None else None
         title = None if chat.title == opening else chat.title
-        yield document_head(ChatFields(title, chat.created_at, chat.is_pinned, dict(chat.metadata)))
+        conversation = await self._conversation_of(chat)
+        fields = ChatFields(title, chat.created_at, chat.is_pinned, dict(chat.metadata))
+        yield document_head(fields, conversation)
         #: A turn that has it, by image.
         blobs: dict[str, str] = {}
         divider = b""
@@ -106,7 +109,7 @@ class ChatExporter:
                 # It was erased since the tree was read.
                 continue
             blobs |= dict.fromkeys(turn.blobs.keys() - blobs.keys(), one.response_id)
-            yield divider + document_turn(turn, one.parent)
+            yield divider + document_turn(turn, one.parent, conversation)
             divider = b","
         yield blobs_head()
         divider = b""
@@ -116,6 +119,11 @@ class ChatExporter:
                 yield divider + await asyncio.to_thread(document_blob, name, turn.blobs[name])
                 divider = b","
         yield DOCUMENT_END
+
+    async def _conversation_of(self, chat: ChatRecord) -> ConversationRecord | None:
+        if chat.conversation is None:
+            return None
+        return await self._conversations.get(self._tenant, chat.conversation)
 
     async def _markdown(self, chat: ChatRecord, head: str) -> AsyncIterator[bytes]:
         messages = await self._service.reader.messages(self._tenant, head)

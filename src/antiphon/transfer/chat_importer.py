@@ -48,6 +48,7 @@ class ImportedChat(msgspec.Struct, frozen=True):
     source: Source | None = None
     chat_id: str | None = None
     response_id: str | None = None
+    conversation_id: str | None = None
     turns: int = 0
     new_turns: int = 0
     branches: int = 0
@@ -131,6 +132,9 @@ def _report(chat: PreparedChat, result: ChatImportResult) -> ImportedChat:
     skipped = chat.skipped
     if result.erased:
         skipped = (*skipped, f"turns that were erased here before: {result.erased}")
+    here = result.conversation_id
+    if request.conversation is not None and here not in (None, request.conversation.id):
+        skipped = (*skipped, f"the id of its conversation, which was taken: it is {here} here")
     status: Any = "imported"
     if not result.added:
         status = "unchanged"
@@ -142,6 +146,7 @@ def _report(chat: PreparedChat, result: ChatImportResult) -> ImportedChat:
         chat.source,
         chat_id=result.chat_id,
         response_id=result.response_ids[-1],
+        conversation_id=here,
         turns=len(request.turns),
         new_turns=result.added,
         branches=len(request.turns) - len({turn.parent for turn in request.turns} - {None}),

@@ -61,6 +61,7 @@ def prepare_chat(tenant: str, chat: ReadChat) -> ReadyChat:
         title=_title(chat.title),
         is_pinned=chat.pinned,
         metadata=chat.metadata,
+        conversation=chat.conversation,
     )
     images = len({blob.hash for turn in turns for blob in turn.blobs})
     return PreparedChat(request, chat.source, images, chat.skipped)

@@ -13,6 +13,7 @@ from antiphon.core.items import FunctionCall, FunctionCallOutput, Item
 from antiphon.core.turns import End, Header
 from antiphon.transfer.source_chat import Source, SourceChat
 from antiphon.transfer.turn_tree import SourceTurn, build_turns
+from antiphon.turn.transfer_protocols import ConversationImport
 
 #: The model of turns whose program did not say which one answered.
 _UNKNOWN_MODEL = "unknown"
@@ -46,6 +47,7 @@ class WholeChat(msgspec.Struct, frozen=True):
     created_at: float | None = None
     pinned: bool = False
     metadata: dict[str, str] = {}
+    conversation: ConversationImport | None = None
 
 
 def whole_chat_of(chat: SourceChat, now: float | None = None) -> WholeChat:

@@ -226,6 +226,13 @@ class ChatStore(Protocol):
         """Change the chat's own fields. None: there is none."""
         ...
 
+    async def set_generated_title(self, head: Head, title: str) -> bool:
+        """Give the chat of a turn a title that a model made of it.
+
+        False: the chat has a title, or something was erased from it since ``head`` was read.
+        """
+        ...
+
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
         """The ids of the chat's turns that run."""
         ...

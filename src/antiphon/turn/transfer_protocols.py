@@ -35,11 +35,24 @@ class TurnImport(msgspec.Struct, frozen=True):
     is_of_words: bool = False
 
 
+class ConversationImport(msgspec.Struct, frozen=True):
+    """The conversation of a chat that is imported. ``head`` is the position of a turn.
+
+    It gets its id unless something has that. Turns are of it whose header names one.
+    """
+
+    id: str
+    created_at: float
+    metadata: dict[str, str] = {}
+    head: int | None = None
+
+
 class ChatImport(msgspec.Struct, frozen=True):
     """A chat that is imported: turns that come after their parents.
 
     ``created_at`` and ``updated_at`` are when it began and was last written to where it comes
-    from. ``title``, ``is_pinned`` and ``metadata`` are for a chat that is new here.
+    from. ``title``, ``is_pinned``, ``metadata`` and ``conversation`` are for a chat that is new
+    here. Of one that is not, the head of its conversation moves on to new turns that continue it.
     """
 
     tenant: str
@@ -49,19 +62,21 @@ class ChatImport(msgspec.Struct, frozen=True):
     title: str | None = None
     is_pinned: bool = False
     metadata: dict[str, str] = {}
+    conversation: ConversationImport | None = None
 
 
 class ChatImportResult(msgspec.Struct, frozen=True):
     """What became of an import: its chat, and the response ids of all turns, in their order.
 
     ``added`` is how many of them are new, ``erased`` how many were erased here before, and stay
-    so: their ids are those that they had.
+    so: their ids are those that they had. ``conversation_id`` is that of its conversation here.
     """
 
     chat_id: str
     response_ids: tuple[str, ...]
     added: int
     erased: int
+    conversation_id: str | None = None
 
 
 class TreeTurn(msgspec.Struct, frozen=True):

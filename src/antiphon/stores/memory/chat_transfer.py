@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from antiphon.core.ids import chat_id_of, new_response_id, response_key
+import msgspec
+
+from antiphon.core.ids import (
+    chat_id_of,
+    conversation_key,
+    new_conversation_id,
+    new_response_id,
+    response_key,
+)
+from antiphon.stores.imported_conversations import header_in, new_head_of, record_of
 from antiphon.stores.memory.changes import MemoryChangeLog
 from antiphon.stores.memory.chats import updated_at_of
+from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
 from antiphon.turn.store_protocols import Head, NewTurn
 from antiphon.turn.transfer_protocols import ChatImport, ChatImportResult, TreeTurn, TurnImport
@@ -13,8 +23,9 @@ from antiphon.turn.transfer_protocols import ChatImport, ChatImportResult, TreeT
 class MemoryChatTransferStore:
     """A ``ChatTransferStore`` in this process's memory."""
 
-    def __init__(self, turns: MemoryTurns) -> None:
+    def __init__(self, turns: MemoryTurns, conversations: MemoryConversationStore) -> None:
         self._turns = turns
+        self._conversations = conversations
 
     async def import_chat(self, chat: ChatImport) -> ChatImportResult:
         self._turns.check_open()
@@ -25,21 +36,57 @@ class MemoryChatTransferStore:
         now = self._turns.expiry.clock()
         before = next((self._turns.chats.get(one.tree) for one in known if one), None)
         updated_at = self._updated_at(before)
+        name = await self._conversation_id(chat, before)
         records: list[TurnRecord] = []
         for turn, one in zip(chat.turns, known, strict=True):
             parent = None if turn.parent is None else records[turn.parent]
             first = records[0] if records else None
-            records.append(one or self._add_turn(chat.tenant, turn, (parent, first), now))
+            changed = msgspec.structs.replace(turn, header=header_in(turn, name))
+            records.append(one or self._add_turn(chat.tenant, changed, (parent, first), now))
         entry = self._turns.chats[records[0].tree]
         if None in known:
             entry.updated_before = max(updated_at, chat.updated_at)
             self._set_chat(entry, chat, is_new=before is None, now=now)
+            if name is not None:
+                names = [record.response_id for record in records]
+                await self._set_conversation(chat, name, names, entry, is_new=before is None)
         return ChatImportResult(
             chat_id_of(response_key(entry.first_response_id) or b""),
             tuple(record.response_id for record in records),
             known.count(None),
             sum(one is not None and not self._is_alive(one) for one in known),
+            name,
         )
+
+    async def _conversation_id(self, chat: ChatImport, entry: ChatEntry | None) -> str | None:
+        """The id that a chat's conversation has here, or gets; None: there is none."""
+        if chat.conversation is None:
+            return None
+        if entry is not None:
+            found = entry.conversation and await self._conversations.get(
+                chat.tenant, entry.conversation
+            )
+            return found.id if found else None
+        name = chat.conversation.id
+        is_taken = conversation_key(name) is None or self._conversations.exists(name)
+        return new_conversation_id() if is_taken else name
+
+    async def _set_conversation(
+        self, chat: ChatImport, name: str, names: list[str], entry: ChatEntry, *, is_new: bool
+    ) -> None:
+        """Create the conversation of a new chat, or move its head on to what was added."""
+        assert chat.conversation is not None, "it has an id"
+        if is_new:
+            position = chat.conversation.head
+            head = None if position is None else names[position]
+            record = msgspec.structs.replace(record_of(chat.conversation, name), head=head)
+            self._conversations.insert(chat.tenant, record)
+            entry.conversation = name
+            return
+        current = await self._conversations.get(chat.tenant, name)
+        head = None if current is None else new_head_of(chat, names, current)
+        if current is not None and head is not None:
+            await self._conversations.move_head(chat.tenant, current, head)
 
     def _set_chat(self, entry: ChatEntry, chat: ChatImport, *, is_new: bool, now: float) -> None:
         """Give a chat the times that it had, and one that is new its title and the rest."""

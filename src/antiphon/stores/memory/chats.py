@@ -77,6 +77,16 @@ class MemoryChatStore:
         self._turns.note_chat("chat.updated", tenant, entry.id)
         return await self._chat(tree)
 
+    async def set_generated_title(self, head: Head, title: str) -> bool:
+        self._turns.check_open()
+        entry = self._turns.chats.get(head.tree)
+        is_unchanged = self._turns.epochs.get(head.tree, 0) == head.epoch
+        if entry is None or entry.title is not None or not is_unchanged:
+            return False
+        entry.title, entry.is_title_generated = title, True
+        self._turns.note_chat("chat.updated", head.tenant, entry.id)
+        return True
+
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
         tree = await self._find(tenant, chat_id)
         return [

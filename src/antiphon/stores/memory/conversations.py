@@ -138,6 +138,10 @@ class MemoryConversationStore:
         change = Change("", change_type, time.time(), conversation=conversation_id)
         self._turns.changes.add(tenant, change)
 
+    def exists(self, conversation_id: str) -> bool:
+        """Whether anybody has a conversation by that id."""
+        return conversation_id in self._entries
+
     def check_head_unchanged(self, tenant: str, seen: ConversationRecord) -> None:
         """Refuse a turn on a conversation that is no longer as its maker saw it."""
         now = self._resolve(tenant, seen.id)

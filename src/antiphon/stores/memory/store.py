@@ -251,7 +251,7 @@ class MemoryStore:
             chats=MemoryChatStore(turns, self._conversations),
             changes=self._changes,
             shares=MemoryShareStore(clock),
-            chat_transfer=MemoryChatTransferStore(turns),
+            chat_transfer=MemoryChatTransferStore(turns, self._conversations),
             nodes=MemoryNodeRegistry(turns, clock),
         )
 

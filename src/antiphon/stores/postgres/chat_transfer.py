@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from antiphon.core.ids import chat_id_of, new_response_id, response_id_of, response_key
+from antiphon.core.ids import (
+    chat_id_of,
+    conversation_key,
+    new_conversation_id,
+    new_response_id,
+    response_id_of,
+    response_key,
+)
 from antiphon.core.retention import Expiry
-from antiphon.stores.postgres.chat_reader import CHAT_SQL
+from antiphon.stores.imported_conversations import header_in, new_head_of, record_of
+from antiphon.stores.postgres.chat_reader import CHAT_SQL, read_records
 from antiphon.stores.postgres.chats import set_chat_fields
+from antiphon.stores.postgres.conversation_reader import (
+    CONVERSATION_SQL,
+    resolve_conversation,
+)
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.reader import has_expired, read_head
 from antiphon.stores.postgres.rows import TurnKey
@@ -68,6 +80,8 @@ async def import_chat(
         known = [None] * len(known)
     now = expiry.clock()
     times = await _times_of(transaction, known)
+    tree = next((one.head.tree for one in known if one is not None), None)
+    conversation_id = await _conversation_id(transaction, chat, tree, expiry)
     heads: list[Head] = []
     added: list[tuple[bytes, TurnKey, bool]] = []
     for turn, one in zip(chat.turns, known, strict=True):
@@ -76,7 +90,9 @@ async def import_chat(
             head = one.head
         else:
             first = heads[0] if heads else None
-            head = await _add_turn(transaction, chat.tenant, turn, (parent, first), now)
+            header = header_in(turn, conversation_id)
+            changed = msgspec.structs.replace(turn, header=header)
+            head = await _add_turn(transaction, chat.tenant, changed, (parent, first), now)
             key = TurnKey(head.tree, head.thread, head.seq)
             added.append((turn.digest, key, turn.is_of_words))
         heads.append(head)
@@ -87,12 +103,62 @@ async def import_chat(
         columns = zip(*keys, strict=True)
         await transaction.execute(_SQL["remember"], chat.tenant, digests, *columns, kinds)
         await _set_chat(transaction, chat, heads[0], times, now)
+    names = tuple(head.response_id for head in heads)
+    if added and conversation_id is not None:
+        if times is None:
+            await _create_conversation(transaction, chat, conversation_id, heads)
+        else:
+            await _move_on(transaction, chat, conversation_id, names, expiry)
     return ChatImportResult(
         chat_id_of(await transaction.connection.fetchval(CHAT_SQL["key"], heads[0].tree)),
-        tuple(head.response_id for head in heads),
+        names,
         len(added),
         sum(one is not None and one.is_erased for one in known),
+        conversation_id,
     )
+
+
+async def _conversation_id(
+    transaction: WriteTransaction, chat: ChatImport, tree: int | None, expiry: Expiry
+) -> str | None:
+    """The id that a chat's conversation has here, or gets; None: there is none."""
+    if chat.conversation is None:
+        return None
+    if tree is not None:
+        records, _ = await read_records(transaction.connection, chat.tenant, [tree], expiry)
+        return records[tree].conversation if tree in records else None
+    key = conversation_key(chat.conversation.id)
+    exists = CONVERSATION_SQL["created_at"]
+    is_taken = key is None or await transaction.connection.fetchrow(exists, chat.tenant, key)
+    return new_conversation_id() if is_taken else chat.conversation.id
+
+
+async def _create_conversation(
+    transaction: WriteTransaction, chat: ChatImport, name: str, heads: Sequence[Head]
+) -> None:
+    """Create the conversation of a chat that is new."""
+    assert chat.conversation is not None, "it has an id"
+    await transaction.create_conversation(chat.tenant, record_of(chat.conversation, name))
+    position = chat.conversation.head
+    head = None if position is None else response_key(heads[position].response_id)
+    await transaction.move_head(chat.tenant, name, head, None)
+    await transaction.execute(CHAT_SQL["set_conversation"], heads[0].tree, conversation_key(name))
+
+
+async def _move_on(
+    transaction: WriteTransaction,
+    chat: ChatImport,
+    name: str,
+    response_ids: Sequence[str],
+    expiry: Expiry,
+) -> None:
+    """Move the head of a conversation on to turns that were added, where they continue it."""
+    cutoff = expiry.cutoff(chat.tenant)
+    current, _ = await resolve_conversation(transaction.connection, chat.tenant, name, cutoff)
+    head = None if current is None else new_head_of(chat, response_ids, current)
+    if head is not None:
+        await transaction.move_head(chat.tenant, name, response_key(head), None)
+        transaction.changes.add_conversation("conversation.moved", chat.tenant, name)
 
 
 async def _times_of(

@@ -87,6 +87,10 @@ class PostgresChatStore:
         await self._database.submit(update_chat, tenant, chat_id, update, self._expiry)
         return await self.get(tenant, chat_id)
 
+    async def set_generated_title(self, head: Head, title: str) -> bool:
+        is_set: bool = await self._database.submit(set_generated_title, head, title)
+        return is_set
+
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
         return await self._database.read_snapshot(
             lambda connection: read_running_turns(connection, tenant, chat_id, self._expiry)
@@ -177,6 +181,18 @@ async def update_chat(
         await transaction.lock_tree(found[1])
         transaction.changes.add_chat("chat.updated", tenant, found[1])
         await set_chat_fields(transaction, found[1], update)
+
+
+async def set_generated_title(transaction: WriteTransaction, head: Head, title: str) -> bool:
+    """Give a chat without a title one, if nothing was erased from it since ``head`` was read."""
+    await transaction.lock_tree(head.tree)
+    body = title.encode("utf-8", "surrogatepass")
+    changed = await transaction.fetch(
+        CHAT_SQL["set_generated_title"], head.tree, body, head.tenant, head.epoch
+    )
+    if changed:
+        transaction.changes.add_chat("chat.updated", head.tenant, head.tree)
+    return bool(changed)
 
 
 async def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate) -> None:

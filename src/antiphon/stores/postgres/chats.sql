@@ -179,6 +179,12 @@ SELECT tree FROM chats WHERE tree = $1 FOR UPDATE
 -- name: set_title
 UPDATE chats SET title = $2, is_title_generated = false WHERE tree = $1
 
+-- name: set_generated_title
+-- Only where there is none, and nothing was erased since the words that it is made of were read.
+UPDATE chats SET title = $2, is_title_generated = true
+WHERE tree = $1 AND tenant = $3 AND epoch = $4 AND title IS NULL AND newest_thread IS NOT NULL
+RETURNING tree
+
 -- name: set_pinned
 UPDATE chats SET is_pinned = $2 WHERE tree = $1
 
@@ -190,6 +196,9 @@ SELECT created_at, updated_at FROM chats WHERE tree = $1 AND newest_thread IS NO
 
 -- name: set_imported
 UPDATE chats SET created_at = $2, updated_at = $3, imported_at = $4 WHERE tree = $1
+
+-- name: set_conversation
+UPDATE chats SET conversation = $2 WHERE tree = $1
 
 -- name: key
 SELECT key FROM chats WHERE tree = $1

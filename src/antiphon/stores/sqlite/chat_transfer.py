@@ -9,11 +9,25 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.ids import chat_id_of, new_response_id, response_key
+from antiphon.core.ids import (
+    chat_id_of,
+    conversation_key,
+    new_conversation_id,
+    new_response_id,
+    response_key,
+)
 from antiphon.core.retention import Expiry
+from antiphon.stores.imported_conversations import header_in, new_head_of, record_of
+from antiphon.stores.sqlite.chat_reader import conversation_of
 from antiphon.stores.sqlite.chats import set_chat_fields
 from antiphon.stores.sqlite.database import SqliteDatabase
-from antiphon.stores.sqlite.reader import has_expired, read_head, snapshot
+from antiphon.stores.sqlite.reader import (
+    CONVERSATION_SQL,
+    has_expired,
+    read_head,
+    resolve_conversation,
+    snapshot,
+)
 from antiphon.stores.sqlite.rows import (
     HEADER,
     decode_header_time,
@@ -77,6 +91,7 @@ def import_chat(
         known = [None] * len(known)
     now = expiry.clock()
     times = _times_of(connection, known)
+    conversation_id = _conversation_id(transaction, chat, _tree_of(known), expiry)
     heads: list[Head] = []
     first: Head | None = None
     added: list[tuple[str, bytes, int, bool]] = []
@@ -85,7 +100,9 @@ def import_chat(
         if one is not None:
             head = one.head
         else:
-            head = _add_turn(transaction, chat.tenant, turn, (parent, first), now)
+            header = header_in(turn, conversation_id)
+            changed = msgspec.structs.replace(turn, header=header)
+            head = _add_turn(transaction, chat.tenant, changed, (parent, first), now)
             row_id = row_id_of(head.thread, head.seq)
             added.append((chat.tenant, turn.digest, row_id, turn.is_of_words))
         heads.append(head)
@@ -95,12 +112,68 @@ def import_chat(
     assert first is not None, "a chat has turns"
     if added:
         _set_chat(transaction, chat, first, times, now)
+    names = tuple(head.response_id for head in heads)
+    if added and conversation_id is not None:
+        if times is None:
+            _create_conversation(transaction, chat, conversation_id, heads)
+        else:
+            _move_on(transaction, chat, conversation_id, names, cutoff)
     return ChatImportResult(
         _chat_id(connection, first.tree),
-        tuple(head.response_id for head in heads),
+        names,
         len(added),
         sum(one is not None and one.is_erased for one in known),
+        conversation_id,
     )
+
+
+def _tree_of(known: Sequence[_KnownTurn | None]) -> int | None:
+    """The chat that turns are of already; None: it is new."""
+    return next((one.head.tree for one in known if one is not None), None)
+
+
+def _conversation_id(
+    transaction: WriteTransaction, chat: ChatImport, tree: int | None, expiry: Expiry
+) -> str | None:
+    """The id that a chat's conversation has here, or gets; None: there is none."""
+    if chat.conversation is None:
+        return None
+    if tree is not None:
+        name, _ = conversation_of(transaction.connection, chat.tenant, tree, expiry)
+        return name
+    key = conversation_key(chat.conversation.id)
+    exists = CONVERSATION_SQL["metadata"]
+    is_taken = key is None or transaction.connection.execute(exists, (key,)).fetchall()
+    return new_conversation_id() if is_taken else chat.conversation.id
+
+
+def _create_conversation(
+    transaction: WriteTransaction, chat: ChatImport, name: str, heads: Sequence[Head]
+) -> None:
+    """Create the conversation of a chat that is new."""
+    assert chat.conversation is not None, "it has an id"
+    transaction.create_conversation(chat.tenant, record_of(chat.conversation, name))
+    position, key = chat.conversation.head, conversation_key(name)
+    head = None if position is None else response_key(heads[position].response_id)
+    transaction.connection.execute(CONVERSATION_SQL["move_head"], (head, None, key))
+    transaction.connection.execute(CHAT_SQL["set_conversation"], (key, heads[0].tree))
+
+
+def _move_on(
+    transaction: WriteTransaction,
+    chat: ChatImport,
+    name: str,
+    response_ids: Sequence[str],
+    cutoff: float,
+) -> None:
+    """Move the head of a conversation on to turns that were added, where they continue it."""
+    connection = transaction.connection
+    current, _ = resolve_conversation(connection, chat.tenant, name, cutoff)
+    head = None if current is None else new_head_of(chat, response_ids, current)
+    if head is not None:
+        values = (response_key(head), None, conversation_key(name))
+        connection.execute(CONVERSATION_SQL["move_head"], values)
+        transaction.changes.add_conversation("conversation.moved", chat.tenant, name)
 
 
 def _times_of(

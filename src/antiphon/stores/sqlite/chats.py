@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from antiphon.core.ids import conversation_key
+from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.retention import Expiry
 from antiphon.stores.sqlite.chain_reader import read_branches, read_chain_part, read_origin
 from antiphon.stores.sqlite.chat_reader import (
@@ -35,7 +35,7 @@ from antiphon.stores.sqlite.deletion import (
 )
 from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
 from antiphon.stores.sqlite.reader import PageRequest, snapshot
-from antiphon.stores.sqlite.rows import RowRange, row_id_of
+from antiphon.stores.sqlite.rows import TURN_STRIDE, RowRange, row_id_of
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.chat_protocols import (
@@ -96,6 +96,10 @@ class SqliteChatStore:
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord | None:
         await self._database.submit(update_chat, tenant, chat_id, update, self._database.expiry)
         return await self.get(tenant, chat_id)
+
+    async def set_generated_title(self, head: Head, title: str) -> bool:
+        is_set: bool = await self._database.submit(set_generated_title, head, title)
+        return is_set
 
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
         read = partial(
@@ -174,6 +178,23 @@ def update_chat(
     if found is not None:
         transaction.changes.add_chat("chat.updated", tenant, found[1])
         set_chat_fields(transaction, found[1], update)
+
+
+def set_generated_title(transaction: WriteTransaction, head: Head, title: str) -> bool:
+    """Give a chat without a title one, if nothing was erased from it since ``head`` was read."""
+    transaction.flush()
+    connection = transaction.connection
+    row_id = row_id_of(head.thread, head.seq)
+    seen = (row_id + TURN_STRIDE, row_id, response_key(head.response_id), head.tree, head.epoch)
+    titles = connection.execute(CHAT_SQL["texts"], (head.tree,)).fetchall()
+    if not titles or titles[0][0] is not None:
+        return False
+    if connection.execute(TURN_SQL["is_unchanged"], seen).fetchone() is None:
+        return False
+    text = add_text(connection, title.encode("utf-8", "surrogatepass"))
+    connection.execute(CHAT_SQL["set_title"], (text, 1, head.tree))
+    transaction.changes.add_chat("chat.updated", head.tenant, head.tree)
+    return True
 
 
 def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate) -> None:

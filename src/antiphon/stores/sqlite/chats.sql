@@ -63,6 +63,9 @@ SELECT created_at, updated_at FROM chats WHERE tree = ?
 -- name: set_imported
 UPDATE chats SET created_at = ?, updated_at = ?, imported_at = ? WHERE tree = ?
 
+-- name: set_conversation
+UPDATE chats SET conversation = ? WHERE tree = ?
+
 -- name: key
 SELECT key FROM chats WHERE tree = ?
 
