@@ -77,6 +77,16 @@ async def test_title_is_refused_where_something_was_erased_since_its_words_were_
         assert await chats.get(DEFAULT_TENANT, first.response_id) is None
 
 
+async def test_generated_title_goes_with_an_item_of_its_turn(store_in: Opener) -> None:
+    async with store_in() as store:
+        chats = store.stores.chats
+        head = await complete_turn(store, "What is a fugue?")
+        assert await chats.set_generated_title(head, "Fugues")
+        assert await store.stores.conversations.erase_item(DEFAULT_TENANT, head.response_id, 1)
+        assert await title_of(store, head) == "What is a fugue?"
+        assert not await chats.set_generated_title(head, "Fugues")
+
+
 async def test_no_byte_of_an_erased_generated_title_is_left_in_the_file(tmp_path: Path) -> None:
     async with opener("sqlite", tmp_path)() as store:
         first, second = await complete_turns(store, 2)
