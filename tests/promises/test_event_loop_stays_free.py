@@ -142,7 +142,7 @@ def _requests_of_turn(turn: str) -> list[_Request]:
     return [
         ("POST", "/v1/responses", {"input": "Hi", "previous_response_id": turn}),
         ("POST", "/v1/responses/input_tokens", {"input": "Hi", "previous_response_id": turn}),
-        *[("GET", f"{path}{rest}", None) for rest in ("", "?stream=true", "/context")],
+        *[("GET", f"{path}{rest}", None) for rest in ("", "?stream=true", "/context", "/usage")],
         *[("GET", f"{path}{rest}?limit=100", None) for rest in lists],
         ("POST", f"{path}/cancel", None),
         ("GET", completion, None),
@@ -185,6 +185,7 @@ def _requests_of_lists() -> list[_Request]:
         "import/none",
         "approvals",
         "usage",
+        "usage/store",
         "usage?by=model",
         "blobs/none",
         "chats/{chat}/branches?limit=100",

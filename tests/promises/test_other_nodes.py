@@ -1,7 +1,7 @@
 """Whatever node is asked does what the one that runs the turn would do: two and three real server
 processes on one store, behind a plain round-robin proxy.
 
-``ANTIPHON_TEST_STORE`` names another store than a SQLite file: it should be an empty one.
+``ANTIPHON_TEST_STORE=postgres`` has them share an empty PostgreSQL database and not a file.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pytest
 
 from support.http_server import Address, Answer
 from support.node_cluster import NodeCluster, Stream, node_cluster, started
+from support.postgres_database import empty_database
 
-STORE = os.environ.get("ANTIPHON_TEST_STORE")
+IS_POSTGRES = os.environ.get("ANTIPHON_TEST_STORE") == "postgres"
 #: How often each is done in ``make test``, and in ``make test-slow``.
 FEW, MANY = 3, 100
 
@@ -24,7 +25,9 @@ FEW, MANY = 3, 100
 def nodes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NodeCluster]:
-    with node_cluster(tmp_path_factory.mktemp("nodes"), request.param, store=STORE) as started:
+    folder = tmp_path_factory.mktemp("nodes")
+    store = empty_database(folder) if IS_POSTGRES else None
+    with node_cluster(folder, request.param, store=store) as started:
         yield started
 
 

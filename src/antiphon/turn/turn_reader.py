@@ -55,7 +55,7 @@ class TurnReader:
 
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
         """A response and its ancestors, oldest first. Raises ``NotFoundError``."""
-        return [response_of(turn) for turn in await self._chain(tenant, response_id)]
+        return await run_unless_short(_responses_of, await self._chain(tenant, response_id))
 
     async def window(self, tenant: str, response_id: str, window: Window) -> list[Response]:
         """A part of a response's chain. Raises ``NotFoundError`` where that response is not
@@ -150,6 +150,10 @@ class TurnReader:
             # Erased between the two reads: its ancestors must not pass for it.
             raise response_not_found(response_id)
         return turns
+
+
+def _responses_of(turns: Sequence[StoredTurn]) -> list[Response]:
+    return [response_of(turn) for turn in turns]
 
 
 def _messages_of(turns: Sequence[StoredTurn], instructions: str | None) -> list[dict[str, Any]]:

@@ -5,8 +5,9 @@ Each is a turn of the store, so that other interfaces show and continue it, too.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -45,6 +46,10 @@ from antiphon.turn.store_protocols import ResponseIndex, is_answered
 from antiphon.turn.turn_reader import response_of
 
 _encode = msgspec.json.Encoder().encode
+
+
+#: Chains of more turns are shown by a thread.
+_MAX_INLINE_TURNS: Final = 64
 
 
 class ChatCompletionUpdate(msgspec.Struct, frozen=True):
@@ -106,12 +111,19 @@ class StoredChatCompletionEndpoints:
         """GET /v1/chat/completions/{id}/messages: what the completion was asked with"""
         response = await self._find(scope)
         chain = await self._service.reader.chain(tenant_of(scope), response.id)
-        name = completion_id_of(response.id)
-        messages = [
-            {"id": f"{name}-{number}", "content_parts": None, **body}
-            for number, body in enumerate(request_messages(chain))
-        ]
-        await send_json(send, _encode(paginate(messages, query_params(scope), "asc")))
+        query = query_params(scope)
+
+        def page() -> bytes:
+            name = completion_id_of(response.id)
+            messages = [
+                {"id": f"{name}-{number}", "content_parts": None, **body}
+                for number, body in enumerate(request_messages(chain))
+            ]
+            return _encode(paginate(messages, query, "asc"))
+
+        # Thousands of turns take longer than others should wait.
+        is_short = len(chain) <= _MAX_INLINE_TURNS
+        await send_json(send, page() if is_short else await asyncio.to_thread(page))
 
     async def _find(self, scope: Scope) -> Response:
         name = scope["path_params"]["id"]
