@@ -215,6 +215,8 @@ def test_older_file_in_the_place_of_the_store_is_what_the_page_shows(
         world.start()
         _send(page, "not in the copy")
         _wait_until_shown(world, [page], 2)
+        # Nobody puts an older file there before the feed has said what is newer.
+        page.wait_for_timeout(1500)
         world.kill()
         for one in tmp_path.glob("turns.db*"):
             one.unlink() if one.is_file() else None
