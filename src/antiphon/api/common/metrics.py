@@ -9,6 +9,7 @@ everything is counted and read on one thread.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator
@@ -77,7 +78,7 @@ class RequestMetrics(Collector):
         seconds = HistogramMetricFamily(
             f"{self._name}_seconds", self._seconds_help, labels=self._labels
         )
-        for labels, stats in self._stats.items():
+        for labels, stats in list(self._stats.items()):
             count.add_metric(labels, stats.count)
             below = zip(_BUCKET_BOUNDS, accumulate(stats.buckets), strict=True)
             seconds.add_metric(labels, list(below), stats.seconds)
@@ -101,7 +102,7 @@ class LabelledCounter(Collector):
     def collect(self) -> Iterator[Metric]:
         """The counter, for Prometheus."""
         family = CounterMetricFamily(self._name, self._what, labels=self._labels)
-        for labels, value in self._values.items():
+        for labels, value in list(self._values.items()):
             family.add_metric(labels, value)
         yield family
 
@@ -246,7 +247,8 @@ class Metrics:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /metrics"""
-        body = generate_latest(self.registry)
+        # In a thread: hundreds of series take milliseconds. So what is collected is copied first.
+        body = await asyncio.to_thread(generate_latest, self.registry)
         headers = [
             (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()),
             (b"content-length", b"%d" % len(body)),
