@@ -11,7 +11,7 @@ import pytest
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.turns import ConversationRecord, Header, IdempotencyReservation
 from antiphon.errors import ConflictError, StoreError
-from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
+from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.turn.store_protocols import IdempotencyRecord, NewTurn
 from support.side_stores import AnyStore, ManualClock, Opener, openers, query_file
 from support.store_turns import DONE, STORES, new_turn

@@ -10,7 +10,7 @@ import pytest
 
 from antiphon.stores.postgres.connection import connect
 from antiphon.stores.postgres.sql_files import migrate
-from antiphon.stores.sqlite.sql_files import parse_queries
+from antiphon.stores.sql_queries import parse_queries
 from support.postgres_database import empty_database
 
 PACKAGE = Path(str(resources.files("antiphon.stores.postgres")))

@@ -18,9 +18,9 @@ from antiphon.api.common.authentication import set_tenant
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.errors import ConflictError, IdempotencyConflictError, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
+from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.store import MemoryStore
-from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
 from antiphon.stores.sqlite.store import open_sqlite
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys

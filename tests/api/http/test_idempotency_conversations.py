@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.sqlite.idempotency import RESERVATION_TIMEOUT
+from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.stores.sqlite.store import open_sqlite
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import antiphon.stores.sqlite
-from antiphon.stores.sqlite.sql_files import migrate, parse_queries, read_sql
+from antiphon.stores.sql_queries import parse_queries
+from antiphon.stores.sqlite.sql_files import migrate, read_sql
 
 FOLDER = Path(antiphon.stores.sqlite.__path__[0])
 FILES = sorted(path.name for path in FOLDER.glob("*.sql"))

@@ -12,8 +12,8 @@ import pytest
 
 from antiphon.core.turns import TurnError
 from antiphon.errors import StoreError
+from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.stores.sqlite.turn_recovery import interrupted_end
 from antiphon.turn.store_protocols import Head
 from support.side_stores import query_file
 from support.store_subprocess import child, line

@@ -15,8 +15,8 @@ from antiphon.core.turns import DEFAULT_TENANT, End, Header, McpTool, Options, R
 from antiphon.errors import TurnTakenOverError
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
+from antiphon.stores.interrupted_turns import MAX_CLAIMS
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.stores.sqlite.turn_recovery import MAX_CLAIMS
 from antiphon.turn.node_protocols import OrphanedTurn
 from antiphon.turn.protocols import ModelCall
 from antiphon.turn.running_turns import RunningTurn

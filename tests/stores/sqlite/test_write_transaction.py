@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from antiphon.errors import StoreError
+from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.rows import MAX_ITEMS, MAX_SEQ, MAX_THREAD, row_id_of
 from antiphon.stores.sqlite.sql_files import TURN_SQL
-from antiphon.stores.sqlite.turn_recovery import end_orphans, interrupted_end
+from antiphon.stores.sqlite.turn_recovery import end_orphans
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import DONE, assistant, blob_of, new_turn

@@ -9,9 +9,9 @@ import msgspec
 from antiphon.core.ids import new_conversation_id
 from antiphon.core.items import ERASED_ITEM, ERASED_SUMMARY_ITEM
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation
+from antiphon.stores.conflict_errors import conversation_moved, conversation_not_found
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
-from antiphon.stores.sqlite.errors import conversation_moved, conversation_not_found
 from antiphon.turn.feed_protocols import Change, ChangeType
 from antiphon.turn.store_protocols import NewTurn, StoredTurn, unknown_cursor
 

@@ -6,9 +6,12 @@ import msgspec
 
 from antiphon.core.retention import Clock
 from antiphon.core.turns import IdempotencyReservation
-from antiphon.stores.sqlite.errors import reservation_lost
-from antiphon.stores.sqlite.idempotency import RECORD_LIFETIME, RESERVATION_TIMEOUT
-from antiphon.stores.sqlite.write_transaction import hash_idempotency_key
+from antiphon.stores.conflict_errors import reservation_lost
+from antiphon.stores.idempotency_keys import (
+    RECORD_LIFETIME,
+    RESERVATION_TIMEOUT,
+    hash_idempotency_key,
+)
 from antiphon.turn.store_protocols import IdempotencyRecord
 
 

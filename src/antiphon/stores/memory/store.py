@@ -15,6 +15,7 @@ from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPoli
 from antiphon.core.turns import End, with_metadata
 from antiphon.errors import AntiphonError
 from antiphon.stores.change_feed import LogChangeFeed
+from antiphon.stores.conflict_errors import duplicate_key
 from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
@@ -32,7 +33,6 @@ from antiphon.stores.search_tokenizer import (
     searchable_text,
     tokenize,
 )
-from antiphon.stores.sqlite.api_keys import duplicate_key
 from antiphon.turn.store_protocols import (
     NO_FILTER,
     ApiKey,

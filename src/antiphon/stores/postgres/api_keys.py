@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from antiphon.stores.conflict_errors import duplicate_key
 from antiphon.stores.postgres.sql_files import read_queries
-from antiphon.stores.sqlite.api_keys import duplicate_key
 from antiphon.turn.store_protocols import ApiKey
 
 if TYPE_CHECKING:

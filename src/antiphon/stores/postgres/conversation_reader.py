@@ -9,10 +9,10 @@ import msgspec
 
 from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of
 from antiphon.core.turns import ConversationRecord
+from antiphon.stores.conflict_errors import conversation_moved, conversation_not_found
 from antiphon.stores.postgres.reader import NO_CUTOFF, PageRequest, has_expired
 from antiphon.stores.postgres.rows import TurnKey
 from antiphon.stores.postgres.sql_files import read_queries
-from antiphon.stores.sqlite.errors import conversation_moved, conversation_not_found
 from antiphon.turn.store_protocols import unknown_cursor
 
 if TYPE_CHECKING:

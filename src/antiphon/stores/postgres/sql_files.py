@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from antiphon.errors import ConfigError
-from antiphon.stores.sqlite.sql_files import parse_queries
+from antiphon.stores.sql_queries import parse_queries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import response_id_of
+from antiphon.stores.interrupted_turns import MAX_CLAIMS, NOBODY, interrupted_end
 from antiphon.stores.postgres.leases import NODE_SQL
 from antiphon.stores.postgres.rows import TurnKey, decode_header, decode_items, unpack_hashes
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
-from antiphon.stores.sqlite.turn_recovery import MAX_CLAIMS, NOBODY, interrupted_end
 from antiphon.turn.node_protocols import OrphanedTurn
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from typing import Any, Final, TypeAlias
 
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
+from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.postgres.connection import Connection, close_connection, connect
 from antiphon.stores.postgres.errors import CONNECTION_LOST, RETRYABLE, store_error
 from antiphon.stores.postgres.rows import ThreadIds
 from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
-from antiphon.stores.sqlite.turn_recovery import interrupted_end
 
 #: An async function of a ``WriteTransaction``, its arguments, and the future of its result.
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]

@@ -11,13 +11,13 @@ import sqlite3
 from functools import partial
 from typing import Final, TypeAlias
 
-from antiphon.errors import StoreError
+from antiphon.stores.conflict_errors import duplicate_key
 from antiphon.stores.sqlite.database import SqliteDatabase
-from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import ApiKey
 
-_SQL: Final = parse_queries(read_sql("api_keys.sql"))
+_SQL: Final = read_queries("api_keys.sql")
 _FIND = _SQL["find"]
 
 #: id, tenant, created_at, name, revoked_at
@@ -45,10 +45,6 @@ class SqliteApiKeyStore:
 
     async def has_keys(self) -> bool:
         return await self._database.read_inline(_read_has_keys)
-
-
-def duplicate_key(key: ApiKey) -> StoreError:
-    return StoreError(f"There is a key with the id {key.id!r} or the same hash already.")
 
 
 def _decode_key(row: _Row) -> ApiKey:

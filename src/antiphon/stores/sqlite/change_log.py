@@ -12,9 +12,9 @@ from typing import Final
 from antiphon.core.ids import chat_id_of
 from antiphon.stores.change_entries import MAX_ROWS, ChangeEntries, decode_changes
 from antiphon.stores.change_feed import ChangeRow
-from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import read_queries
 
-CHANGE_SQL: Final = parse_queries(read_sql("changes.sql"))
+CHANGE_SQL: Final = read_queries("changes.sql")
 #: How many rows are deleted at once.
 _TRIM_STEP: Final = 256
 

@@ -38,13 +38,13 @@ from antiphon.stores.sqlite.rows import (
     seq_of,
     thread_of,
 )
-from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL, read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.chat_protocols import ChatUpdate
 from antiphon.turn.store_protocols import Head, NewTurn
 from antiphon.turn.transfer_protocols import ChatImport, ChatImportResult, TreeTurn, TurnImport
 
-_SQL: Final = parse_queries(read_sql("chat_transfer.sql"))
+_SQL: Final = read_queries("chat_transfer.sql")
 
 
 class SqliteChatTransferStore:

@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 from antiphon.core.retention import Expiry
 from antiphon.errors import StoreError
 from antiphon.stores.health import Health
+from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy
 from antiphon.stores.sqlite.page_scrubbing import ScrubTask
 from antiphon.stores.sqlite.reader import read_owners
 from antiphon.stores.sqlite.sql_files import TURN_SQL
-from antiphon.stores.sqlite.turn_recovery import NODE_SQL, end_orphans, interrupted_end
+from antiphon.stores.sqlite.turn_recovery import NODE_SQL, end_orphans
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.stores.sqlite.writer import Writer
 

@@ -1,4 +1,4 @@
-"""SQLite errors: mapped to antiphon's, with what went wrong and what to do; conflicts of stores."""
+"""SQLite errors: mapped to antiphon's, with what went wrong and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 
 import msgspec
 
-from antiphon.errors import ConflictError, ConversationLockedError, NotFoundError, StoreError
+from antiphon.errors import StoreError
 
 _MESSAGES = {
     sqlite3.SQLITE_BUSY: "Another process kept the database locked for too long.",
@@ -66,24 +66,3 @@ def read_error(error: BaseException) -> StoreError:
     mapped = StoreError(_MESSAGES[sqlite3.SQLITE_CORRUPT])
     mapped.__cause__ = error
     return mapped
-
-
-def conversation_not_found(conversation_id: str, param: str) -> NotFoundError:
-    """The error for an id that the tenant has no conversation of; ``param`` names it."""
-    message = f"No conversation found with id '{conversation_id}'."
-    return NotFoundError(message, code="conversation_not_found", param=param)
-
-
-def conversation_moved(conversation_id: str) -> ConversationLockedError:
-    """The error for a turn that another one preceded."""
-    message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."
-    return ConversationLockedError(message, param="conversation")
-
-
-def reservation_lost() -> ConflictError:
-    """The error for a request whose reservation timed out and went to another."""
-    return ConflictError(
-        "Another request with this Idempotency-Key was started meanwhile: ask again.",
-        code="idempotency_key_in_progress",
-        param="Idempotency-Key",
-    )

@@ -41,7 +41,7 @@ from antiphon.stores.sqlite.rows import (
     seq_of,
     thread_of,
 )
-from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.copy_protocols import (
     CopiedRow,
@@ -52,7 +52,7 @@ from antiphon.turn.copy_protocols import (
     TurnPosition,
 )
 
-_SQL: Final = parse_queries(read_sql("family_copy.sql"))
+_SQL: Final = read_queries("family_copy.sql")
 #: The queries that read, write and delete rows of a table.
 _READ: Final = {
     "api_keys": _SQL["read_api_keys"],

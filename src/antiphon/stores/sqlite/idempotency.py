@@ -6,22 +6,18 @@ deletes records that are too old.
 
 from __future__ import annotations
 
-from typing import Final
-
-from antiphon.core.retention import DAY_SECONDS
+from antiphon.stores.idempotency_keys import (
+    RECORD_LIFETIME,
+    RESERVATION_TIMEOUT,
+    hash_idempotency_key,
+)
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.write_transaction import (
     IDEMPOTENCY_SQL,
     WriteTransaction,
     complete_reservation,
-    hash_idempotency_key,
 )
 from antiphon.turn.store_protocols import IdempotencyRecord
-
-#: Seconds that a record is stored.
-RECORD_LIFETIME: Final = DAY_SECONDS
-#: Seconds after which a reservation without a result may be taken over.
-RESERVATION_TIMEOUT: Final = 60.0
 
 
 class SqliteIdempotencyStore:

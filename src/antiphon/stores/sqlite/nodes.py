@@ -15,13 +15,9 @@ from functools import partial
 from typing import Any, Final
 
 from antiphon.core.ids import response_key
+from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.database import SqliteDatabase
-from antiphon.stores.sqlite.turn_recovery import (
-    NODE_SQL,
-    claim_orphans,
-    interrupted_end,
-    release_turns,
-)
+from antiphon.stores.sqlite.turn_recovery import NODE_SQL, claim_orphans, release_turns
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.node_protocols import Node, OrphanedTurn
 

@@ -35,7 +35,7 @@ import msgspec
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
 from antiphon.stores.sqlite.deletion import ErasedRows
-from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
 
@@ -153,7 +153,7 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-_SQL: Final = parse_queries(read_sql("page_scrubbing.sql"))
+_SQL: Final = read_queries("page_scrubbing.sql")
 
 
 class _Table(msgspec.Struct, frozen=True):

@@ -34,7 +34,7 @@ from antiphon.stores.sqlite.rows import (
     seq_of,
     thread_of,
 )
-from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.turn.store_protocols import (
     Head,
     HistoryTurn,
@@ -326,7 +326,7 @@ def _first_row_ids(
     return row_ids
 
 
-CONVERSATION_SQL: Final = parse_queries(read_sql("conversations.sql"))
+CONVERSATION_SQL: Final = read_queries("conversations.sql")
 
 #: id, created_at, head, active, metadata
 _Row: TypeAlias = tuple[bytes, float, bytes | None, bytes | None, bytes]

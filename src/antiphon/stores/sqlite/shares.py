@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 
 from antiphon.core.ids import response_id_of, response_key
 from antiphon.stores.sqlite.database import SqliteDatabase
-from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import unknown_cursor
 from antiphon.turn.transfer_protocols import ShareRecord
 
-_SQL: Final = parse_queries(read_sql("shares.sql"))
+_SQL: Final = read_queries("shares.sql")
 #: id, tenant, response id, created_at, expires_at
 _Row: TypeAlias = tuple[str, str, bytes, float, float | None]
 _BEFORE_FIRST: Final = (-math.inf, "")

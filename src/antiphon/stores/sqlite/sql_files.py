@@ -1,8 +1,7 @@
 """SQL files: named queries, and the schema migrations of a database.
 
-A query file has blocks, each headed by ``-- name: its_name`` (the format of aiosql). A query
-takes its values in order, as ``?`` and a tuple, which is the fastest. One that needs a value
-twice takes all of them by name, as ``:name`` and a dict. Not as ``?1``, of which Python
+A query takes its values in order, as ``?`` and a tuple, which is the fastest. One that needs a
+value twice takes all of them by name, as ``:name`` and a dict. Not as ``?1``, of which Python
 3.12.0 to 3.12.3 warn.
 
 Schema migration: ``PRAGMA user_version`` is the number of the last migration applied. Each
@@ -17,8 +16,7 @@ from importlib import resources
 from typing import Final
 
 from antiphon.errors import ConfigError
-
-_NAME_PREFIX = "-- name: "
+from antiphon.stores.sql_queries import parse_queries
 
 
 def read_sql(path: str) -> str:
@@ -26,25 +24,15 @@ def read_sql(path: str) -> str:
     return resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
 
 
-def parse_queries(text: str) -> dict[str, str]:
-    """The queries of a file by name, without comments. ValueError: a name comes twice."""
-    queries: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        if line.startswith(_NAME_PREFIX):
-            name = line.removeprefix(_NAME_PREFIX).strip()
-            if name in queries:
-                raise ValueError(f"two queries are named {name!r}")
-            lines = queries[name] = []
-        elif line.strip() and not line.lstrip().startswith("--"):
-            lines.append(line)
-    return {name: "\n".join(body) for name, body in queries.items()}
+def read_queries(path: str) -> dict[str, str]:
+    """The queries of a file by name."""
+    return parse_queries(read_sql(path))
 
 
 #: The queries of turns.
-TURN_SQL: Final = parse_queries(read_sql("turns.sql"))
+TURN_SQL: Final = read_queries("turns.sql")
 #: The queries of chats.
-CHAT_SQL: Final = parse_queries(read_sql("chats.sql"))
+CHAT_SQL: Final = read_queries("chats.sql")
 
 
 #: Identifies a database file of antiphon in SQLite's header: "anti".

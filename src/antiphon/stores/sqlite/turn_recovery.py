@@ -7,35 +7,20 @@ it: so exactly one node does, and whatever the dead one would still write fails.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from antiphon.core.ids import response_id_of
-from antiphon.core.turns import End, Header, TurnError
-from antiphon.errors import TurnInterruptedError
+from antiphon.core.turns import End, Header
+from antiphon.stores.interrupted_turns import MAX_CLAIMS, NOBODY
 from antiphon.stores.sqlite.rows import decode_header, last_of_turn
-from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.turn.node_protocols import OrphanedTurn
 
-NODE_SQL: Final = parse_queries(read_sql("nodes.sql"))
-
-#: The owner of a turn that its process gave up.
-NOBODY: Final = 0
-#: How many processes may die while they run one turn: it may be what kills them.
-MAX_CLAIMS: Final = 3
-
-
-def interrupted_end() -> End:
-    """The end of a turn whose process has died."""
-    message = (
-        "The process that ran this turn ended before the turn did. "
-        "What was said and what was finished are kept."
-    )
-    return End("failed", time.time(), error=TurnError(TurnInterruptedError.default_code, message))
+NODE_SQL: Final = read_queries("nodes.sql")
 
 
 class _Orphan(msgspec.Struct, frozen=True):

@@ -11,7 +11,6 @@ so that no crash leaves one without the other.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,12 @@ from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
 from antiphon.stores.change_entries import ChangeEntries
+from antiphon.stores.conflict_errors import (
+    conversation_moved,
+    conversation_not_found,
+    reservation_lost,
+)
+from antiphon.stores.idempotency_keys import hash_idempotency_key
 from antiphon.stores.sqlite.change_log import write_changes
 from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deletion import (
@@ -38,11 +43,6 @@ from antiphon.stores.sqlite.deletion import (
     settle_chats,
     tombstone,
     trees_of,
-)
-from antiphon.stores.sqlite.errors import (
-    conversation_moved,
-    conversation_not_found,
-    reservation_lost,
 )
 from antiphon.stores.sqlite.log_rows import write_log_rows
 from antiphon.stores.sqlite.multi_row_insert import insert_rows
@@ -64,15 +64,10 @@ from antiphon.stores.sqlite.rows import (
     last_of_turn,
     row_id_of,
 )
-from antiphon.stores.sqlite.sql_files import TURN_SQL, parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.turn.store_protocols import Head, NewTurn
 
-IDEMPOTENCY_SQL: Final = parse_queries(read_sql("idempotency.sql"))
-
-
-def hash_idempotency_key(key: str) -> bytes:
-    """The SHA-256 that an idempotency key is stored as, whatever its length."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+IDEMPOTENCY_SQL: Final = read_queries("idempotency.sql")
 
 
 def check_reservation(

@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
+from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.connection import (
     AUTOCHECKPOINT_PAGES,
     BUSY_TIMEOUT_MS,
@@ -31,7 +32,7 @@ from antiphon.stores.sqlite.connection import (
 from antiphon.stores.sqlite.errors import is_busy
 from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
-from antiphon.stores.sqlite.turn_recovery import end_orphans, interrupted_end
+from antiphon.stores.sqlite.turn_recovery import end_orphans
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.thread_priority import background_priority
 

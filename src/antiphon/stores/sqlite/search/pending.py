@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS, IndexedTurn
-from antiphon.stores.sqlite.sql_files import parse_queries, read_sql
+from antiphon.stores.sqlite.sql_files import read_queries
 
-SEARCH_SQL: Final = parse_queries(read_sql("search.sql"))
+SEARCH_SQL: Final = read_queries("search.sql")
 
 #: How many bytes of items are read at once; a turn is read whole.
 _MAX_ITEM_BYTES: Final = 4 << 20
