@@ -103,6 +103,8 @@ class ClientRetries:
         if not request.store:
             return None
         found = await self._find_here(request, body)
+        if found is None:
+            found = await self._find_record(request.tenant, _digest(request.tenant, body))
         if found is not None or self._nodes is None:
             return found
         answers = await self._nodes.call_all(
@@ -114,6 +116,7 @@ class ClientRetries:
         return None
 
     async def _find_here(self, request: TurnRequest, body: bytes) -> RunningTurn | Replay | None:
+        """A turn of this process."""
         digest = _digest(request.tenant, body)
         if request.chat_completion:
             history = fingerprint_history(request.tenant, request.input)
@@ -134,10 +137,10 @@ class ClientRetries:
             if first is not None:
                 await self._take(request.tenant, digest, response_id)
                 return first
-        return await self._find_elsewhere(request.tenant, digest)
+        return None
 
-    async def _find_elsewhere(self, tenant: str, digest: bytes) -> RunningTurn | Replay | None:
-        """A turn that another process runs or has run."""
+    async def _find_record(self, tenant: str, digest: bytes) -> RunningTurn | Replay | None:
+        """A turn of any process, whose client has left by what the store says."""
         for number, response_id in reversed(await self._read_records(tenant, digest)):
             if response_id not in self._taken and await self._take_record(
                 tenant, digest, number, response_id
