@@ -51,8 +51,8 @@ _CHECKPOINT_RETRY_SECONDS: Final = 0.1
 _COMMITS_PER_CHECKPOINT: Final = 300
 #: How long a job is held back for another one, and how much less may do. Then it waits a little
 #: for others to share its commit.
-HOLD_SECONDS: Final = 0.05
-_HOLD_STEP: Final = 0.01
+HOLD_SECONDS: Final = 0.005
+_HOLD_STEP: Final = 0.001
 _HELD_JOBS_DELAY: Final = 0.002
 #: A commit on the loop's thread that takes longer than this, in seconds, is slow.
 _MAX_INLINE_SECONDS: Final = 0.005
