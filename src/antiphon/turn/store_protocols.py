@@ -180,12 +180,18 @@ class Store(Protocol):
         ...
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self,
+        response_id: str,
+        items: Sequence[bytes],
+        end: End | None = None,
+        *,
+        at_once: bool = False,
     ) -> asyncio.Future[None]:
         """Append output items to a turn that this store began, and end it if ``end`` is given.
 
         The first end counts: whatever comes after it is dropped. Fails with
-        ``TurnTakenOverError`` where another process runs the turn by now.
+        ``TurnTakenOverError`` where another process runs the turn by now. ``at_once``: the caller
+        writes nothing else that could go to the disk with it.
         """
         ...
 

@@ -163,7 +163,12 @@ class SqliteStore:
         )
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self,
+        response_id: str,
+        items: Sequence[bytes],
+        end: End | None = None,
+        *,
+        at_once: bool = False,
     ) -> asyncio.Future[None]:
         max_delay = self._commit_delay()
         is_alone = self._is_alone(items)
@@ -180,6 +185,7 @@ class SqliteStore:
             end,
             max_delay=max_delay,
             is_alone=is_alone,
+            at_once=at_once,
         )
 
     def _is_alone(self, items: Sequence[bytes]) -> bool:
