@@ -36,7 +36,7 @@ from antiphon.models.openai.chat_completions_answer import (
     message_beside,
 )
 from antiphon.models.openai.foreign_answers import hides_words
-from antiphon.models.openai.lenient_json import count_of_value, text_of_value
+from antiphon.models.openai.lenient_json import count_of_value, split_objects, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
@@ -243,7 +243,10 @@ class ChatCompletionsParser:
             if is_whole and answer.is_unfinished is True:
                 self.error = self.error or incomplete_stream()
         except DECODE_ERRORS as error:
-            self.error = Unreadable(str(error), data, error)
+            if pieces := split_objects(data):
+                out += self.feed(pieces)
+            elif self.finish_reason is None or _may_have_words(data):
+                self.error = Unreadable(str(error), data, error)
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
@@ -291,7 +294,8 @@ class ChatCompletionsParser:
     def _is_repetition(self, message: AnswerMessage) -> bool:
         """Whether a message in a stream repeats what has come in pieces."""
         if self._texts:
-            return len(self._texts) > 1 and text_of_value(message.content) == "".join(self._texts)
+            may_repeat = len(self._texts) > 1 or self.finish_reason is not None
+            return may_repeat and text_of_value(message.content) == "".join(self._texts)
         return self._tool_calls.has_calls and not text_of_value(message.content)
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
@@ -394,6 +398,11 @@ class ChatCompletionsParser:
         count = count_of_value(given)
         if count is not None and count <= _MAX_COUNT:
             self._counts[name] = count
+
+
+def _may_have_words(data: bytes) -> bool:
+    """Whether JSON that is cut or malformed may be words, and not a usage or the like."""
+    return any(name in data for name in (b'"content"', b'"delta"', b'"message"', b'"text"'))
 
 
 def _choice_index(choice: Choice, position: int) -> int:
