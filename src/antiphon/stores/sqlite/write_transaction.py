@@ -64,6 +64,7 @@ from antiphon.stores.sqlite.rows import (
     last_of_turn,
     row_id_of,
 )
+from antiphon.stores.sqlite.search.removal import take_out_ranges
 from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.turn.store_protocols import Head, NewTurn
 
@@ -277,6 +278,7 @@ class WriteTransaction:
             if cascade
             else [(row_id, last_of_turn(row_id))]
         )
+        take_out_ranges(self.connection, row_ranges)
         delete_unused_blobs(
             self.connection,
             set().union(*[tombstone(self.connection, one, self.erased) for one in row_ranges]),

@@ -252,8 +252,8 @@ CREATE TABLE copy_marks (
 ) WITHOUT ROWID;
 
 -- Full-text search: an inverted index in immutable segments, each of many turns of one tenant.
--- Erasing anything from a turn deletes its segment in the same statement, and the segment's
--- other turns are indexed again. What segments contain is encrypted, each under a secret of its own
+-- Erasing anything from a turn that is in a segment still deletes that in the same statement, and
+-- the segment's other turns are indexed again. What segments contain is encrypted, each under a secret of its own
 -- (stores/sqlite/search/segment.py). SQLite leaves copies of rows that it moves in the unused parts
 -- of pages, where secure_delete does not reach; without the secret they say nothing.
 
