@@ -240,6 +240,8 @@ CREATE TABLE idempotency_records (
     -- a hash of the request
     fingerprint bytea NOT NULL,
     created_at double precision NOT NULL,
+    -- the process whose request it is
+    node bigint NOT NULL DEFAULT 0,
     result_id text,
     PRIMARY KEY (tenant, sha256)
 );

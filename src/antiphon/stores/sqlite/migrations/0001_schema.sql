@@ -241,6 +241,8 @@ CREATE TABLE idempotency_records (
     -- a hash of the request
     fingerprint BLOB NOT NULL,
     created_at REAL NOT NULL,
+    -- the store whose request it is, as in running
+    owner INTEGER NOT NULL DEFAULT 0,
     result_id TEXT,
     PRIMARY KEY (tenant, sha256)
 ) WITHOUT ROWID;
