@@ -49,13 +49,14 @@ WHERE w.tenant = g.tenant AND w.tree = g.tree AND w.thread = g.thread AND w.seq 
 
 -- name: add_usage_sums
 INSERT INTO usage_sums AS u
-    (tenant, day, model, slot, turns, input_tokens, cached_tokens, output_tokens, cost)
-SELECT w.tenant, w.day, w.model, $9::smallint, w.turns, w.input, w.cached, w.output, w.cost
+    (tenant, day, model, key_id, slot, turns, input_tokens, cached_tokens, output_tokens, cost)
+SELECT w.tenant, w.day, w.model, w.key_id, $10::smallint, w.turns, w.input, w.cached, w.output,
+    w.cost
 FROM unnest(
-    $1::text[], $2::integer[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::float8[]
-) AS w (tenant, day, model, turns, input, cached, output, cost)
-ON CONFLICT (tenant, day, model, slot) DO UPDATE SET
+    $1::text[], $2::integer[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+    $8::bigint[], $9::float8[]
+) AS w (tenant, day, model, key_id, turns, input, cached, output, cost)
+ON CONFLICT (tenant, day, model, key_id, slot) DO UPDATE SET
     turns = u.turns + excluded.turns,
     input_tokens = u.input_tokens + excluded.input_tokens,
     cached_tokens = u.cached_tokens + excluded.cached_tokens,

@@ -56,6 +56,7 @@ class OpenTurn(msgspec.Struct, frozen=True):
     response_key: bytes
     tenant: str
     model: str
+    key_id: str | None
     conversation: str | None
     next_part: int
     items: int
@@ -220,7 +221,8 @@ class WriteTransaction:
         for blob in turn.blobs:
             await self._store_blob(turn.tenant, blob, turn_key)
         items = len(turn.input) + len(turn.blobs)
-        opened = OpenTurn(turn_key, key, turn.tenant, turn.header.model, conversation_id, 1, items)
+        made_with = (turn.header.model, turn.header.key_id, conversation_id)
+        opened = OpenTurn(turn_key, key, turn.tenant, *made_with, next_part=1, items=items)
         self.changed_turns[turn.response_id] = opened
         self.changes.add_turn(
             "turn.started",
@@ -231,8 +233,10 @@ class WriteTransaction:
             conversation=conversation_id,
         )
 
-    async def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
-        """Append items to a turn, and end it."""
+    async def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None, *, is_import: bool = False
+    ) -> None:
+        """Append items to a turn, and end it; an imported one used nothing."""
         turn = self._open_turn(response_id)
         if turn.is_ended:
             return
@@ -259,6 +263,8 @@ class WriteTransaction:
         self.changed_turns[response_id] = turn
         if end is not None:
             self._end(response_id, turn, end)
+            if not is_import:
+                self._rows.chats.add_to_sums(turn.tenant, turn.model, turn.key_id, end)
 
     def _end(self, response_id: str, turn: OpenTurn, end: End) -> None:
         self.changed_turns[response_id] = msgspec.structs.replace(turn, is_ended=True)
@@ -268,7 +274,7 @@ class WriteTransaction:
             self._rows.ended.append(turn.key)
             self._owners[turn.key] = None
         self._rows.searchable.append((turn.tenant, turn.key))
-        self._rows.chats.end_turn(turn.tenant, turn.key, turn.model, end)
+        self._rows.chats.end_turn(turn.tenant, turn.key, end)
         where = (turn.tenant, end.ended_at, turn.key.tree, turn.response_key)
         self.changes.add_turn(
             "turn.ended", *where, conversation=turn.conversation, status=end.status
@@ -288,7 +294,7 @@ class WriteTransaction:
         await self.look_at([turn])
         await self.begin(turn)
         opened = self.changed_turns[turn.response_id]
-        await self.write(turn.response_id, output, end)
+        await self.write(turn.response_id, output, end, is_import=True)
         self._known_here, self.changes = set(), changes
         return opened.key
 

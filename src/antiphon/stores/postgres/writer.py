@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import interrupted_end
@@ -206,16 +208,7 @@ def _is_answer(error: BaseException) -> bool:
 
 def _after(known: OpenTurn, maybe: OpenTurn) -> OpenTurn:
     """A turn, with the parts left out that may have been written."""
-    return OpenTurn(
-        known.key,
-        known.response_key,
-        known.tenant,
-        known.model,
-        known.conversation,
-        maybe.next_part + 1,
-        maybe.items,
-        known.is_ended,
-    )
+    return msgspec.structs.replace(known, next_part=maybe.next_part + 1, items=maybe.items)
 
 
 async def _abandon(transaction: WriteTransaction, turn: OpenTurn) -> None:
