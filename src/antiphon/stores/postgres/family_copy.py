@@ -71,7 +71,7 @@ _BEFORE_FIRST: Final[Mapping[str, CopiedRow]] = {
     "shares": ("",),
     "conversations": ("", -math.inf, b""),
     "idempotency_records": ("", b""),
-    "usage_sums": ("", -1, b""),
+    "usage_sums": ("", -1, b"", ""),
 }
 #: The column of ``usage_sums`` that is UTF-8 here and text elsewhere.
 _MODEL: Final = 2

@@ -81,7 +81,7 @@ _BEFORE_FIRST: Final[Mapping[str, CopiedRow]] = {
     "shares": ("",),
     "conversations": ("", -math.inf, b""),
     "idempotency_records": ("", b""),
-    "usage_sums": ("", -1, ""),
+    "usage_sums": ("", -1, "", ""),
 }
 
 
