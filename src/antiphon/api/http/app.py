@@ -132,7 +132,7 @@ def _create_endpoints(
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
         blobs=BlobEndpoints(stores.chats),
-        usage=UsageEndpoints(stores.chats, chats),
+        usage=UsageEndpoints(stores.chats, chats, health.authenticator),
         feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service, nodes),

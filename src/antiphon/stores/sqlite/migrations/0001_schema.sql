@@ -181,17 +181,20 @@ CREATE TABLE conversations (
 
 CREATE INDEX conversations_recent ON conversations (tenant, created_at, id);
 
--- What the ended turns used, by tenant, day (of UTC, since 1970) and model. An erasure leaves it.
+-- What the ended turns used, by tenant, day (of UTC, since 1970), model and API key. An erasure
+-- leaves it.
 CREATE TABLE usage_sums (
     tenant TEXT NOT NULL,
     day INTEGER NOT NULL,
     model TEXT NOT NULL,
+    -- api_keys.id; empty: they came without a key
+    key_id TEXT NOT NULL,
     turns INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL,
     cached_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     cost REAL,
-    PRIMARY KEY (tenant, day, model)
+    PRIMARY KEY (tenant, day, model, key_id)
 ) WITHOUT ROWID;
 
 -- What the commits changed, for those who follow along: ids, and never words. One row a commit,
