@@ -386,8 +386,8 @@ class ApiKeyStore(Protocol):
         """The key with that hash, unless it was revoked. One indexed read."""
         ...
 
-    async def list_keys(self) -> list[ApiKey]:
-        """Every key, oldest first, revoked ones too."""
+    async def list_keys(self, tenant: str | None = None) -> list[ApiKey]:
+        """The keys of a tenant, None: all keys; oldest first, revoked ones too."""
         ...
 
     async def revoke(self, key_id: str) -> bool:

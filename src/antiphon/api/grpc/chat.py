@@ -263,7 +263,7 @@ class ChatServicer:
 
     async def _decode_request(self, caller: Principal, request: Proto) -> CompletionRequest:
         """The request as turns, with results of tools given to the calls they are for."""
-        completion_request = decode_completion(request, caller.tenant)
+        completion_request = decode_completion(request, caller.tenant, caller.key_id)
         turn = completion_request.turn
         if not has_unnamed_outputs(turn.input):
             return completion_request

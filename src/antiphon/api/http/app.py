@@ -143,7 +143,7 @@ def _create_endpoints(  # noqa: PLR0913, PLR0917
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),
         blobs=BlobEndpoints(stores.chats),
-        usage=UsageEndpoints(stores.chats, chats),
+        usage=UsageEndpoints(stores.chats, chats, health.authenticator),
         feed=FeedEndpoints(stores.changes, health.authenticator),
         shares=ShareEndpoints(ShareService(service, stores.shares)),
         mcp=McpEndpoint(service, nodes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.authentication import tenant_of, with_caller
 from antiphon.api.common.body import ClientDisconnected, read_body
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.node_client import NodeClient, Operation
@@ -72,10 +72,7 @@ class ChatCompletionsEndpoint:
         """POST /v1/chat/completions"""
         body = await read_body(receive)
         request = decode_chat_request(body, store_by_default=self._store_by_default)
-        turn_request = request.turn
-        tenant = tenant_of(scope)
-        if tenant:
-            turn_request = msgspec.structs.replace(turn_request, tenant=tenant)
+        turn_request = with_caller(request.turn, scope)
         if request.deferred:
             await self._defer(turn_request, scope, body, send)
             return

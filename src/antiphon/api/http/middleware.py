@@ -15,7 +15,7 @@ from functools import partial
 from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.access_log import access_logger, log_access, request_id_for
-from antiphon.api.common.authentication import CHALLENGE, set_tenant
+from antiphon.api.common.authentication import CHALLENGE, set_caller
 from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
@@ -199,7 +199,7 @@ class GatewayMiddleware:
 
 
 def _set_principal(scope: Scope, principal: Principal) -> None:
-    set_tenant(scope, principal.tenant)
+    set_caller(scope, principal.tenant, principal.key)
     if principal.usage is not None:
         set_key_usage(scope, principal.usage)
 

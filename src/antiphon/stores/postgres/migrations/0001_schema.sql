@@ -212,13 +212,16 @@ CREATE INDEX conversations_check ON conversations (check_at);
 
 CREATE INDEX conversations_tenant_check ON conversations (tenant, check_at);
 
--- What the ended turns used, by tenant, day (of UTC, since 1970) and model. An erasure leaves it.
--- In several rows, so that nodes which write at the same time hardly ever wait for each other.
+-- What the ended turns used, by tenant, day (of UTC, since 1970), model and API key. An erasure
+-- leaves it. In several rows, so that nodes which write at the same time hardly ever wait for each
+-- other.
 CREATE TABLE usage_sums (
     tenant text COLLATE "C" NOT NULL,
     day integer NOT NULL,
     -- UTF-8
     model bytea NOT NULL,
+    -- api_keys.id; empty: they came without a key
+    key_id text COLLATE "C" NOT NULL,
     -- by the node
     slot smallint NOT NULL,
     turns bigint NOT NULL,
@@ -226,7 +229,7 @@ CREATE TABLE usage_sums (
     cached_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
     cost double precision,
-    PRIMARY KEY (tenant, day, model, slot)
+    PRIMARY KEY (tenant, day, model, key_id, slot)
 );
 
 -- Idempotency: what keys were used for in the last day, by the SHA-256 of each.
