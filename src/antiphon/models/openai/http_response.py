@@ -101,12 +101,12 @@ class HttpResponse:
     # For the reader.
 
     async def receive_head(self) -> None:
-        """Wait for the status and the headers. Raises ``CLIENT_ERRORS``."""
+        """Wait for the status and the headers. Raises ``client_errors``."""
         while not self.status:
             await self._wait()
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte; none: the end. Raises ``CLIENT_ERRORS``."""
+        """What has arrived, at least one byte; none: the end. Raises ``client_errors``."""
         pieces = self._pieces
         while not pieces:
             if self.has_ended:

@@ -235,4 +235,5 @@ ON CONFLICT DO NOTHING
 
 -- name: add_change
 INSERT INTO changes (id, mark, body)
-VALUES (pg_current_xact_id()::text::bigint, floor(random() * 4294967296)::bigint, $1)
+SELECT pg_current_xact_id()::text::bigint, floor(random() * 4294967296)::bigint, w.body
+FROM unnest($1::bytea[]) AS w (body)
