@@ -90,9 +90,9 @@ class Engine:
         self.nodes = nodes
 
     async def warm(self, name: str | None = None) -> None:
-        """Load a local model before it is asked anything; nothing to do for others."""
+        """Load a local model, or what calls an upstream, before it is asked anything."""
         _, model = self._model_registry.get(name)
-        if isinstance(model, LlamaModel):
+        if isinstance(model, LlamaModel | UpstreamModel):
             await model.warm()
 
     async def choose_model(self) -> bool:
@@ -250,6 +250,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         fun_prompt=engine.settings.fun_prompt,
         limits=engine.settings.connection_limits,
         shares_port=engine.settings.workers > 1,
+        deferred_completions=app.deferred_completions,
     )
 
 

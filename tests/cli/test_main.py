@@ -37,11 +37,21 @@ def test_unknown_command_is_a_usage_error(bare_antiphon: Command) -> None:
     assert "chatt" in ran.err
 
 
-def test_help_imports_no_heavy_modules() -> None:
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        (
+            "main",
+            "aiohttp uvicorn prompt_toolkit xllamacpp starlette rich.console huggingface_hub",
+        ),
+        # It listens before it can call an upstream.
+        ("server", "aiohttp grpc pydantic psycopg mcp pygments"),
+    ],
+)
+def test_a_start_loads_nothing_that_can_wait(module: str, absent: str) -> None:
     code = (
-        "import sys; import antiphon.cli.main;"
-        "print([m for m in ('aiohttp', 'uvicorn', 'prompt_toolkit', 'xllamacpp', 'starlette',"
-        " 'rich.console', 'huggingface_hub') if m in sys.modules])"
+        f"import sys; import antiphon.cli.{module};"
+        f"print([m for m in '{absent}'.split() if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,12 +7,14 @@ import re
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.terminal_output import format_ago
 from support.command_line import PROGRAM, Command, environment
 from support.pseudo_terminal import Terminal
+from support.store_turns import DONE, HEADER, assistant, new_turn, run, sqlite
 
 
 def test_search_finds_what_was_said(antiphon: Command) -> None:
@@ -59,6 +61,29 @@ def test_usage_sums_up_what_was_used(antiphon: Command) -> None:
     assert (row["model"], row["turns"], row["input_tokens"]) == ("echo", 2, 3)
     (line,) = antiphon("usage").out.splitlines()
     assert line.split("\t")[1:3] == ["2", "3"]
+
+
+def test_usage_is_summed_up_by_key_where_there_are_keys(antiphon: Command, tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    where = ("--store", f"sqlite:{path}")
+    antiphon("chat", "-p", "one", *where)
+    assert antiphon("usage", "--by", "key", *where).out == ""
+    antiphon("key", "create", "--tenant", "acme", "--name", "laptop", *where)
+    (key,) = json.loads(antiphon("key", "list", "--json", *where).out)
+
+    async def make_turn() -> None:
+        async with sqlite(path) as store:
+            header = msgspec.structs.replace(HEADER, key_id=key["id"])
+            turn = new_turn("Hi.", tenant="acme", header=header)
+            await store.begin(turn)
+            ended_now = msgspec.structs.replace(DONE, ended_at=time.time())
+            await store.write(turn.response_id, [assistant("a")], ended_now)
+
+    run(make_turn())
+    (line,) = antiphon("usage", "--by", "key", "--tenant", "acme", *where).out.splitlines()
+    assert line.split("\t")[:3] == [key["id"], "laptop", "1"]
+    wrong = antiphon("usage", "--by", "hour", *where)
+    assert (wrong.code, wrong.out) == (2, "")
 
 
 def test_nothing_waits(antiphon: Command) -> None:

@@ -71,6 +71,7 @@ USAGES: dict[str, tuple[Behaviour, tuple[int, int] | None]] = {
     "usage-negative": (usage({"prompt_tokens": -12, "completion_tokens": -3}), None),
     "usage-negative-half": (usage({"prompt_tokens": 12, "completion_tokens": -3}), (12, 0)),
     "usage-negative-whole": (usage_whole({"prompt_tokens": -1, "completion_tokens": 3}), (0, 3)),
+    "usage-cached-beside": (usage({**PAIR, "cached_tokens": 4}), (12, 3)),
     "usage-huge": (usage({"prompt_tokens": 10**30, "completion_tokens": 3}), (0, 3)),
     "usage-nan": (
         body_of(
@@ -134,7 +135,42 @@ FINISH_REASONS: dict[str, tuple[Any, Ending]] = {
     "object": ({"type": "length"}, CUT),
     "list": ([], COMPLETED),
 }
+MORE_CUT = (
+    *("max", "max_new_tokens", "token_limit", "model_context_window_exceeded", "context_full"),
+    *("budget_exceeded", "out_of_tokens", "time_limit", "num_predict", "context_exhausted"),
+    *("cut-off", "overflow"),
+)
+MORE_FILTERED = (
+    *("censored", "unsafe", "policy_violation", "harmful", "BLOCKLIST", "IMAGE_SAFETY", "LANGUAGE"),
+    *("guardrail_intervened", "content-filter", "inappropriate", "denied", "illegal", "security"),
+)
+MORE_COMPLETED = (
+    *("stop_token", "eog", "<|im_end|>", "done", "success", "StopReason.END", "end-of-turn"),
+    *("matched_stop", "harmony_end", "NONE"),
+)
+FINISH_REASONS |= {
+    reason: (reason, ending)
+    for reasons, ending in (
+        (MORE_CUT, CUT),
+        (MORE_FILTERED, FILTERED),
+        (MORE_COMPLETED, COMPLETED),
+    )
+    for reason in reasons
+}
+#: Where else a reason stands.
+REASON_PLACES: dict[str, dict[str, Any]] = {
+    "choice-stop_reason": {"choices": [{"index": 0, "delta": {}, "stop_reason": "max_tokens"}]},
+    "choice-camel": {"choices": [{"index": 0, "delta": {}, "finishReason": "MAX_TOKENS"}]},
+    "choice-native": {
+        "choices": [{"delta": {}, "finish_reason": None, "native_finish_reason": "max_tokens"}]
+    },
+    "delta": {"choices": [{"index": 0, "delta": {"finish_reason": "length"}}]},
+    "beside-choices": {"choices": [{"index": 0, "delta": {}}], "finish_reason": "length"},
+}
 FAILED_REASONS = (
+    *("TOO_MANY_TOOL_CALLS", "UNEXPECTED_TOOL_CALL", "MISSING_THOUGHT_SIGNATURE", "OOM"),
+    *("server_shutdown", "out_of_memory", "deadline_exceeded", "connection_reset", "terminated"),
+    *("engine_dead", "internal"),
     *("abort", "ABORT", "insufficient_system_resource", "network_error", "error", "cancelled"),
     *("Timeout", "MALFORMED_FUNCTION_CALL", "engine_overloaded"),
 )
@@ -150,6 +186,12 @@ def test_finish_reasons_in_any_case(world: Scenario, name: str, form: str) -> No
     response, _ = expect_words(world, behaviour, "Hello there.", ending.status, ending.chat)
     details = response.body["incomplete_details"]
     assert (details and details["reason"]) == ending.reason
+
+
+@pytest.mark.parametrize("name", REASON_PLACES)
+def test_a_finish_reason_in_another_place_counts(world: Scenario, name: str) -> None:
+    behaviour = stream_of(*HELLO[:2], data(REASON_PLACES[name]), DONE)
+    expect_words(world, behaviour, "Hello there.", "incomplete", "length")
 
 
 @pytest.mark.parametrize("value", ["", None, "null", "None", False], ids=str)
@@ -205,6 +247,20 @@ NO_ANSWERS: dict[str, Any] = {
     "errorMessage": {"errorCode": "E1", "errorMessage": S},
     "problem": {"type": "about:blank", "title": "Bad", "detail": S, "status": 503},
     "success-false": {"success": False, "data": None, "msg": S},
+    "ok-false": {"ok": False, "reason": S},
+    "text-beside-a-code": {"text": S, "error_code": 50001},
+    "retmsg": {"retcode": 1001, "retmsg": S},
+    "header": {"header": {"code": 10013, "message": S}, "payload": None},
+    "fault": {"fault": {"faultstring": S, "detail": {"errorcode": "x"}}},
+    "error-upper": {"Error": {"Code": "X", "Message": S}},
+    "metadata": {"ResponseMetadata": {"RequestId": "1", "Error": {"Code": "A", "Message": S}}},
+    "code-and-reason": {"code": "E", "reason": S},
+    "error-in-message": {
+        "choices": [{"message": {"content": "", "error": {"message": S}}, "finish_reason": "error"}]
+    },
+    "error-in-delta": {"choices": [{"index": 0, "delta": {"error": {"message": S}}}]},
+    "message-in-data": {"code": 500, "data": {"message": S}},
+    "exception": {"exception": S},
 }
 
 
@@ -255,6 +311,17 @@ def test_an_error_beside_words_keeps_them(world: Scenario) -> None:
         assert one.text == "Hello there."
         assert one.error is not None
         assert S in one.error["message"]
+
+
+@pytest.mark.parametrize("name", [one for one in NO_ANSWERS if one != "unknown-shape"])
+def test_what_follows_words_in_place_of_an_end_fails_with_its_words(
+    world: Scenario, name: str
+) -> None:
+    behaviour = stream_of(HELLO[0], data(NO_ANSWERS[name]), DONE)
+    for one in ask_both(world, behaviour, stream=True):
+        assert one.status in ("failed", "error")
+        assert one.text == "Hello"
+        assert S in str(one.error)
 
 
 @pytest.mark.parametrize(

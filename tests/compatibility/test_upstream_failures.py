@@ -216,7 +216,10 @@ NO_ANSWERS: dict[str, tuple[Behaviour, str, int]] = {
     "enc-zstd-broken": (answer(b"\x28\xb5\x2f\xfd" + b"\xff" * 40), "cannot be decompressed", 1),
     "enc-twice": (answer(b"\x1f\x8b", headers={"Content-Encoding": "gzip, br"}), "gzip, br", 1),
     "enc-gzip-cut": (
-        answer(gzip.compress(b'{"choices":[]}' * 9)[:30], headers={"Content-Encoding": "gzip"}),
+        answer(
+            gzip.compress(b'{"choices":[{}' + b",{}" * 99)[:30],
+            headers={"Content-Encoding": "gzip"},
+        ),
         "",
         1,
     ),

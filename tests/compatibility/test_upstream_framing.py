@@ -164,6 +164,60 @@ def line_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Behaviour]
     }
 
 
+def stray_byte_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Behaviour]:
+    """Fields that are written otherwise, and bytes that nobody meant to send."""
+    good = first + second + last + DONE
+    bom = b"\xef\xbb\xbf"
+    objects = [one[6:].strip() for one in (first, second, last)]
+    quoted = [data(json.dumps(one.decode()).encode()) for one in objects]
+    named = b"event: message\n\ndata: "
+    return {
+        "stray-spaces-behind": stream_of(good.replace(b"\n\n", b"  \t \n\n")),
+        "stray-spaces-before": stream_of(good.replace(b"data:", b"  data:")),
+        "stray-case": stream_of(good.replace(b"data:", b"Data:")),
+        "stray-case-pieces": pieces(good.replace(b"data:", b"DATA :"), 5),
+        "stray-space-before-colon": stream_of(good.replace(b"data:", b"data :")),
+        "stray-bom-each-event": stream_of(good.replace(b"data:", bom + b"data:")),
+        "stray-bom-each-event-pieces": pieces(good.replace(b"data:", bom + b"data:"), 1),
+        "stray-bom-in-data": stream_of(good.replace(b"data: ", b"data: " + bom)),
+        "stray-nul": stream_of(b"\0" * 16, first, b"\0\0", second, last, DONE),
+        "stray-padding": stream_of(b":" + b" " * 4096 + b"\n\n", good),
+        "stray-name-of-its-own": stream_of(good.replace(b"data: ", named)),
+        "glued-objects": stream_of(data(objects[0] + objects[1]), last, DONE),
+        "glued-events": stream_of(good.replace(b"\n", b"")),
+        "glued-last-and-done": stream_of(first, second, last.rstrip() + DONE),
+        "glued-separators": body_of(b"".join(b"\x1e" + one + b"\n" for one in objects)),
+        "glued-document": body_of(b"".join(objects)),
+        "quoted-events": stream_of(*quoted, DONE),
+        "done-without-brackets": stream_of(first, second, last, b"data: DONE\n\n"),
+    }
+
+
+def http_cases(good: bytes) -> dict[str, Behaviour]:
+    """How servers write HTTP around a stream."""
+    stream_type = b"Content-Type: text/event-stream\r\n"
+    length = b"Content-Length: %d\r\n"
+    chunked = b"Transfer-Encoding: chunked\r\n"
+    ok, size = b"HTTP/1.1 200 OK\r\n", len(good)
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (size, good)
+    return {
+        "http-no-reason": [b"HTTP/1.1 200\r\n" + stream_type + b"\r\n" + good, CUT],
+        "http-continue": [b"HTTP/1.1 100 Continue\r\n\r\n" + ok + b"\r\n" + good, CUT],
+        "http-hints": [b"HTTP/1.1 103 Hints\r\nLink: <a>\r\n\r\n" + ok + b"\r\n" + good, CUT],
+        "http-length": [ok + stream_type + length % size + b"\r\n" + good],
+        "http-length-too-long": [ok + length % (size + 9) + b"\r\n" + good, CUT],
+        "http-length-beside-chunks": [ok + length % 5 + chunked + b"\r\n" + body],
+        "http-latin-1": [ok + b"X-City: Z\xfcrich\r\n\r\n" + good, CUT],
+        "http-no-space": [ok + b"Content-Type:text/event-stream\r\n\r\n" + good, CUT],
+        "http-long-header": [ok + b"Set-Cookie: " + b"v" * 20_000 + b"\r\n\r\n" + good, CUT],
+        "http-line-feeds": [b"HTTP/1.1 200 OK\nServer: a\n\n" + good, CUT],
+        "http-chunk-extension": [ok + chunked + b"\r\n" + body.replace(b"\r\n", b";a=b\r\n", 1)],
+        "http-chunk-zeros": [ok + chunked + b"\r\n000" + body],
+        "http-trailer": [ok + chunked + b"\r\n" + body[:-2] + b"X-Took: 1\r\n\r\n"],
+        "http-no-last-chunk": [ok + chunked + b"\r\n" + body[:-5], CUT],
+    }
+
+
 def compression_cases(first: bytes, second: bytes, last: bytes) -> dict[str, Behaviour]:
     """Compressed, although that was not requested, and labels that are wrong."""
     good = first + second + last + DONE
@@ -210,6 +264,10 @@ def type_cases(first: bytes, second: bytes, last: bytes, document: bytes) -> dic
         "type-json-bom": body_of(b"\xef\xbb\xbf" + document),
         "type-json-indented": body_of(json.dumps(json.loads(document), indent=2).encode()),
         "type-json-after-blank-lines": stream_of(b"\n", b"\n\n", document, content_type="a/b"),
+        "type-json-quoted": body_of(json.dumps(document.decode()).encode()),
+        "type-json-after-comments": body_of(b": PROCESSING\n\n: PROCESSING\n\n" + document),
+        "type-json-then-text": body_of(document + b"\nInternal Server Error"),
+        "type-json-twice": body_of(document + b"\n" + document),
         "type-json-in-a-list": body_of(b"[" + document + b"]"),
         "type-json-with-done": body_of(document + b"\n\ndata: [DONE]\n\n"),
         "type-json-cut-behind": stream_of(document, CUT, content_type="application/json"),
@@ -242,6 +300,8 @@ def all_cases(first: bytes, second: bytes, last: bytes, document: bytes) -> dict
         **field_and_end_cases(first, second, last),
         **sign_of_life_cases(first, second, last),
         **line_cases(first, second, last),
+        **stray_byte_cases(first, second, last),
+        **http_cases(first + second + last + DONE),
         **compression_cases(first, second, last),
         **empty_error_cases(first, second, last),
         **type_cases(first, second, last, document),
@@ -260,6 +320,9 @@ CHAT_CASES = {
     "end-words-after-finish": stream_of(CHAT[0], CHAT[2], CHAT[1], DONE),
     "end-words-after-finish-no-done": stream_of(CHAT[0], CHAT[2], PING, CHAT[1], close=True),
     "end-finish-with-last-word-cut": stream_of(CHAT[0], chunk({"content": " there."}, "stop"), CUT),
+    "end-usage-cut": stream_of(*CHAT, b'data: {"choices":[],"usage":{"prompt', CUT),
+    "end-usage-cut-close": stream_of(*CHAT, b'data: {"choices":[],"usage":{"pr', close=True),
+    "end-usage-malformed": stream_of(*CHAT, data(b'{"choices":[],"usage":{"a":,}}'), DONE),
     "type-json-as-event": stream_of(data(COMPLETION), DONE),
 }
 

@@ -59,6 +59,22 @@ CONTENTS: dict[str, tuple[Behaviour, str]] = {
     "content-strings-whole": (whole({"content": ["6", " or 7"]}), "6 or 7"),
     "content-null-whole": (whole({"content": None}), ""),
     "content-missing-whole": (whole({"role": "assistant"}), ""),
+    "content-spoken": (
+        stream_of(
+            chunk({"audio": {"id": "a", "transcript": "6"}}),
+            chunk({"audio": {"data": "UklG"}}),
+            chunk({"content": None, "audio": {"transcript": " or 7"}}),
+            end("stop"),
+            DONE,
+        ),
+        "6 or 7",
+    ),
+    "content-spoken-whole": (whole({"content": None, "audio": {"transcript": "6"}}), "6"),
+    "content-named-text": (whole({"role": "assistant", "text": "6"}), "6"),
+    "content-of-another-choice": (
+        stream_of(data({"choices": [{"index": 1, "delta": {"content": "6"}}]}), end("stop"), DONE),
+        "6",
+    ),
     "content-none-empty": (stream_of(text(""), end("stop"), DONE), ""),
 }
 

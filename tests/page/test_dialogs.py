@@ -99,6 +99,23 @@ def test_an_export_of_another_program_is_imported_with_a_report(
     expect(page.get_by_role("link", name="Colours")).to_be_visible()
 
 
+def test_a_chat_whose_model_is_not_here_goes_on_with_the_default_one(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("404",)
+    chats = [chatgpt_chat(title="Colours")]
+    server.request("POST", "/v1/import", zipped({"conversations.json": chats}))
+    page = world.open()
+    page.get_by_role("link", name="Colours").click()
+    expect(page.locator("[data-turn]").last).to_be_visible()
+    send_message(page, "And in winter?")
+    expect(page.get_by_text("You asked: And in winter?")).to_be_visible()
+    expect(page.get_by_text("the default one answers")).to_be_visible()
+    expect(page.get_by_role("button", name="Default model")).to_be_visible()
+    send_message(page, "And in spring?")
+    expect(page.get_by_text("You asked: And in spring?")).to_be_visible()
+
+
 DROP = """([name, type, content]) => {
     const data = new DataTransfer();
     data.items.add(new File([Uint8Array.from(content)], name, { type }));

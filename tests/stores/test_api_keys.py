@@ -37,6 +37,8 @@ async def test_api_key_is_found_by_its_hash(store_in: Opener) -> None:
         assert await keys.find(ONE[:31]) is None
         assert await keys.find(b"") is None
         assert await keys.list_keys() == [theirs, mine]
+        assert await keys.list_keys(mine.tenant) == [mine]
+        assert await keys.list_keys("nobody") == []
 
 
 async def test_has_keys_stays_true_after_revocation(store_in: Opener) -> None:

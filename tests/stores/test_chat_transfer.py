@@ -62,6 +62,12 @@ def forked() -> ChatImport:
     return chat_of(imported("a"), imported("d", 0), imported("b", 0), imported("c", 2))
 
 
+async def test_imported_turns_do_not_count_as_usage(store_in: Opener) -> None:
+    async with store_in(ManualClock(NOW)) as store:
+        await store.stores.chat_transfer.import_chat(forked())
+        assert await store.stores.chats.usage_sums("", 0, 10**6) == []
+
+
 async def words(store: StoreWithStores, response_id: str, tenant: str = "") -> list[bytes]:
     head = await store.head(tenant, response_id)
     assert head is not None

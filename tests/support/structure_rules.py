@@ -32,6 +32,7 @@ SERVICE = {
     "antiphon.turn.shares",
     "antiphon.turn.transfer_protocols",
     "antiphon.turn.turn_reader",
+    "antiphon.turn.usage_groups",
     "antiphon.turn.running_turns",
     "antiphon.turn.replay",
     "antiphon.turn.history_cache.UnstoredHistory",

@@ -35,8 +35,6 @@ if sys.platform != "win32":
 
     import uvloop
 
-#: Of the garbage collector's three generations.
-_GC_THRESHOLDS = (20_000, 20, 50)
 #: Bytes of a WebSocket message; a little over a body's limit, so that the endpoint can refuse it.
 _MAX_MESSAGE_SIZE = 33 * 2**20
 #: Seconds for sending the interruption error to the clients that still read.
@@ -140,11 +138,8 @@ async def _serve(
     http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))
     host = sock.getsockname()[0]
     await grpc_listener.start(engine.settings, host, lambda: grpc_server(engine, app))
-    # Objects loaded by now live as long as the process, a turn's die with it: a collector that
-    # runs seldom, and skips the former, frees as much for less.
-    gc.collect()
+    # What is loaded by now lives as long as the process: a collector that skips it frees as much.
     gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
     config = uvicorn.Config(
         app,
         http=http,

@@ -167,7 +167,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
     turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
     ``fingerprint`` is then that of the history. ``call_id`` is what a call gets in place of its
-    model's id: clients of ``functions`` send no ids back.
+    model's id: clients of ``functions`` send no ids back. ``key_id`` is the id of the API key that
+    the request came with.
     """
 
     input: tuple[Item, ...]
@@ -195,6 +196,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     fingerprint: bytes | None = None
     generate: bool = True
     call_id: str | None = None
+    key_id: str | None = None
 
 
 class TurnError(msgspec.Struct, frozen=True):
@@ -230,6 +232,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     #: It was made as a chat completion.
     chat_completion: bool = False
     restart: RestartOptions | None = None
+    #: Of the API key that it was requested with; None: it came without a key.
+    key_id: str | None = None
 
 
 def with_metadata(header: Header, metadata: dict[str, str]) -> Header:

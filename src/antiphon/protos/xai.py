@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import msgspec
-from xai_sdk.proto import (  # type: ignore[import-untyped]
+
+from antiphon.core.items import Role
+from antiphon.core.turns import FunctionTool
+from antiphon.protos.sdk_package import add_sdk_package
+
+add_sdk_package()
+
+from xai_sdk.proto import (  # type: ignore[import-untyped]  # noqa: E402 - the line before it
     auth_pb2,
     chat_pb2,
     deferred_pb2,
@@ -20,9 +27,6 @@ from xai_sdk.proto import (  # type: ignore[import-untyped]
     tokenize_pb2_grpc,
     usage_pb2,
 )
-
-from antiphon.core.items import Role
-from antiphon.core.turns import FunctionTool
 
 #: A protobuf message of any type.
 Proto: TypeAlias = Any

@@ -159,13 +159,18 @@ class TurnOrigin(msgspec.Struct, frozen=True):
 
 
 class UsageSum(msgspec.Struct, frozen=True):
-    """What the turns of one day (of UTC, counted since 1970) and model used, erased ones too."""
+    """What the turns of one day (of UTC, counted since 1970), model and key used, erased ones too.
+
+    ``key_id`` is of the API key that they were requested with, None: they came without a key.
+    Imported turns do not count.
+    """
 
     day: int
     model: str
     turns: int
     usage: Usage
     cost: float | None = None
+    key_id: str | None = None
 
     def __add__(self, other: UsageSum) -> UsageSum:
         costs = [cost for cost in (self.cost, other.cost) if cost is not None]
@@ -175,6 +180,7 @@ class UsageSum(msgspec.Struct, frozen=True):
             self.turns + other.turns,
             self.usage + other.usage,
             sum(costs) if costs else None,
+            self.key_id,
         )
 
 
@@ -246,7 +252,7 @@ class ChatStore(Protocol):
         ...
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
-        """What ended turns used, by day and model, oldest day first."""
+        """What ended turns used, by day, model and key, oldest day first."""
         ...
 
     async def contents(self, tenant: str) -> StoreContents:

@@ -30,6 +30,8 @@ class ConversationService:
         items: Sequence[Item] = (),
         metadata: dict[str, str] | None = None,
         reservation: IdempotencyReservation | None = None,
+        *,
+        key_id: str | None = None,
     ) -> ConversationRecord:
         """A new conversation, begun with ``items``. Raises ``InvalidRequestError`` for bad ones.
 
@@ -40,7 +42,7 @@ class ConversationService:
         made = ConversationRecord(new_conversation_id(), time.time(), metadata or {})
         with _validate_items(items):
             await self._service.create_conversation_with_turn(
-                _append_request(tenant, made.id, items, reservation), made
+                _append_request(tenant, made.id, items, reservation, key_id), made
             )
         return made
 
@@ -125,6 +127,8 @@ class ConversationService:
         conversation_id: str,
         items: Sequence[Item],
         reservation: IdempotencyReservation | None = None,
+        *,
+        key_id: str | None = None,
     ) -> Response:
         """Append items without asking a model, as a turn that only has an input.
 
@@ -134,7 +138,7 @@ class ConversationService:
         """
         with _validate_items(items):
             response_id = await self._service.store_turn(
-                _append_request(tenant, conversation_id, items, reservation)
+                _append_request(tenant, conversation_id, items, reservation, key_id)
             )
         return await self._service.reader.response(tenant, response_id)
 
@@ -184,9 +188,14 @@ def _append_request(
     conversation_id: str,
     items: Sequence[Item],
     reservation: IdempotencyReservation | None,
+    key_id: str | None,
 ) -> TurnRequest:
     return TurnRequest(
-        tuple(items), conversation=conversation_id, tenant=tenant, reservation=reservation
+        tuple(items),
+        conversation=conversation_id,
+        tenant=tenant,
+        reservation=reservation,
+        key_id=key_id,
     )
 
 

@@ -29,8 +29,8 @@ TABLES: Final[Mapping[str, int]] = {
     "conversations": 3,
     # tenant, SHA-256, fingerprint, created_at, result_id
     "idempotency_records": 2,
-    # tenant, day, model, turns, input, cached and output tokens, cost
-    "usage_sums": 3,
+    # tenant, day, model, key, turns, input, cached and output tokens, cost
+    "usage_sums": 4,
 }
 
 

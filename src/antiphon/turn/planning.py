@@ -430,6 +430,7 @@ def _request_of(response: Response, tenant: str) -> TurnRequest:
         max_tool_rounds=restart.max_tool_rounds,
         timeout=restart.timeout,
         mcp=tuple(map(_server_request, header.options.mcp_servers)),
+        key_id=header.key_id,
     )
 
 

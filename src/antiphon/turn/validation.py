@@ -26,6 +26,7 @@ def turn_header(name: str, request: TurnRequest) -> Header:
         request.background,
         request.chat_completion,
         _restart_options(request, options) if request.background else None,
+        request.key_id,
     )
 
 

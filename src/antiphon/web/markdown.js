@@ -62,8 +62,12 @@ const decode = (text) => text.includes("&")
   })
   : text;
 
+/** Blocks of words, each of which is written from its own side. */
+const WRITTEN = new Set(["p", "h3", "h4", "h5", "h6", "ul", "ol", "blockquote", "table"]);
+
 export const element = (name, attributes = {}, ...children) => {
   const made = document.createElement(name);
+  if (WRITTEN.has(name)) made.dir = "auto";
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
@@ -127,7 +131,7 @@ const checkbox = (checked) => {
 };
 
 function maths(text, display) {
-  const made = element(display ? "div" : "span", { class: "maths" }, text);
+  const made = element(display ? "div" : "span", { class: "maths", dir: "ltr" }, text);
   import("./maths.js").then(({ renderMaths }) => renderMaths(made, text, display), () => {});
   return made;
 }

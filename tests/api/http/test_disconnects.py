@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from antiphon.api.common.authentication import ApiKeyAuthenticator, set_tenant
+from antiphon.api.common.authentication import ApiKeyAuthenticator, set_caller
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.http.app import HttpApp
 from antiphon.api.http.health import HealthEndpoints
@@ -49,7 +49,7 @@ class Client:
             "query_string": query.encode(),
             "headers": [],
         }
-        set_tenant(scope)
+        set_caller(scope)
         self.answering = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def hang_up(self) -> None:

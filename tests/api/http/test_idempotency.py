@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from starlette.types import Scope
 
-from antiphon.api.common.authentication import set_tenant
+from antiphon.api.common.authentication import set_caller
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.errors import ConflictError, IdempotencyConflictError, ModelError, StoreError
 from antiphon.models.scripted import ScriptedModel, fail, say, wait
@@ -176,7 +176,7 @@ def scope(tenant: str = "") -> Scope:
         "method": "POST",
         "headers": [(b"idempotency-key", b"k")],
     }
-    set_tenant(made)
+    set_caller(made)
     return made
 
 

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -18,7 +19,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.chat_protocols import UsageSum
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
-from support.store_turns import DONE, STORES, assistant, new_turn, opener
+from support.store_turns import DONE, HEADER, STORES, assistant, new_turn, opener
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -49,20 +50,33 @@ def test_usage_is_summed_by_day_and_by_model_and_outlives_erasures(server: Threa
     assert (
         len(server.get(f"/v1/usage?from={today}&to={int(time.time()) + 86400}").json["data"]) == 1
     )
-    for query in ("by=hour", "from=yesterday", "to=2026-13-01"):
+    (whole,) = server.get("/v1/usage?by=model,day").json["data"]
+    assert whole == {"day": by_day["day"], **by_model}
+    # No turn came with a key, so there is nothing to tell apart.
+    assert server.get("/v1/usage?by=key").json["data"] == []
+    for query in ("by=hour", "by=day,day", "from=yesterday", "to=2026-13-01"):
         assert server.get(f"/v1/usage?{query}").status == 400
 
 
 @pytest.mark.parametrize("kind", STORES)
-async def test_sums_of_a_day_and_model_add_up(kind: str, tmp_path: Path) -> None:
+async def test_sums_of_a_day_model_and_key_add_up(kind: str, tmp_path: Path) -> None:
     async with opener(kind, tmp_path)() as store:
-        for _ in range(2):
-            turn = new_turn("Hi.")
+        for key_id in (None, "key_b", None, "key_a", "key_b"):
+            turn = new_turn("Hi.", header=msgspec.structs.replace(HEADER, key_id=key_id))
             await store.begin(turn)
+            if key_id == "key_b":
+                # The end comes in a transaction of its own.
+                await store.write(turn.response_id, [], None)
             await store.write(turn.response_id, [assistant("a")], DONE)
         day = int(DONE.ended_at // 86400)
-        sums = await store.stores.chats.usage_sums("", 0, day)
-        assert sums == [UsageSum(day, "a-model", 2, Usage(24, 68))]
+        expected = [
+            UsageSum(day, "a-model", 2, Usage(24, 68)),
+            UsageSum(day, "a-model", 1, Usage(12, 34), key_id="key_a"),
+            UsageSum(day, "a-model", 2, Usage(24, 68), key_id="key_b"),
+        ]
+        assert await store.stores.chats.usage_sums("", 0, day) == expected
+        await store.delete("", turn.response_id)
+        assert await store.stores.chats.usage_sums("", 0, day) == expected
         assert await store.stores.chats.usage_sums("other", 0, day) == []
 
 

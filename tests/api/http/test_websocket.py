@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from antiphon.api.common.authentication import set_tenant
+from antiphon.api.common.authentication import set_caller
 from antiphon.api.common.body import MAX_BODY
 from antiphon.api.http.websocket import WebSocketEndpoint
 from antiphon.models.scripted import ScriptedModel, cut, hang, say, wait
@@ -252,7 +252,7 @@ def local(
             sent.append(message)
 
         scope: Scope = {"type": "websocket", "path": "/v1/responses", "headers": []}
-        set_tenant(scope)
+        set_caller(scope)
         await arriving.put({"type": "websocket.connect"})
         serving = asyncio.create_task(make(service)(scope, arriving.get, send))
         await story(service, arriving.put, sent)

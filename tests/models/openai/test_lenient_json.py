@@ -11,6 +11,7 @@ from antiphon.models.openai.lenient_json import (
     count_of_value,
     decode_lenient,
     name_of_value,
+    split_objects,
     text_of_value,
 )
 
@@ -33,6 +34,22 @@ def test_what_is_decoded(data: bytes, value: Any) -> None:
 def test_what_is_no_json_is_an_error(data: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_lenient(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "objects"),
+    [
+        (b'{"a":1}{"b":"}{"}', [b'{"a":1}', b'{"b":"}{"}']),
+        (b'{"a":1}data: {"b":2}\ndata: [DONE]', [b'{"a":1}', b'{"b":2}', b"[DONE]"]),
+        (b'\x1e{"a":1}\n\x1e{"b":2}\n', [b'{"a":1}', b'{"b":2}']),
+        (b'{"a":1}, {"b":', [b'{"a":1}', b'{"b":']),
+        (b'{"a":1}', []),
+        (b'{"a":', []),
+        (b"", []),
+    ],
+)
+def test_the_objects_in_a_row(data: bytes, objects: list[bytes]) -> None:
+    assert split_objects(data) == objects
 
 
 @pytest.mark.parametrize(

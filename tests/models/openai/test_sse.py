@@ -52,6 +52,16 @@ def parse(*pieces: bytes) -> list[bytes]:
         (b"database: a\n\n", []),
         (b"data: a: b\n\n", [b"a: b"]),
         (b"\n\n\n", []),
+        # Written otherwise, or with bytes around that nobody meant to send.
+        (b"  data: a\n\n", [b"a"]),
+        (b"Data: a\n\nDATA :b\n\n", [b"a", b"b"]),
+        (b"\0\0data: a\n\n", [b"a"]),
+        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [b"a", b"b"]),
+        (b'Event: a\ndata: {"b":1}\n\n', [b'{"type":"a","b":1}']),
+        (b"Error: no\n\n", []),
+        (b'event: Error\ndata: "No."\n\n', [b'{"error":"No."}']),
+        (b"event: error\n\n", [b'{"error":{"message":"it gives no reason"}}']),
+        (b"event: error\ndata:\n\n", [b'{"error":{"message":"it gives no reason"}}']),
     ],
 )
 def test_the_events_of_a_stream(stream: bytes, events: list[bytes]) -> None:
@@ -82,8 +92,7 @@ def test_an_event_is_returned_as_soon_as_it_ends() -> None:
     assert parser.feed(b"\ndata: b\r\n\r\n") == [b"b"]
 
 
-def test_a_byte_order_mark_counts_only_at_the_start() -> None:
-    assert parse(b"data: a\n\n\xef\xbb\xbfdata: b\n\n") == [b"a"]
+def test_a_byte_order_mark_in_pieces_is_one() -> None:
     assert parse(b"\xef", b"\xbb", b"\xbfdata: a\n\n") == [b"a"]
 
 

@@ -22,7 +22,7 @@ from antiphon.errors import (
     ModelUnavailableError,
     UpstreamRateLimitError,
 )
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper
+from antiphon.models.openai.upstream_errors import ErrorMapper, client_errors
 from antiphon.models.retry import AttemptError
 
 KEY = "xai-0123456789abcdefghij"
@@ -76,7 +76,7 @@ def raised_by_aiohttp() -> list[type[Exception]]:
 
 @pytest.mark.parametrize("kind", raised_by_aiohttp())
 def test_no_exception_of_the_http_client_is_missed(kind: type[Exception]) -> None:
-    assert issubclass(kind, CLIENT_ERRORS)
+    assert issubclass(kind, client_errors())
     failure = TRANSLATOR.from_exception(example(kind))
     assert isinstance(failure.error, ModelError)
     assert "api.example:443" in failure.error.message

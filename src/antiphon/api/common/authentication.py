@@ -10,17 +10,19 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
 from starlette.types import Scope
 
 from antiphon.core.api_keys import hash_api_key
-from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.core.turns import DEFAULT_TENANT, TurnRequest
 from antiphon.errors import AuthenticationError
 from antiphon.turn.store_protocols import ApiKey, ApiKeyStore
 
 #: Goes with every 401.
 CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')
-#: The scope's entry for a request's tenant.
+#: The scope's entries for a request's tenant, and for the id of its key.
 _TENANT = "antiphon.tenant"
+_KEY_ID = "antiphon.key_id"
 #: Seconds after which a server without keys looks whether there are some by now.
 _RECHECK_INTERVAL = 1.0
 
@@ -31,9 +33,25 @@ def tenant_of(scope: Scope) -> str:
     return tenant
 
 
-def set_tenant(scope: Scope, tenant: str = DEFAULT_TENANT) -> None:
-    """Set a request's tenant."""
+def key_id_of(scope: Scope) -> str | None:
+    """The id of a request's key; None: it came without one."""
+    key_id: str | None = scope.get(_KEY_ID)
+    return key_id
+
+
+def set_caller(scope: Scope, tenant: str = DEFAULT_TENANT, key: ApiKey | None = None) -> None:
+    """Set a request's tenant and key."""
     scope[_TENANT] = tenant
+    if key is not None:
+        scope[_KEY_ID] = key.id
+
+
+def with_caller(request: TurnRequest, scope: Scope) -> TurnRequest:
+    """A turn's request with the tenant and the key of the request that it came by."""
+    tenant, key_id = tenant_of(scope), key_id_of(scope)
+    if not tenant and key_id is None:
+        return request
+    return msgspec.structs.replace(request, tenant=tenant, key_id=key_id)
 
 
 def credential_of(headers: Mapping[bytes, bytes]) -> bytes:
@@ -65,6 +83,10 @@ class ApiKeyAuthenticator:
                 self._required = await self._keys.has_keys()
                 self._recheck_at = now + _RECHECK_INTERVAL
         return self._required
+
+    async def key_names(self, tenant: str) -> dict[str, str | None]:
+        """The names of a tenant's keys by their ids, revoked ones too. Raises ``StoreError``."""
+        return {key.id: key.name for key in await self._keys.list_keys(tenant)}
 
     async def ping(self) -> None:
         """Check that the store answers. Raises ``StoreError``."""

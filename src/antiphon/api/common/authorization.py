@@ -40,6 +40,10 @@ class Principal(msgspec.Struct, frozen=True):
     usage: KeyUsage | None = None
     credential: bytes = b""
 
+    @property
+    def key_id(self) -> str | None:
+        return None if self.key is None else self.key.id
+
     def concurrency_slot(self) -> AbstractAsyncContextManager[None]:
         """A slot for one turn. Entering it raises ``RateLimitError``."""
         return nullcontext() if self.usage is None else ConcurrencySlot(self.usage)

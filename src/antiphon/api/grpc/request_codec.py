@@ -38,7 +38,7 @@ class CompletionRequest(msgspec.Struct, frozen=True):
     choices: int = 1
 
 
-def decode_completion(request: Proto, tenant: str) -> CompletionRequest:
+def decode_completion(request: Proto, tenant: str, key_id: str | None = None) -> CompletionRequest:
     """A ``GetCompletionsRequest`` as turns. Raises ``InvalidRequestError`` naming the field."""
     _check_supported(request)
     items = decode_messages(request.messages)
@@ -54,6 +54,7 @@ def decode_completion(request: Proto, tenant: str) -> CompletionRequest:
         options=_options(request, tools),
         store=request.store_messages,
         tenant=tenant,
+        key_id=key_id,
         # As with xAI, a request may ask for fewer than the server's own number, not for more.
         max_tool_rounds=min(_integer(request, "max_turns") or _MAX_TOOL_ROUNDS, _MAX_TOOL_ROUNDS),
         mcp=tools.server_requests,

@@ -8,7 +8,7 @@ from antiphon.api.http.chains import IMAGE_FORMS
 from antiphon.api.http.chats import CHAT_STATUSES, ChatChange
 from antiphon.api.http.openapi import Parameter
 from antiphon.api.http.route import INCLUDE, PAGINATION, STRING, Route
-from antiphon.api.http.usage import GROUPINGS
+from antiphon.turn.usage_groups import GROUPING_NAMES
 
 _CHAT_PATH: Final = "/v1/chats/{id}"
 _RESPONSE_PATH: Final = "/v1/responses/{id}"
@@ -130,12 +130,12 @@ CHAT_ROUTES: Final = (
     Route(
         "GET",
         "/v1/usage",
-        "List what ended turns used, by day or by model; erased ones count.",
+        "List what ended turns used, by day, model and API key; erased ones count.",
         "UsageList",
         query=(
             Parameter("from", STRING, "The first day: a date of UTC, or Unix seconds."),
             Parameter("to", STRING, "The last day."),
-            Parameter("by", {"enum": list(GROUPINGS), "default": "day"}, "What a row is of."),
+            Parameter("by", {"enum": list(GROUPING_NAMES), "default": "day"}, "What a row is of."),
         ),
         handler=lambda to: to.usage.list_sums,
     ),

@@ -213,8 +213,10 @@ def _digest(tenant: str, body: bytes) -> bytes:
 def _is_same(first: TurnRequest, again: TurnRequest) -> bool:
     """Whether two requests are equal, one of which has the head of its conversation.
 
-    Of a chat completion it has only what was new; its fingerprint is that of all that was said.
+    A client may have another key of its tenant by now. Of a chat completion it has only what was
+    new; its fingerprint is that of all that was said.
     """
+    first = msgspec.structs.replace(first, key_id=again.key_id)
     if again.chat_completion and first.fingerprint == again.fingerprint:
         known = {"input": again.input, "previous_response_id": again.previous_response_id}
         first = msgspec.structs.replace(first, **known)

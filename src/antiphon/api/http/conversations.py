@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.authentication import key_id_of, tenant_of
 from antiphon.api.common.body import decode_body, query_params, read_body
 from antiphon.api.common.input_items import decode_items
 from antiphon.api.http.asgi_responses import send_json
@@ -75,7 +75,13 @@ class ConversationEndpoints:
         conversation = await self._idempotency_keys.run_once(
             scope,
             body,
-            partial(self._conversations.create, tenant, items, params.metadata),
+            partial(
+                self._conversations.create,
+                tenant,
+                items,
+                params.metadata,
+                key_id=key_id_of(scope),
+            ),
             partial(self._conversations.get, tenant),
         )
         await send_json(send, _encode(_conversation_body(conversation)))
@@ -166,7 +172,7 @@ class ConversationEndpoints:
         turn = await self._idempotency_keys.run_once(
             scope,
             body,
-            partial(self._conversations.add, tenant, name, items),
+            partial(self._conversations.add, tenant, name, items, key_id=key_id_of(scope)),
             partial(self._conversations.get_added_turn, tenant, name),
         )
         await send_json(send, _encode(list_body(_item_bodies([turn], include), has_more=False)))

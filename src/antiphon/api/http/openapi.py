@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 from antiphon import errors
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chains import branch_body
-from antiphon.api.http.chats import chat_body
+from antiphon.api.http.chats import chat_body, sum_body
 from antiphon.api.http.idempotency import MAX_KEY_LENGTH
 from antiphon.api.http.responses_codec import response_body
-from antiphon.core.turns import Header, Response
+from antiphon.core.turns import Header, Response, Usage
 from antiphon.errors import AntiphonError
 from antiphon.turn.chat_protocols import ChatRecord, TurnBranch
 
@@ -346,7 +346,8 @@ def _chat_schemas(listed: Schema) -> Schema:
         },
         "ChatBranchList": {**listed, "data": {"type": "array"}},
         "ChatHitList": {**listed, "data": {"type": "array"}},
-        "UsageList": {"object": {"const": "list"}, "data": {"type": "array"}},
+        "UsageList": {"object": {"const": "list"}, "data": _array("UsageSum")},
+        "UsageSum": dict.fromkeys(("turns", *sum_body(Usage(), None)), _INTEGER),
         "StoreUsage": {
             "object": {"const": "store.usage"},
             **dict.fromkeys(("chats", "conversations", "turns"), _INTEGER),

@@ -12,7 +12,7 @@ import time
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.authentication import tenant_of, with_caller
 from antiphon.api.common.body import ClientDisconnected, query_params, read_body
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
@@ -77,7 +77,7 @@ class ResponseEndpoints:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/responses"""
         body = await read_body(receive)
-        request = _decode_for_tenant(body, tenant_of(scope))
+        request = with_caller(decode_request(body), scope)
         idempotent_request = (
             self._idempotency_keys.for_request(scope, body) if request.store else None
         )
@@ -283,5 +283,5 @@ class CompactionEndpoints:
 
 
 def _decode_request(body: bytes, scope: Scope) -> TurnRequest:
-    request = decode_request(body)
-    return msgspec.structs.replace(request, tenant=tenant_of(scope), store=False, stream=False)
+    request = with_caller(decode_request(body), scope)
+    return msgspec.structs.replace(request, store=False, stream=False)

@@ -1,17 +1,17 @@
-"""Usage endpoints: what turns used, by day, by model or along a chain; what the store holds."""
+"""Usage endpoints: what turns used, by day, model and key or in a chain; what the store holds."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.authentication import ApiKeyAuthenticator, tenant_of
 from antiphon.api.common.body import query_params
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chats import sum_body
@@ -19,19 +19,20 @@ from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore, UsageSum
 from antiphon.turn.chats import ChatService
+from antiphon.turn.usage_groups import add_up, group_fields, parse_groupings
 
 _encode = msgspec.json.Encoder().encode
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
-GROUPINGS: Final = ("day", "model")
 _LAST_DAY: Final = 10**7
 
 
 class UsageEndpoints:
     """The endpoints, over the chats of a store."""
 
-    def __init__(self, chats: ChatStore, service: ChatService) -> None:
+    def __init__(self, chats: ChatStore, service: ChatService, keys: ApiKeyAuthenticator) -> None:
         self._chats = chats
+        self._keys = keys
         self._service = service
 
     async def retrieve_of_response(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,18 +65,15 @@ class UsageEndpoints:
         await send_json(send, _encode(body))
 
     async def list_sums(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /v1/usage: turns, tokens and cost of each day, or of each model"""
-        query = query_params(scope)
+        """GET /v1/usage: turns, tokens and cost of each day, model and key"""
+        query, tenant = query_params(scope), tenant_of(scope)
         first, last = _parse_day(query, "from", 0), _parse_day(query, "to", _LAST_DAY)
-        grouping = query.get("by", ["day"])[-1]
-        if grouping not in GROUPINGS:
-            raise InvalidRequestError("by is day or model.", param="by")
-        sums = await self._chats.usage_sums(tenant_of(scope), first, last)
-        rows: dict[int | str, UsageSum] = {}
-        for one in sums:
-            key = one.day if grouping == "day" else one.model
-            rows[key] = rows[key] + one if key in rows else one
-        body = [_sum_body(rows[key], grouping) for key in sorted(rows, key=str)]
+        groupings = parse_groupings(query.get("by", ["day"])[-1])
+        sums = add_up(await self._chats.usage_sums(tenant, first, last), groupings)
+        names: dict[str, str | None] = {}
+        if "key" in groupings and sums:
+            names = await self._keys.key_names(tenant)
+        body = [_sum_body(one, groupings, names) for one in sums]
         await send_json(send, _encode({"object": "list", "data": body}))
 
 
@@ -94,8 +92,10 @@ def _parse_day(query: Mapping[str, Sequence[str]], name: str, default: int) -> i
     raise InvalidRequestError(f"{name} is a date, as 2026-01-31, or Unix seconds.", param=name)
 
 
-def _sum_body(one: UsageSum, grouping: str) -> dict[str, Any]:
-    group = one.model
-    if grouping == "day":
-        group = (_EPOCH + timedelta(days=one.day)).date().isoformat()
-    return {grouping: group, "turns": one.turns, **sum_body(one.usage, one.cost)}
+def _sum_body(
+    one: UsageSum, groupings: Sequence[str], names: Mapping[str, str | None]
+) -> dict[str, Any]:
+    body: dict[str, Any] = group_fields(one, groupings)
+    if "key" in groupings:
+        body["key_name"] = names.get(one.key_id or "")
+    return {**body, "turns": one.turns, **sum_body(one.usage, one.cost)}

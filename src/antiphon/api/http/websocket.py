@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.authentication import with_caller
 from antiphon.api.common.body import DECODE_ERRORS, MAX_BODY, decode_body
 from antiphon.api.http.middleware import reauthorize
 from antiphon.api.http.responses_codec import decode_request
@@ -195,7 +195,7 @@ class _Connection:
             await self._send_text(error_event(failure), lane)
 
     async def _process(self, body: bytes, lane: _Lane) -> None:
-        request = _decode_message(body, tenant_of(self._scope))
+        request = with_caller(_decode_message(body), self._scope)
         self._share_history(request, lane)
         async with reauthorize(self._scope):
             turn = lane.turn = await self._start_turn(request, lane)
@@ -264,7 +264,7 @@ def _quotable_stream_id(body: bytes) -> str | None:
     return stream_id if isinstance(stream_id, str) and len(stream_id) <= 1000 else None
 
 
-def _decode_message(body: bytes, tenant: str) -> TurnRequest:
+def _decode_message(body: bytes) -> TurnRequest:
     """A message as a turn's request. Raises ``InvalidRequestError``."""
     if len(body) > MAX_BODY:
         raise BodyTooLargeError(f"The message is larger than {MAX_BODY // 2**20} MiB.")
@@ -280,7 +280,7 @@ def _decode_message(body: bytes, tenant: str) -> TurnRequest:
             )
     generate = message.generate is not False
     request = decode_request(body, needs_input=generate)
-    return msgspec.structs.replace(request, tenant=tenant, stream=True, generate=generate)
+    return msgspec.structs.replace(request, stream=True, generate=generate)
 
 
 def event_messages(stream: bytes) -> list[str]:

@@ -16,7 +16,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.types import Scope
 
-from antiphon.api.common.authentication import tenant_of
+from antiphon.api.common.authentication import key_id_of, tenant_of
 from antiphon.api.common.rate_limits import concurrency_slot
 from antiphon.api.mcp.streamable_http import CallKey, session_id
 from antiphon.core.turns import DEFAULT_TENANT
@@ -45,6 +45,7 @@ class McpCaller(msgspec.Struct, frozen=True):
     """
 
     tenant: str = DEFAULT_TENANT
+    key_id: str | None = None
     report_progress: ProgressFn | None = None
     folders: Folders | None = None
     concurrency_slot: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
@@ -60,6 +61,10 @@ class RequestInfo:
     def tenant(self) -> str:
         """Whose call it is: the site has checked its key."""
         return tenant_of(self._scope())
+
+    def key_id(self) -> str | None:
+        """The id of its key."""
+        return key_id_of(self._scope())
 
     def concurrency_slot(self) -> AbstractAsyncContextManager[None]:
         """A place among the turns that its key may have at once."""

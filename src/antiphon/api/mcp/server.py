@@ -104,6 +104,7 @@ class McpServer:
             waiting = partial(self._active_calls.track, remote.call_key())
             return McpCaller(
                 remote.tenant(),
+                remote.key_id(),
                 remote.progress_fn(),
                 concurrency_slot=remote.concurrency_slot,
                 track_turn=waiting,

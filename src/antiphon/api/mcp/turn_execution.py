@@ -102,7 +102,10 @@ class TurnExecutor:
         A caller that leaves takes an unstored turn with it; a stored one goes on.
         """
         request = msgspec.structs.replace(
-            request, tenant=caller.tenant, stream=caller.report_progress is not None
+            request,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            stream=caller.report_progress is not None,
         )
         name = request.model
         if name is not None and not self._has_model(name):

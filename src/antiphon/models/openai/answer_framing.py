@@ -13,7 +13,8 @@ from typing import Literal
 import msgspec
 
 from antiphon.errors import ModelError
-from antiphon.models.openai.sse import DECODE_ERRORS, SseParser
+from antiphon.models.openai.lenient_json import split_objects
+from antiphon.models.openai.sse import DECODE_ERRORS, STRAY_BYTES, SseParser
 from antiphon.models.openai.upstream_errors import Unreadable
 from antiphon.models.retry import AttemptError
 
@@ -22,14 +23,16 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 #: How much of a page, or of a body without any JSON, is read for the error message, in bytes.
 _MAX_QUOTED_BYTES = 2048
 
-_BOM = b"\xef\xbb\xbf"
-_SPACE = b" \t\r\n"
+_SPACE = b"\r\n" + STRAY_BYTES
 #: The end marker as the parsers know it, and its other spellings.
 DONE = b"[DONE]"
-_DONE_SPELLINGS = frozenset({b"[DONE]", b'"[DONE]"', b"'[DONE]'", b"[done]"})
+_DONE_SPELLINGS = frozenset({b"[DONE]", b'"[DONE]"', b"'[DONE]'", b"[done]", b"DONE"})
 
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+#: How an object begins that is within a JSON string.
+_QUOTED_OBJECT = b'"{'
 #: How a line of an event stream begins.
 _SSE_LINE = re.compile(rb"(data|event|id|retry)?[ \t]*(:|$)", re.MULTILINE)
 #: A line within a body that may begin another object.
@@ -81,7 +84,7 @@ class AnswerFraming:
         if self._form == "page":
             raise self._page_error()
         if self._form == "document":
-            return self._close_document(bytes(self._head.removeprefix(_BOM).strip(_SPACE)))
+            return self._close_document(bytes(self._head.strip(_SPACE)))
         events = self._filter(self._sse_parser.close())
         if not self._has_events and not _SSE_LINE.match(self._head.lstrip(_SPACE)):
             raise Unreadable("it is neither JSON nor an event stream", bytes(self._head))
@@ -93,17 +96,20 @@ class AnswerFraming:
 
     def is_whole(self) -> bool:
         """Whether a document is whole."""
-        return self.may_be_whole() and _is_json(self._head.removeprefix(_BOM))
+        return self.may_be_whole() and _is_json(self._head.strip(_SPACE))
 
     def _page_error(self) -> AttemptError:
         return Unreadable("it is an HTML page, so check the base URL", bytes(self._head))
 
     def _close_document(self, body: bytes) -> list[bytes]:
         """The events of a body that is not one document, but many in a row or in a list."""
+        body = _quoted_json(body) or body
         events = _listed_objects(body)
-        has_lines = b"\n" in body or b"\r" in body
-        if not events and has_lines and _LATER_LINE.search(body) and not _is_json(body):
-            events = self._filter(SseParser().feed(body + b"\n\n"))
+        if not events and not _is_json(body):
+            if _LATER_LINE.search(body):
+                events = self._filter(SseParser().feed(body + b"\n\n"))
+            else:
+                events = split_objects(body)
         if len([one for one in events if one != DONE]) > 1:
             return self._filter(events)
         document = events[0] if events else body
@@ -128,6 +134,8 @@ class AnswerFraming:
                 objects.append(self._mend(data))
             elif listed := _listed_objects(data):
                 objects += [self._mend(one) for one in listed]
+            elif quoted := _quoted_json(data):
+                objects.append(self._mend(quoted))
             elif data:
                 self.plain_words = data
         self._has_events = self._has_events or bool(objects)
@@ -198,12 +206,22 @@ _ESCAPES = re.compile(
 
 def _find_form(head: bytearray) -> Literal["stream", "document", "page"] | None:
     """What a body is by its first bytes; None: they are not enough."""
-    start = head.removeprefix(_BOM).lstrip(_SPACE)
-    if not start or _BOM.startswith(start):
+    start = head.lstrip(_SPACE)
+    if len(start) < len(_QUOTED_OBJECT) and _QUOTED_OBJECT.startswith(start):
         return None
-    if start.startswith((b"{", b"[")):
+    if start.startswith((b"{", b"[", _QUOTED_OBJECT)):
         return "document"
     return "page" if start.startswith(b"<") else "stream"
+
+
+def _quoted_json(data: bytes) -> bytes:
+    """The JSON in a JSON string, as gateways send it that encode twice; empty: there is none."""
+    if not data.startswith(_QUOTED_OBJECT):
+        return b""
+    try:
+        return _decode_text(data).encode(errors="replace")
+    except DECODE_ERRORS:
+        return b""
 
 
 def _listed_objects(data: bytes) -> list[bytes]:

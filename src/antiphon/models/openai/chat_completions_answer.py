@@ -31,6 +31,11 @@ class AnswerMessage(ProviderMessageFields, gc=False):
     tool_calls: Any = None
     function_call: Any = None
     annotations: Any = None
+    #: Words that were spoken, an error, and a reason, where they do not belong.
+    audio: Any = None
+    text: Any = None
+    error: Any = None
+    finish_reason: Any = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -42,8 +47,13 @@ class Choice(msgspec.Struct, gc=False):
     #: As some name the message, or the words in it.
     messages: Any = None
     content: Any = None
+    tool_calls: Any = None
     logprobs: Any = None
     finish_reason: Any = None
+    #: The reason by its other names.
+    stop_reason: Any = None
+    finishReason: Any = None
+    native_finish_reason: Any = None
     usage: Any = None
     error: Any = None
 
@@ -55,6 +65,7 @@ class Completion(msgspec.Struct, gc=False):
     usage: Any = None
     error: Any = None
     base_resp: Any = None
+    finish_reason: Any = None
     #: Another API says that more of it comes.
     is_unfinished: Any = None
 
@@ -89,6 +100,10 @@ class PlainMessage(msgspec.Struct, gc=False):
     extra_content: None = None
     thought_signature: None = None
     provider_specific_fields: None = None
+    audio: None = None
+    text: None = None
+    error: None = None
+    finish_reason: None = None
 
 
 class PlainChoice(msgspec.Struct, gc=False):
@@ -96,8 +111,12 @@ class PlainChoice(msgspec.Struct, gc=False):
     index: Literal[0] = 0
     message: None = None
     text: None = None
+    tool_calls: None = None
     logprobs: None = None
     finish_reason: str | None = None
+    stop_reason: None = None
+    finishReason: None = None
+    native_finish_reason: None = None
     usage: None = None
     error: None = None
 
@@ -106,6 +125,7 @@ class PlainChunk(msgspec.Struct, gc=False):
     """A chunk as nearly all are: its fields have the types that ``Completion`` takes any of."""
 
     choices: tuple[PlainChoice]
+    finish_reason: None = None
     usage: Any = None
     error: None = None
     base_resp: None = None
@@ -198,11 +218,27 @@ def find_error(answer: Completion, data: bytes) -> bytes | None:
     if isinstance(status, dict) and _is_error_code(status.get("status_code")):
         return msgspec.json.encode({"base_resp": status})
     for choice in answer.choices or ():
-        if _is_error(choice.error):
-            return msgspec.json.encode({"error": choice.error})
+        if error := choice_error(choice):
+            return msgspec.json.encode({"error": error})
     if answer.choices or answer.usage:
         return None
     return data if _is_bare_error(decode_lenient(data)) else None
+
+
+def choice_error(choice: Choice) -> Any:
+    """The error of a choice, or of its message; None: it has none."""
+    for one in (choice, choice.delta, choice.message):
+        if one is not None and _is_error(one.error):
+            return one.error
+    return None
+
+
+def given_reason(choice: Choice) -> Any:
+    """Why a choice ends, under the name that says it."""
+    message = choice.delta or choice.message
+    given = (choice.finish_reason, choice.finishReason, choice.stop_reason)
+    others = (choice.native_finish_reason, message.finish_reason if message else None)
+    return next((one for one in (*given, *others) if one is not None), None)
 
 
 def _is_bare_error(value: dict[str, Any]) -> bool:

@@ -6,9 +6,7 @@ has one meaning is taken, and a field that nobody needs cannot fail an answer.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 from typing import Any, Final
 
 from antiphon.core.deltas import (
@@ -28,15 +26,24 @@ from antiphon.models.openai.answer_fields import AnswerFields
 from antiphon.models.openai.chat_completions_answer import (
     AnswerMessage,
     Choice,
+    Completion,
+    choice_error,
     decode_answer,
     decode_answer_leniently,
     decode_plain_chunk,
     find_answer,
     find_error,
+    given_reason,
     message_beside,
 )
-from antiphon.models.openai.foreign_answers import hides_words
-from antiphon.models.openai.lenient_json import count_of_value, text_of_value
+from antiphon.models.openai.finish_reasons import finish_meaning, read_finish_reason
+from antiphon.models.openai.foreign_answers import (
+    hides_words,
+    is_notice,
+    is_unknown_failure,
+    missing_answer_reason,
+)
+from antiphon.models.openai.lenient_json import count_of_value, split_objects, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
@@ -44,22 +51,7 @@ from antiphon.models.openai.tool_call_fragments import read_fragments
 from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
-#: What reasons to stop mean, by parts of their names. The first match counts; any other reason
-#: is a good end.
-_FINISH_PATTERNS: Final = [
-    (re.compile(pattern), meaning)
-    for pattern, meaning in (
-        (r"error|abort|fail|cancel|insufficient|malformed|timeout|timed_out|overload|unavailable"
-         r"|interrupt|preempt|evict|disconnect|exhausted|quota|rate_limit|crash|exception"
-         r"|killed", "error"),
-        (r"filter|safety|sensitive|recitation|prohibited|block|spii|moderat|guardrail|policy"
-         r"|refus|flagged|risk", "content_filter"),
-        (r"length|max_|maxtok|limit|context_window|truncat|incomplete|partial", "length"),
-        (r"tool|function", "tool_calls"),
-    )
-]  # fmt: skip
 _GOOD_ENDS: Final = ("stop", "tool_calls")
-_NO_FINISH_REASON: Final = frozenset(("", "null", "none", "undefined"))
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
 _REASONING_PARTS: Final = ("thinking", "reasoning")
 _MAX_QUIET_EVENTS: Final = 8
@@ -72,6 +64,7 @@ _COUNT_FIELDS: Final = (
     ("input", ("prompt_tokens", "input_tokens")),
     ("output", ("completion_tokens", "output_tokens")),
     ("total", ("total_tokens",)),
+    ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
 )
 _DETAIL_COUNT_FIELDS: Final = (
     ("cached", ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
@@ -102,10 +95,12 @@ class ChatCompletionsParser:
         self._has_refusal = self._has_reasoning = False
         #: Under which of its names reasoning has come last.
         self._reasoning_field: str | None = None
-        #: Those that are not the first, while that has not come.
+        #: Those that are not the first, while that has said nothing.
         self._other_choices: list[Choice] | None = []
         #: The last event without a choice.
         self._last_event = b""
+        #: The last one that is no part of an answer.
+        self._unknown_event = b""
         #: The first events in which nothing was found.
         self._quiet_events: list[bytes] = []
         #: How many chunks were not of the most common kind.
@@ -153,9 +148,9 @@ class ChatCompletionsParser:
             self._texts.append(text)
             out.append(OutputTextDelta(text, self._logprobs))
             self._logprobs = ()
+            self._other_choices = None
         else:
             self._keep_quiet_event(event)
-        self._other_choices = None
         if chunk.usage is not None:
             self._add_usage(chunk.usage)
         if choice.finish_reason is not None:
@@ -172,7 +167,8 @@ class ChatCompletionsParser:
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         out: list[Delta] = []
-        if self.error is None and self._other_choices:
+        has_first = self._texts or self._has_refusal or self._tool_calls.has_calls
+        if self.error is None and self._other_choices and not has_first:
             self._parse_lowest_choice(self._other_choices, out)
         reason = self._read_ending() if self.error is None else "stop"
         if self.error is not None:
@@ -185,13 +181,16 @@ class ChatCompletionsParser:
     def _read_ending(self) -> FinishReason:
         """Why the model stopped. Sets ``error`` where that is no good end."""
         given, calls = self.finish_reason, self._tool_calls
+        is_explained = given is None and is_unknown_failure(self._unknown_event)
         calls.complete_names()
         has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
-        meaning = _finish_meaning(given) if given else "stop"
-        if given is None and (not self.done or calls.has_cut_call):
+        meaning = finish_meaning(given) if given else "stop"
+        if is_explained or (given is None and not has_answer and self._unknown_event):
+            self.error = _no_answer(self._unknown_event)
+        elif given is None and (not self.done or calls.has_cut_call):
             self.error = incomplete_stream()
         elif given is None and not (has_answer or self._has_reasoning or calls.nameless_arguments):
-            self.error = Unreadable("it holds no answer", self._last_event)
+            self.error = _no_answer(self._last_event)
         elif meaning == "error":
             text = f"The upstream failed while it was answering (finish_reason: {given})."
             self.error = AttemptError(ModelError(text))
@@ -205,13 +204,19 @@ class ChatCompletionsParser:
         elif meaning == "tool_calls" and not has_answer:
             self.error = Unreadable("it announces tool calls and holds none", self._last_event)
         elif not (has_answer or self._has_reasoning) and hides_words(self._quiet_events):
-            self.error = Unreadable("it holds no answer", b"\n".join(self._quiet_events[:1]))
+            self.error = _no_answer((*self._quiet_events, self._last_event)[0])
         # Some servers end an answer that calls tools as if it were any other, and vice versa.
         return "tool_calls" if calls.has_calls else "stop"
 
     def _keep_quiet_event(self, event: bytes) -> None:
         if not self._texts and len(self._quiet_events) < _MAX_QUIET_EVENTS:
             self._quiet_events.append(event)
+
+    def _keep_other_event(self, answer: Completion, event: bytes) -> None:
+        """Remember an event without a choice: it may say why there is no answer."""
+        self._last_event = event
+        if answer.choices is None and answer.usage is None and not is_notice(event):
+            self._unknown_event = event
 
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
         size = len(out)
@@ -222,8 +227,7 @@ class ChatCompletionsParser:
                 answer = decode_answer_leniently(data)
             if answer.choices is None and (inner := find_answer(data)) is not None:
                 data, answer = inner, decode_answer_leniently(inner)
-            if answer.usage is not None:
-                self._add_usage(answer.usage)
+            self._add_usage(answer.usage)
             choice: Choice | None = None
             if answer.choices:
                 choice = self._first_choice(answer.choices)
@@ -232,24 +236,29 @@ class ChatCompletionsParser:
                 if len(out) == size:
                     self._keep_quiet_event(data)
             else:
-                self._last_event = data
+                self._keep_other_event(answer, data)
             if (
                 choice is None
-                or choice.error is not None
+                or choice_error(choice)
                 or answer.error is not None
                 or answer.base_resp is not None
             ):
                 self.error = find_error(answer, data)
+            self._add_finish_reason(answer.finish_reason)
             if is_whole and answer.is_unfinished is True:
                 self.error = self.error or incomplete_stream()
         except DECODE_ERRORS as error:
-            self.error = Unreadable(str(error), data, error)
+            if pieces := split_objects(data):
+                out += self.feed(pieces)
+            elif self.finish_reason is None or _may_have_words(data):
+                self.error = Unreadable(str(error), data, error)
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
         for position, choice in enumerate(choices):
             if choice.index == 0 or _choice_index(choice, position) == 0:
-                self._other_choices = None
+                if self._texts or self._tool_calls.has_calls:
+                    self._other_choices = None
                 return choice
         if self._other_choices is not None:
             self._other_choices += choices
@@ -275,23 +284,24 @@ class ChatCompletionsParser:
             self._add_message(message, out, is_whole=is_whole)
         if choice.text and len(out) == size:
             self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
-        if choice.usage is not None:
-            self._add_usage(choice.usage)
-        if choice.finish_reason is not None:
-            self._add_finish_reason(choice.finish_reason)
+        if choice.tool_calls and len(out) == size:
+            self._add_calls(AnswerMessage(tool_calls=choice.tool_calls), out, is_whole=is_whole)
+        self._add_usage(choice.usage)
+        self._add_finish_reason(given_reason(choice))
 
     def _add_finish_reason(self, given: Any) -> None:
         """The last one counts, but a good end does not undo a bad one."""
-        reason = _read_finish_reason(given)
+        reason = read_finish_reason(given)
         if reason is None:
             return
-        if self.finish_reason is None or _finish_meaning(self.finish_reason) in _GOOD_ENDS:
+        if self.finish_reason is None or finish_meaning(self.finish_reason) in _GOOD_ENDS:
             self.finish_reason = reason
 
     def _is_repetition(self, message: AnswerMessage) -> bool:
         """Whether a message in a stream repeats what has come in pieces."""
         if self._texts:
-            return len(self._texts) > 1 and text_of_value(message.content) == "".join(self._texts)
+            may_repeat = len(self._texts) > 1 or self.finish_reason is not None
+            return may_repeat and text_of_value(message.content) == "".join(self._texts)
         return self._tool_calls.has_calls and not text_of_value(message.content)
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
@@ -301,6 +311,8 @@ class ChatCompletionsParser:
             self._add_text(content, out)
         elif content is not None:
             self._add_content(content, out)
+        if not content and (message.text or message.audio):
+            self._add_text(_other_words(message), out)
         if message.annotations:
             self._add_annotations(message.annotations, out)
         if fields := _other_fields(message):
@@ -396,9 +408,25 @@ class ChatCompletionsParser:
             self._counts[name] = count
 
 
+def _may_have_words(data: bytes) -> bool:
+    """Whether JSON that is cut or malformed may be words, and not a usage or the like."""
+    return any(name in data for name in (b'"content"', b'"delta"', b'"message"', b'"text"'))
+
+
 def _choice_index(choice: Choice, position: int) -> int:
     index = count_of_value(choice.index)
     return position if index is None else index
+
+
+def _no_answer(event: bytes) -> Unreadable:
+    return Unreadable(missing_answer_reason(event), event)
+
+
+def _other_words(message: AnswerMessage) -> str:
+    """Words under another name, or spoken ones."""
+    audio = message.audio
+    transcript = audio.get("transcript") if isinstance(audio, dict) else None
+    return text_of_value(message.text) or (transcript if isinstance(transcript, str) else "")
 
 
 def _other_fields(message: AnswerMessage) -> dict[str, Any]:
@@ -413,22 +441,6 @@ def _other_fields(message: AnswerMessage) -> dict[str, Any]:
         return {}
     fields = {name: getattr(message, name) for name in MESSAGE_FIELDS}
     return {name: it for name, it in fields.items() if it and name != "reasoning_details"}
-
-
-def _read_finish_reason(value: Any) -> str | None:
-    if value is True:
-        return "stop"
-    if isinstance(value, dict):
-        value = value.get("type") or value.get("reason")
-    if not isinstance(value, str) or value.strip().lower() in _NO_FINISH_REASON:
-        return None
-    return value.strip()[:100]
-
-
-@lru_cache(maxsize=256)
-def _finish_meaning(reason: str) -> str:
-    name = reason.lower().replace("-", "_").replace(" ", "_")
-    return next((one for pattern, one in _FINISH_PATTERNS if pattern.search(name)), "stop")
 
 
 def _to_usage(counts: dict[str, int]) -> Usage:

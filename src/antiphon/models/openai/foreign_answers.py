@@ -7,6 +7,7 @@ answers of which nothing could be read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import msgspec
 
 from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
 from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
+from antiphon.models.openai.native_answers import native_completion
 from antiphon.models.openai.sse import DECODE_ERRORS
 
 _MAX_DEPTH: Final = 4
@@ -35,6 +37,10 @@ _PLACES: Final = frozenset(
 _CONTENT_FIELDS: Final = ("content", "refusal")
 #: Fields that say what something is.
 _NAMING_FIELDS: Final = ("type", "id", "role", "name", "object", "status", "index", "format")
+_FAILURE_FIELD: Final = re.compile(
+    rb'"[^"]*(err|fail|exception|fault|msg|message|reason)[^"]*"[ \t]*:', re.IGNORECASE
+)
+_SUCCESS_CODES: Final = ("0", "200")
 _CHOICE_PLACES: Final = ("text", "content", "messages")
 
 
@@ -48,6 +54,9 @@ def _to_completion(value: Any, depth: int) -> dict[str, Any] | None:
         return None
     if value.get("choices"):
         return value if depth else None
+    native = native_completion(value)
+    if native is not None:
+        return native
     message = _find_message(value)
     if message is not None:
         choice = {"index": 0, "message": message, "finish_reason": _find_reason(value)}
@@ -181,6 +190,39 @@ def _has_words(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_has_words, value))
     return isinstance(value, str) and bool(value.strip())
+
+
+def is_notice(data: bytes) -> bool:
+    """Whether an event without an answer says nothing, or by its type that it is a notice."""
+    kind = _decode_object(data).get("type")
+    return data.strip() == b"{}" or (isinstance(kind, str) and not kind.startswith("response."))
+
+
+def missing_answer_reason(data: bytes) -> str:
+    """Why an answer is none, for an error: by the last event in which no answer was found."""
+    value = _decode_object(data)
+    if value.get("object") == "response" or str(value.get("type")).startswith("response."):
+        return 'it is an answer of the Responses API, so set kind = "responses" for this model'
+    return "it holds no answer"
+
+
+def _decode_object(data: bytes) -> dict[str, Any]:
+    try:
+        value = decode_lenient(data)
+    except DECODE_ERRORS:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def is_unknown_failure(data: bytes) -> bool:
+    """Whether an event without an answer may say, in its own shape, why there is no more of it."""
+    value = _decode_object(data)
+    codes = [it for name, it in value.items() if name.lower().endswith("code")]
+    return (
+        bool(_FAILURE_FIELD.search(data))
+        and _has_words(value)
+        and not any(str(one) in _SUCCESS_CODES for one in codes)
+    )
 
 
 def encode_completion(value: dict[str, Any]) -> bytes:

@@ -92,6 +92,7 @@ class HttpResponse:
         # As aiohttp reads responses.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True,
+            lenient_chunked_length=True,
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
@@ -100,12 +101,12 @@ class HttpResponse:
     # For the reader.
 
     async def receive_head(self) -> None:
-        """Wait for the status and the headers. Raises ``CLIENT_ERRORS``."""
+        """Wait for the status and the headers. Raises ``client_errors``."""
         while not self.status:
             await self._wait()
 
     async def read(self) -> bytes:
-        """What has arrived, at least one byte; none: the end. Raises ``CLIENT_ERRORS``."""
+        """What has arrived, at least one byte; none: the end. Raises ``client_errors``."""
         pieces = self._pieces
         while not pieces:
             if self.has_ended:
@@ -211,6 +212,9 @@ class HttpResponse:
             self._ends_with_connection = "Content-Length" not in self.headers
         else:
             self._ends_with_connection = not codings.lower().endswith("chunked")
+            if "Content-Length" in self.headers:
+                # Whoever is in between may go by that: nothing else is read from there.
+                self._keeps_alive = False
 
     def on_message_complete(self) -> None:
         self.has_ended = self.status != 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final
 
 import msgspec
@@ -30,10 +31,40 @@ def decode_lenient(data: bytes) -> Any:
             raise msgspec.DecodeError(f"JSON is malformed: {error}") from None
 
 
+def split_objects(data: bytes) -> list[bytes]:
+    """The objects in a text of several, and end markers: gateways leave out what is between them.
+
+    Empty, if there are fewer than two. The last one may be no whole object.
+    """
+    text = data.decode(errors="replace")
+    found: list[bytes] = []
+    at = _find_next(text, 0)
+    while at < len(text):
+        end = at + len(_END_MARK)
+        if not text.startswith(_END_MARK, at):
+            try:
+                _, end = _decoder.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                end = len(text)
+        found.append(text[at:end].encode())
+        at = _find_next(text, end)
+    return found if len(found) > 1 else []
+
+
+def _find_next(text: str, at: int) -> int:
+    """Where the next value begins: behind spaces, record separators and names of fields."""
+    found = _BETWEEN.match(text, at)
+    return found.end() if found else at
+
+
 def _parse_int(digits: str) -> int | float:
     """An integer; one of more digits than Python takes is infinite."""
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
+
+_decoder = json.JSONDecoder(strict=False, parse_int=_parse_int)
+_END_MARK: Final = "[DONE]"
+_BETWEEN: Final = re.compile(r"(?:[\s\x00\x1e\ufeff,]|data:)*")
 
 #: Where gateways put the answer of the server behind them.
 WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body", "Response")

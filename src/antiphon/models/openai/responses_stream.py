@@ -30,6 +30,7 @@ from antiphon.models.openai.lenient_json import (
     count_of_value,
     decode_lenient,
     name_of_value,
+    split_objects,
     text_of_value,
     wrapped_object,
 )
@@ -172,7 +173,10 @@ class ResponsesParser:
             try:
                 event = _lenient_event(decode_lenient(data))
             except DECODE_ERRORS as error:
-                self.error = Unreadable(str(error), data, error)
+                if pieces := split_objects(data):
+                    out += self.feed(pieces)
+                else:
+                    self.error = Unreadable(str(error), data, error)
                 return
         kind = _DELTA_EVENTS.get(event.type)
         if kind is not None:

@@ -7,7 +7,9 @@ they mean is plain:
 - A data line that is whole JSON, or begins no JSON, is an event at once: some servers write
   no blank lines.
 - A line that begins as a JSON object or is the end marker, without a field's name, is data.
+- A field's name may have other letters' case, and spaces or stray bytes around it.
 - An event's name goes into its data, see ``_name_event``: the dialects repeat it there.
+- An event ``error`` without data is an error, too.
 
 Written here because the maintained parser, httpx-sse, reads httpx responses, and no
 maintained library parses bytes without I/O, for aiohttp.
@@ -22,6 +24,10 @@ import msgspec
 from antiphon.errors import ModelError
 
 _BOM = b"\xef\xbb\xbf"
+#: What may stand before a field, though it should not: spaces, padding, separators of records.
+STRAY_BYTES = b" \t\x00\x1e" + _BOM
+_LOOSE_FIELD = re.compile(rb"(data|event)[ \t]*:", re.IGNORECASE)
+_ERROR_WITHOUT_DATA = b'{"error":{"message":"it gives no reason"}}'
 #: The size limit of an event, in bytes.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
@@ -47,6 +53,8 @@ class SseParser:
         #: The lines of an event that is not yet whole.
         self._data: list[bytes] = []
         self._name = b""
+        #: Whether the event has had any data.
+        self._has_data = False
         self._size = 0
         self._after_cr = False
 
@@ -96,16 +104,30 @@ class SseParser:
     def _handle_line(self, line: bytes, events: list[bytes]) -> None:
         if not line:
             self._end_event(events)
+            if not self._has_data and self._name.lower() == b"error":
+                events.append(_ERROR_WITHOUT_DATA)
             self._name = b""
+            self._has_data = False
         elif line.startswith(b"data:"):
             self._add_data(line[6:] if line.startswith(b"data: ") else line[5:], events)
         elif line.startswith(b"event:"):
             self._name = line[6:].strip()
         elif line.startswith((b"{", b"[DONE]")):
             self._add_data(line, events)
+        else:
+            self._handle_loose_line(line, events)
+
+    def _handle_loose_line(self, line: bytes, events: list[bytes]) -> None:
+        """A line that is a field for whoever does not insist on how it is written."""
+        text = line.lstrip(STRAY_BYTES)
+        if field := _LOOSE_FIELD.match(text):
+            self._handle_line(field[1].lower() + b":" + text[field.end() :], events)
+        elif text.startswith((b"{", b"[DONE]")):
+            self._add_data(text, events)
 
     def _add_data(self, value: bytes, events: list[bytes]) -> None:
         text = value.strip()
+        self._has_data = True
         if text and self._data and (text == b"[DONE]" or _is_boundary(self._data[-1], text)):
             self._end_event(events)
         if self._data or (text.startswith(b"{") and not _is_json(text)):
@@ -170,7 +192,7 @@ def _name_event(name: bytes, data: bytes) -> bytes:
     An event ``error`` becomes an object with an ``error``, whatever it holds; another
     object gets its name as its ``type``, before its own type, which therefore counts.
     """
-    if name == b"error":
+    if name.lower() == b"error":
         return _error_event(data)
     if not name or data.startswith(b'{"type"') or not data.startswith(b'{"'):
         return data
@@ -178,6 +200,8 @@ def _name_event(name: bytes, data: bytes) -> bytes:
 
 
 def _error_event(data: bytes) -> bytes:
+    if not data.strip():
+        return _ERROR_WITHOUT_DATA
     try:
         value = _decode_raw(data)
         if data.lstrip().startswith(b"{") and _decode_keys(data).get("error") is not None:

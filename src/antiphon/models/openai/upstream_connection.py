@@ -57,7 +57,7 @@ class UpstreamConnectionPool:
         self._targets: dict[URL, aiohttp.ClientRequest] = {}
 
     async def send(self, method: _Method, url: URL, body: bytes = b"") -> HttpResponse:
-        """One request, up to its response's headers. Raises what is in ``CLIENT_ERRORS``.
+        """One request, up to its response's headers. Raises what is in ``client_errors``.
 
         A ``GET`` is repeated once where a connection from the pool turns out to be closed.
         """

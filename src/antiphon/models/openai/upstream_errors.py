@@ -8,9 +8,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping, Sequence
-
-import aiohttp
-from aiohttp.http import HttpProcessingError
+from functools import cache
 
 from antiphon.core.http_proxies import Proxy
 from antiphon.core.secrets import secret_pattern
@@ -28,17 +26,6 @@ from antiphon.errors import (
 from antiphon.models.openai.context_overflow import find_context_overflow
 from antiphon.models.openai.provider_errors import ProviderError, parse_provider_error
 from antiphon.models.retry import AttemptError, retry_after
-
-#: All that the HTTP client and the system below it raise: ``RuntimeError`` for a connection
-#: that was closed on our side. Caught around calls of the client alone, because from our own
-#: code the last two are bugs and not errors of the upstream.
-CLIENT_ERRORS: tuple[type[Exception], ...] = (
-    aiohttp.ClientError,
-    HttpProcessingError,
-    OSError,
-    ValueError,
-    RuntimeError,
-)
 
 #: The error code of a path that the upstream does not have.
 ENDPOINT_MISSING = "upstream_not_found"
@@ -69,6 +56,19 @@ class Unreadable(AttemptError):
         error.__cause__ = cause
         super().__init__(error)
         self.data = data
+
+
+@cache
+def client_errors() -> tuple[type[Exception], ...]:
+    """All that the HTTP client and the system below it raise.
+
+    ``RuntimeError`` for a connection that was closed on our side. Caught around calls of the client
+    alone, because from our own code the last two are bugs and not errors of the upstream.
+    """
+    import aiohttp  # loaded on first use
+    from aiohttp.http import HttpProcessingError  # loaded on first use
+
+    return (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError)
 
 
 def incomplete_stream() -> AttemptError:
@@ -134,7 +134,10 @@ class ErrorMapper:
         self._secret_pattern = secret_pattern(secrets, patterns)
 
     def from_exception(self, raised: Exception) -> AttemptError:
-        """The failure for an exception that is one of ``CLIENT_ERRORS``."""
+        """The failure for an exception that is one of ``client_errors``."""
+        import aiohttp  # loaded on first use
+        from aiohttp.http import HttpProcessingError  # loaded on first use
+
         failure = self._map_exception(raised)
         if not isinstance(raised, (aiohttp.ClientResponseError, HttpProcessingError)):
             # Those quote the request's headers or the answer, and with them the key.
@@ -204,6 +207,9 @@ class ErrorMapper:
         )
 
     def _map_exception(self, raised: Exception) -> AttemptError:
+        import aiohttp  # loaded on first use
+        from aiohttp.http import HttpProcessingError  # loaded on first use
+
         route, reason = self._route, self._redact(str(raised) or type(raised).__name__)
         error: AntiphonError
         transient = immediate = False

@@ -10,7 +10,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 from yarl import URL
@@ -18,7 +18,6 @@ from yarl import URL
 from antiphon.core.deltas import Delta
 from antiphon.core.http_proxies import find_proxy
 from antiphon.errors import ConfigError, ModelNotFoundError, ModelUnavailableError
-from antiphon.models.openai.http_response import HttpResponse
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
 from antiphon.models.openai.request_rules import fit_request
 from antiphon.models.openai.sse import DECODE_ERRORS
@@ -28,8 +27,7 @@ from antiphon.models.openai.tokenize_text import (
     decode_tokens,
     encode_tokenize_request,
 )
-from antiphon.models.openai.upstream_connection import UpstreamConnectionPool
-from antiphon.models.openai.upstream_errors import CLIENT_ERRORS, ErrorMapper, Unreadable
+from antiphon.models.openai.upstream_errors import ErrorMapper, Unreadable, client_errors
 from antiphon.models.openai.upstream_response import (
     ConnectionDrainer,
     ResponseParser,
@@ -39,6 +37,10 @@ from antiphon.models.openai.upstream_response import (
 )
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
+
+if TYPE_CHECKING:
+    from antiphon.models.openai.http_response import HttpResponse
+    from antiphon.models.openai.upstream_connection import UpstreamConnectionPool
 
 #: The longest silence of an upstream by default, in seconds.
 READ_TIMEOUT: Final = 600.0
@@ -99,12 +101,13 @@ class UpstreamModel(ABC):
             other_secrets=[value for value in headers.values() if len(value) >= _SECRET_LENGTH],
         )
         self._extra = extra
-        self._connections = UpstreamConnectionPool(
-            _headers(api_key, headers),
-            proxy,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-        )
+        self._connections: UpstreamConnectionPool | None = None
+        self._connection_options: dict[str, Any] = {
+            "headers": _headers(api_key, headers),
+            "proxy": proxy,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+        }
         self._rules = LearnedRules(self._url.authority, quirks)
         self._retry = retry or RetryPolicy()
         self._clock = clock
@@ -175,12 +178,12 @@ class UpstreamModel(ABC):
 
     async def model_names(self) -> list[str]:
         """The models that the endpoint lists, without retries. Raises ``AttemptError``."""
-        connections = self._open_connections()
+        connections = await self._open_connections()
         try:
             async with asyncio.timeout(_LIST_TIME):
                 response = await connections.send("GET", self._list_url)
                 body = await read_start(response, _LONGEST_LIST)
-        except CLIENT_ERRORS as raised:
+        except client_errors() as raised:
             raise self._errors.from_exception(raised) from None
         except Unreadable as failure:
             raise self._errors.unreadable(failure) from None
@@ -195,9 +198,10 @@ class UpstreamModel(ABC):
         """A text's tokens, where the endpoint shows them as xAI's does; without retries."""
         request = encode_tokenize_request(self._upstream_name or model, text)
         try:
-            response = await self._open_connections().send("POST", self._tokenize_url, request)
+            connections = await self._open_connections()
+            response = await connections.send("POST", self._tokenize_url, request)
             body = await read_start(response, _LONGEST_LIST)
-        except CLIENT_ERRORS as raised:
+        except client_errors() as raised:
             raise self._errors.from_exception(raised).error from None
         if response.status in MISSING_STATUSES:
             return None
@@ -216,6 +220,10 @@ class UpstreamModel(ABC):
         """The endpoint's host and port."""
         return self._url.authority
 
+    async def warm(self) -> None:
+        """Load the HTTP client before the first call."""
+        await asyncio.to_thread(_load_connection_pool)
+
     async def count_tokens(self, call: ModelCall) -> int | None:
         """None: an endpoint offers no tokenizer."""
         return None
@@ -224,14 +232,15 @@ class UpstreamModel(ABC):
         """Close all connections; calls that still run fail."""
         self._closed = True
         self._drainer.close()
-        await self._connections.close()
+        if self._connections is not None:
+            await self._connections.close()
 
     async def _send(self, body: bytes) -> HttpResponse:
         """One attempt, up to the response's headers. Raises ``AttemptError``."""
-        connections = self._open_connections()
+        connections = await self._open_connections()
         try:
             response = await connections.send("POST", self._url, body)
-        except CLIENT_ERRORS as raised:
+        except client_errors() as raised:
             raise self._errors.from_exception(raised) from None
         if not 200 <= response.status < 300:
             refusal = await read_error_body(response)
@@ -240,10 +249,23 @@ class UpstreamModel(ABC):
             )
         return response
 
-    def _open_connections(self) -> UpstreamConnectionPool:
+    async def _open_connections(self) -> UpstreamConnectionPool:
+        if self._connections is None:
+            # By a thread: the HTTP client reads all certificates of the system as it is loaded.
+            pool = await asyncio.to_thread(_load_connection_pool)
+            if self._connections is None:
+                self._connections = pool(**self._connection_options)
         if self._closed:
             raise AttemptError(ModelUnavailableError("This model has been closed."))
         return self._connections
+
+
+def _load_connection_pool() -> type[UpstreamConnectionPool]:
+    from antiphon.models.openai.upstream_connection import (  # loaded on first use
+        UpstreamConnectionPool,
+    )
+
+    return UpstreamConnectionPool
 
 
 def _endpoint_url(base_url: str, path: str) -> URL:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
 from antiphon.models.openai.answer_framing import AnswerFraming
-from antiphon.models.openai.http_response import HttpResponse
 from antiphon.models.openai.upstream_errors import (
-    CLIENT_ERRORS,
     ErrorMapper,
     Unreadable,
+    client_errors,
     incomplete_stream,
 )
 from antiphon.models.retry import AttemptError
+
+if TYPE_CHECKING:
+    from antiphon.models.openai.http_response import HttpResponse
 
 #: How much of an error body is read, in bytes, and for how long, in seconds.
 _MAX_ERROR_BODY_BYTES = 64 * 1024
@@ -166,7 +168,7 @@ class UpstreamResponse:
                 return await self.response.read()
             async with asyncio.timeout_at(self._deadline) as deadline:
                 return await self.response.read()
-        except CLIENT_ERRORS as raised:
+        except client_errors() as raised:
             if self._response_parser.finish_reason is not None or self._framing.is_whole():
                 return b""
             if self._deadline is None or not deadline.expired():
@@ -211,7 +213,7 @@ async def read_error_body(response: HttpResponse) -> bytes:
     try:
         async with asyncio.timeout(_ERROR_BODY_TIMEOUT):
             await _read_start(response, _MAX_ERROR_BODY_BYTES, parts)
-    except CLIENT_ERRORS:
+    except client_errors():
         # The status alone describes the error; the body is only more precise.
         pass
     try:
@@ -223,7 +225,7 @@ async def read_error_body(response: HttpResponse) -> bytes:
 async def read_start(response: HttpResponse, max_bytes: int) -> bytes:
     """The body, cut off after ``max_bytes``; closes the connection.
 
-    Raises what is in ``CLIENT_ERRORS``, and ``Unreadable``.
+    Raises what is in ``client_errors``, and ``Unreadable``.
     """
     parts: list[bytes] = []
     await _read_start(response, max_bytes, parts)

@@ -155,7 +155,7 @@ class MemoryChatTransferStore:
                 stored_at=now,
             )
         )
-        self._turns.write(name, turn.output, turn.end)
+        self._turns.write(name, turn.output, turn.end, is_import=True)
         self._turns.changes = changes
         record = self._turns.records[name]
         self._turns.add_import(record, turn.digest, is_of_words=turn.is_of_words)

@@ -137,12 +137,12 @@ class MemoryChatStore:
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
         self._turns.check_open()
-        found = [
-            (day, model, one)
-            for (owner, day, model), one in self._turns.sums.items()
+        sums = sorted(self._turns.sums.items(), key=lambda one: one[0])
+        return [
+            one
+            for (owner, day, *_), one in sums
             if owner == tenant and first_day <= day <= last_day
         ]
-        return [one for *_, one in sorted(found, key=lambda one: one[:2])]
 
     async def contents(self, tenant: str) -> StoreContents:
         self._turns.check_open()

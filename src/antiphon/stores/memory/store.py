@@ -203,8 +203,9 @@ class MemoryApiKeyStore:
         key = self._keys.get(sha256)
         return None if key is None or key.revoked_at is not None else key
 
-    async def list_keys(self) -> list[ApiKey]:
-        return sorted(self._keys.values(), key=lambda key: (key.created_at, key.id))
+    async def list_keys(self, tenant: str | None = None) -> list[ApiKey]:
+        found = [key for key in self._keys.values() if tenant in (None, key.tenant)]
+        return sorted(found, key=lambda key: (key.created_at, key.id))
 
     async def revoke(self, key_id: str) -> bool:
         for sha256, key in self._keys.items():

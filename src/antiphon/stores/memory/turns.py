@@ -13,7 +13,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import chat_id_of, response_key
 from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import DAY_SECONDS, Expiry
-from antiphon.core.turns import End, TurnStatus, Usage
+from antiphon.core.turns import End, Header, TurnStatus, Usage
 from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.stores.memory.changes import MemoryChangeLog
 from antiphon.turn.chat_protocols import UsageSum
@@ -89,8 +89,8 @@ class MemoryTurns:
         self.changes = MemoryChangeLog()
         #: The ids of imported turns, by tenant and digest.
         self.imported: dict[tuple[str, bytes], str] = {}
-        #: What ended turns used, by tenant, day and model.
-        self.sums: dict[tuple[str, int, str], UsageSum] = {}
+        #: What ended turns used, by tenant, day, model and key.
+        self.sums: dict[tuple[str, int, str, str], UsageSum] = {}
         #: By tree.
         self.chats: dict[int, ChatEntry] = {}
         #: The turns that ended with calls which a person has to agree to.
@@ -233,7 +233,10 @@ class MemoryTurns:
         """Tell what became of a chat."""
         self.changes.add(tenant, Change("", change_type, time.time(), chat_id))
 
-    def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None, *, is_import: bool = False
+    ) -> None:
+        """Append items to a turn, and end it; an imported one used nothing."""
         self.check_open()
         record = self.records.get(response_id)
         if record is None:
@@ -243,22 +246,29 @@ class MemoryTurns:
             record.turn = msgspec.structs.replace(turn, output=(*turn.output, *items), end=end)
             if end is not None:
                 self._end(record, end)
+                if not is_import:
+                    self._add_to_sums(record.tenant, turn.header, end)
 
     def _end(self, record: TurnRecord, end: End) -> None:
         chat = self.chats[record.tree]
         chat.usage += end.usage or Usage()
-        assert record.turn is not None
-        usage = msgspec.structs.replace(end.usage or Usage(), reasoning_tokens=0)
-        model = end.model or record.turn.header.model
-        one = UsageSum(int(end.ended_at // DAY_SECONDS), model, 1, usage, end.cost)
-        key = (record.tenant, one.day, model)
-        self.sums[key] = self.sums[key] + one if key in self.sums else one
         if end.cost is not None:
             chat.cost = (chat.cost or 0.0) + end.cost
         self.note("turn.ended", record, end.ended_at, status=end.status)
         if end.approvals:
             self.waiting.add(record.response_id)
             self.note("turn.waiting", record, end.ended_at)
+
+    def _add_to_sums(self, tenant: str, header: Header, end: End) -> None:
+        usage = msgspec.structs.replace(end.usage or Usage(), reasoning_tokens=0)
+        day, model, key_id = (
+            int(end.ended_at // DAY_SECONDS),
+            end.model or header.model,
+            header.key_id,
+        )
+        one = UsageSum(day, model, 1, usage, end.cost, key_id)
+        key = (tenant, day, model, key_id or "")
+        self.sums[key] = self.sums[key] + one if key in self.sums else one
 
     def tombstone(self, record: TurnRecord) -> None:
         """Erase the turn but for its tombstone."""

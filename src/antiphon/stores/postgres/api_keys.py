@@ -34,8 +34,8 @@ class PostgresApiKeyStore:
         )
         return None if row is None else ApiKey(*row)
 
-    async def list_keys(self) -> list[ApiKey]:
-        rows = await self._database.read(lambda connection: connection.fetch(_SQL["all"]))
+    async def list_keys(self, tenant: str | None = None) -> list[ApiKey]:
+        rows = await self._database.read(lambda connection: connection.fetch(_SQL["list"], tenant))
         return [ApiKey(*row) for row in rows]
 
     async def revoke(self, key_id: str) -> bool:

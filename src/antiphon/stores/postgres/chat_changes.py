@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from antiphon.stores.postgres.write_transaction import WriteTransaction
 
 _SQL: Final = read_queries("chat_changes.sql")
-#: A turn's timestamp, thread and seq: the greatest of a chat is its newest turn.
-#: Over how many rows the nodes divide the sums of one tenant, day and model.
+#: Over how many rows the nodes divide the sums of one tenant, day, model and key.
 _SLOTS: Final = 16
+#: A turn's timestamp, thread and seq: the greatest of a chat is its newest turn.
 _NO_TURN: Final = (-math.inf, -1, -1)
 
 
@@ -58,8 +58,8 @@ class ChatChanges:
 
     def __init__(self) -> None:
         self._changes: dict[int, _ChatChange] = {}
-        #: By tenant, day and model.
-        self._sums: dict[tuple[str, int, str], UsageSum] = {}
+        #: By tenant, day, model and key.
+        self._sums: dict[tuple[str, int, str, str], UsageSum] = {}
         #: Turns that wait for a person, and turns that are continued, which wait no more.
         self._waiting: list[tuple[str, TurnKey]] = []
         self._continued: list[tuple[str, TurnKey]] = []
@@ -82,15 +82,18 @@ class ChatChanges:
         """A turn is continued."""
         self._continued.append((tenant, turn))
 
-    def end_turn(self, tenant: str, turn: TurnKey, model: str, end: End) -> None:
-        """A turn of a tenant has ended, whose header has this model."""
-        if end.approvals:
-            self._waiting.append((tenant, turn))
+    def add_to_sums(self, tenant: str, model: str, key_id: str | None, end: End) -> None:
+        """A turn of a tenant has ended, whose header has this model and key."""
         day = int(end.ended_at // DAY_SECONDS)
-        key = (tenant, day, end.model or model)
+        key = (tenant, day, end.model or model, key_id or "")
         one = UsageSum(day, key[2], 1, end.usage or Usage(), end.cost)
         known = self._sums.get(key)
         self._sums[key] = one if known is None else known + one
+
+    def end_turn(self, tenant: str, turn: TurnKey, end: End) -> None:
+        """A turn of a tenant has ended."""
+        if end.approvals:
+            self._waiting.append((tenant, turn))
         if end.usage is None and end.cost is None:
             return
         change = self._change(turn.tree)
@@ -131,9 +134,11 @@ class ChatChanges:
         if self._sums:
             sums, self._sums = self._sums, {}
             rows = [
-                (tenant, day, _text(model), one.turns, *_tokens(one.usage), one.cost)
+                (tenant, day, _text(model), key_id, one.turns, *_tokens(one.usage), one.cost)
                 # In one order, so that two nodes never wait for each other.
-                for (tenant, day, model), one in sorted(sums.items(), key=lambda one: one[0])
+                for (tenant, day, model, key_id), one in sorted(
+                    sums.items(), key=lambda one: one[0]
+                )
             ]
             slot = node % _SLOTS
             steps.append((_SQL["add_usage_sums"], (*zip(*rows, strict=True), slot)))

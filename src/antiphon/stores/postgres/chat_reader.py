@@ -294,11 +294,11 @@ async def read_running_turns(
 async def read_usage_sums(
     connection: Connection, tenant: str, days: tuple[int, int]
 ) -> list[UsageSum]:
-    """What ended turns used, by day and model."""
+    """What ended turns used, by day, model and key."""
     rows = await connection.fetch(CHAT_SQL["usage_sums"], tenant, *days)
     return [
-        UsageSum(day, _text(model), turns, Usage(input_tokens, output_tokens, cached_tokens), cost)
-        for day, model, turns, input_tokens, cached_tokens, output_tokens, cost in rows
+        UsageSum(day, _text(model), turns, Usage(given, output, cached), cost, key_id or None)
+        for day, model, key_id, turns, given, cached, output, cost in rows
     ]
 
 

@@ -169,9 +169,10 @@ SELECT
     pg_database_size(current_database())
 
 -- name: usage_sums
-SELECT day, model, sum(turns)::bigint, sum(input_tokens)::bigint, sum(cached_tokens)::bigint,
-    sum(output_tokens)::bigint, sum(cost)
-FROM usage_sums WHERE tenant = $1 AND day BETWEEN $2 AND $3 GROUP BY day, model ORDER BY day, model
+SELECT day, model, key_id, sum(turns)::bigint, sum(input_tokens)::bigint,
+    sum(cached_tokens)::bigint, sum(output_tokens)::bigint, sum(cost)
+FROM usage_sums WHERE tenant = $1 AND day BETWEEN $2 AND $3
+GROUP BY day, model, key_id ORDER BY day, model, key_id
 
 -- name: lock
 SELECT tree FROM chats WHERE tree = $1 FOR UPDATE

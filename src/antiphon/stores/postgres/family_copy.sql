@@ -164,15 +164,15 @@ VALUES ($1, $2, $3, $4, $5)
 DELETE FROM idempotency_records WHERE tenant = $1 AND sha256 = $2
 
 -- name: read_usage_sums
-SELECT tenant, day, model, sum(turns)::bigint, sum(input_tokens)::bigint,
+SELECT tenant, day, model, key_id, sum(turns)::bigint, sum(input_tokens)::bigint,
     sum(cached_tokens)::bigint, sum(output_tokens)::bigint, sum(cost)
-FROM usage_sums WHERE (tenant, day, model) > ($1, $2, $3)
-GROUP BY tenant, day, model ORDER BY tenant, day, model LIMIT $4
+FROM usage_sums WHERE (tenant, day, model, key_id) > ($1, $2, $3, $4)
+GROUP BY tenant, day, model, key_id ORDER BY tenant, day, model, key_id LIMIT $5
 
 -- name: write_usage_sums
 INSERT INTO usage_sums
-    (tenant, day, model, slot, turns, input_tokens, cached_tokens, output_tokens, cost)
-VALUES ($1, $2, $3, 0, $4, $5, $6, $7, $8)
+    (tenant, day, model, key_id, slot, turns, input_tokens, cached_tokens, output_tokens, cost)
+VALUES ($1, $2, $3, $4, 0, $5, $6, $7, $8, $9)
 
 -- name: delete_usage_sums
-DELETE FROM usage_sums WHERE tenant = $1 AND day = $2 AND model = $3
+DELETE FROM usage_sums WHERE tenant = $1 AND day = $2 AND model = $3 AND key_id = $4

@@ -101,6 +101,7 @@ async def _open_turn(transaction: WriteTransaction, row: asyncpg.Record) -> Open
         row["key"],
         row["tenant"],
         header.model,
+        header.key_id,
         header.conversation,
         next_part=parts[-1]["part"] + 1,
         items=items + len(unpack_hashes(parts[0]["images"])),

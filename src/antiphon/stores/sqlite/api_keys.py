@@ -36,8 +36,8 @@ class SqliteApiKeyStore:
     async def find(self, sha256: bytes) -> ApiKey | None:
         return await self._database.read_inline(partial(_read_key, sha256=sha256))
 
-    async def list_keys(self) -> list[ApiKey]:
-        return await self._database.read_pooled(_read_all)
+    async def list_keys(self, tenant: str | None = None) -> list[ApiKey]:
+        return await self._database.read_pooled(partial(_read_keys, tenant=tenant))
 
     async def revoke(self, key_id: str) -> bool:
         revoked: bool = await self._database.submit(_revoke, key_id, self._database.expiry.clock())
@@ -74,5 +74,6 @@ def _read_has_keys(connection: sqlite3.Connection) -> tuple[bool, set[int]]:
     return bool(connection.execute(_SQL["any"]).fetchall()[0][0]), set()
 
 
-def _read_all(connection: sqlite3.Connection) -> list[ApiKey]:
-    return [_decode_key(row) for row in connection.execute(_SQL["all"]).fetchall()]
+def _read_keys(connection: sqlite3.Connection, tenant: str | None) -> list[ApiKey]:
+    rows = connection.execute(_SQL["list"], {"tenant": tenant}).fetchall()
+    return [_decode_key(row) for row in rows]

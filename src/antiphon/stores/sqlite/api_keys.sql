@@ -6,8 +6,9 @@ VALUES (?, ?, ?, ?, ?, ?)
 SELECT id, tenant, created_at, name, revoked_at FROM api_keys
 WHERE sha256 = ? AND revoked_at IS NULL
 
--- name: all
-SELECT id, tenant, created_at, name, revoked_at FROM api_keys ORDER BY created_at, id
+-- name: list
+SELECT id, tenant, created_at, name, revoked_at FROM api_keys
+WHERE :tenant IS NULL OR tenant = :tenant ORDER BY created_at, id
 
 -- name: revoke
 UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?

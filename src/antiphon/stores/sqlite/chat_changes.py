@@ -53,8 +53,8 @@ class ChatChanges:
 
     def __init__(self) -> None:
         self._changes: dict[int, _ChatChange] = {}
-        #: By tenant, day and model.
-        self._sums: dict[tuple[str, int, str], UsageSum] = {}
+        #: By tenant, day, model and key.
+        self._sums: dict[tuple[str, int, str, str], UsageSum] = {}
         #: Turns that wait for a person, and turns that are continued, which wait no more.
         self._waiting: list[tuple[int]] = []
         self._continued: list[tuple[int]] = []
@@ -93,10 +93,10 @@ class ChatChanges:
         if end.cost is not None:
             change.cost = (change.cost or 0.0) + end.cost
 
-    def add_to_sums(self, tenant: str, model: str, end: End) -> None:
-        """A turn of a tenant has ended, whose header has this model."""
+    def add_to_sums(self, tenant: str, model: str, key_id: str | None, end: End) -> None:
+        """A turn of a tenant has ended, whose header has this model and key."""
         day = int(end.ended_at // DAY_SECONDS)
-        key = (tenant, day, end.model or model)
+        key = (tenant, day, end.model or model, key_id or "")
         one = UsageSum(day, key[2], 1, end.usage or Usage(), end.cost)
         known = self._sums.get(key)
         self._sums[key] = one if known is None else known + one

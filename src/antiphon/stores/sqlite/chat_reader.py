@@ -227,11 +227,11 @@ def _chat_branch(connection: sqlite3.Connection, thread: int, cutoff: float) -> 
 def read_usage_sums(
     connection: sqlite3.Connection, tenant: str, days: tuple[int, int]
 ) -> list[UsageSum]:
-    """What ended turns used, by day and model."""
+    """What ended turns used, by day, model and key."""
     rows = connection.execute(CHAT_SQL["usage_sums"], (tenant, *days)).fetchall()
     return [
-        UsageSum(day, model, turns, Usage(input_tokens, output_tokens, cached_tokens), cost)
-        for day, model, turns, input_tokens, cached_tokens, output_tokens, cost in rows
+        UsageSum(day, model, turns, Usage(given, output, cached), cost, key_id or None)
+        for day, model, key_id, turns, given, cached, output, cost in rows
     ]
 
 

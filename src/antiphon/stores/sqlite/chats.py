@@ -36,6 +36,7 @@ from antiphon.stores.sqlite.deletion import (
 from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
 from antiphon.stores.sqlite.reader import PageRequest, snapshot
 from antiphon.stores.sqlite.rows import TURN_STRIDE, RowRange, row_id_of
+from antiphon.stores.sqlite.search.removal import take_out_ranges
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.chat_protocols import (
@@ -244,10 +245,16 @@ def erase_chat(transaction: WriteTransaction, tenant: str, chat_id: str, expiry:
         return False
     tree = found[1]
     conversation, _ = conversation_of(connection, tenant, tree, expiry)
+    roots = connection.execute(CHAT_SQL["roots"], {"tree": tree}).fetchall()
+    row_ranges = [
+        row_range
+        for (thread,) in roots
+        for row_range in descendant_ranges(connection, row_id_of(thread, 0))
+    ]
+    take_out_ranges(connection, row_ranges)
     uses: set[bytes] = set()
-    for (thread,) in connection.execute(CHAT_SQL["roots"], {"tree": tree}).fetchall():
-        for row_range in descendant_ranges(connection, row_id_of(thread, 0)):
-            uses |= tombstone(connection, row_range, erased)
+    for row_range in row_ranges:
+        uses |= tombstone(connection, row_range, erased)
     delete_unused_blobs(connection, uses, erased)
     if conversation is not None:
         delete_conversation(connection, conversation_key(conversation) or b"", erased)

@@ -243,9 +243,9 @@ SELECT
 
 -- name: add_usage_sums
 INSERT INTO usage_sums
-    (tenant, day, model, turns, input_tokens, cached_tokens, output_tokens, cost)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (tenant, day, model) DO UPDATE SET
+    (tenant, day, model, key_id, turns, input_tokens, cached_tokens, output_tokens, cost)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (tenant, day, model, key_id) DO UPDATE SET
     turns = turns + excluded.turns,
     input_tokens = input_tokens + excluded.input_tokens,
     cached_tokens = cached_tokens + excluded.cached_tokens,
@@ -253,5 +253,5 @@ ON CONFLICT (tenant, day, model) DO UPDATE SET
     cost = CASE WHEN excluded.cost IS NULL THEN cost ELSE coalesce(cost, 0) + excluded.cost END
 
 -- name: usage_sums
-SELECT day, model, turns, input_tokens, cached_tokens, output_tokens, cost
-FROM usage_sums WHERE tenant = ? AND day BETWEEN ? AND ? ORDER BY day, model
+SELECT day, model, key_id, turns, input_tokens, cached_tokens, output_tokens, cost
+FROM usage_sums WHERE tenant = ? AND day BETWEEN ? AND ? ORDER BY day, model, key_id

@@ -49,6 +49,7 @@ from antiphon.stores.sqlite.rows import (
     last_of_turn,
     thread_of,
 )
+from antiphon.stores.sqlite.search.removal import index_again, take_out_ranges
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 
@@ -173,11 +174,11 @@ def erase_conversation(
         return False
     turns = connection.execute(CONVERSATION_SQL["turns"], (key,)).fetchall()
     erasable = _find_erasable(connection, [row_id for row_id, _ in turns], key, cutoff)
+    row_ranges = _merge_row_ranges(erasable)
+    take_out_ranges(connection, row_ranges)
     delete_unused_blobs(
         connection,
-        set().union(
-            *[tombstone(connection, one, transaction.erased) for one in _merge_row_ranges(erasable)]
-        ),
+        set().union(*[tombstone(connection, one, transaction.erased) for one in row_ranges]),
         transaction.erased,
     )
     bump_epochs(connection, erasable)
@@ -270,6 +271,7 @@ def erase_item(transaction: WriteTransaction, tenant: str, response_id: str, pos
     if not 0 <= position < len(items) or items[position][1] in (ERASED_ITEM, ERASED_SUMMARY_ITEM):
         return False
     erased = transaction.erased
+    index_again(connection, [row_id])
     replace_text(connection, items[position][0], ERASED_ITEM, erased)
     erase_derived_words(connection, row_id, erased)
     rest = [body for _, body in items[:position] + items[position + 1 :]]

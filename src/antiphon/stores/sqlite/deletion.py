@@ -22,6 +22,7 @@ from antiphon.stores.sqlite.rows import (
     row_id_of,
     thread_of,
 )
+from antiphon.stores.sqlite.search.removal import index_again
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 
 #: What else goes with the texts of turns, whose ids stay or go.
@@ -150,9 +151,11 @@ def erase_derived_words(connection: sqlite3.Connection, row_id: int, erased: Era
         connection.execute(TURN_SQL["delete_fingerprints"], row_range)
         connection.execute(TURN_SQL["delete_import_words"], row_range)
         values = {"first": row_range[0], "last": row_range[1], "start": COMPACTION_PREFIX}
-        for item_row_id, body in connection.execute(TURN_SQL["summaries"], values).fetchall():
-            if is_summary(body):
-                replace_text(connection, item_row_id, ERASED_SUMMARY_ITEM, erased)
+        found = connection.execute(TURN_SQL["summaries"], values).fetchall()
+        summaries = [item_row_id for item_row_id, body in found if is_summary(body)]
+        index_again(connection, summaries)
+        for item_row_id in summaries:
+            replace_text(connection, item_row_id, ERASED_SUMMARY_ITEM, erased)
 
 
 def delete_unused_blobs(

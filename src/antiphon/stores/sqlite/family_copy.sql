@@ -144,13 +144,14 @@ VALUES (?, ?, ?, ?, ?)
 DELETE FROM idempotency_records WHERE tenant = ? AND sha256 = ?
 
 -- name: read_usage_sums
-SELECT tenant, day, model, turns, input_tokens, cached_tokens, output_tokens, cost FROM usage_sums
-WHERE (tenant, day, model) > (?, ?, ?) ORDER BY tenant, day, model LIMIT ?
+SELECT tenant, day, model, key_id, turns, input_tokens, cached_tokens, output_tokens, cost
+FROM usage_sums WHERE (tenant, day, model, key_id) > (?, ?, ?, ?)
+ORDER BY tenant, day, model, key_id LIMIT ?
 
 -- name: write_usage_sums
 INSERT OR REPLACE INTO usage_sums
-    (tenant, day, model, turns, input_tokens, cached_tokens, output_tokens, cost)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    (tenant, day, model, key_id, turns, input_tokens, cached_tokens, output_tokens, cost)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: delete_usage_sums
-DELETE FROM usage_sums WHERE tenant = ? AND day = ? AND model = ?
+DELETE FROM usage_sums WHERE tenant = ? AND day = ? AND model = ? AND key_id = ?

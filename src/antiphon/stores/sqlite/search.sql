@@ -126,3 +126,38 @@ SELECT body FROM search_buckets WHERE id = ?
 
 -- name: buckets
 SELECT id, body FROM search_buckets WHERE id BETWEEN ? << 16 AND ? << 16 | 65535
+
+-- name: segments_in
+-- The turns between two places that are in segments, with these.
+SELECT row_id, segment FROM search_segment_turns WHERE row_id BETWEEN ? AND ?
+
+-- name: add_pending
+INSERT OR IGNORE INTO search_pending (row_id, revision) VALUES (?, random() & 1048575)
+
+-- name: whole_segment
+SELECT s.group_id, s.words, k.secret, s.row_ids, s.turn_entries
+FROM search_segments AS s JOIN search_secrets AS k ON k.id = s.id
+WHERE s.id = ?
+
+-- name: whole_group
+SELECT k.secret, g.segments
+FROM search_groups AS g JOIN search_secrets AS k ON k.id = g.id
+WHERE g.id = ?
+
+-- name: shrink_segment
+UPDATE search_segments SET turns = ?, words = ?, row_ids = ?, turn_entries = ? WHERE id = ?
+
+-- name: shrink_group
+UPDATE search_groups SET (turns, words) = (
+    SELECT sum(turns), sum(words) FROM search_segments WHERE group_id = :id
+)
+WHERE id = :id
+
+-- name: update_bucket
+UPDATE search_buckets SET body = ? WHERE id = ?
+
+-- name: delete_bucket
+DELETE FROM search_buckets WHERE id = ?
+
+-- name: delete_segment_turns
+DELETE FROM search_segment_turns WHERE row_id IN (SELECT value FROM json_each(?))

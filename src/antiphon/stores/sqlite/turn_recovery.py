@@ -88,4 +88,6 @@ def _open_turn(connection: sqlite3.Connection, orphan: _Orphan) -> OpenTurn | No
         return None
     _, tenant, tree = places[0]
     ((last,),) = connection.execute(NODE_SQL["last_row"], (row_id, last_of_turn(row_id))).fetchall()
-    return OpenTurn(row_id, last + 1, tree, tenant, header.conversation, header.model)
+    return OpenTurn(
+        row_id, last + 1, tree, tenant, header.conversation, header.model, header.key_id
+    )

@@ -64,6 +64,7 @@ from antiphon.stores.sqlite.rows import (
     last_of_turn,
     row_id_of,
 )
+from antiphon.stores.sqlite.search.removal import take_out_ranges
 from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.turn.store_protocols import Head, NewTurn
 
@@ -71,10 +72,10 @@ IDEMPOTENCY_SQL: Final = read_queries("idempotency.sql")
 
 
 def check_reservation(
-    connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation
+    connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation, owner: int
 ) -> None:
     """Raise ``ConflictError`` where another request has the reservation now, or completed it."""
-    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
+    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint, owner)
     if not connection.execute(IDEMPOTENCY_SQL["is_reserved"], values).fetchall():
         raise reservation_lost()
 
@@ -107,6 +108,7 @@ class OpenTurn(msgspec.Struct, frozen=True):
     tenant: str = ""
     conversation: str | None = None
     model: str = ""
+    key_id: str | None = None
 
 
 class WriteTransaction:
@@ -157,7 +159,7 @@ class WriteTransaction:
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         if turn.reservation is not None:
-            check_reservation(self.connection, turn.tenant, turn.reservation)
+            check_reservation(self.connection, turn.tenant, turn.reservation, self.owner)
         is_next_taken = self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
@@ -190,7 +192,13 @@ class WriteTransaction:
             self._rows.append((item_row_id, INPUT, None, item))
         self._running[row_id] = self.owner
         self.changed_turns[turn.response_id] = OpenTurn(
-            row_id, first + len(turn.input), tree, turn.tenant, conversation_id, turn.header.model
+            row_id,
+            first + len(turn.input),
+            tree,
+            turn.tenant,
+            conversation_id,
+            turn.header.model,
+            turn.header.key_id,
         )
         self.changes.add_turn(
             "turn.started", turn.tenant, turn.created_at, tree, key, conversation=conversation_id
@@ -204,7 +212,7 @@ class WriteTransaction:
     ) -> None:
         """Insert a conversation, and complete its reservation."""
         if reservation is not None:
-            check_reservation(self.connection, tenant, reservation)
+            check_reservation(self.connection, tenant, reservation, self.owner)
             complete_reservation(self.connection, tenant, reservation.key, conversation.id)
         key = conversation_key(conversation.id)
         metadata = add_text(self.connection, _encode(conversation.metadata))
@@ -213,7 +221,10 @@ class WriteTransaction:
         )
         self.changes.add_conversation("conversation.created", tenant, conversation.id)
 
-    def write(self, response_id: str, items: Sequence[bytes], end: End | None) -> None:
+    def write(
+        self, response_id: str, items: Sequence[bytes], end: End | None, *, is_import: bool = False
+    ) -> None:
+        """Append items to a turn, and end it; an imported one used nothing."""
         turn = self._require_open_turn(response_id)
         if turn is None:
             return
@@ -230,7 +241,8 @@ class WriteTransaction:
         else:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
             self._chats.end_turn(turn.tree, turn.row_id, end)
-            self._chats.add_to_sums(turn.tenant, turn.model, end)
+            if not is_import:
+                self._chats.add_to_sums(turn.tenant, turn.model, turn.key_id, end)
             key = response_key(response_id)
             where = (turn.tenant, end.ended_at, turn.tree, key)
             self.changes.add_turn(
@@ -252,7 +264,7 @@ class WriteTransaction:
         self.begin(turn)
         opened = self.changed_turns[turn.response_id]
         assert opened is not None, "it has just begun"
-        self.write(turn.response_id, output, end)
+        self.write(turn.response_id, output, end, is_import=True)
         self._known_here, self.changes = set(), changes
         return opened.row_id
 
@@ -266,6 +278,7 @@ class WriteTransaction:
             if cascade
             else [(row_id, last_of_turn(row_id))]
         )
+        take_out_ranges(self.connection, row_ranges)
         delete_unused_blobs(
             self.connection,
             set().union(*[tombstone(self.connection, one, self.erased) for one in row_ranges]),

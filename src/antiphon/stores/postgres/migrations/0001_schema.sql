@@ -212,13 +212,16 @@ CREATE INDEX conversations_check ON conversations (check_at);
 
 CREATE INDEX conversations_tenant_check ON conversations (tenant, check_at);
 
--- What the ended turns used, by tenant, day (of UTC, since 1970) and model. An erasure leaves it.
--- In several rows, so that nodes which write at the same time hardly ever wait for each other.
+-- What the ended turns used, by tenant, day (of UTC, since 1970), model and API key. An erasure
+-- leaves it. In several rows, so that nodes which write at the same time hardly ever wait for each
+-- other.
 CREATE TABLE usage_sums (
     tenant text COLLATE "C" NOT NULL,
     day integer NOT NULL,
     -- UTF-8
     model bytea NOT NULL,
+    -- api_keys.id; empty: they came without a key
+    key_id text COLLATE "C" NOT NULL,
     -- by the node
     slot smallint NOT NULL,
     turns bigint NOT NULL,
@@ -226,7 +229,7 @@ CREATE TABLE usage_sums (
     cached_tokens bigint NOT NULL,
     output_tokens bigint NOT NULL,
     cost double precision,
-    PRIMARY KEY (tenant, day, model, slot)
+    PRIMARY KEY (tenant, day, model, key_id, slot)
 );
 
 -- Idempotency: what keys were used for in the last day, by the SHA-256 of each.
@@ -237,6 +240,8 @@ CREATE TABLE idempotency_records (
     -- a hash of the request
     fingerprint bytea NOT NULL,
     created_at double precision NOT NULL,
+    -- the process whose request it is
+    node bigint NOT NULL DEFAULT 0,
     result_id text,
     PRIMARY KEY (tenant, sha256)
 );
@@ -276,6 +281,8 @@ CREATE TABLE api_keys (
 -- transaction, named by its number, of which only the newest stay.
 CREATE TABLE changes (
     id bigint PRIMARY KEY,
+    -- random: it tells the row from one of another copy of the database
+    mark bigint NOT NULL,
     body bytea NOT NULL
 );
 

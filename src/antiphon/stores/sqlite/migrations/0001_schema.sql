@@ -181,23 +181,28 @@ CREATE TABLE conversations (
 
 CREATE INDEX conversations_recent ON conversations (tenant, created_at, id);
 
--- What the ended turns used, by tenant, day (of UTC, since 1970) and model. An erasure leaves it.
+-- What the ended turns used, by tenant, day (of UTC, since 1970), model and API key. An erasure
+-- leaves it.
 CREATE TABLE usage_sums (
     tenant TEXT NOT NULL,
     day INTEGER NOT NULL,
     model TEXT NOT NULL,
+    -- api_keys.id; empty: they came without a key
+    key_id TEXT NOT NULL,
     turns INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL,
     cached_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     cost REAL,
-    PRIMARY KEY (tenant, day, model)
+    PRIMARY KEY (tenant, day, model, key_id)
 ) WITHOUT ROWID;
 
 -- What the commits changed, for those who follow along: ids, and never words. One row a commit,
 -- of which only the newest stay (stores/sqlite/change_log.py).
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
+    -- random: it tells the row from one of another copy of the file
+    mark INTEGER NOT NULL,
     body BLOB NOT NULL
 );
 
@@ -236,6 +241,8 @@ CREATE TABLE idempotency_records (
     -- a hash of the request
     fingerprint BLOB NOT NULL,
     created_at REAL NOT NULL,
+    -- the store whose request it is, as in running
+    owner INTEGER NOT NULL DEFAULT 0,
     result_id TEXT,
     PRIMARY KEY (tenant, sha256)
 ) WITHOUT ROWID;
@@ -249,8 +256,8 @@ CREATE TABLE copy_marks (
 ) WITHOUT ROWID;
 
 -- Full-text search: an inverted index in immutable segments, each of many turns of one tenant.
--- Erasing anything from a turn deletes its segment in the same statement, and the segment's
--- other turns are indexed again. What segments contain is encrypted, each under a secret of its own
+-- Erasing anything from a turn that is in a segment still deletes that in the same statement, and
+-- the segment's other turns are indexed again. What segments contain is encrypted, each under a secret of its own
 -- (stores/sqlite/search/segment.py). SQLite leaves copies of rows that it moves in the unused parts
 -- of pages, where secure_delete does not reach; without the secret they say nothing.
 

@@ -2,14 +2,14 @@
 
 A group is built of the hashes in its segments' buckets, no text is read for it. It has buckets as
 a segment has, in which the postings of a term are the numbers of the segments that have
-it, and a secret of its own. An erasure deletes one segment and its group, so that what was in the
-erased turn cannot be told from the group and the other segments; the other segments stay, and
+it, and a secret of its own. Where an erasure deletes a segment, its group goes, too, so that what
+was in the erased turn cannot be told from the group and the other segments; these stay, and
 are grouped again later.
 
 Why small segments in groups and not large segments: a million turns are 3,906 segments, of
 which a rare word is in one or few. With groups a search reads 122 groups and those few. An
-erasure costs the indexing of 255 turns and the grouping of 32 segments, in the background.
-A segment of as many turns as a group would have to be indexed again as a whole.
+erasure copies one segment and one group (removal.py). A segment of as many turns as a group would
+be copied as a whole, or indexed again.
 """
 
 from __future__ import annotations

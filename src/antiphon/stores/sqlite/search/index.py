@@ -5,7 +5,8 @@
     64 segments        half of them get a group, which says what each has      (group.py)
     a search           indexes up to 256 pending turns of its tenant, then reads groups, segments
                        and up to 256 turns that are still pending, the newest  (query.py)
-    words are erased   triggers delete their segment and its group, in the same statement
+    words are erased   their segment and its group are copied without them (removal.py), or triggers
+                       delete both
 
 A plan is read and its text tokenized in a reader's thread; the writer only inserts it, if
 nothing it was made from has changed.

@@ -22,6 +22,7 @@ import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import shake_128
+from itertools import accumulate, pairwise
 from time import sleep
 from typing import Final, TypeVar
 from zlib import crc32
@@ -129,7 +130,7 @@ def encode_buckets(
     numbers = [number for number in range(count) if hashes[number]]
     return count, tuple(
         [
-            (number, _encode_bucket(hashes[number], bodies[number], secret, number))
+            (number, encode_bucket(BucketContent(hashes[number], bodies[number]), secret, number))
             for number in paced(numbers)
         ]
     )
@@ -141,6 +142,33 @@ def encrypt(content: bytes, secret: bytes, number: int) -> bytes:
     stream = shake_128(secret + number.to_bytes(2, "little")).digest(size)
     combined = int.from_bytes(content, "little") ^ int.from_bytes(stream, "little")
     return combined.to_bytes(size, "little")
+
+
+class BucketContent(msgspec.Struct, frozen=True):
+    """What a bucket contains: the hashes of its terms, and the postings of each."""
+
+    hashes: Sequence[int]
+    bodies: Sequence[bytes | bytearray]
+
+
+def decode_bucket(body: bytes, secret: bytes, number: int) -> BucketContent:
+    """What a bucket contains."""
+    count = int.from_bytes(body[:2], "little")
+    content = encrypt(body[2:], secret, number)
+    lengths = struct.unpack_from(f"<{count}H", content, 4 * count)
+    ends = list(accumulate(lengths, initial=6 * count))
+    return BucketContent(
+        struct.unpack_from(f"<{count}I", content),
+        [content[begin:end] for begin, end in pairwise(ends)],
+    )
+
+
+def encode_bucket(content: BucketContent, secret: bytes, number: int) -> bytes:
+    """A bucket as it is stored."""
+    count = len(content.hashes)
+    head = struct.pack(f"<{count}I{count}H", *content.hashes, *map(len, content.bodies))
+    joined = b"".join((head, *content.bodies))
+    return count.to_bytes(2, "little") + encrypt(joined, secret, number)
 
 
 def find_postings(body: bytes, secret: bytes, number: int, name: int) -> bytes:
@@ -177,6 +205,11 @@ def decode_turn_entries(data: bytes) -> list[tuple[float, int]]:
     return list(_TURN_ENTRY.iter_unpack(data))
 
 
+def encode_turn_entries(entries: Iterable[tuple[float, int]]) -> bytes:
+    """The times and numbers of words of turns, as a segment has them."""
+    return b"".join([_TURN_ENTRY.pack(*entry) for entry in entries])
+
+
 def _cap_counts(terms: list[bytes]) -> list[bytes]:
     """Without the repetitions that do not count."""
     counts = Counter(terms)
@@ -196,12 +229,3 @@ def _by_hash(postings: Mapping[bytes, bytearray]) -> dict[int, bytearray]:
             of_hash = by_hash[crc32(term)]
             of_hash += numbers[: _MAX_LENGTH - len(of_hash)]
     return by_hash
-
-
-def _encode_bucket(
-    hashes: list[int], bodies: list[bytes | bytearray], secret: bytes, number: int
-) -> bytes:
-    count = len(hashes)
-    head = struct.pack(f"<{count}I{count}H", *hashes, *map(len, bodies))
-    content = b"".join((head, *bodies))
-    return count.to_bytes(2, "little") + encrypt(content, secret, number)
