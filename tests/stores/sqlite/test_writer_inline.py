@@ -63,10 +63,10 @@ async def test_write_that_nothing_follows_is_on_disk_when_it_returns(tmp_path: P
         await asyncio.gather(begun, ended)
         # Where others run, it waits for theirs.
         other, turn = new_turn("Hi."), new_turn("Hi.")
-        begun = asyncio.gather(store.begin(other), store.begin(turn))
+        begins = store.begin(other), store.begin(turn)
         ended = store.write(turn.response_id, (), DONE, at_once=True)
         assert not ended.done()
-        await asyncio.gather(begun, ended, store.write(other.response_id, (), DONE))
+        await asyncio.gather(*begins, ended, store.write(other.response_id, (), DONE))
 
 
 async def test_heads_read_by_the_writers_connection_are_of_all_commits(tmp_path: Path) -> None:
