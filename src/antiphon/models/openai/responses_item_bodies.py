@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from antiphon.core.custom_tool_input import custom_arguments
+from antiphon.models.openai.argument_mending import normalize_arguments
 from antiphon.models.openai.lenient_json import text_of_value
 from antiphon.models.openai.responses_item_matching import FUNCTION_CALL, MESSAGE, Json
-from antiphon.models.openai.tool_call_fragments import normalize_arguments
 
 _CUSTOM_CALL: Final = "custom_tool_call"
 #: What servers call the item of a function's call, besides its name.
