@@ -250,6 +250,7 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
         fun_prompt=engine.settings.fun_prompt,
         limits=engine.settings.connection_limits,
         shares_port=engine.settings.workers > 1,
+        deferred_completions=app.deferred_completions,
     )
 
 

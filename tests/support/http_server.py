@@ -401,6 +401,13 @@ class ServerProcess(Address):
             raise AssertionError((line, (home / "server.log").read_text()))
         super().__init__(int(found[1]))
 
+    @property
+    def grpc_address(self) -> str:
+        """Where it listens for gRPC."""
+        found = re.search(r"gRPC, for the xai-sdk: (\S+)", self.log_text())
+        assert found is not None, self.log_text()
+        return found[1]
+
     def log_text(self) -> str:
         """What it has logged so far."""
         return (self.config.parent / "server.log").read_text()

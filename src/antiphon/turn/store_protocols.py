@@ -420,10 +420,10 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 class IdempotencyStore(Protocol):
     """Idempotency records by tenant and ``Idempotency-Key``; they expire after a day.
 
-    One without a result after a minute expires too, so that another request may reserve the
-    key. The transaction that stores a request's result completes its record
-    (``NewTurn.reservation``, ``ConversationStore.create``), and fails with ``ConflictError``
-    where another request holds the key by then, or the record is complete.
+    One without a result expires after a minute, or as soon as the process that reserved it is
+    dead, so that another request may reserve the key. The transaction that stores a request's
+    result completes its record (``NewTurn.reservation``, ``ConversationStore.create``), and fails
+    with ``ConflictError`` where another request holds the key by then, or the record is complete.
     """
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
@@ -435,7 +435,7 @@ class IdempotencyStore(Protocol):
         ...
 
     async def release(self, tenant: str, key: str) -> None:
-        """Delete a record without a result, so that the key may be used again."""
+        """Delete this process's record without a result: the key may be used again."""
         ...
 
 

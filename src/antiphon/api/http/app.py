@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.authorization import Authorizer
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.node_client import NodeClient
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
@@ -67,13 +68,18 @@ class HttpApp:
         store_chat_completions: bool = False,
         nodes: NodeClient | None = None,
     ) -> None:
-        endpoints = _create_endpoints(service, health, xai, store_chat_completions, nodes)
+        #: The gRPC server of the same service has these too.
+        self.deferred_completions = DeferredCompletions(nodes)
+        endpoints = _create_endpoints(
+            service, health, xai, store_chat_completions, nodes, self.deferred_completions
+        )
         handlers = handlers_by_path(endpoints)
         #: What other nodes ask this one, besides its turns.
         self.node_operations = {
             **endpoints.mcp.operations(),
             **endpoints.responses.operations(),
             **endpoints.chat_completions.operations(),
+            **self.deferred_completions.operations(),
         }
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
@@ -103,12 +109,13 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _create_endpoints(
+def _create_endpoints(  # noqa: PLR0913, PLR0917
     service: TurnService,
     health: HealthEndpoints,
     xai: XaiEndpoints,
     store_chat_completions: bool,
     nodes: NodeClient | None,
+    deferred_completions: DeferredCompletions,
 ) -> Endpoints:
     stores = service.stores
     assert stores is not None, "every store has them"
@@ -122,7 +129,11 @@ def _create_endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys, nodes),
         compaction=CompactionEndpoints(service),
         chat_completions=ChatCompletionsEndpoint(
-            service, idempotency_keys, store_by_default=store_chat_completions, nodes=nodes
+            service,
+            idempotency_keys,
+            store_by_default=store_chat_completions,
+            nodes=nodes,
+            deferred_completions=deferred_completions,
         ),
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
@@ -206,4 +217,5 @@ def create_app(  # noqa: PLR0913
         metrics,
         CorsPolicy(origins) if origins else None,
         NodeEndpoints(service, operations),
+        app.deferred_completions,
     )

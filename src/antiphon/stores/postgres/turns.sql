@@ -251,5 +251,6 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
 ON CONFLICT DO NOTHING
 
 -- name: add_change
-INSERT INTO changes (id, body)
-SELECT pg_current_xact_id()::text::bigint, w.body FROM unnest($1::bytea[]) AS w (body)
+INSERT INTO changes (id, mark, body)
+SELECT pg_current_xact_id()::text::bigint, floor(random() * 4294967296)::bigint, w.body
+FROM unnest($1::bytea[]) AS w (body)
