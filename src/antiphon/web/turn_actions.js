@@ -1,5 +1,5 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, navigate, notify, query, request, save, set, state } from "./core.js";
+import { api, ApiError, navigate, notify, query, request, set, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, queueMessage } from "./sending.js";
@@ -260,11 +260,4 @@ export async function erase(turn, cascade) {
 }
 
 export const permalink = (turn) => `${location.origin}/r/${turn.response.id}`;
-export const openPermalink = (id) => navigate(`/r/${id}`);
 export const turnAsMarkdown = (turn) => `## Question\n\n${questionText(turn)}\n\n## Answer\n\n${answerText(turn)}\n`;
-
-export function chooseModel(model) {
-  save("model", model);
-  set({ model });
-  if (state.conversation) change(state.conversation, { settings: { ...state.conversation.settings, model } });
-}
