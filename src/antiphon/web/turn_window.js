@@ -13,7 +13,7 @@ export function change(conversation, changes) {
 }
 
 /** Reads until the server answers, as long as the same conversation is open. Raises ApiError. */
-async function readPatiently(conversation, read) {
+export async function readPatiently(conversation, read) {
   for (let failures = 0; ; failures++) {
     try {
       return await read();
