@@ -66,7 +66,7 @@ async def test_one_connection_carries_many_requests() -> None:
     assert (len(upstream.requests), upstream.connections) == (5, 1)
 
 
-async def test_a_list_is_asked_for_again_on_a_connection_that_was_closed() -> None:
+async def test_a_list_is_requested_again_on_a_closed_connection() -> None:
     async with MisbehavingUpstream() as upstream:
         names = b'{"data":[{"id":"m"}]}'
         upstream.then(answer(names), [CLOSE], answer(names), [CLOSE], [CLOSE])
