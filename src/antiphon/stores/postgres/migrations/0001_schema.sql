@@ -281,7 +281,7 @@ CREATE TABLE api_keys (
 -- transaction, named by its number, of which only the newest stay.
 CREATE TABLE changes (
     id bigint PRIMARY KEY,
-    -- random: it tells the row from one of another copy of the database
+    -- random: it distinguishes the row from one of another copy of the database
     mark bigint NOT NULL,
     body bytea NOT NULL
 );
