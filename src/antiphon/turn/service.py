@@ -427,7 +427,7 @@ def _failed_end(error: AntiphonError) -> End:
 
 
 def can_run(request: TurnRequest) -> bool:
-    """Whether ``TurnService.run`` may run a turn: it has no readers and no queue. Pure."""
+    """Whether ``TurnService.run`` may run a turn: its caller alone waits for it. Pure."""
     return not (request.stream or request.background or request.conversation)
 
 
