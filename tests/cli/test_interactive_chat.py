@@ -124,7 +124,7 @@ def test_editing_and_retrying_make_branches(home: Path) -> None:
         terminal.expect("1 messages, the last: other words")
         terminal.expect("> ")
         terminal.type("/cost\n")
-        terminal.expect("1 turns")
+        terminal.expect("1 turn: ")
         terminal.expect("> ")
         leave(terminal)
 

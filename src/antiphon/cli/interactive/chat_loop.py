@@ -196,16 +196,6 @@ class ChatLoop:
         finally:
             self.prompt.mark = before
 
-    def cost_of(self, turn: Response) -> float | None:
-        """What a turn cost; None: its model has no price."""
-        model = self.engine.settings.models.get(turn.model)
-        usage = turn.end.usage if turn.end else None
-        if model is None or model.price is None or usage is None:
-            return None
-        price = model.price
-        cached = price.input if price.cached is None else price.cached
-        return usage.cost(price.input, cached, price.output)
-
     async def forget_history(self) -> None:
         """Something was erased: it is no longer offered at the prompt either."""
         await self._reload_history()
@@ -311,8 +301,8 @@ class ChatLoop:
             if info.context_window:
                 parts.append(f"context {100 * used // info.context_window} %")
             parts.append(f"{used} tokens")
-        if cost := self.cost_of(response):
-            parts.append(f"{cost:.4f}")
+        if response.end is not None and response.end.cost:
+            parts.append(f"{response.end.cost:.4f}")
         return " · ".join(parts)
 
     def _waiting_note(self) -> str:
