@@ -66,7 +66,7 @@ async def _show_last_turn(loop: ChatLoop) -> None:
     last = await session.last_turn()
     part = await loop.chats.window(DEFAULT_TENANT, last.id, ChainWindow(1), with_images=False)
     plural = "s" * (part.total != 1)
-    loop.output.note(f"continuing after {part.total} turn{plural}\n")
+    loop.output.note(f"continuing after {part.total} turn{plural}, {session.model}\n")
     if last.end is None:
         await loop.attach(last)
     else:
