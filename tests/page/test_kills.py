@@ -167,7 +167,7 @@ def _stored(world: World, head: str) -> list[list[str]]:
 
 def _wait_until_shown(world: World, pages: list[Page], turns: int) -> None:
     """Until so many turns are stored, none runs, and the pages show them all as they are."""
-    end = time.monotonic() + 90  # a message whose server died before it began waits for a minute
+    end = time.monotonic() + 240  # a message whose server died before it began waits for a minute
     while True:
         world.go_on()
         stored: list[list[str]] = []
@@ -177,8 +177,17 @@ def _wait_until_shown(world: World, pages: list[Page], turns: int) -> None:
         shown = [page.evaluate(_SHOWN)[-turns:] for page in pages]
         if len(stored) == turns and all(one == stored for one in shown):
             return
-        assert time.monotonic() < end, (stored, shown)
+        assert time.monotonic() < end, _differences(turns, stored, shown)
         pages[0].wait_for_timeout(50)
+
+
+def _differences(turns: int, stored: list[list[str]], shown: list[list[list[str]]]) -> str:
+    said = [f"{len(stored)} of {turns} turns are stored and idle"]
+    for number, page in enumerate(shown, 1):
+        said += [f"page {number} shows {one}" for one in page if one not in stored]
+        said += [f"page {number} does not show {one}" for one in stored if one not in page]
+        said += [f"page {number} shows {len(page)} turns"]
+    return "\n".join(said)
 
 
 def test_turn_that_died_is_settled_though_another_tab_has_gone_on(

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from support.http_server import TIMEOUT, ServerProcess
-from support.node_cluster import NodeCluster, SteeredUpstream, node_cluster
+from support.node_cluster import NodeCluster, SteeredUpstream, node_cluster, started
 from support.scenario import UpstreamThread
+from support.side_stores import query_file
 
 #: Seconds until others have noticed that a node is dead.
 NOTICED = 10.0
@@ -163,3 +164,24 @@ def test_workers_share_a_port_and_a_killed_one_is_started_again(tmp_path: Path) 
 def _children(server: ServerProcess) -> list[int]:
     pid = server.process.pid
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_request_of_a_killed_node_is_repeated_by_its_idempotency_key_at_once(
+    cluster: NodeCluster,
+) -> None:
+    dying, other = cluster.nodes[:2]
+    conversation = dying.post("/v1/conversations").json["id"]
+    started(dying, "hang", conversation=conversation)
+    second = {"input": "second", "conversation": conversation, "on_busy": "queue"}
+    key = {"idempotency-key": "order-17"}
+    with closing(dying.connect()) as connection:
+        # It has its key, and waits for the turn before it.
+        headers = {"content-type": "application/json", **key}
+        connection.request("POST", "/v1/responses", json.dumps(second), headers)
+        path = Path(cluster.store.removeprefix("sqlite:"))
+        reserved = "SELECT 1 FROM idempotency_records WHERE result_id IS NULL"
+        poll(lambda: query_file(path, reserved), "the key was not reserved")
+        dying.kill()
+    assert other.request("POST", "/v1/responses", second, key).status == 200
+    assert len(cluster.upstream.requests_of("second")) == 1

@@ -14,6 +14,7 @@ import pytest
 
 from support.http_server import Address, Answer
 from support.node_cluster import NodeCluster, Stream, node_cluster, started
+from support.node_interfaces import INTERFACE_DEEDS, files_server
 from support.postgres_database import empty_database
 
 IS_POSTGRES = os.environ.get("ANTIPHON_TEST_STORE") == "postgres"
@@ -27,16 +28,8 @@ def nodes(
 ) -> Iterator[NodeCluster]:
     folder = tmp_path_factory.mktemp("nodes")
     store = empty_database(folder) if IS_POSTGRES else None
-    with node_cluster(folder, request.param, store=store) as started:
+    with node_cluster(folder, request.param, store=store, settings=files_server()) as started:
         yield started
-
-
-def pairs(nodes: NodeCluster, number: int) -> tuple[Address, Address]:
-    """A node, and another one: other ones for each number."""
-    count = len(nodes.nodes)
-    first = number % count
-    other = (first + 1 + number // count % (count - 1)) % count
-    return nodes.nodes[first], nodes.nodes[other]
 
 
 def wait_for_word(node: Address, response_id: str) -> None:
@@ -66,7 +59,7 @@ def continue_elsewhere(nodes: NodeCluster, number: int) -> None:
 
 def follow_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A stream that is read on another node has the same bytes, from any event on."""
-    right, wrong = pairs(nodes, number)
+    right, wrong = nodes.pair(number)
     gate = f"follow{number}{len(nodes.nodes)}"
     name = started(right, f"count to 6 gate:{gate}")
     after = number % 8 - 1
@@ -89,7 +82,7 @@ def follow_elsewhere(nodes: NodeCluster, number: int) -> None:
 
 def resume_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A reader who lost a stream goes on reading at another node, and misses nothing."""
-    right, wrong = pairs(nodes, number)
+    right, wrong = nodes.pair(number)
     gate = f"resume{number}{len(nodes.nodes)}"
     name = started(right, f"count to 5 gate:{gate}")
     lost = Stream(right, events_path(name))
@@ -102,7 +95,7 @@ def resume_elsewhere(nodes: NodeCluster, number: int) -> None:
 
 def cancel_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A turn that is cancelled on another node stops at once, and keeps what arrived."""
-    right, wrong = pairs(nodes, number)
+    right, wrong = nodes.pair(number)
     question = f"hang {number} of {len(nodes.nodes)}"
     name = started(right, question)
     wait_for_word(right, name)
@@ -135,7 +128,7 @@ def queue_elsewhere(nodes: NodeCluster, number: int) -> None:
 
 def delete_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A running turn that is deleted on another node stops, and is gone on all of them."""
-    right, wrong = pairs(nodes, number)
+    right, wrong = nodes.pair(number)
     question = f"hang deleted {number} of {len(nodes.nodes)}"
     kinds: list[Callable[[str, str], str]] = [
         lambda response, _: f"/v1/responses/{response}",
@@ -157,7 +150,7 @@ def delete_elsewhere(nodes: NodeCluster, number: int) -> None:
 
 def delete_ancestor_elsewhere(nodes: NodeCluster, number: int) -> None:
     """Deleting a turn with its descendants stops those that other nodes run."""
-    right, wrong = pairs(nodes, number)
+    right, wrong = nodes.pair(number)
     question = f"hang descendant {number} of {len(nodes.nodes)}"
     first = wrong.respond("hello").json["id"]
     name = started(right, question, previous_response_id=first)
@@ -188,7 +181,7 @@ def repeat_elsewhere(nodes: NodeCluster, number: int) -> None:
 
 def retry_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A request that its client repeats at another node is the same turn."""
-    right, wrong = pairs(nodes, number)
+    right, wrong = nodes.pair(number)
     gate = f"retry{number}{len(nodes.nodes)}"
     question = f"count to 3 gate:{gate}"
     fields = {"input": question, "stream": True}
@@ -211,6 +204,7 @@ DEEDS = [
     delete_ancestor_elsewhere,
     repeat_elsewhere,
     retry_elsewhere,
+    *INTERFACE_DEEDS,
 ]
 
 

@@ -151,13 +151,13 @@ async def test_rows_of_a_server_with_more_transactions_are_dropped(uri: str) -> 
         await complete_turn(store)
         connection = await asyncpg.connect(uri)
         try:
-            await connection.execute("INSERT INTO changes VALUES (1 << 50, '\\x90')")
+            await connection.execute("INSERT INTO changes VALUES (1 << 50, 0, '\\x90')")
             await changes_are_settled(uri)
             await delete_future_changes(connection)
             assert await connection.fetchval("SELECT max(id) < 1 << 50 FROM changes")
         finally:
             await connection.close()
-        reader = await store.stores.changes.subscribe("", f"{1 << 50}.1")
+        reader = await store.stores.changes.subscribe("", f"{1 << 50}.1.00000000")
         async with asyncio.timeout(30):
             async for batch in reader:
                 assert [change.type for change in batch] == ["feed.reset"]

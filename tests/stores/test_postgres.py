@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import asyncpg
 import msgspec
@@ -16,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.core.items import Message
 from antiphon.core.secrets import uri_without_password
-from antiphon.core.turns import ConversationRecord, RestartOptions
+from antiphon.core.turns import ConversationRecord, RestartOptions, TurnRequest
 from antiphon.errors import (
     ConfigError,
     ConversationLockedError,
@@ -25,11 +25,16 @@ from antiphon.errors import (
     StoreError,
     TurnTakenOverError,
 )
+from antiphon.models.model_registry import ModelRegistry
+from antiphon.models.scripted import ScriptedModel, say
 from antiphon.stores.postgres.erasures import vacuum_erased
+from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.turn.node_protocols import OrphanedTurn
+from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import NewTurn
 from support.postgres_database import empty_database
+from support.postgres_proxy import PostgresProxy, postgres_proxy
 from support.serve_process import running_server
 from support.store_turns import (
     DONE,
@@ -42,6 +47,9 @@ from support.store_turns import (
     ids_of,
     new_turn,
 )
+
+#: What is read before a turn begins.
+READS = ("head", "head_with_turns", "history", "chain_parts")
 
 
 @asynccontextmanager
@@ -89,6 +97,24 @@ async def test_turns_of_two_stores_on_one_parent_are_branches(tmp_path: Path) ->
         assert len({(head.thread, head.seq) for head in heads}) == 20
         for head in heads:
             assert await ids_of(stores[1], head) == [parent.response_id, head.response_id]
+
+
+async def test_nothing_is_lost_of_a_chat_that_two_stores_write_at_once(tmp_path: Path) -> None:
+    async with opened(empty_database(tmp_path), 2) as stores:
+        parent = await complete_turn(stores[0])
+        turns = [new_turn(str(number), parent=parent) for number in range(20)]
+        for pair in zip(turns[::2], turns[1::2], strict=True):
+            # A commit of each, which wait for each other.
+            both = list(zip(stores, pair, strict=True))
+            await asyncio.gather(*[store.begin(turn) for store, turn in both])
+            await asyncio.gather(*[store.write(turn.response_id, [], DONE) for store, turn in both])
+        chat = await stores[1].stores.chats.get("", parent.response_id)
+        assert chat is not None
+        assert DONE.usage is not None
+        assert (chat.head, chat.branches) == (turns[-1].response_id, 20)
+        assert chat.usage.output_tokens == 21 * DONE.usage.output_tokens
+        (used,) = await stores[0].stores.chats.usage_sums("", 0, 1 << 20)
+        assert used.turns == 21
 
 
 async def test_one_of_two_stores_moves_a_conversation_on(tmp_path: Path) -> None:
@@ -289,70 +315,80 @@ def test_server_shows_its_store_without_the_password(tmp_path: Path) -> None:
     assert "secret" not in shown
 
 
-@asynccontextmanager
-async def cutting_commits(uri: str, folder: Path) -> AsyncIterator[tuple[str, list[bool]]]:
-    """A way to the server that may be cut: its URI, and whether the next commits lose their answer.
-
-    The server gets such a commit, and whoever sent it hears nothing of it.
-    """
-    parts = urlsplit(uri)
-    path = Path(parse_qs(parts.query)["host"][0], ".s.PGSQL.5432")
-    cuts: list[bool] = []
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, to_server = await asyncio.open_unix_connection(str(path))
-        is_cut = False
-
-        async def pass_answers() -> None:
-            while (data := await answers.read(65536)) and not is_cut:
-                writer.write(data)
-            writer.transport.abort()
-
-        task = asyncio.create_task(pass_answers())
-        while data := await reader.read(65536):
-            is_cut = b"COMMIT\0" in data and bool(cuts) and cuts.pop()
-            to_server.write(data)
-            if is_cut:
-                break
-        await to_server.drain()
-        if not is_cut:
-            to_server.close()
-        await task
-        to_server.close()
-
-    server = await asyncio.start_unix_server(connect, str(folder / ".s.PGSQL.5432"))
-    try:
-        yield urlunsplit(parts._replace(query=f"host={folder}")), cuts
-    finally:
-        server.close()
-
-
+@pytest.mark.parametrize("is_alone", [True, False], ids=["statement", "transaction"])
 async def test_commit_without_an_answer_is_an_error_and_leaves_no_running_turn(
-    tmp_path: Path,
+    tmp_path: Path, is_alone: bool
 ) -> None:
+    async with (
+        proxy_of(tmp_path) as proxy,
+        opened(proxy.uri, 2) as (store, other),
+    ):
+        running = await begin_turn(store)
+        conversation = await store.stores.conversations.create("", {})
+        lost = new_turn("Hi.") if is_alone else on_conversation(conversation)
+        proxy.cuts = 1
+        with pytest.raises(StoreError):
+            await store.begin(lost)
+        assert not proxy.cuts
+        # Nobody runs it: if it is there, it is ended.
+        await complete_turn(store)
+        turn = await other.turn("", lost.response_id)
+        assert turn is None or turn.end is not None
+        proxy.cuts = 1
+        with pytest.raises(StoreError):
+            await store.write(running.response_id, [assistant("Yes")])
+        await store.write(running.response_id, [assistant("No")], DONE)
+        turn = await other.turn("", running.response_id)
+        assert turn is not None
+        assert turn.end == DONE
+        assert turn.output[-1] == assistant("No")
+
+
+async def test_a_commit_of_turns_is_one_round_trip(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 1) as (store,):
+        # The statements are prepared.
+        parent = await complete_turn(store, parent=await complete_turn(store))
+        turns = [new_turn(str(number), parent=parent) for number in range(3)]
+        turns += [new_turn(str(number)) for number in range(3)]
+        proxy.executed.clear()
+        await asyncio.gather(
+            *[store.begin(turn) for turn in turns],
+            *[store.write(turn.response_id, [assistant("Yes.")], DONE) for turn in turns],
+        )
+        assert len(without_upkeep(proxy.executed)) == 1
+        for turn in turns:
+            assert await store.head("", turn.response_id)
+
+
+async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 3) as stores:
+        models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")
+        services = [TurnService(store, models, store.stores) for store in stores]
+        previous: str | None = None
+        reads: list[list[str]] = []
+        for number in range(12):
+            proxy.executed.clear()
+            request = TurnRequest((Message("user", "Hi."),), previous_response_id=previous)
+            # Three turns on one node, then one on each.
+            service = services[0 if number < 3 else number % 3]
+            response = await (await service.start(request)).result()
+            assert response.status == "completed"
+            previous = response.id
+            reads.append([name for name in READS if TURN_SQL[name] in proxy.executed])
+        assert reads == [[], ["head"], ["head"], ["head"], *[["head_with_turns"]] * 8]
+        for service in services:
+            await service.close()
+
+
+def without_upkeep(executed: list[str]) -> list[str]:
+    """The statements that turns were the reason for: neither leases nor the feed."""
+    return [one for one in executed if "lease_until = " not in one and "pg_notify" not in one]
+
+
+@asynccontextmanager
+async def proxy_of(tmp_path: Path) -> AsyncIterator[PostgresProxy]:
     uri = empty_database(tmp_path)
     if "host=/" not in uri:
         pytest.skip("needs a server on a Unix socket")
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        async with (
-            cutting_commits(uri, Path(folder)) as (cut_uri, cuts),
-            opened(uri) as (other,),
-            opened(cut_uri) as (store,),
-        ):
-            running = await begin_turn(store)
-            cuts.append(True)
-            lost = new_turn("Hi.")
-            with pytest.raises(StoreError):
-                await store.begin(lost)
-            # Nobody runs it: if it is there, it is ended.
-            await complete_turn(store)
-            turn = await other.turn("", lost.response_id)
-            assert turn is None or turn.end is not None
-            cuts.append(True)
-            with pytest.raises(StoreError):
-                await store.write(running.response_id, [assistant("Yes")])
-            await store.write(running.response_id, [assistant("No")], DONE)
-            turn = await other.turn("", running.response_id)
-            assert turn is not None
-            assert turn.end == DONE
-            assert turn.output[-1] == assistant("No")
+    async with postgres_proxy(uri) as proxy:
+        yield proxy

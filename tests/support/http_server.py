@@ -395,11 +395,18 @@ class ServerProcess(Address):
             [PROGRAM, "serve", *flags], environment, home, stderr=self._log
         )
         line = self.process.stdout.readline()
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+        found = re.search(r"listening on https?://127\.0\.0\.1:(\d+)", line)
         if found is None:
             self.kill()
             raise AssertionError((line, (home / "server.log").read_text()))
         super().__init__(int(found[1]))
+
+    @property
+    def grpc_address(self) -> str:
+        """Where it listens for gRPC."""
+        found = re.search(r"gRPC, for the xai-sdk: (\S+)", self.log_text())
+        assert found is not None, self.log_text()
+        return found[1]
 
     def log_text(self) -> str:
         """What it has logged so far."""

@@ -23,15 +23,15 @@ from antiphon.settings import Settings
 from antiphon.turn.store_protocols import ApiKey
 from support.http_server import TIMEOUT, Address, ServerProcess
 from support.misbehaving_upstream import HANG, Behaviour, Request
-from support.scenario import DONE, UpstreamThread, end, stream_of, text, whole
+from support.scenario import DONE, UpstreamThread, call, end, stream_of, text, whole
 
 
 class SteeredUpstream:
     """Answers by the last message: what comes behind a gate's name in it waits for that gate.
 
     ``count to 3 gate:a`` says one word for each number; before the last one it waits until the
-    gate ``a`` is opened. ``hang`` says a word and never ends. All else is answered with how many
-    messages there were.
+    gate ``a`` is opened. ``hang`` says a word and never ends. ``use files__add`` calls that tool.
+    All else is answered with how many messages there were.
     """
 
     def __init__(self, thread: UpstreamThread) -> None:
@@ -72,6 +72,10 @@ class SteeredUpstream:
             parts = [text(f" {number}") for number in numbers]
             gates = [self._gates[one[5:]] for one in words if one.startswith("gate:")]
             return stream_of(*parts[:-1], *gates, parts[-1], end(), DONE)
+        if "use" in words:
+            tool = {"name": words[words.index("use") + 1], "arguments": '{"a":1,"b":2}'}
+            made = {"index": 0, "id": "call_1", "type": "function", "function": tool}
+            return stream_of(call(made), end("tool_calls"), DONE)
         said = f"{len(request.json['messages'])} messages"
         if request.json.get("stream"):
             return stream_of(text(said), end(), DONE)
@@ -140,6 +144,13 @@ class NodeCluster:
         self.proxy = proxy
         self.upstream = upstream
 
+    def pair(self, number: int) -> tuple[ServerProcess, ServerProcess]:
+        """A node, and another one: other ones for each number."""
+        count = len(self.nodes)
+        first = number % count
+        other = (first + 1 + number // count % (count - 1)) % count
+        return self.nodes[first], self.nodes[other]
+
     def make_key(self, tenant: str) -> dict[str, str]:
         """The headers of someone with a new key."""
         text, key = new_api_key(), ApiKey(new_api_key_id(), tenant, time.time())
@@ -205,6 +216,15 @@ class Stream:
         read = b""
         while read.count(b"\n\n") < count:
             read += self._response.readline()
+        return read
+
+    def read_until(self, text: bytes) -> bytes:
+        """What comes up to the line with a text."""
+        read = b""
+        while text not in read:
+            line = self._response.readline()
+            assert line, read
+            read += line
         return read
 
     def read_rest(self) -> bytes:

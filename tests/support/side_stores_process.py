@@ -2,7 +2,8 @@
 
 Commands, each after ``python -m support.side_stores_process``:
 
-claim PATH COUNT    claims that many keys; says which it got
+claim PATH COUNT    claims that many keys, and completes them; says which it got
+hold PATH KEY       claims a key, and does nothing more, until killed
 revoke PATH ID      revokes an API key
 talk PATH           turns and searches, until killed; says what is kept
 half PATH           stops in the middle of indexing, until killed
@@ -27,8 +28,15 @@ def print_line(*words: object) -> None:
 
 async def reserve_keys(store: SqliteStore, count: int) -> None:
     for number in range(count):
-        if await store.stores.idempotency.reserve("", f"key {number}", b"print") is None:
+        key = f"key {number}"
+        if await store.stores.idempotency.reserve("", key, b"print") is None:
             print_line(number)
+            await store.stores.idempotency.complete("", key, "resp_1")
+
+
+async def hold_key(store: SqliteStore, key: str) -> None:
+    print_line(await store.stores.idempotency.reserve("me", key, b"print"))
+    sys.stdin.read()
 
 
 async def write_until_killed(store: SqliteStore) -> None:
@@ -60,6 +68,8 @@ async def main(command: str, path: Path, *rest: str) -> None:
     async with sqlite(path) as store:
         if command == "claim":
             await reserve_keys(store, int(rest[0]))
+        elif command == "hold":
+            await hold_key(store, rest[0])
         elif command == "revoke":
             print_line(await store.stores.api_keys.revoke(rest[0]))
         else:

@@ -50,9 +50,9 @@ _MAX_DEPTH: Final = 400
 #: Responses API, whose calls some clients send as they are.
 _CALL_FIELDS: Final = (
     *("id", "type", "index", "function", "custom"),
-    *("call_id", "name", "arguments", "input", "status", "namespace"),
+    *("call_id", "name", "arguments", "parameters", "args", "input", "status", "namespace"),
 )
-_FUNCTION_FIELDS: Final = ("name", "arguments")
+_FUNCTION_FIELDS: Final = ("name", "arguments", "parameters", "args", "input")
 
 
 #: How fields begin that a client was given in place of encrypted reasoning.

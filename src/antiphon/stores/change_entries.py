@@ -123,7 +123,9 @@ def trees_of(body: bytes) -> set[int]:
     return {entry.tree for entry in _decode(body) if entry.tree}
 
 
-def decode_changes(row_id: int, body: bytes, chat_id: Callable[[int], str | None]) -> ChangeRow:
+def decode_changes(
+    row_id: int, mark: int, body: bytes, chat_id: Callable[[int], str | None]
+) -> ChangeRow:
     """The changes of a row. ``chat_id`` gives that of a tree, None: its chat is gone.
 
     What became of a chat that is gone is nobody's any more, but for that.
@@ -133,7 +135,7 @@ def decode_changes(row_id: int, body: bytes, chat_id: Callable[[int], str | None
     for entry in _decode(body):
         tenant = tenant if entry.tenant is None else entry.tenant
         changes.append(_change(entry, tenant, chat_id(entry.tree) if entry.tree else None))
-    return ChangeRow(row_id, changes)
+    return ChangeRow(row_id, mark, changes)
 
 
 def _change(logged: _ChangeEntry, tenant: str, chat_id: str | None) -> TenantChange:

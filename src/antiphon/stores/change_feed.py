@@ -3,6 +3,10 @@
 The log is the store's own table, so that a reader who is away for a while, or slow, continues from
 there. Who is up to date gets what was read once for all. A reader has a buffer of bounded size;
 one that does not keep up loses it, and reads the log itself again.
+
+A cursor is a row's number, how many of its changes were seen, and the row's mark, which is random.
+Where an older copy of a store was put back, other rows get the same numbers: a cursor from what was
+there before has another mark than they, and is answered with a reset.
 """
 
 from __future__ import annotations
@@ -25,28 +29,45 @@ POLL_INTERVAL: Final = 0.2
 MAX_BUFFERED: Final = 1000
 READ_ROWS: Final = 200
 
-_CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\Z")
+_CURSOR: Final = re.compile(r"(\d{1,18})\.(\d{1,9})\.([0-9a-f]{8})\Z")
 #: So many that it is all changes of a row.
 _ALL: Final = 999_999_999
-#: A row of the log and how many changes of it were seen.
-_Position: TypeAlias = tuple[int, int]
 #: A change with its tenant, None: it is nobody's any more. The cursor is not known yet.
 TenantChange: TypeAlias = tuple[str | None, Change]
 
 
 class ChangeRow(msgspec.Struct, frozen=True):
-    """The changes of one commit."""
+    """The changes of one commit. ``mark`` is a random number of 32 bits."""
 
     id: int
+    mark: int
     changes: Sequence[TenantChange]
+
+
+class LogBounds(msgspec.Struct, frozen=True):
+    """The numbers of the first and the last row, 0: there is none; and the mark of the last."""
+
+    first: int = 0
+    last: int = 0
+    mark: int = 0
+
+
+class _Position(msgspec.Struct, frozen=True):
+    """A row of the log, how many changes of it were seen, and its mark; row 0: before all rows."""
+
+    row: int = 0
+    seen: int = 0
+    mark: int = 0
+
+    @property
+    def cursor(self) -> str:
+        return f"{self.row}.{self.seen}.{self.mark:08x}"
 
 
 class ChangeLog(Protocol):
     """Where the changes are, by growing numbers of rows."""
 
-    async def bounds(self) -> tuple[int, int]:
-        """The first and the last row; (0, 0): there is none."""
-        ...
+    async def bounds(self) -> LogBounds: ...
 
     async def read(self, after: int, limit: int) -> Sequence[ChangeRow]:
         """The rows behind one."""
@@ -64,7 +85,7 @@ class LogReader:
         self._feed = feed
         self._log = log
         self._tenant = tenant
-        self._position: _Position = (0, 0)
+        self._position = _Position()
         self._buffer: deque[Change] = deque()
         #: Whether rows are offered to it; else it reads the log.
         self._is_live = False
@@ -74,7 +95,7 @@ class LogReader:
 
     @property
     def cursor(self) -> str:
-        return f"{self._position[0]}.{self._position[1]}"
+        return self._position.cursor
 
     def begin(self, position: _Position, *, needs_reset: bool) -> None:
         """Set where it begins."""
@@ -82,7 +103,7 @@ class LogReader:
 
     def offer(self, row: ChangeRow) -> None:
         """A row that was just read, for a reader that is up to date."""
-        if not self._is_live or row.id <= self._position[0]:
+        if not self._is_live or row.id <= self._position.row:
             return
         changes = self._own_changes(row, 0)
         if len(self._buffer) + len(changes) > MAX_BUFFERED:
@@ -92,7 +113,7 @@ class LogReader:
         elif changes:
             self._buffer.extend(changes)
         elif not self._buffer:
-            self._position = (row.id, len(row.changes))
+            self._position = _Position(row.id, len(row.changes), row.mark)
         self._wake.set()
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Change]]:
@@ -118,35 +139,41 @@ class LogReader:
 
     async def _read(self) -> list[Change]:
         """Changes from the log; none of this tenant's may be among them."""
-        row_id, seen = self._position
-        first, last = await self._log.bounds()
-        if row_id + 1 < first or row_id > last:
-            self._position, self._needs_reset = (last, _ALL), True
-            return []
+        at = self._position
         # The row at the position may hold more.
-        rows = await self._log.read(row_id - 1, READ_ROWS)
+        rows = await self._log.read(at.row - 1, READ_ROWS)
+        if not await self._is_continued_by(rows):
+            bounds = await self._log.bounds()
+            self._position, self._needs_reset = end_of(bounds), True
+            return []
         batch = [
             change
             for row in rows
-            for change in self._own_changes(row, seen if row.id == row_id else 0)
+            for change in self._own_changes(row, at.seen if row.id == at.row else 0)
         ]
         if rows:
-            self._position = (rows[-1].id, len(rows[-1].changes))
-        if len(rows) < READ_ROWS and self._position[0] >= self._feed.position:
+            self._position = _Position(rows[-1].id, len(rows[-1].changes), rows[-1].mark)
+        if len(rows) < READ_ROWS and self._position.row >= self._feed.position:
             # Nothing is awaited between this and the next row that is offered.
             self._is_live = True
         return batch
 
+    async def _is_continued_by(self, rows: Sequence[ChangeRow]) -> bool:
+        """Whether nothing is missing between the position and these rows, the first behind it."""
+        at = self._position
+        if at.row == 0:
+            return (await self._log.bounds()).first <= 1
+        return bool(rows) and (rows[0].id, rows[0].mark) == (at.row, at.mark)
+
     def _own_changes(self, row: ChangeRow, seen: int) -> list[Change]:
         return [
-            msgspec.structs.replace(change, cursor=f"{row.id}.{number}")
+            msgspec.structs.replace(change, cursor=_Position(row.id, number, row.mark).cursor)
             for number, (tenant, change) in enumerate(row.changes, 1)
             if tenant == self._tenant and number > seen
         ]
 
     def _move(self, batch: Sequence[Change]) -> None:
-        row_id, _, seen = batch[-1].cursor.partition(".")
-        self._position = (int(row_id), int(seen))
+        self._position = _parse_cursor(batch[-1].cursor) or self._position
 
 
 class LogChangeFeed:
@@ -162,15 +189,15 @@ class LogChangeFeed:
         self._is_stale = False
 
     async def subscribe(self, tenant: str, after: str | None = None) -> LogReader:
-        first, last = await self._log.bounds()
+        bounds = await self._log.bounds()
         reader = LogReader(self, self._log, tenant)
-        position = (last, _ALL) if after is None else _parse_cursor(after)
-        if position is None or position[0] + 1 < first or position[0] > last:
-            reader.begin((last, _ALL), needs_reset=True)
+        position = end_of(bounds) if after is None else _parse_cursor(after)
+        if position is None:
+            reader.begin(end_of(bounds), needs_reset=True)
         else:
             reader.begin(position, needs_reset=False)
         if not self._readers:
-            self.position = last
+            self.position = bounds.last
         self._readers.add(reader)
         if self._poll_task is None:
             self._poll_task = asyncio.create_task(self._poll())
@@ -214,6 +241,11 @@ class LogChangeFeed:
                             reader.offer(row)
 
 
+def end_of(bounds: LogBounds) -> _Position:
+    """The position behind all rows."""
+    return _Position(bounds.last, _ALL, bounds.mark)
+
+
 def _parse_cursor(cursor: str) -> _Position | None:
     match = _CURSOR.match(cursor)
-    return (int(match[1]), int(match[2])) if match else None
+    return _Position(int(match[1]), int(match[2]), int(match[3], 16)) if match else None

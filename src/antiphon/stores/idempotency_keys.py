@@ -12,8 +12,8 @@ from antiphon.core.retention import DAY_SECONDS
 
 #: Seconds that the record of a key is stored.
 RECORD_LIFETIME: Final = DAY_SECONDS
-#: Seconds after which a reservation without a result may be taken over: the request that made it
-#: has died, or is no longer waited for.
+#: Seconds after which a living process's reservation without a result may be taken over: its
+#: request is no longer waited for.
 RESERVATION_TIMEOUT: Final = 60.0
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from antiphon.core.turns import TurnStatus
 
-#: ``feed.reset``: what was asked for is too old; read everything anew.
+#: ``feed.reset``: what was asked for is too old, or not of this store; read everything anew.
 ChangeType: TypeAlias = Literal[
     "turn.started",
     "turn.ended",

@@ -40,6 +40,11 @@ class Replay:
         """Whether another process runs it, as far as is known here."""
         return self._response.end is None
 
+    @property
+    def response(self) -> Response:
+        """The turn as it was read last."""
+        return self._response
+
     async def events(self, *, relay: object = None) -> AsyncIterator[Sequence[Event]]:
         """The turn's events from its first. They come together: ``relay`` gets none of them."""
         running = self.is_running

@@ -7,7 +7,7 @@ same as missing data. Every failure is a ``StoreError``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -191,6 +191,12 @@ class Store(Protocol):
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         """Where a response lies: one indexed read, at any length of the chain."""
+        ...
+
+    async def head_with_turns(
+        self, tenant: str, response_id: str
+    ) -> tuple[Head | None, Iterable[HistoryTurn]]:
+        """The same with its chain's newest turns, newest first: those that this read gives too."""
         ...
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
@@ -414,10 +420,10 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 class IdempotencyStore(Protocol):
     """Idempotency records by tenant and ``Idempotency-Key``; they expire after a day.
 
-    One without a result after a minute expires too, so that another request may reserve the
-    key. The transaction that stores a request's result completes its record
-    (``NewTurn.reservation``, ``ConversationStore.create``), and fails with ``ConflictError``
-    where another request holds the key by then, or the record is complete.
+    One without a result expires after a minute, or as soon as the process that reserved it is
+    dead, so that another request may reserve the key. The transaction that stores a request's
+    result completes its record (``NewTurn.reservation``, ``ConversationStore.create``), and fails
+    with ``ConflictError`` where another request holds the key by then, or the record is complete.
     """
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
@@ -429,7 +435,7 @@ class IdempotencyStore(Protocol):
         ...
 
     async def release(self, tenant: str, key: str) -> None:
-        """Delete a record without a result, so that the key may be used again."""
+        """Delete this process's record without a result: the key may be used again."""
         ...
 
 

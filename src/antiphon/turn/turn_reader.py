@@ -20,7 +20,12 @@ from antiphon.core.items import (
 )
 from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
-from antiphon.errors import NotFoundError, PreviousResponseNotFoundError
+from antiphon.errors import (
+    AntiphonError,
+    NotFoundError,
+    PreviousResponseNotFoundError,
+    error_from_code,
+)
 from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import render_chain, run_unless_short
 from antiphon.turn.message_rendering import build_messages, render_turn
@@ -232,3 +237,12 @@ def _output_in_context(output: Sequence[Item]) -> Sequence[Item]:
 def decode_messages(messages: bytes) -> list[dict[str, Any]]:
     decoded: list[dict[str, Any]] = msgspec.json.decode(strip_sidecars(messages))
     return decoded
+
+
+def failure_of(response: Response) -> AntiphonError | None:
+    """Why a turn has failed, where it has. Pure."""
+    if response.end is None or response.end.error is None:
+        return None
+    error = error_from_code(response.end.error.code, response.end.error.message)
+    error.response_id = response.id if response.store else None
+    return error

@@ -110,7 +110,7 @@ function ChatRow({ chat, current }) {
   return html`<li class=${current ? "chat-row current" : "chat-row"}>
     <a href=${`/c/${chat.id}`} aria-current=${current ? "page" : undefined} onClick=${follow} title=${chat.title ?? ""}>
       ${chat.status !== "idle" && html`<span class=${`status ${chat.status}`} role="img" aria-label=${chat.status === "running" ? "answering" : "waits for an approval"}></span>`}
-      <span class="chat-title">${chat.title || "Untitled"}</span></a>
+      <span class="chat-title" dir="auto">${chat.title || "Untitled"}</span></a>
     ${iconButton("more", `More about ${chat.title || "this chat"}`, () => openDialog("chat", { chat }), { "aria-haspopup": "dialog" })}
   </li>`;
 }

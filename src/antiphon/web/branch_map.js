@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { api, navigate, query, state } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { questionText } from "./turns.js";
 
 const MOST = 1000;
 const PAGE = 100;
@@ -29,6 +30,15 @@ export function groupByFork(branches) {
   return [...forks.values()].flat();
 }
 
+/** The first words of a branch that others leave: those behind the first fork, where it is on its own. */
+async function trunkName(branches) {
+  const trunk = branches.find((one) => !one.forks_from);
+  const fork = branches.find((one) => one.forks_from)?.forks_from;
+  if (!trunk || !fork) return null;
+  const { data } = await api(query(`/v1/responses/${trunk.response_id}/turns`, { after: fork, limit: 1, images: "reference" }));
+  return data[0] ? { id: trunk.response_id, words: questionText(data[0]) } : null;
+}
+
 /** The line on the left: down from the chat, and off to a branch. */
 function Guides({ isRoot = false, isLast = false }) {
   if (isRoot) return html`<svg class="guides" width="20" height="52" viewBox="0 0 20 52" aria-hidden="true"><path d="M10 26V52" /><circle cx="10" cy="26" r="5" /></svg>`;
@@ -44,7 +54,10 @@ export default function BranchMap({ chat }) {
     readBranches(chat, (found, has) => !left && setFound({ branches: found, more: has })).catch(setError);
     return () => { left = true; };
   }, []);
+  const [trunk, setTrunk] = useState(null);
+  useEffect(() => { if (branches && !more) trunkName(branches).then(setTrunk, () => {}); }, [branches, more]);
   const shown = groupByFork(branches ?? []);
+  const nameOf = (branch) => (trunk?.id === branch.response_id && trunk.words) || branch.opening || "Without words";
   const go = (branch) => {
     closeDialog();
     navigate(`/r/${branch.response_id}`);
@@ -55,7 +68,7 @@ export default function BranchMap({ chat }) {
     <ol class="map" aria-label="Branches">${shown.map((branch, index) => html`<li key=${branch.response_id}>
       <button type="button" data-first=${index === 0} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
         <${Guides} isLast=${index === shown.length - 1} />
-        <span><span class="option-title">${branch.opening || "Without words"}</span>
+        <span><span class="option-title">${nameOf(branch)}</span>
         <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["running", "waiting", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status}` : ""}</span></span>
       </button></li>`)}</ol>
     <p class="hint" role="status">${branches === null ? "…" : `${branches.length}${more ? " or more" : ""} ${branches.length === 1 ? "branch" : "branches"}`}</p>

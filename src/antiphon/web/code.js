@@ -13,6 +13,7 @@ export function codeBlock(text, info, { growing = false } = {}) {
   const language = info.trim().split(/[\s,{]/)[0].toLowerCase().slice(0, 30);
   const block = document.createElement("div");
   block.className = "code";
+  block.dir = "ltr";
   const head = block.appendChild(document.createElement("div"));
   head.className = "code-head";
   const name = head.appendChild(document.createElement("span"));

@@ -1,6 +1,6 @@
 /** Conversation: the main part of the page: its head, the list of turns, and the composer. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { api, icon, iconButton, load, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
+import { api, follow, icon, iconButton, load, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
 
 /** What is not needed to show an empty page: loaded when a chat is opened or a word is typed. */
 let parts = null;
@@ -26,7 +26,8 @@ export function Conversation() {
     if (route.kind !== "new" || conversation?.turns.length) loadParts().then(setLoaded);
   }, [route, conversation]);
   const isEmpty = !conversation?.turns.length;
-  return html`<main class=${isEmpty && route.kind === "new" ? "conversation empty" : "conversation"} id="main">
+  const isBare = conversation?.error || (isEmpty && route.kind === "new");
+  return html`<main class=${isBare ? "conversation empty" : "conversation"} id="main">
     <${Head} chat=${chat} conversation=${conversation} />
     ${conversation?.error ? html`<${Missing} error=${conversation.error} />`
       : isEmpty && route.kind === "new" ? html`<${Welcome} />`
@@ -41,25 +42,26 @@ function Head({ chat, conversation }) {
   const days = chat?.expires_at ? Math.ceil((chat.expires_at - Date.now() / 1000) / 86400) : null;
   return html`<header class="head">
     ${iconButton("menu", "Open the list", () => set({ sidebar: true }), { class: "icon-button menu-button" })}
-    <h1 class="title" title=${title}>${title}</h1>
+    <h1 class="title" dir="auto" title=${title}>${title}</h1>
     ${days !== null && days <= 14 && html`<span class="tag" title="Its turns are erased then, unless somebody goes on">expires in ${days} ${days === 1 ? "day" : "days"}</span>`}
     ${chat?.branches > 1 && html`<button type="button" class="tag" onClick=${() => openDialog("branches", { chat })}>${chat.branches} branches</button>`}
     <span class="head-actions">
       ${chat && iconButton("search", "Search in this chat", () => openDialog("palette", { chat }))}
       ${chat && iconButton("share", "Share and export", () => openDialog("share", { chat }))}
       ${chat && iconButton("more", "More about this chat", () => openDialog("chat", { chat }), { "aria-haspopup": "dialog" })}
-      ${!chat && html`<button type="button" class=${state.temporary ? "toggle on" : "toggle"} aria-pressed=${state.temporary} title="Nothing of it is stored" onClick=${() => set({ temporary: !state.temporary })}>${icon("temporary")}<span>Temporary</span></button>`}
+      ${!chat && !conversation?.error && html`<button type="button" class=${state.temporary ? "toggle on" : "toggle"} aria-pressed=${state.temporary} title="Nothing of it is stored" onClick=${() => { set({ temporary: !state.temporary }); document.querySelector("#composer").focus(); }}>${icon("temporary")}<span>Temporary</span></button>`}
     </span>
   </header>`;
 }
 
 const Welcome = () => html`<div class="welcome">
   <h1>${state.temporary ? "Nothing of this is stored." : "What is on your mind?"}</h1>
-  <p>${state.temporary ? "This chat is gone when you leave it." : "Every word is on your own disk before you see it."}</p>
+  <p>${state.temporary ? "This chat is gone when you leave it." : "Every word is on disk before you see it."}</p>
 </div>`;
 
 const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 404 ? "There is nothing here." : "This could not be opened."}</h2>
-  <p>${error.status === 404 ? "It may have been erased, or it is somebody else's." : error.message}</p></div>`;
+  <p>${error.status === 404 ? "It may have been erased, or it is somebody else's." : error.message}</p>
+  <a class="button" href="/" onClick=${follow}>New chat</a></div>`;
 
 // ---- composer
 
@@ -68,6 +70,14 @@ const draftName = (conversation) => `draft.${chatName(conversation)}`;
 const queueName = (conversation) => `queue.${chatName(conversation)}`;
 const LARGEST_PICTURE = 20 * 2 ** 20;
 const touch = matchMedia("(pointer: coarse)");
+
+/** The model of the next turn; null: the server's default. Imported chats may not name theirs. */
+export function nextModel(conversation) {
+  const own = conversation?.settings;
+  if (own && "model" in own) return own.model;
+  const isNamed = ({ response }) => response.model && response.model !== "unknown";
+  return conversation?.turns.findLast(isNamed)?.response.model ?? state.model ?? null;
+}
 
 function Composer({ conversation, chat }) {
   useStore("model", "temporary", "conversation");
@@ -107,6 +117,7 @@ function Composer({ conversation, chat }) {
     showQueue(queueNow.current);
   }, [name]);
   useLayoutEffect(() => {
+    if (CSS.supports("field-sizing", "content")) return;
     area.current.style.height = "auto";
     area.current.style.height = `${Math.min(area.current.scrollHeight, innerHeight * 0.4)}px`;
   }, [text]);
@@ -197,16 +208,16 @@ function Composer({ conversation, chat }) {
       ${pictures.length > 0 && html`<ul class="pictures" aria-label="Pictures to be sent">${pictures.map((one, index) => html`<li key=${index}>
         <img src=${one} alt=${`Picture ${index + 1}`} />${iconButton("close", `Remove picture ${index + 1}`, () => setPictures(pictures.filter((other) => other !== one)))}</li>`)}</ul>`}
       <label class="hidden" for="composer">Message</label>
-      <textarea id="composer" ref=${area} rows="1" placeholder=${running ? "Type the next message" : "Message"} value=${text}
+      <textarea id="composer" ref=${area} rows="1" dir="auto" placeholder=${running ? "Type the next message" : "Message"} value=${text}
         enterkeyhint=${touch.matches ? "enter" : "send"} onInput=${(event) => write(event.target.value)} onKeyDown=${onKeyDown} onPaste=${onPaste}></textarea>
       <div class="tools">
         <input type="file" class="hidden" ref=${picker} accept="image/png,image/jpeg,image/gif,image/webp" multiple tabindex="-1" aria-label="Pictures" onChange=${(event) => { addFiles([...event.target.files]); event.target.value = ""; }} />
         ${iconButton("attach", "Add pictures", () => picker.current.click())}
         <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
-          ${conversation?.settings?.model ?? last?.response.model ?? state.model ?? "Default model"}${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}</button>
+          ${nextModel(conversation) ?? "Default model"}${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}</button>
         <span class="space"></span>
         ${!running && text.trim() && html`<button type="button" class="quiet wide-only" title="Ask several models, side by side" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
-        ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" onClick=${stopTurn}>${icon("stop")}</button>`}
+        ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}
         ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : "Send (Enter)"} disabled=${!text.trim() && !pictures.length}>${icon("send")}</button>`}
       </div>
     </div>

@@ -6,6 +6,7 @@ export const closeDialog = () => set({ dialog: null });
 
 export function Dialog({ title, wide = false, onClose = closeDialog, children }) {
   const dialog = useRef();
+  const heading = useRef();
   // In the same step as it is shown: keys that are pressed at once are the dialog's.
   useLayoutEffect(() => {
     const before = document.activeElement;
@@ -17,7 +18,10 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
       return Boolean(first);
     };
     const watcher = new MutationObserver(() => focusFirst() && watcher.disconnect());
-    if (!focusFirst()) watcher.observe(dialog.current, { childList: true, subtree: true });
+    if (!focusFirst()) {
+      heading.current.focus();
+      watcher.observe(dialog.current, { childList: true, subtree: true });
+    }
     return () => {
       watcher.disconnect();
       // What is behind a dialog cannot have the focus while that is open.
@@ -27,7 +31,7 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
   }, []);
   return html`<dialog class=${wide ? "wide" : ""} ref=${dialog} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); onClose(); }}
     onMouseDown=${(event) => event.target === dialog.current && onClose()}>
-    <div class="dialog-head"><h2 id="dialog-title">${title}</h2>${iconButton("close", "Close", onClose)}</div>
+    <div class="dialog-head"><h2 id="dialog-title" ref=${heading} tabindex="-1">${title}</h2>${iconButton("close", "Close", onClose)}</div>
     <div class="dialog-body">${children}</div>
   </dialog>`;
 }

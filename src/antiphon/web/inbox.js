@@ -41,8 +41,7 @@ function Entry({ entry, onDecided }) {
   };
   return html`<li class="approval">
     <p><code>${entry.name}</code>${entry.server_label && html` <span class="tag">${entry.server_label}</span>`}
-      in <a href=${`/r/${entry.response_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${entry.title || "an untitled chat"}</a>,
-      <time>${date.format(new Date(entry.created_at * 1000))}</time></p>
+      in <a href=${`/r/${entry.response_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${entry.title || "an untitled chat"}</a>${", "}<time>${date.format(new Date(entry.created_at * 1000))}</time></p>
     <pre class="data" tabindex="0">${pretty(entry.arguments)}</pre>
     ${state.error && html`<p class="failure" role="alert">${state.error.message}</p>`}
     <div class="decide">

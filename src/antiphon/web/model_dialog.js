@@ -1,7 +1,7 @@
 /** Model dialog: which model answers the next turn, and the system prompt that it gets. */
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { save, set, state } from "./core.js";
-import { loadModels, loadParts } from "./conversation.js";
+import { loadModels, loadParts, nextModel } from "./conversation.js";
 import { closeDialog, Dialog } from "./dialog.js";
 
 export default function ModelDialog() {
@@ -9,7 +9,7 @@ export default function ModelDialog() {
   const own = state.conversation?.settings ?? {};
   const [models, setModels] = useState(state.models);
   const [error, setError] = useState(null);
-  const [model, setModel] = useState(own.model ?? last?.model ?? state.model ?? "");
+  const [model, setModel] = useState(nextModel(state.conversation) ?? "");
   const [instructions, setInstructions] = useState(own.instructions ?? last?.instructions ?? "");
   useEffect(() => { loadModels().then(setModels, setError); }, []);
   const submit = async (event) => {

@@ -1,5 +1,6 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
 import { api, ApiError, navigate, notify, query, request, save, set, state } from "./core.js";
+import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, queueMessage } from "./sending.js";
 import { change, follow, readTurn, reload, replaceTurn, showBranch } from "./turn_window.js";
@@ -15,7 +16,7 @@ export function settings() {
   const last = state.conversation?.turns.at(-1)?.response;
   const own = state.conversation?.settings ?? {};
   return {
-    model: own.model ?? last?.model ?? state.model ?? null,
+    model: nextModel(state.conversation),
     instructions: own.instructions ?? last?.instructions ?? "",
   };
 }
@@ -48,10 +49,18 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   const isMine = (turn) => turn.key === pending.key;
   try {
     await moveConversation(body, conversation);
-    const entry = await queueMessage(body, !conversation.temporary, id);
-    onKept();
-    const { response, first, events } = await deliver(entry, {
-      onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })),
+    const deliverOnce = async (key) => {
+      const entry = await queueMessage(body, !conversation.temporary, key);
+      onKept();
+      return deliver(entry, { onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })) });
+    };
+    const { response, first, events } = await deliverOnce(id).catch((error) => {
+      // The chat went on with this model elsewhere, and nobody has chosen it here.
+      if (error.code !== "model_not_found" || model || conversation.settings?.model) throw error;
+      notify(`There is no model “${body.model}” here: the default one answers.`);
+      delete body.model;
+      change(conversation, { settings: { ...state.conversation.settings, model: null } });
+      return deliverOnce(null);
     });
     await showStarted(conversation, pending, response, first, events, siblingOf);
     return response;

@@ -67,8 +67,11 @@ export class TurnList extends Component {
     const wanted = at === "top" ? top ?? frame.top : frame.top + Math.max(16, (frame.height - box.height) / 3);
     this.scroller.scrollTop += box.top - wanted;
     if (at === "center") {
-      article.classList.add("found");
+      article.classList.add("found", "arrived");
       article.focus({ preventScroll: true });
+      // Nobody has pressed a key to come here: the mark of the focus is for those who do.
+      article.addEventListener("keydown", () => article.classList.remove("arrived"), { once: true });
+      article.addEventListener("blur", () => article.classList.remove("arrived"), { once: true });
       setTimeout(() => article.classList.remove("found"), 2500);
       if (mark) markWords(article, mark, this.scroller);
     }

@@ -36,6 +36,7 @@ export const Turn = memo(({ turn, live, isLast, editing, busy }) => {
 function Input({ turn, busy }) {
   const outputs = turn.input.filter((item) => item.type !== "message" && item.type !== undefined);
   const messages = turn.input.filter((item) => (item.type ?? "message") === "message");
+  const asked = messages.findLast((item) => item.role === "user");
   return html`
     ${messages.map((item) => item.role === "user"
       ? html`<section class="question">
@@ -44,19 +45,19 @@ function Input({ turn, busy }) {
             ${(typeof item.content === "string" ? [{ type: "input_text", text: item.content }] : item.content).map((part) =>
               html`<${InputPart} part=${part} />`)}
           </div>
+          ${item === asked && turn.response.id && html`<div class="actions question-actions">
+            ${iconButton("edit", "Edit and ask again", () => acts.edit(turn), { disabled: busy })}
+            ${iconButton("copy", "Copy the question", (event) => copyIcon(questionText(turn), event))}
+          </div>`}
         </section>`
       : html`<details class="fold"><summary>${item.role === "assistant" ? "An answer that was brought in" : "Instructions"}</summary><p class="plain">${itemText(item)}</p></details>`)}
-    ${outputs.map((item) => html`<${InputItem} item=${item} />`)}
-    ${messages.some((item) => item.role === "user") && turn.response.id && html`<div class="actions question-actions">
-      ${iconButton("edit", "Edit and ask again", () => acts.edit(turn), { disabled: busy })}
-      ${iconButton("copy", "Copy the question", (event) => copyIcon(questionText(turn), event))}
-    </div>`}`;
+    ${outputs.map((item) => html`<${InputItem} item=${item} />`)}`;
 }
 
 function InputPart({ part }) {
   if (part.type === "input_image") return html`<${Picture} address=${part.image_url} />`;
   if (part.type === "input_file") return html`<p class="file">${icon("attach")} ${part.filename ?? "file"}</p>`;
-  return html`<p class="plain">${partText(part)}</p>`;
+  return html`<p class="plain" dir="auto">${partText(part)}</p>`;
 }
 
 /** A picture: fetched with the key, which an address in a page cannot carry. */
@@ -128,7 +129,7 @@ class Output extends Component {
 
 function Waiting({ turn, live, quiet }) {
   const words = turn.stalled ? (quiet ? "The server is away. What is above may not be stored." : "Waiting for the server…") : live?.response.status === "queued" ? "In the queue…" : turn.response.id ? "Thinking…" : "Sending…";
-  return html`<p class=${quiet ? "waiting quiet" : "waiting"}><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span><span class=${quiet && !turn.stalled ? "hidden" : ""}>${words}</span></p>`;
+  return html`<p class="waiting"><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span><span class=${quiet && !turn.stalled ? "hidden" : ""}>${words}</span></p>`;
 }
 
 function Item({ item, live, result, turn, isLast }) {
@@ -230,7 +231,7 @@ function Reasoning({ item, live }) {
   const current = live?.response.output.find((one) => one?.id === item.id) ?? item;
   const text = [...(current.summary ?? []), ...(current.content ?? [])].map((part) => part?.text ?? "").join("\n\n");
   if (!text) return null;
-  return html`<${Fold} title=${current.status === "in_progress" && live ? "Thinking" : "Thoughts"} words=${lastLine(text)}><p class="plain">${text}</p><//>`;
+  return html`<${Fold} title=${current.status === "in_progress" && live ? "Thinking" : "Thoughts"} words=${lastLine(text)}><p class="plain" dir="auto">${text}</p><//>`;
 }
 
 function Call({ item, result, live, turn, isLast }) {
@@ -331,7 +332,7 @@ function Editor({ turn }) {
   const send = () => acts.sendEdited(turn, text);
   return html`<form class="editor" onSubmit=${(event) => { event.preventDefault(); send(); }}>
     <label class="hidden" for="edit-question">Edit the question</label>
-    <textarea id="edit-question" ref=${area} rows=${Math.min(12, text.split("\n").length + 1)} value=${text}
+    <textarea id="edit-question" ref=${area} dir="auto" rows=${Math.min(12, text.split("\n").length + 1)} value=${text}
       onInput=${(event) => setText(event.target.value)}
       onKeyDown=${(event) => {
         if (event.key === "Escape") { event.stopPropagation(); acts.edit(null); }

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from antiphon.api.common.deferred_completions import DeferredCompletions
+from antiphon.api.common.deferred_completions import DeferredCompletions, DeferredResult
 from antiphon.errors import RateLimitError
 from antiphon.models.scripted import ScriptedModel, hang
 from antiphon.turn.running_turns import RunningTurn
@@ -31,23 +31,22 @@ async def turns(service: TurnService, number: int = 1) -> list[RunningTurn]:
 async def test_they_expire_an_hour_later_but_not_while_they_run() -> None:
     clock, running = Clock(), asyncio.Event()
     service = service_with(ScriptedModel(["Done", hang(running)]))
-    results = DeferredCompletions(clock)
+    results = DeferredCompletions(clock=clock)
     done = await turns(service)
     await done[0].result()
     over = results.add("acme", done)
     under_way = results.add("acme", await turns(service))
     clock.now = 3599.0
-    found = results.get("acme", over)
+    found = await results.find("acme", over)
     assert found is not None
-    assert found.is_done
-    assert results.get("other", over) is None
+    assert [one.status for one in found.responses] == ["completed"]
+    assert await results.find("other", over) is None
     clock.now = 3600.0
-    assert results.get("acme", over) is None
-    assert results.is_expired("acme", over)
-    assert not results.is_expired("other", over)
-    late = results.get("acme", under_way)
+    assert await results.find("acme", over) == DeferredResult(is_expired=True)
+    assert await results.find("other", over) is None
+    late = await results.find("acme", under_way)
     assert late is not None
-    assert not late.is_done
+    assert late.is_pending
     await service.close()
 
 
@@ -61,7 +60,7 @@ async def test_a_tenant_has_so_many_and_makes_room_for_its_own() -> None:
         results.ensure_capacity("acme")
         results.add("acme", [turn])
     results.ensure_capacity("acme")
-    assert results.is_expired("acme", oldest)
+    assert await results.find("acme", oldest) == DeferredResult(is_expired=True)
     results.add("acme", await turns(service))
     with pytest.raises(RateLimitError):
         results.ensure_capacity("acme")

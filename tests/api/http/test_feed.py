@@ -119,7 +119,7 @@ def test_feed_continues_behind_the_last_event_that_was_received(server: ThreadSe
         assert (last["type"], last["response_id"]) == ("turn.ended", three)
 
 
-@pytest.mark.parametrize("cursor", ["999999.1", "nonsense", "-1.0", ""])
+@pytest.mark.parametrize("cursor", ["999999.1.0123abcd", "1.1", "nonsense", "-1.0", ""])
 def test_feed_resets_whoever_comes_with_an_unknown_cursor(
     server: ThreadServer, cursor: str
 ) -> None:

@@ -147,10 +147,22 @@ async def test_only_one_of_several_open_stores_runs_expiry(path: Path) -> None:
 async def test_consecutive_erasures_share_a_scrub(
     path: Path, scrubbed_roots: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.2)
+    delay = "antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY"
+    monkeypatch.setattr(delay, 3600.0)
     async with open_store(path) as store:
         heads = [await complete_turn(store) for _ in range(10)]
         await asyncio.gather(*[store.delete("", head.response_id) for head in heads])
+        scrub, erasures = store._database._scrub_task, store._database.erasures
+        async with asyncio.timeout(20):
+            # All have left the write-ahead log.
+            while scrub._task is None or erasures.scope().count < erasures.count:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert scrubbed_roots == []
+        # The delay is over.
+        monkeypatch.setattr(delay, 0.0)
+        scrub._task.cancel()
+        await asyncio.gather(scrub._task, return_exceptions=True)
+        scrub.start()
         await wait_until_scrubbed(store)
         # Each scrub reads three tables, and again if something was dirty.
         assert len(scrubbed_roots) <= 6

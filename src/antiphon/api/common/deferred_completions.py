@@ -1,7 +1,7 @@
 """Deferred completions: unstored turns of deferred requests, in memory until they are fetched.
 
-They are held for an hour, or until their turn has ended, by one process only. Stored deferred
-completions need none of this: they are fetched by the response's id.
+They are held for an hour, or until their turn has ended, by the process that runs them; the other
+nodes ask it. Stored deferred completions need none of this: they are fetched by the response's id.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 
+from antiphon.api.common.node_client import NodeClient, Operation
+from antiphon.core.turns import Response
 from antiphon.errors import RateLimitError
 from antiphon.turn.running_turns import RunningTurn
 
@@ -21,6 +24,8 @@ _RETENTION_SECONDS = 3600.0
 _MAX_PER_TENANT = 200
 #: How many of a tenant's are remembered as expired.
 _MAX_EXPIRED_IDS = 1000
+_PREFIX: Final = "deferred_"
+_OPERATION: Final = "deferred_completion"
 
 
 class DeferredCompletion(msgspec.Struct, frozen=True):
@@ -32,6 +37,21 @@ class DeferredCompletion(msgspec.Struct, frozen=True):
     @property
     def is_done(self) -> bool:
         return all(turn.done() for turn in self.turns)
+
+
+class DeferredResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What has become of a request: the ends of its turns, once there are all of them."""
+
+    is_expired: bool = False
+    responses: tuple[Response, ...] = ()
+
+    @property
+    def is_pending(self) -> bool:
+        return not self.is_expired and not self.responses
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(DeferredResult).decode
 
 
 class _TenantCompletions:
@@ -49,11 +69,18 @@ class _TenantCompletions:
 
 
 class DeferredCompletions:
-    """Deferred completions that are not stored."""
+    """Deferred completions that are not stored. ``nodes`` None: no other process has any."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, nodes: NodeClient | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._nodes = nodes
         self._clock = clock
         self._by_tenant: dict[str, _TenantCompletions] = {}
+
+    def operations(self) -> dict[str, Operation]:
+        """What other nodes ask this one, by name."""
+        return {_OPERATION: self._find_for_other}
 
     def ensure_capacity(self, tenant: str) -> None:
         """To be asked before turns are started. Raises ``RateLimitError``."""
@@ -72,19 +99,39 @@ class DeferredCompletions:
 
     def add(self, tenant: str, turns: Sequence[RunningTurn]) -> str:
         """Hold turns; the id that they are asked for by."""
-        name = "deferred_" + os.urandom(16).hex()
+        name = _PREFIX + os.urandom(16).hex()
         self._tenant_completions(tenant).completions[name] = DeferredCompletion(
             tuple(turns), self._clock()
         )
         return name
 
-    def get(self, tenant: str, name: str) -> DeferredCompletion | None:
-        """A tenant's own; None: there is none, or no more."""
-        return self._tenant_completions(tenant).completions.get(name)
+    async def find(self, tenant: str, name: str) -> DeferredResult | None:
+        """A tenant's own, whichever node runs it; None: there is none. Raises what kept nothing."""
+        if not name.startswith(_PREFIX):
+            return None
+        found = await self.find_here(tenant, name)
+        if found is None and self._nodes is not None:
+            answers = await self._nodes.call_all(_OPERATION, tenant=tenant, name=name)
+            for result in (one["result"] for one in answers):
+                if result is not None:
+                    return _decode(result)
+        return found
 
-    def is_expired(self, tenant: str, name: str) -> bool:
-        """Whether it was held long enough."""
-        return name in self._tenant_completions(tenant).expired_ids
+    async def find_here(self, tenant: str, name: str) -> DeferredResult | None:
+        """A tenant's own of this process."""
+        tenant_completions = self._tenant_completions(tenant)
+        if name in tenant_completions.expired_ids:
+            return DeferredResult(is_expired=True)
+        completion = tenant_completions.completions.get(name)
+        if completion is None:
+            return None
+        if not completion.is_done:
+            return DeferredResult()
+        return DeferredResult(responses=tuple([await one.result() for one in completion.turns]))
+
+    async def _find_for_other(self, fields: dict[str, Any]) -> dict[str, Any]:
+        found = await self.find_here(fields["tenant"], fields["name"])
+        return {"result": None if found is None else _encode(found).decode()}
 
     def _tenant_completions(self, tenant: str) -> _TenantCompletions:
         tenant_completions = self._by_tenant.setdefault(tenant, _TenantCompletions())

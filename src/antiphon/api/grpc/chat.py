@@ -27,10 +27,11 @@ from antiphon.core.events import Event
 from antiphon.core.ids import item_id, new_response_id
 from antiphon.core.items import Item
 from antiphon.core.turns import Response, TurnRequest, Usage
-from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError, error_from_code
+from antiphon.errors import AntiphonError, InvalidRequestError, NotFoundError
 from antiphon.protos.xai import Proto, chat_pb2, deferred_pb2
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
+from antiphon.turn.turn_reader import failure_of
 
 #: Where the first choice's metadata names the other ones. 15 ids in one value would be
 #: longer than a value may be: they are without what all have in common.
@@ -167,11 +168,15 @@ class ChatServicer:
     """The methods, over one service."""
 
     def __init__(
-        self, service: TurnService, completion_encoder: CompletionEncoder, throttle: StreamThrottle
+        self,
+        service: TurnService,
+        completion_encoder: CompletionEncoder,
+        throttle: StreamThrottle,
+        deferred_completions: DeferredCompletions,
     ) -> None:
         self._service = service
         self._completion_encoder = completion_encoder
-        self._deferred_completions = DeferredCompletions()
+        self._deferred_completions = deferred_completions
         self._throttle = throttle
 
     async def complete(self, caller: Principal, request: Proto) -> Proto:
@@ -212,21 +217,20 @@ class ChatServicer:
     async def get_deferred(self, caller: Principal, request: Proto) -> Proto:
         """GetDeferredCompletion: of a stored answer for as long as it is stored."""
         name, tenant = request.request_id, caller.tenant
-        if self._deferred_completions.is_expired(tenant, name):
-            return _deferred_response(deferred_pb2.EXPIRED)
-        if (found := self._deferred_completions.get(tenant, name)) is not None:
-            if not found.is_done:
+        if (found := await self._deferred_completions.find(tenant, name)) is not None:
+            if found.is_expired:
+                return _deferred_response(deferred_pb2.EXPIRED)
+            if found.is_pending:
                 return _deferred_response(deferred_pb2.PENDING)
-            done = await gather_results(found.turns)
-            return _deferred_response(deferred_pb2.DONE, self._completion_encoder.encode(done))
+            return _deferred_response(deferred_pb2.DONE, self._encode_ended(found.responses))
         choices = await self._stored_choices(caller, name)
         if any(choice.end is None for choice in choices):
             return _deferred_response(deferred_pb2.PENDING)
-        return _deferred_response(deferred_pb2.DONE, self._encode_stored(choices))
+        return _deferred_response(deferred_pb2.DONE, self._encode_ended(choices))
 
     async def get_stored(self, caller: Principal, request: Proto) -> Proto:
         """GetStoredCompletion: whichever interface it was made through."""
-        return self._encode_stored(await self._stored_choices(caller, request.response_id))
+        return self._encode_ended(await self._stored_choices(caller, request.response_id))
 
     async def delete(self, caller: Principal, request: Proto) -> Proto:
         """DeleteStoredCompletion, with all its choices"""
@@ -279,13 +283,11 @@ class ChatServicer:
                 continue
         return choices
 
-    def _encode_stored(self, choices: list[Response]) -> Proto:
-        """What is stored. Raises why a choice failed: a completion has no place for that."""
+    def _encode_ended(self, choices: Sequence[Response]) -> Proto:
+        """Turns that are over. Raises why a choice failed: a completion has no place for that."""
         for choice in choices:
-            if choice.end is not None and choice.end.error is not None:
-                failed = error_from_code(choice.end.error.code, choice.end.error.message)
-                failed.response_id = choice.id
-                raise failed
+            if (error := failure_of(choice)) is not None:
+                raise error
         return self._completion_encoder.encode(choices)
 
 

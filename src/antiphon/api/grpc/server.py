@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from antiphon.api.common.authorization import Principal
 from antiphon.api.common.body import MAX_BODY
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.grpc.chat import ChatServicer, Write
 from antiphon.api.grpc.interceptor import GatewayInterceptor
 from antiphon.api.grpc.legacy_chat import LegacyChatServicer
@@ -97,6 +98,7 @@ class GrpcServer:
     """The gRPC API over one service.
 
     ``prices`` says what models cost, ``fun_prompt`` is the first Chat SDK's "fun" mode.
+    ``deferred_completions`` are those of the HTTP API, too, where it is served beside this one.
     """
 
     def __init__(  # noqa: PLR0913
@@ -108,7 +110,9 @@ class GrpcServer:
         fun_prompt: str = "",
         limits: ConnectionLimits = _DEFAULT_LIMITS,
         shares_port: bool = False,
+        deferred_completions: DeferredCompletions | None = None,
     ) -> None:
+        self._deferred_completions = deferred_completions or DeferredCompletions()
         self._limits = limits
         #: Other processes listen on the same port.
         self._shares_port = shares_port
@@ -154,7 +158,8 @@ class GrpcServer:
         self, service: TurnService, prices: PriceLookup, fingerprint: str, fun_prompt: str
     ) -> dict[str, Any]:
         pace = StreamThrottle()
-        chat = ChatServicer(service, CompletionEncoder(prices, fingerprint), pace)
+        encoder = CompletionEncoder(prices, fingerprint)
+        chat = ChatServicer(service, encoder, pace, self._deferred_completions)
         models = ModelsServicer(service, prices, fingerprint)
         completions = chat_pb2.GetCompletionsRequest
         model = models_pb2.GetModelRequest

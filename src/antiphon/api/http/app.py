@@ -12,10 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator
 from antiphon.api.common.authorization import Authorizer
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.node_client import NodeClient
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.common.shared_limits import SharedLimits
+from antiphon.api.common.worker_metrics import WorkerMetrics
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.blobs import BlobEndpoints
 from antiphon.api.http.chains import ChainEndpoints
@@ -67,13 +69,18 @@ class HttpApp:
         store_chat_completions: bool = False,
         nodes: NodeClient | None = None,
     ) -> None:
-        endpoints = _create_endpoints(service, health, xai, store_chat_completions, nodes)
+        #: The gRPC server of the same service has these too.
+        self.deferred_completions = DeferredCompletions(nodes)
+        endpoints = _create_endpoints(
+            service, health, xai, store_chat_completions, nodes, self.deferred_completions
+        )
         handlers = handlers_by_path(endpoints)
         #: What other nodes ask this one, besides its turns.
         self.node_operations = {
             **endpoints.mcp.operations(),
             **endpoints.responses.operations(),
             **endpoints.chat_completions.operations(),
+            **self.deferred_completions.operations(),
         }
         self._websocket = WebSocketEndpoint(service)
         self._fast_routes = {
@@ -103,12 +110,13 @@ class HttpApp:
             await send({"type": "websocket.close", "code": 1008, "reason": "unknown_url"})
 
 
-def _create_endpoints(
+def _create_endpoints(  # noqa: PLR0913, PLR0917
     service: TurnService,
     health: HealthEndpoints,
     xai: XaiEndpoints,
     store_chat_completions: bool,
     nodes: NodeClient | None,
+    deferred_completions: DeferredCompletions,
 ) -> Endpoints:
     stores = service.stores
     assert stores is not None, "every store has them"
@@ -122,7 +130,11 @@ def _create_endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys, nodes),
         compaction=CompactionEndpoints(service),
         chat_completions=ChatCompletionsEndpoint(
-            service, idempotency_keys, store_by_default=store_chat_completions, nodes=nodes
+            service,
+            idempotency_keys,
+            store_by_default=store_chat_completions,
+            nodes=nodes,
+            deferred_completions=deferred_completions,
         ),
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
@@ -176,6 +188,7 @@ def create_app(  # noqa: PLR0913
     prices: PriceLookup = no_prices,
     store_chat_completions: bool = False,
     nodes: NodeClient | None = None,
+    worker: tuple[int, str] | None = None,
 ) -> GatewayMiddleware:
     """The ASGI application of the HTTP API, behind its middleware.
 
@@ -183,7 +196,8 @@ def create_app(  # noqa: PLR0913
     ``origins`` are the web pages that may read responses (CORS; "*": all). ``health`` is the
     store's, None: nothing is known of it. ``prices`` says what models cost.
     ``store_chat_completions``: they are stored unless a request says otherwise. ``nodes`` asks the
-    other nodes of the store, None: there are none.
+    other nodes of the store, None: there are none. ``worker`` is the number of this process among
+    the workers of a server, and what they have in common; None: it is the only one.
     """
     authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
@@ -192,18 +206,24 @@ def create_app(  # noqa: PLR0913
     if rate_limit_for is not None:
         limiter = RateLimiter(rate_limit_for, shared=SharedLimits(nodes) if nodes else None)
         service.registry.add_observer(limiter)
+    workers = WorkerMetrics(metrics, nodes, worker)
     app = HttpApp(
         service,
-        HealthEndpoints(authenticator, metrics, health, lambda: service.is_draining),
+        HealthEndpoints(authenticator, workers.render, health, lambda: service.is_draining),
         XaiEndpoints(service, authenticator, prices),
         store_chat_completions=store_chat_completions,
         nodes=nodes,
     )
-    operations = {**app.node_operations, **({} if limiter is None else limiter.operations())}
+    operations = {
+        **app.node_operations,
+        **workers.operations(),
+        **({} if limiter is None else limiter.operations()),
+    }
     return GatewayMiddleware(
         app,
         Authorizer(authenticator, limiter, origins),
         metrics,
         CorsPolicy(origins) if origins else None,
         NodeEndpoints(service, operations),
+        app.deferred_completions,
     )

@@ -11,31 +11,26 @@ from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
-    KeepAlive,
     StreamHead,
-    log,
-    send_chunk,
     send_error,
     send_json,
-    server_failure,
 )
 from antiphon.api.http.chat_completion_requests import ChatRequest, decode_chat_request
-from antiphon.api.http.chat_completions_codec import (
-    ChatCompletionChunkEncoder,
-    encode_completion,
-    encode_stream_error,
-)
+from antiphon.api.http.chat_completions_codec import encode_completion
 from antiphon.api.http.client_retries import ClientRetries, is_retry
+from antiphon.api.http.completion_stream import (
+    CompletionStreamOptions,
+    send_completion_stream,
+)
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.stream_events import DONE
-from antiphon.api.http.stream_relay import StreamRelay
-from antiphon.core.events import Created, Event
+from antiphon.api.http.node_relay import NodeRelay
 from antiphon.core.ids import completion_id_of, to_response_id
 from antiphon.core.turns import IdempotencyReservation, Response, TurnRequest
-from antiphon.errors import AntiphonError, NotFoundError, error_from_code
+from antiphon.errors import AntiphonError, NotFoundError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService, can_run
+from antiphon.turn.turn_reader import failure_of
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,8 +45,10 @@ class ChatCompletionsEndpoint:
         *,
         store_by_default: bool = False,
         nodes: NodeClient | None = None,
+        deferred_completions: DeferredCompletions,
     ) -> None:
         self._service = service
+        self._nodes = nodes
         self._idempotency_keys = idempotency_keys
         self._retries = ClientRetries(
             service,
@@ -61,7 +58,7 @@ class ChatCompletionsEndpoint:
             nodes,
         )
         self._store_by_default = store_by_default
-        self._deferred_completions = DeferredCompletions()
+        self._deferred_completions = deferred_completions
 
     def operations(self) -> dict[str, Operation]:
         """What other nodes ask this one, by name."""
@@ -87,7 +84,7 @@ class ChatCompletionsEndpoint:
         try:
             with watch:
                 turn = watch.turn = retried or await self._start(turn_request, scope, body, watch)
-                await _send_turn(request, turn, scope, send)
+                await self._send_turn(request, turn, scope, send)
         except ClientDisconnected:
             if watch.turn is not None and retries is not None:
                 name = watch.turn.response_id
@@ -138,6 +135,45 @@ class ChatCompletionsEndpoint:
 
         return await self._idempotency_keys.run_once(scope, body, start, subscribe)
 
+    async def _send_turn(
+        self, request: ChatRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
+    ) -> None:
+        if isinstance(turn, Replay) and (
+            error := failure_of(turn.response if request.turn.stream else await turn.result())
+        ):
+            # The answer is what it was the first time.
+            await send_error(send, error)
+        elif request.turn.stream:
+            options = CompletionStreamOptions(
+                include_usage=request.include_usage, legacy_functions=request.legacy_functions
+            )
+            await self._send_stream(request.turn.tenant, turn, scope, send, options)
+        else:
+            response = await turn.result()
+            if turn.error is not None:
+                await send_error(send, turn.error)
+            else:
+                body = encode_completion(response, legacy_functions=request.legacy_functions)
+                await send_json(send, body)
+
+    async def _send_stream(
+        self,
+        tenant: str,
+        turn: RunningTurn | Replay,
+        scope: Scope,
+        send: Send,
+        options: CompletionStreamOptions,
+    ) -> None:
+        """A stream from wherever its turn runs."""
+        head = StreamHead(send)
+        if isinstance(turn, Replay) and turn.is_running and self._nodes is not None:
+            relay = NodeRelay(self._nodes, send, head, options)
+            if await relay.pass_on(tenant, turn.response_id):
+                return
+            options = relay.remaining_options()
+            turn = await self._service.subscribe(tenant, turn.response_id)
+        await send_completion_stream(turn, scope, send, options, head)
+
     async def _defer(self, request: TurnRequest, scope: Scope, body: bytes, send: Send) -> None:
         """Start a turn that nobody waits for, but somebody will ask for."""
         request = msgspec.structs.replace(request, stream=False)
@@ -155,26 +191,24 @@ class ChatCompletionsEndpoint:
     async def retrieve_deferred(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/chat/deferred-completion/{id}: 202 while it is not ready"""
         request_id, tenant = scope["path_params"]["id"], tenant_of(scope)
-        found = self._deferred_completions.get(tenant, request_id)
+        found = await self._deferred_completions.find(tenant, request_id)
         if found is None:
-            response = await self._stored_completion(tenant, request_id)
-        elif found.is_done:
-            response = await found.turns[0].result()
+            response: Response | None = await self._stored_completion(tenant, request_id)
+        elif found.is_expired:
+            raise NotFoundError(
+                f"The deferred completion '{request_id}' has expired.",
+                code="deferred_completion_expired",
+            )
         else:
-            response = found.turns[0].initial_response
-        if response.end is None:
+            response = None if found.is_pending else found.responses[0]
+        if response is None or response.end is None:
             await send_json(send, _encode({"request_id": request_id, "status": "pending"}), 202)
-        elif error := _failure_of(response):
+        elif error := failure_of(response):
             await send_error(send, error)
         else:
             await send_json(send, encode_completion(response))
 
     async def _stored_completion(self, tenant: str, request_id: str) -> Response:
-        if self._deferred_completions.is_expired(tenant, request_id):
-            raise NotFoundError(
-                f"The deferred completion '{request_id}' has expired.",
-                code="deferred_completion_expired",
-            )
         try:
             return await self._service.reader.response(tenant, to_response_id(request_id))
         except NotFoundError:
@@ -182,101 +216,3 @@ class ChatCompletionsEndpoint:
                 f"No deferred completion found with id '{request_id}'.",
                 code="deferred_completion_not_found",
             ) from None
-
-
-async def _send_turn(
-    request: ChatRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
-) -> None:
-    if isinstance(turn, Replay) and (error := _failure_of(await turn.result())):
-        # The answer is what it was the first time.
-        await send_error(send, error)
-    elif request.turn.stream:
-        encoder = ChatCompletionChunkEncoder(
-            turn.initial_response,
-            include_usage=request.include_usage,
-            legacy_functions=request.legacy_functions,
-        )
-        await _send_stream(turn, scope, send, encoder)
-    else:
-        response = await turn.result()
-        if turn.error is not None:
-            await send_error(send, turn.error)
-        else:
-            body = encode_completion(response, legacy_functions=request.legacy_functions)
-            await send_json(send, body)
-
-
-def _failure_of(response: Response) -> AntiphonError | None:
-    """Why a turn failed, where it did."""
-    if response.end is None or response.end.error is None:
-        return None
-    error = error_from_code(response.end.error.code, response.end.error.message)
-    error.response_id = response.id if response.store else None
-    return error
-
-
-async def _send_stream(
-    turn: RunningTurn | Replay, scope: Scope, send: Send, encoder: ChatCompletionChunkEncoder
-) -> None:
-    """Write chunks as they come.
-
-    The head waits for the model's first word, so that a turn which fails before it answers
-    with the HTTP status that fits, as a client of this API expects; but not for longer than
-    it takes until what lies in between may give the connection up. A failure after that is
-    an event of the stream.
-    """
-    head = StreamHead(send)
-    try:
-        with KeepAlive(send, encoder.encode_keep_alive, head) as keep_alive:
-            relay = StreamRelay(scope, encoder.encode)
-            await _write_chunks(turn, keep_alive, encoder, head, relay)
-        error = turn.error
-    except AntiphonError as lost:
-        error = lost
-    except Exception:
-        if not head.sent:
-            raise
-        log.exception("the stream of %s failed", turn.response_id)
-        error = server_failure()
-    if error is None:
-        await send_chunk(send, DONE, last=True)
-    elif head.sent:
-        await send_chunk(send, encode_stream_error(error), last=True)
-    else:
-        await send_error(send, error)
-
-
-async def _write_chunks(
-    turn: RunningTurn | Replay,
-    keep_alive: KeepAlive,
-    encoder: ChatCompletionChunkEncoder,
-    head: StreamHead,
-    relay: StreamRelay,
-) -> None:
-    """The chunks of a turn; of one that fails those before its end."""
-    #: What came before the first word.
-    held: list[Event] = []
-    has_begun = False
-    async for batch in turn.events(relay=relay):
-        events = batch
-        if not has_begun:
-            held += batch
-            events = held
-            if all(isinstance(event, Created) for event in held):
-                continue
-        if turn.error is not None:
-            # The last event is the turn's end.
-            events = events[:-1]
-        if not has_begun:
-            if not head.sent:
-                if all(isinstance(event, Created) for event in events):
-                    # It failed before its first word.
-                    return
-                await head.put()
-            has_begun = True
-        body = encoder.encode(events)
-        if body:
-            await send_chunk(keep_alive.send, body)
-        if turn.error is not None:
-            return
-        relay.open(keep_alive)

@@ -6,7 +6,7 @@ Requests are decoded in ``chat_completion_requests``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -250,6 +250,8 @@ class ChatCompletionChunkEncoder:
 
 
 _CHUNK_END = b',"logprobs":null,"finish_reason":null}]}\n\n'
+#: The end of a chunk without words, and of no other: words have no quotes that are not escaped.
+KEEP_ALIVE_CHUNK_END: Final = b'"delta":{"content":""}' + _CHUNK_END
 
 
 def _chunk_end(logprobs: Sequence[Any]) -> tuple[bytes, ...]:

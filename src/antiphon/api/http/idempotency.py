@@ -1,8 +1,8 @@
-"""Idempotency: ``Idempotency-Key``; a requested request gets the first one's result.
+"""Idempotency: ``Idempotency-Key``; a repeated request gets the first one's result.
 
 A record is reserved before the request is executed, and completed in the transaction that stores
 the result. A process that dies in between leaves a reservation without a result, which another
-request may take over after a while (``IdempotencyStore.reserve``).
+request takes over (``IdempotencyStore.reserve``).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from antiphon.api.common.access_log import access_logger, log_access, request_id_for
 from antiphon.api.common.authentication import CHALLENGE, set_caller
 from antiphon.api.common.authorization import Authorizer, Principal
+from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
 from antiphon.api.http.asgi_responses import ADMIT, Handler, send_error
@@ -73,18 +74,20 @@ class GatewayMiddleware:
     ``nodes`` answers the other nodes of the store, which have no keys but a secret.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         app: Handler,
         authorizer: Authorizer,
         metrics: Metrics,
         cors: CorsPolicy | None = None,
         nodes: NodeEndpoints | None = None,
+        deferred_completions: DeferredCompletions | None = None,
     ) -> None:
         self._app = app
         #: The gRPC server of the same service uses these too.
         self.authorizer = authorizer
         self.metrics = metrics
+        self.deferred_completions = deferred_completions
         self._cors = cors
         self._nodes = nodes
 

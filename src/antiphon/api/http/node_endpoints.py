@@ -18,6 +18,7 @@ from antiphon.api.common.access_log import request_id_for
 from antiphon.api.common.body import decode_body, read_body
 from antiphon.api.common.node_client import MAX_WAIT, NODE_HEADER, PATH, Operation
 from antiphon.api.http.asgi_responses import ADMIT, DisconnectWatcher, handle_errors, send_json
+from antiphon.api.http.completion_stream import CompletionStreamOptions, send_completion_stream
 from antiphon.api.http.response_stream import StreamOptions, send_stream
 from antiphon.errors import AntiphonError, AuthenticationError, ConflictError, NotFoundError
 from antiphon.logging_setup import request_id
@@ -55,8 +56,8 @@ class NodeEndpoints:
         request_id.set(request_id_for(headers.get(b"x-request-id")))
         fields = decode_body(_decode, await read_body(receive))
         name = scope["path"].removeprefix(PATH)
-        if name == "stream":
-            await self._stream(fields, scope, receive, send)
+        if name in {"stream", "completion_stream"}:
+            await self._stream(name, fields, scope, receive, send)
         elif (operation := self._operations.get(name)) is not None:
             with DisconnectWatcher(receive):
                 answer = await operation(fields)
@@ -65,15 +66,19 @@ class NodeEndpoints:
             raise NotFoundError("A node has no such operation.", code="unknown_url")
 
     async def _stream(
-        self, fields: dict[str, Any], scope: Scope, receive: Receive, send: Send
+        self, name: str, fields: dict[str, Any], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """The bytes of a response's events, as they would be sent to a client of this node."""
+        """The bytes of a turn's stream, as they would be sent to a client of this node."""
         turn = await self._service.subscribe(fields["tenant"], fields["response_id"])
         if isinstance(turn, Replay) and turn.is_running:
             raise ConflictError("That turn does not run here.", code="response_elsewhere")
         with DisconnectWatcher(receive):
-            options = msgspec.convert(fields["options"], StreamOptions)
-            await send_stream(turn, scope, send, options)
+            if name == "stream":
+                options = msgspec.convert(fields["options"], StreamOptions)
+                await send_stream(turn, scope, send, options)
+            else:
+                wanted = msgspec.convert(fields["options"], CompletionStreamOptions)
+                await send_completion_stream(turn, scope, send, wanted)
 
     async def _cancel(self, fields: dict[str, Any]) -> dict[str, Any]:
         cancellation = self._service.cancellation

@@ -7,30 +7,38 @@ or with its stored end.
 from __future__ import annotations
 
 import asyncio
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from starlette.types import Send
 
 from antiphon.api.common.node_client import NodeClient
 from antiphon.api.http.asgi_responses import StreamHead, keep_alive_comment
+from antiphon.api.http.chat_completions_codec import KEEP_ALIVE_CHUNK_END
+from antiphon.api.http.completion_stream import CompletionStreamOptions
 from antiphon.api.http.response_stream import EVENT_END, StreamOptions
 from antiphon.errors import NodeUnreachableError
 from antiphon.turn.node_protocols import Node
 from antiphon.turn.other_nodes import POLL_INTERVAL, TIME_LIMIT
 
+_Options = TypeVar("_Options", StreamOptions, CompletionStreamOptions)
+
 
 class StreamPosition(msgspec.Struct):
-    """How far a reader is in a stream: the number of the last event that it has."""
+    """How far a reader is in a stream: the number of the last event, or chunk, that it has."""
 
     number: int
     #: The beginning of an event, or of a comment.
     rest: bytes = b""
 
     def take(self, piece: bytes) -> bytes:
-        """What is whole by now, for the reader: events, and comments between two of them. Pure."""
+        """What is whole by now, for the reader: events, and what comes between two of them. Pure.
+
+        Comments and chunks that only keep a stream alive have no numbers.
+        """
         known = self.rest + piece
         end = known.rfind(EVENT_END) + len(EVENT_END) if EVENT_END in known else 0
-        self.number += known.count(EVENT_END, 0, end)
+        self.number += known.count(EVENT_END, 0, end) - known.count(KEEP_ALIVE_CHUNK_END, 0, end)
         comment = keep_alive_comment()
         while known.startswith(comment, end):
             end += len(comment)
@@ -38,23 +46,23 @@ class StreamPosition(msgspec.Struct):
         return known[:end]
 
 
-class NodeRelay:
+class NodeRelay(Generic[_Options]):
     """The relay of one reader's stream, to which ``head`` belongs."""
 
-    def __init__(
-        self, client: NodeClient, send: Send, head: StreamHead, options: StreamOptions
-    ) -> None:
+    def __init__(self, client: NodeClient, send: Send, head: StreamHead, options: _Options) -> None:
         self._client = client
         self._send = send
         self._head = head
-        self._options = options
+        self._options: _Options = options
         self._position = StreamPosition(options.after)
 
-    def remaining_options(self) -> StreamOptions:
+    def remaining_options(self) -> _Options:
         """What the reader still wants, once nothing more can be passed on."""
-        return msgspec.structs.replace(
-            self._options, after=self._position.number, needs_end=self._head.sent
-        )
+        changes: dict[str, Any] = {"after": self._position.number}
+        if isinstance(self._options, StreamOptions):
+            changes["needs_end"] = self._head.sent
+        remaining: _Options = msgspec.structs.replace(self._options, **changes)
+        return remaining
 
     async def pass_on(self, tenant: str, response_id: str) -> bool:
         """Pass a turn's stream on, as long as other nodes run it; whether that was all of it.
@@ -76,9 +84,10 @@ class NodeRelay:
         return False
 
     async def _pass_on(self, node: Node, tenant: str, response_id: str) -> None:
+        operation = "stream" if isinstance(self._options, StreamOptions) else "completion_stream"
         options = msgspec.to_builtins(self.remaining_options())
         async with self._client.stream(
-            node, "stream", tenant=tenant, response_id=response_id, options=options
+            node, operation, tenant=tenant, response_id=response_id, options=options
         ) as pieces:
             async for piece in pieces:
                 if body := self._position.take(piece):

@@ -47,6 +47,7 @@ class Choice(msgspec.Struct, gc=False):
     #: As some name the message, or the words in it.
     messages: Any = None
     content: Any = None
+    tool_calls: Any = None
     logprobs: Any = None
     finish_reason: Any = None
     #: The reason by its other names.
@@ -110,6 +111,7 @@ class PlainChoice(msgspec.Struct, gc=False):
     index: Literal[0] = 0
     message: None = None
     text: None = None
+    tool_calls: None = None
     logprobs: None = None
     finish_reason: str | None = None
     stop_reason: None = None

@@ -284,6 +284,8 @@ class ChatCompletionsParser:
             self._add_message(message, out, is_whole=is_whole)
         if choice.text and len(out) == size:
             self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
+        if choice.tool_calls and len(out) == size:
+            self._add_calls(AnswerMessage(tool_calls=choice.tool_calls), out, is_whole=is_whole)
         self._add_usage(choice.usage)
         self._add_finish_reason(given_reason(choice))
 

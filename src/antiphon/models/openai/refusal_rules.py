@@ -55,6 +55,21 @@ _UNSUPPORTED: Final = _pattern(
 
 #: Words of refusals, and the rules that they call for; all that match are proposed, in this order.
 _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
+    (_pattern(r"thought_?\s?signature"), ("signed-calls",)),
+    (
+        _pattern(
+            r"function_?response\W+name|\btool (message|result)s?\b.{0,30}\bname\b|"
+            r"\bname\b.{0,30}\brole\W{1,3}tool|\bname\b.{0,20}tool (message|result)"
+        ),
+        ("named-tool-outputs",),
+    ),
+    (
+        _pattern(
+            r"\bcontent\b.{0,40}(tool|call).{0,40}\bboth\b|both.{0,30}\bcontent\b.{0,30}(tool|call)|"
+            r"(tool|call)\S*.{0,40}(must|can) ?not (have|contain|include)\W+content"
+        ),
+        ("calls-without-content",),
+    ),
     (
         _pattern(
             r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
@@ -82,7 +97,10 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         ("plain-function-names",),
     ),
     (
-        _pattern(r"\blast\b.{0,30}\b(role|message|user)\b|prefill|(end|finish) with a user|最后"),
+        _pattern(
+            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|prefill|"
+            r"(end|finish) with a user|最后"
+        ),
         ("user-message-last",),
     ),
     (
@@ -119,7 +137,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"alternat|consecutive|in a row|same role|(first|begin|start).*\buser\b|"
+            r"alternat|(2|two|more) (or more )?assistant messages|consecutive|in a row|same role|"
+            r"(first|begin|start).*\buser\b|"
             r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after|"
             r"\bodd (number|index)|immediately after a user"
         ),
@@ -162,7 +181,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         _pattern(r"image|picture|media|multimodal|output.*string|string.*output|input_image"),
         ("text-tool-outputs",),
     ),
-    (_pattern(r"\btools\b|toolconfig"), ("tools-of-history",)),
+    (_pattern(r"\btools\b|toolconfig|function declarations?"), ("tools-of-history",)),
+    (_pattern(r"jinja flag"), ("no-tool-messages",)),
     (
         _pattern(
             r"(role\W{1,3}|\b)tool\W{1,3}(role|messages?)?.{0,20}(not|un)|"
@@ -277,7 +297,7 @@ def candidate_rules(error: AntiphonError, fields: Collection[str]) -> Iterator[s
 
 def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[str]:
     """Rules for something that the upstream does not know, by the name that it gives."""
-    if "max_completion_tokens" in message:
+    if "maxcompletiontokens" in message.replace("_", "").lower():
         yield "max-completion-tokens" if "max_tokens" in fields else "max-tokens"
     if keyword := _SCHEMA_KEYWORD.search(message):
         yield "no-strict" if keyword[1] == "strict" else without_schema_keyword(keyword[1])

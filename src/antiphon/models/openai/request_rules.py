@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from antiphon.core.function_schemas import map_schemas
-from antiphon.models.openai import message_rules
+from antiphon.models.openai import call_rules, message_rules
 from antiphon.models.openai.message_rules import Json, Messages, no_tool_messages
 from antiphon.models.openai.tool_type_rules import without_tool_type
 
@@ -214,6 +214,8 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "no-names": _on_messages(message_rules.names_in_words),
     "text-tool-outputs": _on_messages(message_rules.text_tool_outputs),
     "text-contents": _on_messages(message_rules.text_contents),
+    "named-tool-outputs": _on_messages(call_rules.named_tool_outputs),
+    "signed-calls": _on_messages(call_rules.signed_calls),
     "single-calls": _on_messages(message_rules.single_calls),
     "plain-function-names": _on_messages(message_rules.plain_function_names),
     "no-empty-messages": _on_messages(message_rules.no_empty_messages),
@@ -222,6 +224,7 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "user-message-required": _on_messages(message_rules.user_message_required),
     "assistant-after-tool": _on_messages(message_rules.assistant_after_tool),
     "alternating-roles": _on_messages(message_rules.alternating_roles),
+    "calls-without-content": _on_messages(call_rules.calls_without_content),
     "user-message-last": _on_messages(message_rules.user_message_last),
     "plain-call-ids": _on_messages(message_rules.plain_call_ids),
     "nine-character-call-ids": _on_messages(message_rules.nine_character_call_ids),

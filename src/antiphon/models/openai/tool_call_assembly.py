@@ -16,6 +16,7 @@ import msgspec
 from antiphon.core.custom_tool_input import INPUT_END, INPUT_START
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
+from antiphon.models.openai.argument_mending import normalize_arguments
 from antiphon.models.openai.chat_completions_answer import PlainCall
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_fragments import (
@@ -23,14 +24,16 @@ from antiphon.models.openai.tool_call_fragments import (
     NO_ARGUMENTS,
     ToolCallFragment,
     is_blank,
-    normalize_arguments,
 )
+from antiphon.models.openai.tool_names import known_name
 
 #: Beginnings of arguments that hold none.
 _MAYBE_NO_ARGUMENTS = NO_ARGUMENTS | {"{"}
 #: What may stand between two objects.
 _SEPARATORS = " \t\r\n,;"
 _OPENING = re.compile(r"[{\[\\]")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_STRING_PARTS = re.compile(r'\\(?s:.)?|"|[\x00-\x1f]|[^"\\\x00-\x1f]+')
 _STRUCTURE = re.compile(r'\\(?s:.)?|["{}\[\]]')
 
 
@@ -59,6 +62,19 @@ class _JsonEnd:
                     self.is_reached = True
                     return match.end()
         return len(piece)
+
+    def escape_controls(self, piece: str) -> str:
+        """The next piece with the control characters in its strings as JSON has them."""
+        in_string, out, at = self._in_string, [], 1 if self._is_escaped else 0
+        out.append(piece[:at])
+        for match in _STRING_PARTS.finditer(piece, at):
+            part = match[0]
+            if part == '"':
+                in_string = not in_string
+            elif in_string and part[0] < " ":
+                part = json.dumps(part)[1:-1]
+            out.append(part)
+        return "".join(out)
 
     def feed_inner(self, piece: str) -> None:
         """Take a piece without the end of anything but strings."""
@@ -113,12 +129,13 @@ class _Call:
         """Whether the arguments will stay as they are: some may still be replaced at the end."""
         if self.sent_pieces or not self.pieces:
             return bool(self.pieces)
+        if self.pieces[0][0] not in "{[" or "".join(self.pieces[:2]).startswith("{'"):
+            # At the end it may be found to be an object.
+            return False
         if self._size <= LONGEST_BLANK:
             text = "".join(self.arguments.split())
-            return (
-                text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text) and text[0] != '"'
-            )
-        return self.pieces[0][0] != '"'
+            return text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text)
+        return True
 
     def append(self, piece: str) -> str:
         """Take a piece of the arguments; what is left of it is another call's."""
@@ -142,6 +159,8 @@ class _Call:
         """Take a piece that can only be the inside of an object; False: it may be more."""
         if not self.sent_pieces or self.is_complete:
             return False
+        if _CONTROL.search(piece):
+            return False
         if piece[0] == "{" or "}" in piece or "]" in piece or self.pieces[0][0] not in "{[":
             return False
         self._end.feed_inner(piece)
@@ -162,7 +181,11 @@ class _Call:
         """Add a piece; what is left of it stands behind the arguments' end."""
         first = self.pieces[0] if self.pieces else piece
         # Only the end of an object can be seen.
-        size = self._end.feed(piece) if first[0] in "{[" else len(piece)
+        size = len(piece)
+        if first[0] in "{[":
+            if _CONTROL.search(piece):
+                piece = self._end.escape_controls(piece)
+            size = self._end.feed(piece)
         self.pieces.append(piece[:size])
         self._size += size
         return self.append(piece[size:]) if size < len(piece) else ""
@@ -214,7 +237,8 @@ class ToolCallAssembler:
         """The deltas of the fragments in one chunk."""
         out: list[ToolCallDelta] = []
         touched: list[_Call] = []
-        for fragment in fragments:
+        for given in fragments:
+            fragment = self._with_known_name(given) if given.name else given
             call = self._find_call(fragment, touched)
             if call is None:
                 if fragment.is_stub and not fragment.id:
@@ -242,10 +266,15 @@ class ToolCallAssembler:
     def feed_whole(self, fragments: list[ToolCallFragment]) -> list[ToolCallDelta]:
         """The deltas of all calls of an answer in one piece, of which each entry is one."""
         out: list[ToolCallDelta] = []
-        for fragment in fragments:
-            if not fragment.is_stub:
+        for given in fragments:
+            if not given.is_stub:
+                fragment = self._with_known_name(given)
                 self._add_arguments(self._start_call(fragment), fragment, out)
         return out
+
+    def _with_known_name(self, fragment: ToolCallFragment) -> ToolCallFragment:
+        name = known_name(fragment.name, self._tool_names)
+        return fragment if name == fragment.name else msgspec.structs.replace(fragment, name=name)
 
     def complete_names(self) -> None:
         """Where the model may call one function only, calls without a name are its."""
@@ -330,7 +359,10 @@ class ToolCallAssembler:
         self, call: _Call, fragment: ToolCallFragment, out: list[ToolCallDelta]
     ) -> None:
         call.provider_fields = join_provider_fields(call.provider_fields, fragment.provider_fields)
-        rest = call.append(fragment.arguments)
+        arguments = fragment.arguments
+        if not (call.pieces or fragment.is_custom) and arguments.rstrip().endswith("}"):
+            arguments = normalize_arguments(arguments)
+        rest = call.append(arguments)
         self._send(call, out)
         while rest:
             # Another object of arguments is another call of the same function.
@@ -377,6 +409,7 @@ class ToolCallAssembler:
             self._sent_calls += 1
             if call.name:
                 call.is_sent = True
+                call.name = known_name(call.name, self._tool_names)
                 arguments = _take_arguments(call, is_final=is_final)
                 out.append(_delta(call, call.id or None, call.name, arguments))
 

@@ -52,15 +52,29 @@ def read_fragments(
     if isinstance(tool_calls, dict):
         is_entry = any(name in tool_calls for name in ("function", "custom", "name", "arguments"))
         tool_calls = [tool_calls] if is_entry else list(tool_calls.values())
+    tool_calls = _decoded(tool_calls)
     if not isinstance(tool_calls, list):
         return []
-    return [_read_fragment(one, fields_of(one)) for one in tool_calls if isinstance(one, dict)]
+    entries = [it for one in tool_calls for it in (one if isinstance(one, list) else (one,))]
+    return [_read_fragment(one, fields_of(one)) for one in entries if isinstance(one, dict)]
+
+
+def _decoded(value: Any) -> Any:
+    """A value that may be JSON within a string."""
+    if not isinstance(value, str) or not value.startswith(("[", "{")):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except DECODE_ERRORS:
+        return value
 
 
 def _read_fragment(
     entry: dict[str, Any], provider_fields: ProviderFields | None
 ) -> ToolCallFragment:
-    function, custom = entry.get("function"), entry.get("custom")
+    function, custom = _decoded(entry.get("function")), entry.get("custom")
+    if isinstance(function, list) and function:
+        function = function[0]
     fields = function if isinstance(function, dict) else entry
     is_custom = fields is entry and isinstance(custom, dict)
     if isinstance(custom, dict) and is_custom:
@@ -70,7 +84,7 @@ def _read_fragment(
     arguments = _arguments_text(next((fields[one] for one in names if one in fields), None))
     return ToolCallFragment(
         index if type(index := entry.get("index")) is int else count_of_value(index),
-        name_of_value(call_id) if (call_id := entry.get("id")) is not None else "",
+        name_of_value(call_id).strip() if (call_id := entry.get("id")) is not None else "",
         # No name has white space around it, or in it.
         name.strip() if isinstance(name, str) else "",
         escape_input(arguments) if is_custom else arguments,
@@ -91,17 +105,3 @@ def _arguments_text(arguments: Any) -> str:
 def is_blank(arguments: str) -> bool:
     """Whether arguments hold none: an empty object, or less."""
     return len(arguments) <= LONGEST_BLANK and "".join(arguments.split()) in NO_ARGUMENTS
-
-
-def normalize_arguments(arguments: str) -> str:
-    """Arguments that are whole: none become an empty object, and an object in a string itself."""
-    if is_blank(arguments):
-        return "{}"
-    if arguments.startswith('"'):
-        try:
-            inner = msgspec.json.decode(arguments, type=str)
-            if isinstance(msgspec.json.decode(inner), dict):
-                return inner
-        except DECODE_ERRORS:
-            pass
-    return arguments

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import dropwhile, islice
 
 from antiphon.stores.change_entries import MAX_ROWS
-from antiphon.stores.change_feed import ChangeRow
+from antiphon.stores.change_feed import ChangeRow, LogBounds
 from antiphon.turn.feed_protocols import Change
 
 
@@ -21,12 +22,13 @@ class MemoryChangeLog:
 
     def add(self, tenant: str, change: Change) -> None:
         self._last += 1
-        self._rows.append(ChangeRow(self._last, [(tenant, change)]))
+        self._rows.append(ChangeRow(self._last, secrets.randbits(32), [(tenant, change)]))
         if self.on_added is not None:
             self.on_added()
 
-    async def bounds(self) -> tuple[int, int]:
-        return (self._rows[0].id if self._rows else 0), self._last
+    async def bounds(self) -> LogBounds:
+        rows = self._rows
+        return LogBounds(rows[0].id, rows[-1].id, rows[-1].mark) if rows else LogBounds()
 
     async def read(self, after: int, limit: int) -> Sequence[ChangeRow]:
         rows = dropwhile(lambda row: row.id <= after, list(self._rows))

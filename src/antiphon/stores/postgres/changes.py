@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from antiphon.core.ids import chat_id_of
 from antiphon.errors import StoreError
 from antiphon.stores.change_entries import MAX_ROWS, decode_changes, trees_of
-from antiphon.stores.change_feed import ChangeRow, LogChangeFeed, LogReader
+from antiphon.stores.change_feed import ChangeRow, LogBounds, LogChangeFeed, LogReader
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.sql_files import read_queries
 from antiphon.stores.postgres.write_transaction import WriteTransaction
@@ -39,10 +39,10 @@ class PostgresChangeLog:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
 
-    async def bounds(self) -> tuple[int, int]:
-        async def read(connection: Connection) -> tuple[int, int]:
-            ((first, last),) = await connection.fetch(_SQL["bounds"], MAX_ROWS)
-            return first, last
+    async def bounds(self) -> LogBounds:
+        async def read(connection: Connection) -> LogBounds:
+            row = await connection.fetchrow(_SQL["bounds"], MAX_ROWS)
+            return LogBounds(*row) if row else LogBounds()
 
         return await self._database.read(read)
 
@@ -51,12 +51,12 @@ class PostgresChangeLog:
             rows = await connection.fetch(_SQL["read"], after, limit)
             if not rows:
                 return [], []
-            trees = set().union(*[trees_of(row[1]) for row in rows])
+            trees = set().union(*[trees_of(row[2]) for row in rows])
             return rows, await connection.fetch(_SQL["chat_keys"], list(trees))
 
         rows, chats = await self._database.read(read)
         chat_ids = {tree: chat_id_of(key) for tree, key in chats}
-        return [decode_changes(row_id, body, chat_ids.get) for row_id, body in rows]
+        return [decode_changes(number, mark, body, chat_ids.get) for number, mark, body in rows]
 
     def has_changed(self) -> bool:
         """True: only a read can tell what other nodes have committed."""

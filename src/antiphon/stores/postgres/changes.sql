@@ -3,15 +3,15 @@
 -- there are fewer than so many none was ever deleted, and the first is the first of all.
 SELECT
     CASE
-        WHEN max(id) IS NULL THEN 0
         WHEN (SELECT count(*) FROM (SELECT 1 FROM changes LIMIT $1) AS counted) < $1 THEN 1
-        ELSE min(id)
-    END,
-    coalesce(max(id), 0)
+        ELSE (SELECT id FROM changes ORDER BY id LIMIT 1)
+    END AS first,
+    id, mark
 FROM changes WHERE id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+ORDER BY id DESC LIMIT 1
 
 -- name: read
-SELECT id, body FROM changes
+SELECT id, mark, body FROM changes
 WHERE id > $1 AND id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 ORDER BY id LIMIT $2
 

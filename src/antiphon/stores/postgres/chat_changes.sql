@@ -15,26 +15,28 @@ FROM unnest(
 -- name: change
 -- The newest turn hardly ever is not the one that began last. Without a turn: its usage alone.
 UPDATE chats AS c SET
-    newest_thread = CASE WHEN w.is_newer THEN w.thread ELSE c.newest_thread END,
-    newest_seq = CASE WHEN w.is_newer THEN w.seq ELSE c.newest_seq END,
-    updated_at = CASE WHEN w.is_newer THEN w.at ELSE c.updated_at END,
+    newest_thread = CASE WHEN
+        w.at IS NOT NULL AND (c.newest_thread IS NULL
+        OR (w.at, w.thread, w.seq) > (c.updated_at, c.newest_thread, c.newest_seq))
+    THEN w.thread ELSE c.newest_thread END,
+    newest_seq = CASE WHEN
+        w.at IS NOT NULL AND (c.newest_thread IS NULL
+        OR (w.at, w.thread, w.seq) > (c.updated_at, c.newest_thread, c.newest_seq))
+    THEN w.seq ELSE c.newest_seq END,
+    updated_at = CASE WHEN
+        w.at IS NOT NULL AND (c.newest_thread IS NULL
+        OR (w.at, w.thread, w.seq) > (c.updated_at, c.newest_thread, c.newest_seq))
+    THEN w.at ELSE c.updated_at END,
     branches = c.branches + w.branches,
     input_tokens = c.input_tokens + w.input,
     cached_tokens = c.cached_tokens + w.cached,
     output_tokens = c.output_tokens + w.output,
     cost = CASE WHEN w.cost IS NULL THEN c.cost ELSE coalesce(c.cost, 0) + w.cost END,
     check_at = least(c.check_at, w.oldest)
-FROM (
-    SELECT w.*, w.at IS NOT NULL AND (
-        o.newest_thread IS NULL
-        OR (w.at, w.thread, w.seq) > (o.updated_at, o.newest_thread, o.newest_seq)
-    ) AS is_newer
-    FROM unnest(
-        $1::bigint[], $2::float8[], $3::bigint[], $4::integer[], $5::integer[], $6::bigint[],
-        $7::bigint[], $8::bigint[], $9::float8[], $10::float8[]
-    ) AS w (tree, at, thread, seq, branches, input, cached, output, cost, oldest)
-    JOIN chats AS o ON o.tree = w.tree
-) AS w
+FROM unnest(
+    $1::bigint[], $2::float8[], $3::bigint[], $4::integer[], $5::integer[], $6::bigint[],
+    $7::bigint[], $8::bigint[], $9::float8[], $10::float8[]
+) AS w (tree, at, thread, seq, branches, input, cached, output, cost, oldest)
 WHERE c.tree = w.tree
 
 -- name: add_waiting

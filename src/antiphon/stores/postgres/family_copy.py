@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ import msgspec
 from antiphon.core.ids import conversation_key
 from antiphon.core.items import is_summary
 from antiphon.errors import StoreError
+from antiphon.stores.family_builder import FamilyBuilder
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.rows import (
     ThreadIds,
@@ -33,7 +35,6 @@ from antiphon.turn.copy_protocols import (
     FamilyChat,
     FamilyTurn,
     ReplacedFamily,
-    TurnPosition,
 )
 
 if TYPE_CHECKING:
@@ -185,28 +186,13 @@ def _family(
     rows: Mapping[tuple[int, int], list[list[Any]]],
     marks: _TurnMarks,
 ) -> Family | None:
-    parents: list[TurnPosition | None] = []
-    turns: list[FamilyTurn] = []
-    #: The number of each thread of which something is copied.
-    numbers: dict[int, int] = {}
-    positions: set[TurnPosition] = set()
+    builder = FamilyBuilder()
     for thread in _parents_first(threads):
-        position = None
-        if thread["parent_thread"] is not None:
-            position = (numbers.get(thread["parent_thread"], -1), thread["parent_seq"])
-            if position not in positions:
-                # It continues a turn that runs.
-                continue
-        of_thread = _thread(rows.get((chat["tree"], thread["id"]), []), len(parents), marks)
-        if of_thread:
-            numbers[thread["id"]] = len(parents)
-            parents.append(position)
-            turns += of_thread
-            positions.update(turn.position for turn in of_thread)
-    if not turns:
-        return None
-    record = _chat(chat, numbers, turns)
-    return Family(chat["tenant"], chat["epoch"], tuple(parents), tuple(turns), record)
+        parent = thread["parent_thread"]
+        above = None if parent is None else (parent, thread["parent_seq"])
+        turns = rows.get((chat["tree"], thread["id"]), [])
+        builder.add_thread(thread["id"], above, partial(_thread, turns, marks))
+    return builder.build(chat["tenant"], chat["epoch"], _chat(chat))
 
 
 def _parents_first(threads: list[Any]) -> list[Any]:
@@ -228,7 +214,7 @@ def _parents_first(threads: list[Any]) -> list[Any]:
     return found
 
 
-def _thread(turns: list[list[Any]], number: int, marks: _TurnMarks) -> list[FamilyTurn]:
+def _thread(turns: list[list[Any]], marks: _TurnMarks, number: int) -> list[FamilyTurn]:
     """The turns of a thread, up to one that runs."""
     found: list[FamilyTurn] = []
     for parts in turns:
@@ -262,24 +248,15 @@ def _thread(turns: list[list[Any]], number: int, marks: _TurnMarks) -> list[Fami
     return found
 
 
-def _chat(chat: Any, numbers: Mapping[int, int], turns: list[FamilyTurn]) -> FamilyChat | None:
-    """The chat of a family, as if what runs were not there yet."""
-    living = [(turn.timestamp, turn.position) for turn in turns if turn.header is not None]
-    if chat["newest_thread"] is None or not living:
+def _chat(chat: Any) -> FamilyChat | None:
+    if chat["newest_thread"] is None:
         return None
-    newest, updated_at = (
-        (numbers.get(chat["newest_thread"], -1), chat["newest_seq"]),
-        chat["updated_at"],
-    )
-    if newest not in {position for _, position in living}:
-        timestamp, newest = max(living)
-        updated_at = min(updated_at, timestamp)
     return FamilyChat(
         chat["key"],
         chat["created_at"],
-        updated_at,
-        newest,
-        len({thread for _, (thread, _) in living}),
+        chat["updated_at"],
+        (chat["newest_thread"], chat["newest_seq"]),
+        0,
         (chat["input_tokens"], chat["cached_tokens"], chat["output_tokens"]),
         chat["imported_at"],
         chat["conversation"],

@@ -51,7 +51,8 @@ async def check_reservation(
     transaction: WriteTransaction, tenant: str, reservation: IdempotencyReservation
 ) -> None:
     """Raise ``ConflictError`` where another request has the reservation now, or completed it."""
-    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
+    made = (reservation.fingerprint, transaction.node)
+    values = (tenant, hash_idempotency_key(reservation.key), *made)
     if not await transaction.connection.fetch(_SQL["hold_reserved"], *values):
         raise reservation_lost()
 
@@ -73,7 +74,7 @@ async def _reserve(
 ) -> IdempotencyRecord | None:
     times = (now - RESERVATION_TIMEOUT, now - RECORD_LIFETIME)
     row = await transaction.connection.fetchrow(
-        _SQL["reserve"], tenant, key_hash, fingerprint, now, *times
+        _SQL["reserve"], tenant, key_hash, fingerprint, now, transaction.node, *times
     )
     transaction.progress += 1
     if row is not None:
@@ -88,4 +89,4 @@ async def _reserve(
 
 
 async def _release(transaction: WriteTransaction, tenant: str, key_hash: bytes) -> None:
-    await transaction.execute(_SQL["release"], tenant, key_hash)
+    await transaction.execute(_SQL["release"], tenant, key_hash, transaction.node)

@@ -83,11 +83,25 @@ class PendingRows:
         rest = [*self._steps_of_log(), *self.chats.take_steps(transaction.node), *last]
         if rest:
             await _execute(transaction, rest)
-        if self.fingerprints:
-            # Looks at the responses that were written.
-            fingerprints, self.fingerprints = self.fingerprints, []
-            columns = zip(*fingerprints, strict=True)
-            await transaction.execute(TURN_SQL["add_fingerprints"], *columns)
+        # Looks at the responses that were written.
+        for query, values in self._steps_of_fingerprints():
+            await transaction.execute(query, *values)
+
+    def take_steps(self, node: int, last: Sequence[Step] = ()) -> list[Step]:
+        """All steps, for one statement; the responses of fingerprints were there before it."""
+        return [
+            *self._steps_of_beginnings(node),
+            *self._steps_of_log(),
+            *self.chats.take_steps(node),
+            *self._steps_of_fingerprints(),
+            *last,
+        ]
+
+    def _steps_of_fingerprints(self) -> list[Step]:
+        if not self.fingerprints:
+            return []
+        fingerprints, self.fingerprints = self.fingerprints, []
+        return [(TURN_SQL["add_fingerprints"], zip(*fingerprints, strict=True))]
 
     def _steps_of_beginnings(self, node: int) -> list[Step]:
         steps: list[Step] = []
@@ -127,21 +141,23 @@ class PendingRows:
 
 async def _execute(transaction: WriteTransaction, steps: Sequence[Step]) -> None:
     """Do several things in one statement."""
-    query = _combine(tuple(query for query, _ in steps))
+    queries = tuple(query for query, _ in steps)
+    query = queries[0] if len(queries) == 1 else combine_steps(queries)
     await transaction.execute(query, *[value for _, values in steps for value in values])
 
 
 @cache
-def _combine(queries: tuple[str, ...]) -> str:
-    """One query of several that write, which takes the values of all, in their order."""
-    if len(queries) == 1:
-        return queries[0]
+def combine_steps(queries: tuple[str, ...], result: str = "SELECT 1") -> str:
+    """One query of several, which takes the values of all, in their order.
+
+    The first one is ``step0`` for the others and the ``result``.
+    """
     offset = 0
     parts = []
     for number, query in enumerate(queries):
         parts.append(f"step{number} AS (\n{_with_offset(query, offset)}\n)")
         offset += max(map(int, _PARAMETER.findall(query)))
-    return f"WITH {', '.join(parts)}\nSELECT 1"
+    return f"WITH {', '.join(parts)}\n{result}"
 
 
 def _with_offset(query: str, offset: int) -> str:

@@ -121,10 +121,10 @@ class WriteTransaction:
         self,
         turns: Sequence[NewTurn],
         writes: Sequence[tuple[str, bool]] = (),
-        fingerprints: Sequence[str] = (),
+        fingerprints: Sequence[tuple[str, ChainFingerprint]] = (),
     ) -> None:
         """Lock and read what turns that begin, and writes with or without an end, depend on."""
-        heads = [head for turn in turns for head in _sources(turn)]
+        heads = [head for turn in turns for head in sources_of(turn)]
         trees = {head.tree for head in heads}
         held: set[TurnKey] = set()
         for response_id, ends in writes:
@@ -133,13 +133,13 @@ class WriteTransaction:
                 held.add(opened.key)
                 if ends:
                     trees.add(opened.key.tree)
-        for response_id in fingerprints:
+        for response_id, _ in fingerprints:
             if (opened := self.find_turn(response_id)) is not None:
                 trees.add(opened.key.tree)
         if turns and not self.is_node_alive:
             raise StoreError("This process was taken for dead: its lease had run out.")
         await self._lock(trees, held - self._rows.beginnings.keys())
-        if wanted := {_key_of(head) for head in heads} - self._looked_at.keys():
+        if wanted := {key_of(head) for head in heads} - self._looked_at.keys():
             # In a statement of its own, which sees what was committed until the locks were there.
             rows = await self.connection.fetch(
                 TURN_SQL["look_at_turns"], *zip(*sorted(wanted), strict=True)
@@ -204,7 +204,7 @@ class WriteTransaction:
             self._rows.chats.add_chat(turn_key.tree, key, turn.tenant, conversation)
         self._rows.chats.add_turn(turn_key, timestamp, is_new_branch=is_new_thread)
         if turn.parent is not None:
-            self._rows.chats.continue_turn(turn.tenant, _key_of(turn.parent))
+            self._rows.chats.continue_turn(turn.tenant, key_of(turn.parent))
         row = LogRow(
             *turn_key,
             part=0,
@@ -407,7 +407,7 @@ class WriteTransaction:
         """What was changed, for those who follow along, and where words were erased."""
         steps: list[Step] = []
         if (body := self.changes.encode()) is not None:
-            steps.append((TURN_SQL["add_change"], (body,)))
+            steps.append((TURN_SQL["add_change"], ([body],)))
         if self.erased:
             steps.append((_SQL["add_erasure"], (sorted(self.erased),)))
         return steps
@@ -425,10 +425,10 @@ class WriteTransaction:
             raise StoreError(f"A chain holds at most {MAX_SEQ + 1} turns.")
         if turn.sibling is not None and turn.sibling.tenant != turn.tenant:
             raise StoreError("A turn cannot stand beside another tenant's response.")
-        for head in _sources(turn):
+        for head in sources_of(turn):
             if head.response_id in self._known_here:
                 continue
-            key, _ = self._looked_at.get(_key_of(head), (None, False))
+            key, _ = self._looked_at.get(key_of(head), (None, False))
             if key != response_key(head.response_id) or self._epochs.get(head.tree) != head.epoch:
                 raise HistoryChangedError()
 
@@ -444,7 +444,7 @@ class WriteTransaction:
             self._rows.threads.append((tree, thread, turn.tenant, None, None))
             return TurnKey(tree, thread, 0), True
         turn_key = TurnKey(parent.tree, parent.thread, parent.seq + 1)
-        _, is_taken = self._looked_at.get(_key_of(parent), (b"", False))
+        _, is_taken = self._looked_at.get(key_of(parent), (b"", False))
         is_new = is_taken or turn_key in self._used
         if is_new:
             thread = self._thread_ids.next()
@@ -480,11 +480,13 @@ class WriteTransaction:
         await self.execute(TURN_SQL["add_blob_use"], tenant, key, *turn)
 
 
-def _sources(turn: NewTurn) -> list[Head]:
+def sources_of(turn: NewTurn) -> list[Head]:
+    """The responses that a turn was made of."""
     return [head for head in (turn.parent, turn.sibling, *turn.sources) if head is not None]
 
 
-def _key_of(head: Head) -> TurnKey:
+def key_of(head: Head) -> TurnKey:
+    """Where a response lies."""
     return TurnKey(head.tree, head.thread, head.seq)
 
 

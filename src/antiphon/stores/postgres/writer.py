@@ -8,10 +8,12 @@ confirmed the commit.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
+import asyncpg
 import msgspec
 
 from antiphon.errors import AntiphonError, StoreError
@@ -20,6 +22,11 @@ from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.postgres.connection import Connection, close_connection, connect
 from antiphon.stores.postgres.errors import CONNECTION_LOST, RETRYABLE, store_error
 from antiphon.stores.postgres.rows import ThreadIds
+from antiphon.stores.postgres.single_statement import (
+    NotAsReadError,
+    SingleStatementTransaction,
+    can_be_one_statement,
+)
 from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
 
@@ -34,6 +41,9 @@ _MAX_ATTEMPTS: Final = 8
 _MAX_BATCH: Final = 1000
 #: How many turns that have ended are remembered: late writes to them are dropped.
 _MAX_ENDED: Final = 10_000
+#: Seconds without a commit after which the connection may have been lost silently. What a
+#: transaction finds lost at its beginning is done again; of a lost commit nobody knows.
+_FRESH_SECONDS: Final = 5.0
 
 
 class CommitUnknownError(StoreError):
@@ -61,6 +71,9 @@ class Writer:
         self._connection: Connection | None = None
         self._jobs: list[Job] = []
         self._has_jobs = asyncio.Event()
+        self._used_at = -math.inf
+        #: False: the server refuses statements that write a table twice.
+        self._takes_single_statements = True
         self._closed = False
         self._thread_ids = ThreadIds()
         self._turns: OrderedDict[str, OpenTurn] = OrderedDict()
@@ -132,6 +145,34 @@ class Writer:
 
     async def _commit(self, jobs: list[Job]) -> list[_JobResult]:
         connection = await self._connected()
+        is_fresh = self._loop.time() - self._used_at < _FRESH_SECONDS
+        self._used_at = self._loop.time()
+        if is_fresh and self._takes_single_statements and all(map(_is_simple, jobs)):
+            try:
+                return await self._commit_statement(connection, jobs)
+            except (NotAsReadError, asyncpg.UniqueViolationError, *RETRYABLE):
+                # Nothing was written: what is in the way is for a transaction to say.
+                pass
+            except asyncpg.FeatureNotSupportedError:
+                self._takes_single_statements = False
+        return await self._commit_transaction(connection, jobs)
+
+    async def _commit_statement(self, connection: Connection, jobs: list[Job]) -> list[_JobResult]:
+        """Commit jobs of turns in one round trip. Raises ``NotAsReadError``."""
+        transaction = SingleStatementTransaction(
+            connection, self._node(), self._turns, self._thread_ids
+        )
+        results = await _run_jobs(transaction, jobs)
+        try:
+            await transaction.finish()
+        except CONNECTION_LOST as error:
+            raise self._unknown(transaction, error) from error
+        self._note_committed(transaction)
+        return results
+
+    async def _commit_transaction(
+        self, connection: Connection, jobs: list[Job]
+    ) -> list[_JobResult]:
         node = self._node()
         transaction = WriteTransaction(connection, node, self._turns, self._thread_ids)
         is_committing = False
@@ -147,13 +188,18 @@ class Writer:
             if isinstance(error, CONNECTION_LOST) or connection.is_closed():
                 connection.terminate()
                 if is_committing:
-                    self._note_unknown(transaction)
-                    raise CommitUnknownError(store_error(error).message) from error
+                    raise self._unknown(transaction, error) from error
             else:
                 await self._roll_back(connection)
             raise
         self._note_committed(transaction)
         return results
+
+    def _unknown(self, transaction: WriteTransaction, error: BaseException) -> CommitUnknownError:
+        """The error of a commit that got no answer."""
+        transaction.connection.terminate()
+        self._note_unknown(transaction)
+        return CommitUnknownError(store_error(error).message)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
@@ -240,11 +286,19 @@ async def _look_at(transaction: WriteTransaction, jobs: list[Job]) -> None:
             if action is WriteTransaction.write
         ],
         [
-            arguments[0]
+            (arguments[0], arguments[1])
             for action, arguments, _ in jobs
             if action is WriteTransaction.add_fingerprint
         ],
     )
+
+
+def _is_simple(job: Job) -> bool:
+    """Whether it can be a part of a transaction of a single statement."""
+    action, arguments, _ = job
+    if action is WriteTransaction.begin:
+        return can_be_one_statement(arguments[0])
+    return action in _TURN_JOBS
 
 
 async def _run_job(transaction: WriteTransaction, job: Job) -> _JobResult:

@@ -11,7 +11,7 @@ from typing import Final
 
 from antiphon.core.ids import chat_id_of
 from antiphon.stores.change_entries import MAX_ROWS, ChangeEntries, decode_changes
-from antiphon.stores.change_feed import ChangeRow
+from antiphon.stores.change_feed import ChangeRow, LogBounds
 from antiphon.stores.sqlite.sql_files import read_queries
 
 CHANGE_SQL: Final = read_queries("changes.sql")
@@ -29,10 +29,10 @@ def write_changes(connection: sqlite3.Connection, entries: ChangeEntries) -> Non
         connection.execute(CHANGE_SQL["trim"], (row_id - MAX_ROWS,))
 
 
-def read_bounds(connection: sqlite3.Connection) -> tuple[int, int]:
+def read_bounds(connection: sqlite3.Connection) -> LogBounds:
     """The first and the last row."""
-    ((first, last),) = connection.execute(CHANGE_SQL["bounds"]).fetchall()
-    return first, last
+    rows = connection.execute(CHANGE_SQL["bounds"]).fetchall()
+    return LogBounds(*rows[0]) if rows else LogBounds()
 
 
 def read_changes(connection: sqlite3.Connection, after: int, limit: int) -> list[ChangeRow]:
@@ -44,4 +44,4 @@ def read_changes(connection: sqlite3.Connection, after: int, limit: int) -> list
         return chat_id_of(keys[0][0]) if keys else None
 
     rows = connection.execute(CHANGE_SQL["read"], (after, limit)).fetchall()
-    return [decode_changes(row_id, body, chat_id) for row_id, body in rows]
+    return [decode_changes(number, mark, body, chat_id) for number, mark, body in rows]

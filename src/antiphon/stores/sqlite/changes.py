@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 
-from antiphon.stores.change_feed import ChangeRow, LogChangeFeed
+from antiphon.stores.change_feed import ChangeRow, LogBounds, LogChangeFeed
 from antiphon.stores.sqlite.change_log import read_bounds, read_changes
 from antiphon.stores.sqlite.database import SqliteDatabase
 
@@ -18,7 +18,7 @@ class SqliteChangeLog:
         self._database = database
         self._version = -1
 
-    async def bounds(self) -> tuple[int, int]:
+    async def bounds(self) -> LogBounds:
         return await self._database.read_pooled(read_bounds)
 
     async def read(self, after: int, limit: int) -> Sequence[ChangeRow]:

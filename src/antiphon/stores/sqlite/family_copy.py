@@ -11,6 +11,7 @@ from typing import Final
 
 from antiphon.core.ids import conversation_key
 from antiphon.errors import StoreError
+from antiphon.stores.family_builder import FamilyBuilder
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
     add_text,
@@ -174,34 +175,15 @@ def _read_families(connection: sqlite3.Connection, numbers: Sequence[int]) -> li
 
 
 def _read_family(connection: sqlite3.Connection, tree: int) -> Family | None:
-    tenant = ""
-    parents: list[TurnPosition | None] = []
-    turns: list[FamilyTurn] = []
-    #: The number of each thread of which something is copied.
-    threads: dict[int, int] = {}
-    positions: set[TurnPosition] = set()
-    for thread, its_tenant, parent in connection.execute(
-        _SQL["threads"], {"tree": tree}
-    ).fetchall():
-        position = None
-        if parent is not None:
-            position = (threads.get(thread_of(parent), -1), seq_of(parent))
-            if position not in positions:
-                # It continues a turn that runs.
-                continue
-        of_thread = _read_thread(connection, thread, len(parents))
-        if of_thread:
-            tenant = its_tenant
-            threads[thread] = len(parents)
-            parents.append(position)
-            turns += of_thread
-            positions.update(turn.position for turn in of_thread)
-    if not turns:
-        return None
-    chat = _read_chat(connection, tree, threads, turns)
+    builder = FamilyBuilder()
+    threads = connection.execute(_SQL["threads"], {"tree": tree}).fetchall()
+    for thread, _, parent in threads:
+        above = None if parent is None else (thread_of(parent), seq_of(parent))
+        builder.add_thread(thread, above, partial(_read_thread, connection, thread))
     epochs = connection.execute(_SQL["epoch"], (tree,)).fetchall()
     epoch = epochs[0][0] if epochs else 0
-    return Family(tenant, epoch, tuple(parents), tuple(turns), chat)
+    tenant = threads[0][1] if threads else ""
+    return builder.build(tenant, epoch, _read_chat(connection, tree))
 
 
 def _read_thread(connection: sqlite3.Connection, thread: int, number: int) -> list[FamilyTurn]:
@@ -253,28 +235,20 @@ def _blob_hashes(connection: sqlite3.Connection, rows: Sequence[Row]) -> tuple[s
     return tuple(blob_hash.hex() for ((blob_hash,),) in found)
 
 
-def _read_chat(
-    connection: sqlite3.Connection, tree: int, threads: Mapping[int, int], turns: list[FamilyTurn]
-) -> FamilyChat | None:
-    """The chat of a family, as if what runs were not there yet."""
+def _read_chat(connection: sqlite3.Connection, tree: int) -> FamilyChat | None:
     rows = connection.execute(_SQL["chat"], (tree,)).fetchall()
-    living = [(turn.timestamp, turn.position) for turn in turns if turn.header is not None]
-    if not rows or not living:
+    if not rows:
         return None
-    key, created_at, updated_at, newest_row_id, *tokens_and_rest = rows[0]
+    key, created_at, updated_at, newest, *tokens_and_rest = rows[0]
     *tokens, imported_at, conversation, is_pinned, title, is_generated, metadata, cost = (
         tokens_and_rest
     )
-    newest = (threads.get(thread_of(newest_row_id), -1), seq_of(newest_row_id))
-    if newest not in {position for _, position in living}:
-        timestamp, newest = max(living)
-        updated_at = min(updated_at, timestamp)
     return FamilyChat(
         key,
         created_at,
         updated_at,
-        newest,
-        len({thread for _, (thread, _) in living}),
+        (thread_of(newest), seq_of(newest)),
+        0,
         (tokens[0], tokens[1], tokens[2]),
         imported_at,
         conversation,

@@ -6,6 +6,8 @@ deletes records that are too old.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from antiphon.stores.idempotency_keys import (
     RECORD_LIFETIME,
     RESERVATION_TIMEOUT,
@@ -31,9 +33,9 @@ class SqliteIdempotencyStore:
         self._database = database
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
-        now = self._database.expiry.clock()
+        now, is_alive = self._database.expiry.clock(), self._database.is_alive
         record: IdempotencyRecord | None = await self._database.submit(
-            _reserve, tenant, hash_idempotency_key(key), fingerprint, now
+            _reserve, tenant, hash_idempotency_key(key), fingerprint, now, is_alive
         )
         return record
 
@@ -49,18 +51,26 @@ def delete_old_records(transaction: WriteTransaction, now: float) -> None:
     transaction.connection.execute(IDEMPOTENCY_SQL["delete_old"], (now - RECORD_LIFETIME,))
 
 
-def _reserve(
-    transaction: WriteTransaction, tenant: str, key_hash: bytes, fingerprint: bytes, now: float
+def _reserve(  # noqa: PLR0913, PLR0917
+    transaction: WriteTransaction,
+    tenant: str,
+    key_hash: bytes,
+    fingerprint: bytes,
+    now: float,
+    is_alive: Callable[[int], bool],
 ) -> IdempotencyRecord | None:
     delete_old_records(transaction, now)
     execute = transaction.connection.execute
     execute(IDEMPOTENCY_SQL["delete_abandoned"], (tenant, key_hash, now - RESERVATION_TIMEOUT))
-    if execute(IDEMPOTENCY_SQL["reserve"], (tenant, key_hash, fingerprint, now)).rowcount:
+    made = (fingerprint, now, transaction.owner)
+    if execute(IDEMPOTENCY_SQL["reserve"], (tenant, key_hash, *made)).rowcount:
         return None
-    ((record, created_at, outcome),) = execute(
-        IDEMPOTENCY_SQL["read"], (tenant, key_hash)
-    ).fetchall()
-    return IdempotencyRecord(record, created_at, outcome)
+    ((*record, owner),) = execute(IDEMPOTENCY_SQL["read"], (tenant, key_hash)).fetchall()
+    existing = IdempotencyRecord(*record)
+    if existing.result_id is None and not is_alive(owner):
+        execute(IDEMPOTENCY_SQL["take_over"], (*made, tenant, key_hash))
+        return None
+    return existing
 
 
 def _complete(transaction: WriteTransaction, tenant: str, key: str, result_id: str) -> None:
@@ -68,4 +78,5 @@ def _complete(transaction: WriteTransaction, tenant: str, key: str, result_id: s
 
 
 def _release(transaction: WriteTransaction, tenant: str, key_hash: bytes) -> None:
-    transaction.connection.execute(IDEMPOTENCY_SQL["release"], (tenant, key_hash))
+    values = (tenant, key_hash, transaction.owner)
+    transaction.connection.execute(IDEMPOTENCY_SQL["release"], values)

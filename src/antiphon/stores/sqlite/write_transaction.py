@@ -72,10 +72,10 @@ IDEMPOTENCY_SQL: Final = read_queries("idempotency.sql")
 
 
 def check_reservation(
-    connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation
+    connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation, owner: int
 ) -> None:
     """Raise ``ConflictError`` where another request has the reservation now, or completed it."""
-    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint)
+    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint, owner)
     if not connection.execute(IDEMPOTENCY_SQL["is_reserved"], values).fetchall():
         raise reservation_lost()
 
@@ -159,7 +159,7 @@ class WriteTransaction:
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         if turn.reservation is not None:
-            check_reservation(self.connection, turn.tenant, turn.reservation)
+            check_reservation(self.connection, turn.tenant, turn.reservation, self.owner)
         is_next_taken = self._check_sources(turn)
         if turn.conversation is not None and not turn.creates_conversation:
             self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
@@ -212,7 +212,7 @@ class WriteTransaction:
     ) -> None:
         """Insert a conversation, and complete its reservation."""
         if reservation is not None:
-            check_reservation(self.connection, tenant, reservation)
+            check_reservation(self.connection, tenant, reservation, self.owner)
             complete_reservation(self.connection, tenant, reservation.key, conversation.id)
         key = conversation_key(conversation.id)
         metadata = add_text(self.connection, _encode(conversation.metadata))

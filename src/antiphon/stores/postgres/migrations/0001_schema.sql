@@ -240,6 +240,8 @@ CREATE TABLE idempotency_records (
     -- a hash of the request
     fingerprint bytea NOT NULL,
     created_at double precision NOT NULL,
+    -- the process whose request it is
+    node bigint NOT NULL DEFAULT 0,
     result_id text,
     PRIMARY KEY (tenant, sha256)
 );
@@ -279,6 +281,8 @@ CREATE TABLE api_keys (
 -- transaction, named by its number, of which only the newest stay.
 CREATE TABLE changes (
     id bigint PRIMARY KEY,
+    -- random: it tells the row from one of another copy of the database
+    mark bigint NOT NULL,
     body bytea NOT NULL
 );
 

@@ -201,6 +201,8 @@ CREATE TABLE usage_sums (
 -- of which only the newest stay (stores/sqlite/change_log.py).
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
+    -- random: it tells the row from one of another copy of the file
+    mark INTEGER NOT NULL,
     body BLOB NOT NULL
 );
 
@@ -239,6 +241,8 @@ CREATE TABLE idempotency_records (
     -- a hash of the request
     fingerprint BLOB NOT NULL,
     created_at REAL NOT NULL,
+    -- the store whose request it is, as in running
+    owner INTEGER NOT NULL DEFAULT 0,
     result_id TEXT,
     PRIMARY KEY (tenant, sha256)
 ) WITHOUT ROWID;

@@ -1,0 +1,87 @@
+"""Argument mending: arguments of a tool call that are meant as an object, as JSON. Pure.
+
+Models write Python for JSON, fences around it and markup of their templates, and servers pass that
+on, encode it twice, or leave control characters as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.tool_call_fragments import is_blank
+
+_NOTHING: Final = ("None", "undefined", "nil", "NaN")
+_FENCE: Final = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
+_MARKUP: Final = re.compile(r"\A(?:\s*<[^<>{}]*>)+|(?:<[^<>{}]*>\s*)+\Z")
+#: How often JSON is found within a JSON string.
+_MAX_DEPTH: Final = 3
+#: Longer arguments are not read as Python.
+_MAX_PYTHON_LENGTH: Final = 20_000
+
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def normalize_arguments(arguments: str) -> str:
+    """Arguments that are whole, as an object of JSON where they are meant as one.
+
+    None become an empty object. What cannot be read stays as it is.
+    """
+    if is_blank(arguments):
+        return "{}"
+    return arguments if _is_object(arguments) else _mended(arguments) or arguments
+
+
+def _mended(arguments: str) -> str | None:
+    text = arguments.strip("\ufeff \t\r\n")
+    if fence := _FENCE.fullmatch(text):
+        text = fence[1]
+    text = _MARKUP.sub("", text).strip()
+    for _ in range(_MAX_DEPTH):
+        if not text.startswith('"'):
+            break
+        try:
+            text = msgspec.json.decode(text, type=str)
+        except DECODE_ERRORS:
+            return None
+    if text in _NOTHING:
+        return "{}"
+    if not text.startswith("{"):
+        return None
+    return text if _is_object(text) else _rewritten(text)
+
+
+def _rewritten(text: str) -> str | None:
+    """An object in almost JSON, or in Python, as JSON."""
+    value: Any = None
+    try:
+        value = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        if len(text) <= _MAX_PYTHON_LENGTH:
+            value = _evaluate(text)
+    if not isinstance(value, dict):
+        return None
+    try:
+        return msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _evaluate(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _is_object(text: str) -> bool:
+    try:
+        _decode_object(text)
+    except DECODE_ERRORS:
+        return False
+    return True
