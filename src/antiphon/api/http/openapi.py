@@ -350,7 +350,7 @@ def _chat_schemas(listed: Schema) -> Schema:
         "UsageSum": dict.fromkeys(("turns", *sum_body(Usage(), None)), _INTEGER),
         "StoreUsage": {
             "object": {"const": "store.usage"},
-            **dict.fromkeys(("chats", "conversations", "turns"), _INTEGER),
+            **dict.fromkeys(("chats", "conversations", "turns", "counted_to"), _INTEGER),
             "expires_next": {},
         },
         "ResponseUsage": {
