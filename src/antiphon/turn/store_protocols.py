@@ -16,7 +16,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
+from antiphon.turn.transfer_protocols import ChatTransferStore, ImportRecordStore, ShareStore
 
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
@@ -491,4 +491,5 @@ class Stores(msgspec.Struct, frozen=True):
     changes: ChangeFeed
     shares: ShareStore
     chat_transfer: ChatTransferStore
+    imports: ImportRecordStore
     nodes: NodeRegistry

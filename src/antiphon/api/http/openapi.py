@@ -376,6 +376,8 @@ def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
             "completed_at": {},
             "progress": {"type": "number"},
             "chats": {"type": "object"},
+            "counts": {"type": "object"},
+            "new_turns": _INTEGER,
             "report": {"type": "array"},
             "has_more": {"type": "boolean"},
             "skipped_files": {"type": "array"},
