@@ -201,8 +201,12 @@ def _days_to_seconds(days: float | None) -> float | None:
     return None if days is None else days * DAY_SECONDS
 
 
-def http_app(engine: Engine) -> GatewayMiddleware:
-    """The ASGI application of the HTTP API."""
+def http_app(engine: Engine, worker: tuple[int, str] | None = None) -> GatewayMiddleware:
+    """The ASGI application of the HTTP API.
+
+    ``worker`` is its number and what all workers of the server have in common; None: it is the only
+    one.
+    """
     settings = engine.settings
     tables = (settings.limits, *(tenant.limits for tenant in settings.tenants.values()))
     return create_app(
@@ -216,6 +220,7 @@ def http_app(engine: Engine) -> GatewayMiddleware:
         prices=_price_lookup(engine.settings),
         store_chat_completions=settings.store_chat_completions,
         nodes=engine.nodes,
+        worker=worker,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from support.chat_terminal import chat, leave
 from support.chat_transcript import record
 from support.command_line_upstream import release
-from support.mcp_toolsets import PROGRAM as MCP_PROGRAM
+from support.mcp_toolsets import stdio_command
 from support.pseudo_terminal import CTRL_D, ESCAPE
 
 
@@ -184,7 +184,7 @@ def test_a_call_that_is_left_open_waits(home: Path) -> None:
 
 def test_functions_and_mcp_servers_work_side_by_side(home: Path) -> None:
     with (home / "c.toml").open("a") as file:
-        command = json.dumps([*MCP_PROGRAM, "stdio"])
+        command = json.dumps(stdio_command())
         file.write(f'[mcp.files]\ncommand = {command}\nrequire_approval = "never"\n')
     with chat(home, "--tools", "tools.py") as terminal:
         terminal.expect("> ")

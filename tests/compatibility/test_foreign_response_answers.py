@@ -38,6 +38,15 @@ def completed(*output: Any, **fields: Any) -> bytes:
 
 A, B = delta("Hello"), delta(" there.")
 WORDS: dict[str, Behaviour] = {
+    "glued-events": stream_of(A.strip() + B.strip() + completed(MESSAGE)),
+    "nul-padding": stream_of(b"\0\0", A, b"\0", B, completed(MESSAGE)),
+    "cut-behind-the-end": stream_of(A, B, completed(MESSAGE), b'data: {"type":"resp', CUT),
+    "output-as-text": body_of({"status": "completed", "output": json.dumps([MESSAGE])}),
+    "output-in-lists": body_of({"status": "completed", "output": [[MESSAGE]]}),
+    "status-upper": body_of({"status": "COMPLETED", "output": [MESSAGE]}),
+    "codex-rate-limits": stream_of(
+        event("codex.rate_limits", rate_limits={"primary": {}}), A, B, completed(MESSAGE)
+    ),
     "azure-filters": stream_of(A, B, completed(MESSAGE, content_filters=[{"blocked": False}])),
     "openrouter-keepalive": stream_of(
         b": OPENROUTER PROCESSING\n\n", A, B, completed(MESSAGE), DONE
@@ -99,6 +108,18 @@ WORDS: dict[str, Behaviour] = {
     ),
 }
 FAILED: dict[str, tuple[Behaviour, str]] = {
+    "last-error": (
+        stream_of(A, event("response.failed", response={"last_error": {"message": "No GPU"}})),
+        "No GPU",
+    ),
+    "status-details": (
+        stream_of(
+            A,
+            event("response.failed", response={"status_details": {"error": {"message": "No GPU"}}}),
+        ),
+        "No GPU",
+    ),
+    "failure-of-its-own": (stream_of(A, data({"retcode": 1, "retmsg": "No GPU"}), DONE), "No GPU"),
     "no-place": (body_of({"status": "completed", "output": [{"words": HELLO}]}), "no answer"),
     "no-output": (body_of({"status": "completed", "id": "r"}), "no answer"),
     "message-of-words": (
@@ -107,11 +128,11 @@ FAILED: dict[str, tuple[Behaviour, str]] = {
     ),
     "chat-completion": (
         body_of({"choices": [{"message": {"content": HELLO}, "finish_reason": "stop"}]}),
-        "no answer",
+        "so set kind = ",
     ),
     "chat-chunks": (
         stream_of(data({"choices": [{"index": 0, "delta": {"content": HELLO}}]}), DONE),
-        "broke off",
+        "so set kind = ",
     ),
     "failed-status": (
         body_of({"status": "failed", "error": {"message": "no memory"}, "output": []}),
@@ -123,6 +144,19 @@ FAILED: dict[str, tuple[Behaviour, str]] = {
     "detail": (body_of({"detail": "Not here"}), "Not here"),
 }
 CALLS: dict[str, tuple[Behaviour, list[tuple[str, str]]]] = {
+    "name-with-markup": (
+        body_of({"output": [{**CALL, "name": "lookup<|channel|>json", "arguments": C1}]}),
+        ONE,
+    ),
+    "name-with-namespace": (
+        stream_of(completed({**CALL, "name": "functions.lookup", "arguments": C1})),
+        ONE,
+    ),
+    "arguments-in-python": (body_of({"output": [{**CALL, "arguments": "{'c':1}"}]}), ONE),
+    "arguments-in-a-fence": (
+        stream_of(completed({**CALL, "arguments": f"```json\n{C1}\n```"})),
+        ONE,
+    ),
     "arguments-null-then-done": (
         stream_of(
             event("response.output_item.added", output_index=0, item={**CALL, "arguments": None}),

@@ -296,6 +296,34 @@ def test_usage_is_a_chart_and_a_table(world: Watched, server: ThreadServer) -> N
     expect(table.get_by_role("row")).to_have_count(2)
     page.get_by_label("by", exact=True).select_option("model")
     expect(table).to_contain_text("grok-4")
+    page.get_by_label("in", exact=True).select_option("turns")
+    expect(page.locator(".chart .ends").first).to_have_text("1 turns")
+    assert page.locator(".chart rect").count() == 1
+    # Nobody came with a key.
+    assert page.locator("#usage-by option").all_inner_texts() == ["day", "model"]
+
+
+def test_usage_is_shown_by_key_where_there_are_keys(browser: Browser) -> None:
+    with serving_with_keys() as keyed, watched(browser, keyed.server.url) as watching:
+        watching.allowed = ("401",)
+        clients = [keyed.client(), keyed.client()]
+        for number, client in enumerate(clients):
+            for _ in range(number + 1):
+                client.respond("Count this")
+        keyed.client("rival").respond("Not yours")
+        assert clients[0].text is not None
+        page = watching.open()
+        page.get_by_label("API key").fill(clients[0].text)
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Usage").click()
+        page.get_by_label("by", exact=True).select_option("key")
+        table = page.get_by_role("region", name="Usage as a table")
+        expect(table.locator("tbody tr")).to_have_count(2)
+        assert table.locator("tbody tr th").all_inner_texts() == [
+            clients[1].key.id,
+            clients[0].key.id,
+        ]
+        assert page.locator(".chart rect").count() == 2
 
 
 def test_what_the_model_saw_names_what_was_left_out(world: Watched, server: ThreadServer) -> None:

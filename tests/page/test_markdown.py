@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
 from support.browser import until, watched
+from support.example_counts import examples
 from support.hostile_strings import HOSTILE
 from support.http_server import serving
 
@@ -23,9 +24,9 @@ async () => {
     renderMarkdown(text, into);
     return into;
   };
-  window.streamed = (pieces, long = 3000) => {
+  window.streamed = (pieces, long = 3000, part = 24) => {
     const into = document.createElement('div');
-    MarkdownStream.LONG = long;
+    Object.assign(MarkdownStream, { LONG: long, PART: part });
     const stream = new MarkdownStream(into);
     let text = '';
     for (const piece of pieces) stream.update(text += piece);
@@ -143,15 +144,15 @@ _BLOCKS = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(
     st.lists(_BLOCKS, min_size=1, max_size=8),
     st.sampled_from(["\n", "\n\n"]),
     st.lists(st.integers(1, 30), min_size=1, max_size=12),
-    st.sampled_from([10, 3000]),
+    st.tuples(st.sampled_from([10, 3000]), st.sampled_from([1, 2, 24])),
 )
 def test_a_streamed_text_ends_as_the_whole_one(
-    page: Page, blocks: list[str], between: str, sizes: list[int], long: int
+    page: Page, blocks: list[str], between: str, sizes: list[int], limits: tuple[int, int]
 ) -> None:
     text = between.join(blocks)
     pieces, at, turn = [], 0, 0
@@ -160,14 +161,14 @@ def test_a_streamed_text_ends_as_the_whole_one(
         pieces.append(text[at : at + size])
         at, turn = at + size, turn + 1
     seen: dict[str, Any] = page.evaluate(
-        """([text, pieces, long]) => {
+        """([text, pieces, long, part]) => {
           const plain = (node) => node.textContent.replaceAll('Copy', '');
-          const tags = (node) => [...node.querySelectorAll('*')].map((one) => one.tagName)
-            .filter((one) => one !== 'SPAN').join(' ');
-          const [one, two] = [whole(text), streamed(pieces, long)];
+          const tags = (node) => [...node.querySelectorAll('*:not(.part)')]
+            .map((one) => one.tagName).filter((one) => one !== 'SPAN').join(' ');
+          const [one, two] = [whole(text), streamed(pieces, long, part)];
           return { texts: [plain(one), plain(two)], tags: [tags(one), tags(two)] };
         }""",
-        [text, pieces, long],
+        [text, pieces, *limits],
     )
     assert seen["texts"][0].split() == seen["texts"][1].split()
     assert seen["tags"][0] == seen["tags"][1]
@@ -181,7 +182,7 @@ def test_a_long_list_grows_by_its_entries(page: Page, entry: str) -> None:
           const base = document.querySelector('script[type=module]').src.replace('app.js', '');
           return import(base + 'markdown.js').then(({ MarkdownStream }) => {
             const into = document.createElement('div');
-            MarkdownStream.LONG = 3000;
+            Object.assign(MarkdownStream, { LONG: 3000, PART: 24 });
             const stream = new MarkdownStream(into);
             let text = head;
             for (let n = 0; n < 500; n++) stream.update(text += entry);

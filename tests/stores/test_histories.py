@@ -42,6 +42,10 @@ async def history_ids(store: StoreWithStores, head: Head) -> list[str]:
         )
         assert dict(turn.blobs) == dict(whole.blobs)
         assert ((turn.end.status, turn.end.tokens) if turn.end else None) == end
+    found, newest = await store.head_with_turns(head.tenant, head.response_id)
+    assert found == await store.head(head.tenant, head.response_id)
+    # As many as one read gives.
+    assert (newest := list(newest)) == history[::-1][: len(newest)]
     return [turn.response_id for turn in history]
 
 

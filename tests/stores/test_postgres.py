@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from antiphon.core.items import Message
 from antiphon.core.secrets import uri_without_password
-from antiphon.core.turns import ConversationRecord, RestartOptions
+from antiphon.core.turns import ConversationRecord, RestartOptions, TurnRequest
 from antiphon.errors import (
     ConfigError,
     ConversationLockedError,
@@ -24,9 +25,13 @@ from antiphon.errors import (
     StoreError,
     TurnTakenOverError,
 )
+from antiphon.models.model_registry import ModelRegistry
+from antiphon.models.scripted import ScriptedModel, say
 from antiphon.stores.postgres.erasures import vacuum_erased
+from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.turn.node_protocols import OrphanedTurn
+from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import NewTurn
 from support.postgres_database import empty_database
 from support.postgres_proxy import PostgresProxy, postgres_proxy
@@ -42,6 +47,9 @@ from support.store_turns import (
     ids_of,
     new_turn,
 )
+
+#: What is read before a turn begins.
+READS = ("head", "head_with_turns", "history", "chain_parts")
 
 
 @asynccontextmanager
@@ -350,6 +358,26 @@ async def test_a_commit_of_turns_is_one_round_trip(tmp_path: Path) -> None:
         assert len(without_upkeep(proxy.executed)) == 1
         for turn in turns:
             assert await store.head("", turn.response_id)
+
+
+async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 3) as stores:
+        models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")
+        services = [TurnService(store, models, store.stores) for store in stores]
+        previous: str | None = None
+        reads: list[list[str]] = []
+        for number in range(12):
+            proxy.executed.clear()
+            request = TurnRequest((Message("user", "Hi."),), previous_response_id=previous)
+            # Three turns on one node, then one on each.
+            service = services[0 if number < 3 else number % 3]
+            response = await (await service.start(request)).result()
+            assert response.status == "completed"
+            previous = response.id
+            reads.append([name for name in READS if TURN_SQL[name] in proxy.executed])
+        assert reads == [[], ["head"], ["head"], ["head"], *[["head_with_turns"]] * 8]
+        for service in services:
+            await service.close()
 
 
 def without_upkeep(executed: list[str]) -> list[str]:

@@ -395,7 +395,7 @@ class ServerProcess(Address):
             [PROGRAM, "serve", *flags], environment, home, stderr=self._log
         )
         line = self.process.stdout.readline()
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+        found = re.search(r"listening on https?://127\.0\.0\.1:(\d+)", line)
         if found is None:
             self.kill()
             raise AssertionError((line, (home / "server.log").read_text()))

@@ -21,12 +21,13 @@ from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn
 from support.store_turns import (
     DONE,
     HEADER,
+    STORES,
     assistant,
     complete_turn,
     complete_turns,
     head_of,
     new_turn,
-    sqlite,
+    opener,
     user,
 )
 from support.turn_service import run
@@ -226,7 +227,7 @@ async def test_concurrent_reads_of_a_chain_count_its_size_once() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+@pytest.mark.parametrize("kind", STORES)
 def test_cache_agrees_with_the_store_after_random_operations(
     kind: str, seed: int, tmp_path: Path
 ) -> None:
@@ -248,10 +249,10 @@ def test_cache_agrees_with_the_store_after_random_operations(
             history = generator.choice(caches)
             parent = None
             if ids and generator.random() < 0.85:
-                parent = await store.head("", generator.choice(ids[-3:]))
+                parent, newest = await history.find_head("", generator.choice(ids[-3:]))
             past = History()
             if parent is not None:
-                past = await history.get(parent)
+                past = history.join(parent, newest) or await history.get(parent)
                 assert build_messages(past.turns) == await stored_messages(store, parent)
             turn = new_turn(f"question {number}", parent=parent, header=HEADER)
             ids.append(turn.response_id)
@@ -269,11 +270,8 @@ def test_cache_agrees_with_the_store_after_random_operations(
                 assert await cached_messages(history, head) == await stored_messages(store, head)
 
     async def main() -> None:
-        if kind == "memory":
-            await run_random_turns(MemoryStore())
-        else:
-            async with sqlite(tmp_path / "turns.db") as store:
-                await run_random_turns(store)
+        async with opener(kind, tmp_path)() as store:
+            await run_random_turns(store)
 
     run(main())
 

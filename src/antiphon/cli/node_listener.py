@@ -1,4 +1,8 @@
-"""Node listener: a Unix socket in a private folder, where the other nodes of this machine ask."""
+"""Node listener: where the other nodes ask this one.
+
+On one machine that is a Unix socket in a private folder; a worker that others reach by a URL has a
+port of its own, since workers share the public one.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,15 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+
+from antiphon.errors import ConfigError
 
 _PREFIX: Final = "antiphon-node-"
 _SOCKET: Final = "node.sock"
@@ -32,14 +40,17 @@ def _remove_leftovers() -> None:
 
 
 class NodeListener:
-    """A listener that only this user's processes can reach, and that has no TLS."""
+    """A listener for the other nodes, besides the public one."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._server: asyncio.Server | None = None
 
     async def start(self, accept: Callable[[], asyncio.Protocol]) -> str | None:
-        """Listen; the URL. None: this system has no Unix sockets, and nobody can reach it."""
+        """Listen on a socket that only this user's processes reach, without TLS; the URL.
+
+        None: this system has no Unix sockets, and nobody can reach it.
+        """
         if sys.platform == "win32":
             return None
         await asyncio.to_thread(_remove_leftovers)
@@ -48,6 +59,36 @@ class NodeListener:
         path = self._folder / _SOCKET
         self._server = await asyncio.get_running_loop().create_unix_server(accept, str(path))
         return f"unix:{path}"
+
+    async def start_at(
+        self,
+        url: str,
+        number: int,
+        accept: Callable[[], asyncio.Protocol],
+        certificate: ssl.SSLContext | None,
+    ) -> str:
+        """Listen where a worker is reached from other machines: the URL, so many ports further on.
+
+        Raises ``ConfigError``.
+        """
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", (parts.port or 0) + number
+        is_encrypted = parts.scheme == "https"
+        if parts.port is None or (is_encrypted and certificate is None):
+            raise ConfigError(
+                "--node-url: with --workers it needs a port, and a certificate for https"
+            )
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                accept, host, port, ssl=certificate if is_encrypted else None
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"--node-url: cannot listen on {host} port {port}: {error.strerror}; with --workers"
+                " each has a port of its own there, besides --port"
+            ) from error
+        shown = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{shown}:{port}"
 
     def stop(self) -> None:
         """Take no more connections, and remove the socket."""

@@ -134,7 +134,8 @@ async def _serve(
     has_keys: bool,
     has_model_names: bool,
 ) -> None:
-    app, grpc_listener, tls = http_app(engine), GrpcListener(), engine.settings.tls
+    app = http_app(engine, None if worker is None else (worker.number, worker.server))
+    grpc_listener, tls = GrpcListener(), engine.settings.tls
     http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))
     host = sock.getsockname()[0]
     await grpc_listener.start(engine.settings, host, lambda: grpc_server(engine, app))
@@ -313,7 +314,14 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Others may ask for a turn as soon as it runs here.
-        url = self._settings.node_url or await self._node_listener.start(self._accept_node)
+        url = self._settings.node_url
+        if url is None:
+            url = await self._node_listener.start(self._accept_node)
+        elif self._worker is not None:
+            # The public port is that of all workers.
+            url = await self._node_listener.start_at(
+                url, self._worker.number, self._accept_node, self.config.ssl
+            )
         await self._engine.stores.nodes.join(url, __version__)
         self._start(self._engine.resume_orphans())
         await super().startup(sockets)

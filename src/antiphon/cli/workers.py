@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -38,7 +39,11 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 class WorkerPipe:
     """A worker's ends of the pipes to its parent: to report by, and to notice its end by."""
 
-    def __init__(self, reports: int, parent: int) -> None:
+    def __init__(self, reports: int, parent: int, number: int, server: str) -> None:
+        #: Which worker it is, from 0 on: one that is started again has the same. ``server`` is
+        #: what all workers of this server have in common, and no other process knows.
+        self.number = number
+        self.server = server
         self._reports = reports
         self._parent = parent
 
@@ -122,6 +127,7 @@ def _reserve(host: str, port: int, stack: contextlib.ExitStack) -> int:
 
 
 class _Worker(msgspec.Struct):
+    number: int
     pid: int
     started_at: float
     reports: int
@@ -136,6 +142,7 @@ class _WorkerSupervisor:
         self._serve = serve
         self._open_page = open_page
         self._workers: dict[int, _Worker] = {}
+        self._server = secrets.token_hex(16)
         #: Closes with this process, however it ends; workers hold the other end.
         self._alive = os.pipe()
         self._is_stopping = False
@@ -150,8 +157,8 @@ class _WorkerSupervisor:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         try:
-            for _ in range(self._settings.workers):
-                self._start_worker()
+            for number in range(self._settings.workers):
+                self._start_worker(number)
             while self._workers:
                 self._wait(wake_read)
         finally:
@@ -174,7 +181,7 @@ class _WorkerSupervisor:
                 self._read_report(worker)
         self._collect_dead()
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, number: int) -> None:
         reports_read, reports_write = os.pipe()
         # What is buffered would be written by both.
         sys.stdout.flush()
@@ -183,9 +190,10 @@ class _WorkerSupervisor:
         if pid == 0:
             os.close(reports_read)
             os.close(self._alive[1])
-            _run_worker(self._settings, self._serve, WorkerPipe(reports_write, self._alive[0]))
+            pipe = WorkerPipe(reports_write, self._alive[0], number, self._server)
+            _run_worker(self._settings, self._serve, pipe)
         os.close(reports_write)
-        self._workers[pid] = _Worker(pid, time.monotonic(), reports_read)
+        self._workers[pid] = _Worker(number, pid, time.monotonic(), reports_read)
 
     def _read_report(self, worker: _Worker) -> None:
         line = os.read(worker.reports, 65536)
@@ -222,7 +230,7 @@ class _WorkerSupervisor:
             terminal_output.print_note(f"worker {pid} ended with {code}; another one is started")
             if time.monotonic() - worker.started_at < _MIN_LIFE:
                 time.sleep(_MIN_LIFE)
-            self._start_worker()
+            self._start_worker(worker.number)
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self._stop(number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -150,10 +150,30 @@ class HistoryCache:
             return found
         entry = None
         if head.seq >= self._min_extended_length and head.tree in self._trees:
-            entry = await self._extend_ancestor(head)
+            newest = await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND + 1))
+            entry = self._join(head, newest)
         if entry is None:
             turns = await self._turns(head)
             entry = await run_unless_short(_read_entry, turns, head)
+        self._put(head.response_id, entry)
+        return entry.history
+
+    async def find_head(
+        self, tenant: str, response_id: str
+    ) -> tuple[Head | None, Iterable[HistoryTurn]]:
+        """Where a response lies, and turns for ``join`` if its chain is not in memory."""
+        if response_id in self._entries:
+            return await self.store.head(tenant, response_id), ()
+        return await self.store.head_with_turns(tenant, response_id)
+
+    def join(self, head: Head, turns: Iterable[HistoryTurn]) -> History | None:
+        """What ``get`` gives where it is in memory, or so but for these newest turns; else None."""
+        found = self.find(head)
+        if found is not None:
+            return found
+        entry = self._join(head, turns)
+        if entry is None:
+            return None
         self._put(head.response_id, entry)
         return entry.history
 
@@ -212,25 +232,36 @@ class HistoryCache:
         """Remember a chain that was just summed up."""
         self._put(head.response_id, _new_entry(head.epoch, history, head.tree))
 
-    async def _extend_ancestor(self, head: Head) -> _Entry | None:
-        """The chain by the entry of an ancestor a few turns back, which it replaces.
+    def _join(self, head: Head, turns: Iterable[StoredTurn | HistoryTurn]) -> _Entry | None:
+        """The chain by its newest turns, the newest first, if they reach back far enough.
 
-        None where there is none, or a turn in between needs those before it to be rendered.
+        To its first turn, or to one whose entry is in memory, which the chain replaces. None: they
+        do not, or a turn in between needs those before it to be rendered.
         """
-        newer: list[StoredTurn] = []
-        for turn in await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND + 1)):
-            ancestor = self._entries.get(turn.response_id)
-            if newer and newer[-1].previous_response_id != turn.response_id:
+        newer: list[StoredTurn | HistoryTurn] = []
+        for turn in turns:
+            wanted = newer[-1].previous_response_id if newer else head.response_id
+            if turn.response_id != wanted or turn.end is None:
                 # Something was erased in between.
                 return None
-            if newer and ancestor is not None and ancestor.epoch == head.epoch:
-                segments = tuple(map(render_stored_turn, reversed(newer)))
-                if any(map(_looks_back, newer, reversed(segments))):
-                    return None
-                self._pop(turn.response_id)
-                return _longer_entry(ancestor, segments, head.epoch, head.tree)
+            ancestor = self._entries.get(turn.response_id) if newer else None
+            if ancestor is not None and ancestor.epoch == head.epoch:
+                return self._join_ancestor(head, turn.response_id, newer[::-1])
             newer.append(turn)
+            if _item_bytes(newer) > _MAX_INLINE_BYTES:
+                return None
+            if turn.previous_response_id is None:
+                return _read_entry(newer[::-1], head)
         return None
+
+    def _join_ancestor(
+        self, head: Head, ancestor_id: str, turns: Sequence[StoredTurn | HistoryTurn]
+    ) -> _Entry | None:
+        segments = tuple(map(render_stored_turn, turns))
+        if any(map(_looks_back, turns, segments)):
+            return None
+        ancestor = self._pop(ancestor_id)
+        return ancestor and _longer_entry(ancestor, segments, head.epoch, head.tree)
 
     async def _turns(self, head: Head) -> list[HistoryTurn]:
         turns = await self.store.history(head)
@@ -281,7 +312,7 @@ def _item_bytes(turns: Sequence[StoredTurn | HistoryTurn]) -> int:
     return sum([len(item) for turn in turns for item in (*turn.input, *turn.output)])
 
 
-def _read_entry(turns: Sequence[HistoryTurn], head: Head) -> _Entry:
+def _read_entry(turns: Sequence[StoredTurn | HistoryTurn], head: Head) -> _Entry:
     return _new_entry(head.epoch, history_of(turns), head.tree)
 
 
@@ -296,7 +327,7 @@ def _longer_entry(old: _Entry, new: RenderedTurns, epoch: int, tree: int) -> _En
     return _Entry(epoch, longer, old.size + sum(map(_memory_of, new)), tree)
 
 
-def _looks_back(turn: StoredTurn, segment: RenderedTurn) -> bool:
+def _looks_back(turn: StoredTurn | HistoryTurn, segment: RenderedTurn) -> bool:
     """Whether how a chain is shown up to a turn depends on more than what was shown before it.
 
     So it does with a summary, and with outputs for the calls of a turn that may be erased.
@@ -310,7 +341,7 @@ def _memory_of(segment: RenderedTurn) -> int:
     return _SEGMENT_BYTES + segment.size + len(segment.system) + calls
 
 
-def history_of(turns: Sequence[HistoryTurn]) -> History:
+def history_of(turns: Sequence[StoredTurn | HistoryTurn]) -> History:
     """A chain as it is shown."""
     return _history_of(render_chain(turns))
 

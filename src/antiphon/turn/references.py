@@ -78,7 +78,7 @@ async def resolve_history(
     if unstored is not None:
         return await _reread_stored_part(unstored, cache)
     store = cache.store
-    head = await store.head(request.tenant, previous)
+    head, newest = await cache.find_head(request.tenant, previous)
     if head is None:
         raise response_not_found(previous, param="previous_response_id")
     if head.is_running and await reader.persist_missing_end(previous):
@@ -88,7 +88,7 @@ async def resolve_history(
             f"Response '{previous}' is still running: continue it when it has ended.",
             param="previous_response_id",
         )
-    history = cache.find(head)
+    history = cache.join(head, newest)
     if history is not None:
         return ResolvedHistory(history, head, head, is_current=True)
     return ResolvedHistory(await cache.get(head), head, head)

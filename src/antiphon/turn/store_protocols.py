@@ -7,7 +7,7 @@ same as missing data. Every failure is a ``StoreError``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -191,6 +191,12 @@ class Store(Protocol):
 
     async def head(self, tenant: str, response_id: str) -> Head | None:
         """Where a response lies: one indexed read, at any length of the chain."""
+        ...
+
+    async def head_with_turns(
+        self, tenant: str, response_id: str
+    ) -> tuple[Head | None, Iterable[HistoryTurn]]:
+        """The same with its chain's newest turns, newest first: those that this read gives too."""
         ...
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:

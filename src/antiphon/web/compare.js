@@ -99,7 +99,7 @@ export default function Compare({ text, images = [], done }) {
     <ul class="plain-list">${models.map((model, index) => html`<li class="row" key=${model}><span class="grow">${model}</span>
       <button type="button" class="button" aria-label=${`One less of ${model}`} disabled=${!counts[model]} onClick=${() => count(model, -1)}>−</button><output aria-label=${`Answers of ${model}`}>${counts[model] ?? 0}</output>
       <button type="button" class="button" data-first=${index === 0} aria-label=${`One more of ${model}`} disabled=${chosen.length >= MOST} onClick=${() => count(model, 1)}>+</button></li>`)}</ul>
-    <p class="row"><span class="hint">Each answer is a branch: it goes on when this is closed, and can be gone on from.</span><button type="button" class="button primary" disabled=${chosen.length < 1} onClick=${ask}>Ask ${chosen.length || ""}</button></p>
+    <p class="row"><span class="hint grow">Each answer is a branch: it goes on when this is closed, and can be gone on from.</span><button type="button" class="button primary" disabled=${chosen.length < 1} onClick=${ask}>Ask ${chosen.length || ""}</button></p>
   <//>`;
   const first = turns[0] && answerText(turns[0]);
   return html`<${Dialog} title="Side by side" wide=${true}>

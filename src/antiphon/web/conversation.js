@@ -117,6 +117,7 @@ function Composer({ conversation, chat }) {
     showQueue(queueNow.current);
   }, [name]);
   useLayoutEffect(() => {
+    if (CSS.supports("field-sizing", "content")) return;
     area.current.style.height = "auto";
     area.current.style.height = `${Math.min(area.current.scrollHeight, innerHeight * 0.4)}px`;
   }, [text]);

@@ -236,7 +236,13 @@ export class MarkdownStream {
     this.end = []; // elements of the end
     this.fence = null; // code that has begun
     this.held = null; // a long list or table that has begun
+    this.place = into; // where blocks are added: a part of a long text
+    this.placed = 0; // complete blocks in it
   }
+
+  /** Complete blocks of one part. A browser lays out all children of what has changed, and no part
+   * that has not. */
+  static PART = 24;
 
   /** Characters from which on a list or a table grows by its entries. */
   static LONG = 3_000;
@@ -250,6 +256,10 @@ export class MarkdownStream {
     const opening = FENCE.exec(rest);
     for (const node of this.end) node.remove();
     this.end = [];
+    if (this.settled.length - this.placed >= MarkdownStream.PART) {
+      this.placed = this.settled.length;
+      this.place = this.into.appendChild(element("div", { class: "part" }));
+    }
     if (opening && !opening[3].includes("`")) {
       this.#openFence(opening);
       return;
@@ -261,7 +271,7 @@ export class MarkdownStream {
     tokens.forEach((token, index) => {
       const made = block(token);
       if (index < settling) this.headings = [...headings];
-      if (made) this.into.append(made);
+      if (made) this.place.append(made);
       if (index < settling) {
         this.settled.push({ raw: token.raw, node: made });
         this.settledTo += token.raw.length;
@@ -330,12 +340,12 @@ export class MarkdownStream {
 
   #restart() {
     this.into.replaceChildren();
-    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null, held: null });
+    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null, held: null, place: this.into, placed: 0 });
   }
 
   #openFence([whole, indent, marks, info]) {
     const node = codeBlock("", info.trim(), { growing: true });
-    this.into.append(node);
+    this.place.append(node);
     this.fence = {
       node,
       begin: this.settledTo,
@@ -384,10 +394,12 @@ export class MarkdownStream {
     // Definitions that came after their use change what was made before.
     const count = Object.keys(tokens.links).length ? 0 : same < 0 ? settled.length : same;
     const kept = new Set(settled.slice(0, count).map(({ node }) => node));
-    for (const node of [...this.into.childNodes]) if (!kept.has(node)) node.remove();
+    const parts = [...this.into.querySelectorAll(":scope > .part")];
+    for (const node of [this.into, ...parts].flatMap((part) => [...part.childNodes])) if (!kept.has(node) && !parts.includes(node)) node.remove();
+    for (const part of parts) if (!part.firstChild) part.remove();
     headings = [];
     for (const { type, depth } of shown.slice(0, count)) if (type === "heading") headingLevel(depth);
-    blocks(shown.slice(count), this.into);
+    blocks(shown.slice(count), this.into.querySelector(":scope > .part:last-child") ?? this.into);
     this.text = text;
   }
 }

@@ -29,7 +29,7 @@ from support.http_server import TIMEOUT
 
 def http_app(service: TurnService) -> HttpApp:
     authenticator = ApiKeyAuthenticator(MemoryApiKeyStore(time.time))
-    health = HealthEndpoints(authenticator, Metrics(set))
+    health = HealthEndpoints(authenticator, Metrics(set).render)
     return HttpApp(service, health, XaiEndpoints(service, authenticator, no_prices))
 
 

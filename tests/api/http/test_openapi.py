@@ -17,11 +17,12 @@ from schemathesis.generation import GenerationMode
 
 from antiphon.api.http.routes import ROUTES
 from antiphon.models.scripted import ScriptedModel
+from support.example_counts import examples
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 
 #: Examples for each of some thirty operations.
-EXAMPLES = 6
+EXAMPLES = examples(2)
 PROTOCOL = "/mcp"
 #: A request for it has no end.
 FEED = "/v1/feed"

@@ -15,6 +15,7 @@ from antiphon.api.http.app import create_app
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, say
 from antiphon.stores.memory.store import MemoryApiKeyStore
+from support.example_counts import examples
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 
@@ -356,7 +357,7 @@ def shared(
         yield server, model
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(steps=STEPS)
 def test_each_message_is_stored_once_and_comes_back(
     shared: tuple[ThreadServer, ScriptedModel], steps: list[tuple[str, int, int, str]]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.models.openai.argument_mending import normalize_arguments
-from antiphon.models.openai.tool_call_assembly import ToolCallAssembler, known_name
+from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
 from antiphon.models.openai.tool_call_fragments import ToolCallFragment
+from antiphon.models.openai.tool_names import known_name
 
 ONE = {"c": 1}
 MENDED: dict[str, Any] = {

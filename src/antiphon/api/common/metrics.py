@@ -1,7 +1,7 @@
 """Metrics: Prometheus counters, gauges and histograms of requests, turns and models; ``/metrics``.
 
 Label values are routes, methods, codes and configured models only, never a tenant's text, so
-that there are few of them and none discloses anything.
+that there are few of them and none discloses anything. ``worker_metrics`` joins several processes'.
 
 Nothing is counted by prometheus-client, whose counters take a lock each:
 everything is counted and read on one thread.
@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -25,7 +24,6 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
-from starlette.types import Receive, Scope, Send
 
 from antiphon.errors import ModelError, StoreError
 from antiphon.turn.running_turns import RunningTurn
@@ -125,6 +123,25 @@ class Reading(Collector):
     def collect(self) -> Iterator[Metric]:
         """The value as it is now."""
         yield self._family(self._name, self._what, value=self._read())
+
+
+class _WorkerRegistry(CollectorRegistry):
+    """A registry with the number of a worker as a label of everything."""
+
+    def __init__(self, registry: CollectorRegistry, worker: int) -> None:
+        super().__init__()
+        self._registry = registry
+        self._worker = str(worker)
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            samples = [
+                sample._replace(labels={**sample.labels, "worker": self._worker})
+                for sample in family.samples
+            ]
+            labelled = Metric(family.name, family.documentation, family.type, family.unit)
+            labelled.samples = samples
+            yield labelled
 
 
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
@@ -245,16 +262,11 @@ class Metrics:
             self._tokens.add((model, "input"), max(0, usage.input_tokens))
             self._tokens.add((model, "output"), max(0, usage.output_tokens))
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /metrics"""
+    async def render(self, worker: int | None = None) -> bytes:
+        """All metrics, as Prometheus reads them; those of a worker say so."""
+        registry = self.registry if worker is None else _WorkerRegistry(self.registry, worker)
         # In a thread: hundreds of series take milliseconds. So what is collected is copied first.
-        body = await asyncio.to_thread(generate_latest, self.registry)
-        headers = [
-            (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()),
-            (b"content-length", b"%d" % len(body)),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return await asyncio.to_thread(generate_latest, registry)
 
     def _model_label(self, name: str) -> str:
         # A catch-all upstream takes any name.

@@ -17,6 +17,7 @@ from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.node_client import NodeClient
 from antiphon.api.common.rate_limits import RateLimit, RateLimiter
 from antiphon.api.common.shared_limits import SharedLimits
+from antiphon.api.common.worker_metrics import WorkerMetrics
 from antiphon.api.http.asgi_responses import Handler, handle_errors, send_error
 from antiphon.api.http.blobs import BlobEndpoints
 from antiphon.api.http.chains import ChainEndpoints
@@ -188,6 +189,7 @@ def create_app(  # noqa: PLR0913
     prices: PriceLookup = no_prices,
     store_chat_completions: bool = False,
     nodes: NodeClient | None = None,
+    worker: tuple[int, str] | None = None,
 ) -> GatewayMiddleware:
     """The ASGI application of the HTTP API, behind its middleware.
 
@@ -195,7 +197,8 @@ def create_app(  # noqa: PLR0913
     ``origins`` are the web pages that may read responses (CORS; "*": all). ``health`` is the
     store's, None: nothing is known of it. ``prices`` says what models cost.
     ``store_chat_completions``: they are stored unless a request says otherwise. ``nodes`` asks the
-    other nodes of the store, None: there are none.
+    other nodes of the store, None: there are none. ``worker`` is the number of this process among
+    the workers of a server, and what they have in common; None: it is the only one.
     """
     authenticator = ApiKeyAuthenticator(keys)
     metrics = Metrics(lambda: {name for name, _ in service.models.items()}, health)
@@ -204,14 +207,19 @@ def create_app(  # noqa: PLR0913
     if rate_limit_for is not None:
         limiter = RateLimiter(rate_limit_for, shared=SharedLimits(nodes) if nodes else None)
         service.registry.add_observer(limiter)
+    workers = WorkerMetrics(metrics, nodes, worker)
     app = HttpApp(
         service,
-        HealthEndpoints(authenticator, metrics, health, lambda: service.is_draining),
+        HealthEndpoints(authenticator, workers.render, health, lambda: service.is_draining),
         XaiEndpoints(service, authenticator, prices),
         store_chat_completions=store_chat_completions,
         nodes=nodes,
     )
-    operations = {**app.node_operations, **({} if limiter is None else limiter.operations())}
+    operations = {
+        **app.node_operations,
+        **workers.operations(),
+        **({} if limiter is None else limiter.operations()),
+    }
     return GatewayMiddleware(
         app,
         Authorizer(authenticator, limiter, origins),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator
-from antiphon.api.common.metrics import Metrics
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.errors import ServerBusyError, StoreError
 from antiphon.turn.protocols import Model
@@ -21,7 +21,6 @@ _encode = msgspec.json.Encoder().encode
 
 #: Seconds that the store has for one read and one write.
 _STORE_TIMEOUT = 2.0
-_TEXT_HEADER = (b"content-type", b"text/plain; charset=utf-8")
 
 
 class HealthEndpoints:
@@ -30,14 +29,14 @@ class HealthEndpoints:
     def __init__(
         self,
         authenticator: ApiKeyAuthenticator,
-        metrics: Metrics,
+        render_metrics: Callable[[], Awaitable[bytes]],
         health: StoreHealth | None = None,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._is_draining = is_draining
         self.authenticator = authenticator
         self._health = health
-        self._metrics = metrics
+        self._render_metrics = render_metrics
 
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /healthz: the process answers."""
@@ -61,7 +60,7 @@ class HealthEndpoints:
 
     async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /metrics"""
-        await self._metrics.serve(scope, receive, send)
+        await _send_text(send, await self._render_metrics(), CONTENT_TYPE_PLAIN_0_0_4.encode())
 
 
 class ModelEndpoints:
@@ -81,8 +80,10 @@ class ModelEndpoints:
         await send_json(send, _encode(_model_body(name, model)))
 
 
-async def _send_text(send: Send, body: bytes) -> None:
-    headers = [_TEXT_HEADER, (b"content-length", b"%d" % len(body))]
+async def _send_text(
+    send: Send, body: bytes, content_type: bytes = b"text/plain; charset=utf-8"
+) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -198,10 +198,17 @@ def is_notice(data: bytes) -> bool:
     return data.strip() == b"{}" or (isinstance(kind, str) and not kind.startswith("response."))
 
 
-def missing_answer_reason(data: bytes) -> str:
-    """Why an answer is none, for an error: by the last event in which no answer was found."""
+def missing_answer_reason(data: bytes, kind: str = "chat") -> str:
+    """Why an answer is none, for an error: by the last event in which no answer was found.
+
+    ``kind`` is the model's in its settings.
+    """
     value = _decode_object(data)
-    if value.get("object") == "response" or str(value.get("type")).startswith("response."):
+    if kind == "responses" and (value.get("choices") or to_completion(value)):
+        return 'it is an answer of chat completions, so set kind = "chat" for this model'
+    if kind == "chat" and (
+        value.get("object") == "response" or str(value.get("type")).startswith("response.")
+    ):
         return 'it is an answer of the Responses API, so set kind = "responses" for this model'
     return "it holds no answer"
 

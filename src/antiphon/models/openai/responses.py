@@ -199,4 +199,5 @@ class ResponsesModel(UpstreamModel):
         return self._encoder.encode(call)
 
     def _create_parser(self, call: ModelCall) -> ResponsesParser:
-        return ResponsesParser(self._encoder.origin(call))
+        tool_names = [tool.name for tool in call.options.tools]
+        return ResponsesParser(self._encoder.origin(call), tool_names)

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from antiphon.core.custom_tool_input import custom_arguments
 from antiphon.models.openai.argument_mending import normalize_arguments
-from antiphon.models.openai.lenient_json import text_of_value
+from antiphon.models.openai.lenient_json import decode_lenient, text_of_value
 from antiphon.models.openai.responses_item_matching import FUNCTION_CALL, MESSAGE, Json
+from antiphon.models.openai.sse import DECODE_ERRORS
 
 _CUSTOM_CALL: Final = "custom_tool_call"
 #: What servers call the item of a function's call, besides its name.
@@ -34,7 +35,7 @@ def output_of(response: Json) -> list[Json] | None:
 def item_bodies(given: Any) -> list[Json]:
     """The items in a list, or of one item in its place; a text alone is a message's."""
     bodies: list[Json] = []
-    for one in given if isinstance(given, list) else [given]:
+    for one in _flattened(given):
         if isinstance(one, str) and one:
             bodies.append({"type": MESSAGE, "content": one})
         elif isinstance(one, dict) and one.get("type") == _CUSTOM_CALL:
@@ -46,6 +47,29 @@ def item_bodies(given: Any) -> list[Json]:
         elif isinstance(one, dict) and one:
             bodies.append(one)
     return bodies
+
+
+def _flattened(given: Any) -> Iterator[Any]:
+    """The values in lists within lists, and in JSON within a string."""
+    if isinstance(given, str) and given.startswith("[{"):
+        given = _items_in_text(given) or given
+    if isinstance(given, list):
+        for one in given:
+            yield from _flattened(one) if isinstance(one, list) else (one,)
+    else:
+        yield given
+
+
+def _items_in_text(text: str) -> list[Json]:
+    """The items in a text of JSON; none, if it is words."""
+    try:
+        value = decode_lenient(text.encode(errors="replace"))
+    except DECODE_ERRORS:
+        return []
+    is_items = isinstance(value, list) and all(
+        isinstance(it, dict) and "type" in it for it in value
+    )
+    return value if is_items else []
 
 
 def hides_words(output: list[Json]) -> bool:

@@ -7,7 +7,7 @@ each delta is emitted as it comes, and what later events add or correct follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -30,6 +30,7 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.items import Phase
 from antiphon.core.provider_fields import ProviderFields, select_call_fields
+from antiphon.models.openai.argument_mending import normalize_arguments
 from antiphon.models.openai.lenient_json import name_of_value
 from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.responses_item_matching import (
@@ -50,6 +51,7 @@ from antiphon.models.openai.responses_item_matching import (
     texts_of,
     type_of,
 )
+from antiphon.models.openai.tool_names import known_name
 
 #: Which type of item a text belongs to.
 ITEM_TYPES: dict[TextKind, str] = {
@@ -64,16 +66,16 @@ _decode = msgspec.json.Decoder().decode
 
 
 class ItemAssembler:
-    """Assembles the items of one answer; ``origin`` is the model, for its reasoning.
+    """Assembles the items of one answer: every method appends the deltas to ``out``.
 
-    Every method appends the deltas that follow to ``out``.
+    ``origin`` is the model, ``tool_names`` are those of its functions.
     """
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, tool_names: Collection[str] = ()) -> None:
+        self._origin, self._tool_names = origin, tool_names
         self.has_calls = False
         #: The arguments of a call that has no name.
         self.nameless_arguments = ""
-        self._origin = origin
         self._items: list[KnownItem] = []
         self._by_id: dict[tuple[str, str], KnownItem] = {}
         self._by_index: dict[tuple[str, int], KnownItem] = {}
@@ -274,7 +276,7 @@ class ItemAssembler:
         if item.type == MESSAGE and body.get("phase") in _PHASES:
             item.phase = item.phase or body["phase"]
         elif item.type == FUNCTION_CALL:
-            item.name = item.name or name_of_value(body.get("name"))
+            item.name = item.name or known_name(name_of_value(body.get("name")), self._tool_names)
             item.call_id = item.call_id or name_of_value(body.get("call_id"))
 
     def _complete(
@@ -354,8 +356,8 @@ class ItemAssembler:
             return
         if final.strip() and final != written and (_is_object(final) or not _is_object(written)):
             written = self._replace_arguments(item, written, final, out)
-        if is_whole and not written.strip():
-            self._replace_arguments(item, written, "{}", out)
+        if is_whole and (whole := normalize_arguments(written)) != written:
+            self._replace_arguments(item, written, whole, out)
         self._start_call(item, out)
         self._flush_arguments(item, out)
         given = select_call_fields(body)

@@ -7,7 +7,7 @@ text is emitted as it comes. Its annotations and encrypted reasoning come with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -26,6 +26,11 @@ from antiphon.core.deltas import (
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_framing import DONE
+from antiphon.models.openai.foreign_answers import (
+    is_notice,
+    is_unknown_failure,
+    missing_answer_reason,
+)
 from antiphon.models.openai.lenient_json import (
     count_of_value,
     decode_lenient,
@@ -101,14 +106,19 @@ _ERROR_FIELDS = ("error", "message", "detail", "msg", "base_resp", "errors")
 
 
 class ResponsesParser:
-    """Parses one answer (see ``ResponseParser``); ``origin`` is the model, for reasoning."""
+    """Parses one answer; see ``ResponseParser``.
 
-    def __init__(self, origin: str) -> None:
+    ``origin`` is the model, for its reasoning; ``tool_names`` are those of its functions.
+    """
+
+    def __init__(self, origin: str, tool_names: Collection[str] = ()) -> None:
         self.done = False
         self.finish_reason: FinishReason | None = None
         self.error: bytes | AttemptError | None = None
         self._usage: Usage | None = None
-        self._items = ItemAssembler(origin)
+        self._items = ItemAssembler(origin, tool_names)
+        #: The last event that is no part of an answer.
+        self._unknown_event = b""
         self._handlers: dict[str, Callable[[_Event, Json, list[Delta]], None]] = {
             **dict.fromkeys(_DONE_EVENTS, self._on_text_done),
             **dict.fromkeys(_END_EVENTS, self._on_end),
@@ -150,7 +160,7 @@ class ResponsesParser:
         if output is None and any(response.get(field) for field in _ERROR_FIELDS):
             self.error = body
         elif output is None:
-            self.error = Unreadable("it holds no answer", body)
+            self.error = _no_answer(body)
         elif name_of_value(response.get("status")).lower() in _UNFINISHED_STATUSES:
             self.error = _given_up(response["status"])
         else:
@@ -160,7 +170,9 @@ class ResponsesParser:
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         if self.error is None and self.finish_reason is None:
-            self.error = incomplete_stream()
+            event = self._unknown_event
+            is_explained = is_unknown_failure(event) or (event and not self._items.has_words)
+            self.error = _no_answer(event) if is_explained else incomplete_stream()
         if self.error is not None or self.finish_reason is None:
             return []
         usage = [UsageUpdate(self._usage)] if self._usage is not None else []
@@ -213,6 +225,8 @@ class ResponsesParser:
             self._end(output, _status_of(fields, "completed"), fields, out)
         elif any(fields.get(field) for field in _ERROR_FIELDS):
             self.error = data
+        elif not is_notice(data):
+            self._unknown_event = data
 
     def _on_text_delta(self, event: _Event, kind: TextKind, out: list[Delta]) -> None:
         text = event.delta if isinstance(event.delta, str) else text_of_value(event.delta)
@@ -309,7 +323,8 @@ class ResponsesParser:
             self.error = Unreadable("a tool call has no name", arguments)
             return
         if status == "failed":
-            error = response.get("error")
+            names = ("error", "last_error", "status_details", "incomplete_details")
+            error = next((response[one] for one in names if response.get(one)), None)
             given = name_of_value(response.get("status"))
             if not error and _STATUSES.get(given.lower()) == "failed" and given != "failed":
                 self.error = _given_up(given)
@@ -322,6 +337,10 @@ class ResponsesParser:
             self.finish_reason = "content_filter" if reason in _FILTER_REASONS else "length"
         else:
             self.finish_reason = "tool_calls" if self._items.has_calls else "stop"
+
+
+def _no_answer(event: bytes) -> Unreadable:
+    return Unreadable(missing_answer_reason(event, "responses"), event)
 
 
 def _lenient_event(fields: Any) -> _Event:

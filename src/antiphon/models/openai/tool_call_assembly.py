@@ -25,14 +25,12 @@ from antiphon.models.openai.tool_call_fragments import (
     ToolCallFragment,
     is_blank,
 )
+from antiphon.models.openai.tool_names import known_name
 
 #: Beginnings of arguments that hold none.
 _MAYBE_NO_ARGUMENTS = NO_ARGUMENTS | {"{"}
 #: What may stand between two objects.
 _SEPARATORS = " \t\r\n,;"
-#: What models and servers write before and behind a name: namespaces, markup, numbers of calls.
-_NAME_PREFIX = re.compile(r"\A(?:functions|default_api|tools|api|function)[.:]")
-_NAME_END = re.compile(r"(?:<\|.*|\(\)|:\d+)\Z", re.DOTALL)
 _OPENING = re.compile(r"[{\[\\]")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _STRING_PARTS = re.compile(r'\\(?s:.)?|"|[\x00-\x1f]|[^"\\\x00-\x1f]+')
@@ -414,15 +412,6 @@ class ToolCallAssembler:
                 call.name = known_name(call.name, self._tool_names)
                 arguments = _take_arguments(call, is_final=is_final)
                 out.append(_delta(call, call.id or None, call.name, arguments))
-
-
-def known_name(name: str, tool_names: Collection[str]) -> str:
-    """The name of a tool in what a model or a server has written for it."""
-    if name in tool_names or not tool_names:
-        return name
-    plain = _NAME_END.sub("", name.strip("\"'` "))
-    names = (plain, _NAME_PREFIX.sub("", plain), plain.split("<|")[0])
-    return next((one for one in names if one in tool_names), name)
 
 
 def _delta(call: _Call, call_id: str | None, name: str | None, arguments: str) -> ToolCallDelta:

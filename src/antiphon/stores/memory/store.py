@@ -273,6 +273,12 @@ class MemoryStore:
             return None
         return self._turns.head(*found)
 
+    async def head_with_turns(
+        self, tenant: str, response_id: str
+    ) -> tuple[Head | None, Iterable[HistoryTurn]]:
+        # A read of its own costs no more here.
+        return await self.head(tenant, response_id), ()
+
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         found = self._turns.find(tenant, response_id)
         return self._turns.with_expiry(*found) if found else None

@@ -81,6 +81,9 @@ class ReadPool:
         except CONNECTION_LOST:
             if connection is not None:
                 connection.terminate()
+            # What took one of them has likely taken the others: the next attempt is on a new one.
+            while self._idle:
+                self._idle.pop().terminate()
             raise
         finally:
             if connection is not None and not connection.is_closed():

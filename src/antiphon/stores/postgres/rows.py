@@ -85,20 +85,25 @@ def decode_turns(rows: Iterable[Row], blobs: Mapping[bytes, bytes]) -> list[Stor
 
 def decode_history(rows: Iterable[Row], blobs: Mapping[bytes, bytes]) -> list[HistoryTurn]:
     """The same for a history; ``header`` may be anything but None."""
-    turns = []
-    for first, rest in _living_turns(rows):
-        ending = _ending(first, rest)
-        turns.append(
-            HistoryTurn(
-                response_id_of(first[3]),
-                decode_items(first[8]),
-                _output(first, rest),
-                None if ending is None else _decode_history_end(ending),
-                response_id_of(first[4]) if first[4] else None,
-                _blobs(first[7], blobs),
-            )
-        )
-    return turns
+    return [_history_turn(first, rest, blobs) for first, rest in _living_turns(rows)]
+
+
+def decode_newest(rows: Iterable[Row]) -> Iterator[HistoryTurn]:
+    """The same without images, the newest first, each decoded when it is taken."""
+    for first, rest in reversed(list(_living_turns(rows))):
+        yield _history_turn(first, rest, {})
+
+
+def _history_turn(first: Row, rest: list[Row], blobs: Mapping[bytes, bytes]) -> HistoryTurn:
+    ending = _ending(first, rest)
+    return HistoryTurn(
+        response_id_of(first[3]),
+        decode_items(first[8]),
+        _output(first, rest),
+        None if ending is None else _decode_history_end(ending),
+        response_id_of(first[4]) if first[4] else None,
+        _blobs(first[7], blobs),
+    )
 
 
 def _living_turns(rows: Iterable[Row]) -> Iterator[tuple[Row, list[Row]]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -39,6 +39,7 @@ from antiphon.stores.postgres.nodes import PostgresNodeRegistry
 from antiphon.stores.postgres.reader import (
     read_chain,
     read_head,
+    read_head_with_turns,
     read_history,
     read_recent_threads,
     read_turn,
@@ -157,6 +158,18 @@ class PostgresStore:
 
         async def read(connection: Connection) -> tuple[Head | None, set[int]]:
             return await read_head(connection, tenant, response_id, cutoff)
+
+        return await self._database.read_recovered(read)
+
+    async def head_with_turns(
+        self, tenant: str, response_id: str
+    ) -> tuple[Head | None, Iterable[HistoryTurn]]:
+        cutoff = self._database.expiry.cutoff(tenant)
+
+        async def read(
+            connection: Connection,
+        ) -> tuple[tuple[Head | None, Iterable[HistoryTurn]], set[int]]:
+            return await read_head_with_turns(connection, tenant, response_id, cutoff)
 
         return await self._database.read_recovered(read)
 

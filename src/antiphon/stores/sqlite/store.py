@@ -16,7 +16,7 @@ import contextlib
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -199,6 +199,12 @@ class SqliteStore:
         return await self._database.read_inline(
             partial(read_head, tenant=tenant, response_id=response_id, cutoff=cutoff)
         )
+
+    async def head_with_turns(
+        self, tenant: str, response_id: str
+    ) -> tuple[Head | None, Iterable[HistoryTurn]]:
+        # A read of its own costs no more here.
+        return await self.head(tenant, response_id), ()
 
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         read = partial(
