@@ -20,7 +20,7 @@ from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
-from antiphon.stores.memory.imports import MemoryImportRecordStore
+from antiphon.stores.memory.import_records import MemoryImportRecordStore
 from antiphon.stores.memory.nodes import MemoryNodeRegistry
 from antiphon.stores.memory.shares import MemoryShareStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord

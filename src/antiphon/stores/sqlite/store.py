@@ -33,7 +33,7 @@ from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.family_copy import SqliteCopyStore
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
-from antiphon.stores.sqlite.imports import SqliteImportRecordStore
+from antiphon.stores.sqlite.import_records import SqliteImportRecordStore
 from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
 from antiphon.stores.sqlite.nodes import SqliteNodeRegistry
 from antiphon.stores.sqlite.reader import (

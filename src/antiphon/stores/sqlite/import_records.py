@@ -11,7 +11,7 @@ from antiphon.stores.sqlite.sql_files import read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.transfer_protocols import IMPORT_RECORD_LIFETIME, ImportRecord
 
-_SQL: Final = read_queries("imports.sql")
+_SQL: Final = read_queries("import_records.sql")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ImportRecord).decode
 

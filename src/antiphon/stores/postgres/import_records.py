@@ -15,7 +15,7 @@ from antiphon.turn.transfer_protocols import IMPORT_RECORD_LIFETIME, ImportRecor
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
 
-_SQL: Final = read_queries("imports.sql")
+_SQL: Final = read_queries("import_records.sql")
 _decode = msgspec.json.Decoder(ImportRecord).decode
 
 
