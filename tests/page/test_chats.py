@@ -62,7 +62,7 @@ def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
     assert page.get_by_role("button", name="Stop").count() == 0
 
 
-def test_a_failure_shows_what_came_and_can_be_asked_again(world: Watched) -> None:
+def test_a_failure_shows_what_arrived_and_can_be_retried(world: Watched) -> None:
     page = world.open()
     send_message(page, "fail now")
     expect(page.get_by_text("This turn failed. The upstream broke.")).to_be_visible()
