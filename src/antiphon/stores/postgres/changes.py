@@ -120,7 +120,7 @@ class PostgresChangeFeed(LogChangeFeed):
                 await self._database.submit(_trim)
 
     async def _listen(self) -> None:
-        """Be told of the commits of others, while the connection lasts."""
+        """Subscribe to the commits of other nodes, while the connection lasts."""
         # Where there is no such thing, or not through a pooler, it is looked for.
         with contextlib.suppress(StoreError, OSError):
             await self._database.listen(_CHANNEL, self.notify)
@@ -133,6 +133,6 @@ async def _trim(transaction: WriteTransaction) -> None:
 async def delete_future_changes(connection: Connection) -> None:
     """Delete rows of a log that came from a server with more transactions, when a store is opened.
 
-    Their readers are told to read everything anew.
+    Their readers get a reset, and read everything anew.
     """
     await connection.execute(_SQL["delete_future"])

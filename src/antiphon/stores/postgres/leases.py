@@ -117,5 +117,5 @@ class NodeLease:
 
 
 def new_node_id() -> int:
-    """A random one, never 0: that is nobody's."""
+    """A random one, never 0, which means no node."""
     return secrets.randbits(62) + 1
