@@ -191,8 +191,15 @@ class ChainUsage(msgspec.Struct, frozen=True):
     chain: UsageSum
 
 
+#: What ``StoreContents`` are counted up to: that many, or more.
+MAX_COUNTED: Final = 100_000
+
+
 class StoreContents(msgspec.Struct, frozen=True):
-    """How much a store holds of a tenant; ``size`` are the bytes of all tenants, None: unknown."""
+    """How much a store holds of a tenant, each counted up to ``MAX_COUNTED``.
+
+    ``size`` are the bytes of all tenants, None: unknown.
+    """
 
     chats: int
     conversations: int
