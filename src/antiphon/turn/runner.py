@@ -408,8 +408,8 @@ class TurnRunner:
         if live.is_stored:
             items = [encode_item(item) for item in machine.pop_completed_items()]
             try:
-                at_once = self._plan.request.fingerprint is None
-                write = self._store.write(self._response_id, items, end, at_once=at_once)
+                inline = self._plan.request.fingerprint is None
+                write = self._store.write(self._response_id, items, end, inline=inline)
                 indexing = self._index_chain(end)
                 await wait_uncancelled(write)
                 if indexing is not None:

@@ -56,7 +56,7 @@ async def test_write_that_nothing_follows_is_on_disk_when_it_returns(tmp_path: P
     async with sqlite(tmp_path / "turns.db") as store:
         turn = new_turn("Hi.")
         begun = store.begin(turn)
-        ended = store.write(turn.response_id, (assistant("a"),), DONE, at_once=True)
+        ended = store.write(turn.response_id, (assistant("a"),), DONE, inline=True)
         assert begun.done()
         assert ended.done()
         assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM log") == [(4,)]
@@ -64,7 +64,7 @@ async def test_write_that_nothing_follows_is_on_disk_when_it_returns(tmp_path: P
         # Where others run, it waits for theirs.
         other, turn = new_turn("Hi."), new_turn("Hi.")
         begins = store.begin(other), store.begin(turn)
-        ended = store.write(turn.response_id, (), DONE, at_once=True)
+        ended = store.write(turn.response_id, (), DONE, inline=True)
         assert not ended.done()
         await asyncio.gather(*begins, ended, store.write(other.response_id, (), DONE))
 
