@@ -397,7 +397,7 @@ class ApiKeyStore(Protocol):
         ...
 
     async def revoke(self, key_id: str) -> bool:
-        """From now on it is nobody's key. False: there is none of that id."""
+        """Revoke a key. False: there is none of that id."""
         ...
 
     async def has_keys(self) -> bool:

@@ -56,7 +56,7 @@ def test_the_description_is_valid_and_every_reference_leads_somewhere(
     assert len(names) == len(set(names))
 
 
-def test_where_a_key_is_heeded_is_said(described: dict[str, Any]) -> None:
+def test_the_routes_that_take_a_key_are_documented(described: dict[str, Any]) -> None:
     assert {
         (name, path)
         for path, names in described["paths"].items()

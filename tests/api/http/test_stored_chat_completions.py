@@ -66,7 +66,7 @@ def stored_inputs(server: ThreadServer) -> list[list[str]]:
     return inputs
 
 
-def test_nothing_is_stored_unless_that_is_asked_for(store: Path | None) -> None:
+def test_nothing_is_stored_by_default(store: Path | None) -> None:
     with serving(numbered(2), store) as server:
         server.post(PATH, messages=[user("Hi")])
         server.post(PATH, messages=[user("Hi")], store=False)

@@ -294,7 +294,7 @@ CREATE TABLE api_keys (
 -- transaction, named by its number, of which only the newest stay.
 CREATE TABLE changes (
     id bigint PRIMARY KEY,
-    -- random: it tells the row from one of another copy of the database
+    -- random: it distinguishes the row from one of another copy of the database
     mark bigint NOT NULL,
     body bytea NOT NULL
 );
@@ -308,6 +308,8 @@ CREATE TABLE nodes (
     url text,
     started_at double precision NOT NULL,
     is_draining boolean NOT NULL DEFAULT false,
+    -- somebody follows the feed there
+    is_following boolean NOT NULL DEFAULT false,
     host text NOT NULL DEFAULT '',
     pid integer NOT NULL DEFAULT 0,
     version text NOT NULL DEFAULT ''

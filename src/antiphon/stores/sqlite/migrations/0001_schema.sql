@@ -201,7 +201,7 @@ CREATE TABLE usage_sums (
 -- of which only the newest stay (stores/sqlite/change_log.py).
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
-    -- random: it tells the row from one of another copy of the file
+    -- random: it distinguishes the row from one of another copy of the file
     mark INTEGER NOT NULL,
     body BLOB NOT NULL
 );
