@@ -175,6 +175,23 @@ def test_messages_wait_in_a_queue_while_an_answer_runs_and_survive_a_reload(
     assert len(stored(server)) == 2
 
 
+def test_messages_that_wait_after_a_failure_are_sent_by_enter(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    send_message(page, "break this")
+    expect(page.get_by_text("First half,")).to_be_visible()
+    send_message(page, "then that")
+    server.set(model.resume)
+    expect(page.get_by_text("This turn failed.")).to_be_visible()
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_enabled()
+    page.get_by_role("textbox", name="Message").press("Enter")
+    expect(page.get_by_text("You asked: then that")).to_be_visible()
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_have_count(0)
+    assert len(stored(server)) == 2
+
+
 def test_message_that_is_sent_while_the_page_itself_is_not_loaded_waits_for_it(
     world: Watched, server: ThreadServer
 ) -> None:
