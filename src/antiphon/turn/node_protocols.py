@@ -62,7 +62,7 @@ class NodeRegistry(Protocol):
         ...
 
     async def set_draining(self) -> None:
-        """This node goes on with nobody's turns any more."""
+        """This node claims no other's turns any more."""
         ...
 
     async def leave(self) -> None:

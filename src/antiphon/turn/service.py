@@ -343,7 +343,7 @@ class TurnService:
 
         async def look() -> Response:
             response = await self.reader.response(tenant, response_id)
-            # As it was told first, however long the conversation has gone on since.
+            # As in the first answer, however long the conversation has gone on since.
             expiry = expires_at(self._retention, tenant, response.created_at)
             return msgspec.structs.replace(response, expires_at=expiry)
 
@@ -432,7 +432,7 @@ def _failed_end(error: AntiphonError) -> End:
 
 
 def can_run(request: TurnRequest) -> bool:
-    """Whether ``TurnService.run`` may run a turn: nobody reads along or waits for it. Pure."""
+    """Whether ``TurnService.run`` may run a turn: its caller alone waits for it. Pure."""
     return not (request.stream or request.background or request.conversation)
 
 

@@ -64,7 +64,7 @@ def _parse_int(digits: str) -> int | float:
 
 _decoder = json.JSONDecoder(strict=False, parse_int=_parse_int)
 _END_MARK: Final = "[DONE]"
-_BETWEEN: Final = re.compile(r"(?:[\s\x00\x1e\ufeff,]|data:)*")
+_BETWEEN: Final = re.compile(r"(?:[\s\x00\x1e\ufeff,]|data:|event:[^\n{]*\n)*")
 
 #: Where gateways put the answer of the server behind them.
 WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body", "Response")

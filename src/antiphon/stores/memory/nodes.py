@@ -15,7 +15,7 @@ from antiphon.turn.node_protocols import Node, OrphanedTurn
 
 
 class MemoryNodeRegistry:
-    """A ``NodeRegistry`` of one process: nobody else can go on with its turns."""
+    """A ``NodeRegistry`` of one process: no other can continue its turns."""
 
     is_shared = False
     #: Never called: nobody else can take it for dead.
@@ -62,4 +62,4 @@ class MemoryNodeRegistry:
         return ()
 
     async def release(self, response_ids: Sequence[str]) -> None:
-        """Nobody would claim them: they stay this process's."""
+        """No other node would claim them: they stay this process's."""
