@@ -35,7 +35,7 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
 	@echo "make test    lint, types and tests; some minutes"
-	@echo "make test-slow  the tests that take several seconds each: the embedded model, pages, restarts"
+	@echo "make test-slow  what takes several seconds each: the embedded model, restarts; and more examples"
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
 	@echo "make test-stores  official clients, promises and replays on SQLite and PostgreSQL"
 	@echo "make test-clients  real agents and frameworks against a server; installs them in .make/clients"
@@ -80,9 +80,10 @@ test: bytecode lint
 bytecode: setup
 	@[ -d tests/__pycache__ ] || $(BIN)/pytest -n 0 -p no:cacheprovider --collect-only -qq >/dev/null 2>&1 &
 
-# The embedded model, whole pages and examples, programs that die and come back.
+# The embedded model, whole pages and examples, programs that die and come back; and the rules again.
 test-slow: setup
-	$(BIN)/pytest $(WORKERS) -m slow $(ARGS)
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest $(WORKERS) \
+		-m "(slow or hypothesis) and not soak and not clients" $(ARGS)
 
 # What runs on a store in memory otherwise.
 test-stores: setup

@@ -27,6 +27,7 @@ from bench.measures import (
     nodes,
     requests,
     scale,
+    scale_postgres,
     slow_streams,
     streams,
     upkeep,
@@ -46,10 +47,12 @@ _PARTS = {
     "scale": scale.measure,
     "upkeep": upkeep.measure,
     "nodes": nodes.measure,
+    "pg-scale": scale_postgres.measure,
     "million": scale.measure_million,
+    "pg-million": scale_postgres.measure_million,
 }
 #: What is measured only where it is asked for by name.
-_ON_REQUEST = {"million"}
+_ON_REQUEST = {"million", "pg-million"}
 
 
 def main() -> int:

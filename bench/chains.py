@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from bench.fill_store import REPLY
 from bench.history import History, reply_text
 from bench.load import BenchError, Script, post
+from bench.processes import ROOT
 from bench.prose import prose_text
 from bench.replies import response, response_id
 
@@ -77,3 +80,11 @@ def check(bodies: list[tuple[str, bytes]]) -> None:
         if text != reply_text(proof):
             raise BenchError(f"a continued chain: got {text!r}, not {proof!r}")
     bodies.clear()
+
+
+def filled_chains(store: str, first: int, count: int, turns: int) -> list[Chain]:
+    """Conversations that ``bench.fill_store`` adds to a store."""
+    command = [sys.executable, "-m", "bench.fill_store", store, *map(str, (first, count, turns))]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return [Chain(int(number), turns, last_id, filled=turns) for number, last_id in lines]

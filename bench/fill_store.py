@@ -1,8 +1,9 @@
-"""Fills a store in this process: ``python -m bench.fill_store FILE FIRST COUNT TURNS``.
+"""Fills a store in this process: ``python -m bench.fill_store STORE FIRST COUNT TURNS``.
 
-Conversations from number FIRST on, COUNT of them, TURNS long, 64 at a time, through the same
-``TurnService`` and store as a server's, before the scripted model: what is missing is HTTP and
-an upstream. For each it prints the id of its last response.
+STORE is a SQLite file or the URI of a PostgreSQL database. Conversations from number FIRST on,
+COUNT of them, TURNS long, 64 at a time, through the same ``TurnService`` and store as a server's,
+before the scripted model: what is missing is HTTP and an upstream. For each it prints the id of its
+last response.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from antiphon.core.items import Message
 from antiphon.core.turns import TurnRequest
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, say
-from antiphon.stores.sqlite.store import open_sqlite
+from antiphon.stores.postgres.store import PostgresStore, open_postgres
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.service import TurnService
 from bench.prose import prose_text
 
@@ -28,9 +30,13 @@ _AT_ONCE = 64
 REPLY = "Filled without a server: " + "and so they talked on until the evening. " * 4
 
 
-async def fill(file: Path, first: int, count: int, turns: int) -> None:
+async def fill(place: str, first: int, count: int, turns: int) -> None:
     """Store the conversations; prints their last ids."""
-    store = await open_sqlite(file)
+    store: SqliteStore | PostgresStore
+    if place.startswith("postgresql:"):
+        store = await open_postgres(place)
+    else:
+        store = await open_sqlite(Path(place))
     model = ScriptedModel(lambda _: say(REPLY))
     service = TurnService(store, ModelRegistry({"fake": model}, default="fake"), store.stores)
     numbers = iter(range(first, first + count))
@@ -59,11 +65,11 @@ async def _talk(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="fill a store without a server")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("store")
     parser.add_argument("numbers", type=int, nargs=3, metavar=("FIRST", "COUNT", "TURNS"))
     asked = parser.parse_args()
     first, count, turns = asked.numbers
-    uvloop.run(fill(asked.file, first, count, turns))
+    uvloop.run(fill(asked.store, first, count, turns))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import uvloop
 
@@ -28,6 +28,8 @@ from bench.processes import (
     start_proxy,
 )
 from bench.report import Row, Sample, sample
+
+T = TypeVar("T")
 
 #: Makes the command line of the server under test of a port, a store and the upstream.
 Command = Callable[[int, Path, Server], list[str]]
@@ -189,6 +191,16 @@ class BenchEnvironment:
         yield home
         shutil.rmtree(home)
 
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """The result of a load of another kind, run as ``drive`` runs scripts."""
+        # A collection in the load generator would be counted as the server's delay.
+        gc.collect()
+        gc.disable()
+        try:
+            return self._runner.run(main)
+        finally:
+            gc.enable()
+
     def drive(
         self,
         server: Server,
@@ -199,13 +211,7 @@ class BenchEnvironment:
         by: Driver = drive_http,
     ) -> LoadStats:
         """Run scripts against a server; see ``bench.load.drive``."""
-        # A collection in the load generator would be counted as the server's delay.
-        gc.collect()
-        gc.disable()
-        try:
-            return self._runner.run(by(server, scripts, seconds, mark))
-        finally:
-            gc.enable()
+        return self.run(by(server, scripts, seconds, mark))
 
     def compare(
         self,

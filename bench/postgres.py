@@ -29,13 +29,26 @@ class PostgresServer:
     def cpu_seconds(self) -> float:
         """CPU time so far of all its processes, ended ones included."""
         ticks = 0
+        for _, fields in self._processes():
+            ticks += sum(map(int, fields[11:15]))
+        return ticks / _TICKS
+
+    def cpu_ns(self) -> int:
+        """CPU time of all processes that live, in nanoseconds: for what takes little."""
+        total = 0
+        for folder, _ in self._processes():
+            with contextlib.suppress(OSError):
+                total += int((folder / "schedstat").read_text().split()[0])
+        return total
+
+    def _processes(self) -> Iterator[tuple[Path, list[str]]]:
+        """Its processes, with the fields of each from its state on."""
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 # Its processes are children of its first, which is a child of ours.
                 if int(fields[1]) == self._first or int(folder.name) == self._first:
-                    ticks += sum(map(int, fields[11:15]))
-        return ticks / _TICKS
+                    yield folder, fields
 
 
 @contextlib.contextmanager

@@ -3,18 +3,19 @@
 import asyncio
 import functools
 import inspect
-import os
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from support.example_counts import DEFAULT, PROFILE, PROFILES, examples
+
 # A busy machine must not fail a test: neither by a slow example nor by the time that its data
 # took to make.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("antiphon", _UNTIMED, max_examples=40)
-settings.register_profile("soak", _UNTIMED, max_examples=1000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "antiphon"))
+for _profile in PROFILES:
+    settings.register_profile(_profile, _UNTIMED, max_examples=examples(DEFAULT, _profile))
+settings.load_profile(PROFILE)
 
 
 #: Seconds after which an async test that has not ended never will.

@@ -109,12 +109,12 @@ def test_a_kept_code_that_is_more_exact_has_its_kind() -> None:
     )
 
 
-def test_a_kept_code_that_nobody_knows_is_the_models() -> None:
+def test_a_stored_unknown_error_code_becomes_the_models() -> None:
     again = error_from_code("odd", "So it was.")
     assert (type(again), again.code, again.message) == (ModelError, "odd", "So it was.")
 
 
-def test_code_and_param_can_be_said_more_exactly() -> None:
+def test_code_and_param_can_be_overridden() -> None:
     error = errors.InvalidRequestError("No.", code="empty_input", param="input")
     assert (error.code, error.param) == ("empty_input", "input")
     assert errors.InvalidRequestError("No.").param is None

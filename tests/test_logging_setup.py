@@ -39,7 +39,7 @@ def test_plain_lines_say_which_request_they_belong_to() -> None:
     assert third.endswith("WARNING another: trouble [r1]")
 
 
-def test_by_default_only_trouble_is_told() -> None:
+def test_only_problems_are_logged_by_default() -> None:
     assert len(said("warning", "plain")) == 2
     assert len(said("error", "plain")) == 2
 

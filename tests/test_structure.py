@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,6 +30,7 @@ from support.structure_rules import (
     layer_of,
     listed,
     module_of,
+    nodes_of,
     public_classes,
     repeated,
     too_long,
@@ -92,6 +93,14 @@ PUBLIC = {
     "load_settings",
     "tool",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def syntax_trees() -> Iterator[None]:
+    """Lets the syntax trees go with the last of these tests: they are many objects."""
+    yield
+    nodes_of.cache_clear()
+
 
 # The rules. Each takes source, so that what it catches can be shown below.
 
@@ -182,9 +191,7 @@ def test_what_is_required_is_what_is_imported() -> None:
         "markdown_it_py": "markdown_it",
     }
     required = {module_names.get(name, name) for name in required}
-    imported = {
-        name.split(".")[0] for path in FILES for _, name in imports(ast.parse(path.read_text()))
-    }
+    imported = {name.split(".")[0] for path in FILES for _, name in imports(path.read_text())}
     assert required - imported == set()
     # In the standard library from Python 3.14 on.
     newer = {"annotationlib", "compression"}

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.follow import follow_turns
 from bench.lab import BenchEnvironment
-from bench.load import drive
+from bench.load import BenchError, drive
 from bench.load_nodes import over
 from bench.postgres import PostgresServer, postgres_server
 from bench.processes import Server, free_port, serve_command
@@ -21,6 +22,12 @@ _MOST_NODES = 3
 _GOAL_RATIO = 0.6
 #: How much more CPU a turn may take on three nodes than on one.
 _GOAL_GROWTH = 1.15
+#: Streams that are followed at once, their model, and how much more CPU a chunk may take where
+#: another node runs the turn.
+_FOLLOWED = 16
+_CHUNKS = 200
+_STREAM_MODEL = f"fake-{_CHUNKS}@5"
+_GOAL_RELAY = 2.0
 
 
 class _Nodes:
@@ -88,21 +95,70 @@ def measure(lab: BenchEnvironment) -> Part:
             if connections == _CONNECTIONS:
                 what = f"PostgreSQL, stored turns, {connections} at a time, x SQLite by CPU"
                 targets.append(Target(what, ratio, least=_GOAL_RATIO))
-        counted = [
-            _Nodes(f"PostgreSQL, {count} node{'s' * (count > 1)}", servers[:count])
-            for count in range(1, _MOST_NODES + 1)
-        ]
-        for _ in range(lab.rounds):
-            for nodes in counted:
-                nodes.run(lab, _CONNECTIONS, database)
-        growth = sample(
-            [more / first for first, more in zip(counted[0].cpu, counted[-1].cpu, strict=True)]
-        )
-        note = "Each turn of a conversation goes to the next node. All nodes share one core."
-        tables.append(Table("Several nodes", [one.row() for one in counted], note))
-        what = f"CPU per turn on {_MOST_NODES} nodes, times that on one"
-        targets.append(Target(what, growth, most=_GOAL_GROWTH))
+        table, growth = _measure_counts(lab, servers, database)
+        tables.append(table)
+        targets += growth
+        table, relay = _measure_relay(lab, servers)
+        tables.append(table)
+        targets.append(relay)
     return Part("nodes", "PostgreSQL and nodes", tables, targets)
+
+
+def _measure_counts(
+    lab: BenchEnvironment, servers: Sequence[Server], database: PostgresServer
+) -> tuple[Table, list[Target]]:
+    """What a turn takes on one, two and three nodes."""
+    counted: list[tuple[_Nodes, int]] = []
+    for count in range(1, _MOST_NODES + 1):
+        name = f"{count} node{'s' * (count > 1)}"
+        counted.append((_Nodes(f"{name}, {_CONNECTIONS} at a time each", servers[:count]), count))
+    few = _Nodes(f"1 node, {_CONNECTIONS // _MOST_NODES} at a time", servers[:1])
+    spread = _Nodes(f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time in all", servers)
+    for _ in range(lab.rounds):
+        for nodes, count in counted:
+            nodes.run(lab, _CONNECTIONS * count, database)
+        few.run(lab, _CONNECTIONS // _MOST_NODES, database)
+        spread.run(lab, _CONNECTIONS, database)
+    one, most = counted[0][0], counted[-1][0]
+    rows = [nodes.row() for nodes in (*[nodes for nodes, _ in counted], few, spread)]
+    note = (
+        "Each turn of a conversation goes to the next node. All nodes share one core. The fewer "
+        "turns a node has at once, the fewer share a commit: so on one node, too."
+    )
+    targets = [
+        Target(f"CPU per turn on {_MOST_NODES} nodes, times that on one{what}", to, most=goal)
+        for what, to, goal in (
+            (f", {_CONNECTIONS} at a time each", one.ratio(most), _GOAL_GROWTH),
+            (f", {_CONNECTIONS} at a time in all", one.ratio(spread), _GOAL_GROWTH),
+        )
+    ]
+    return Table("Several nodes", rows, note), targets
+
+
+def _measure_relay(lab: BenchEnvironment, servers: Sequence[Server]) -> tuple[Table, Target]:
+    """What a chunk takes that is read on the node that runs the turn, and on another one."""
+    cpu: dict[str, list[float]] = {"the node that runs it": [], "another node": []}
+    first = servers[0]
+    for _ in range(lab.rounds):
+        for (_, seconds), followed in zip(cpu.items(), servers[:2], strict=True):
+            before = sum(server.cpu_ns() for server in servers[:2])
+            chunks = lab.run(follow_turns(first.port, followed.port, _FOLLOWED, _STREAM_MODEL))
+            if chunks != _FOLLOWED * _CHUNKS:
+                raise BenchError(f"{chunks} chunks of {_FOLLOWED} streams of {_CHUNKS}")
+            spent = sum(server.cpu_ns() for server in servers[:2]) - before
+            seconds.append(spent / 1e3 / chunks)
+    rows: list[Row] = [
+        {"followed on": name, "CPU of both nodes µs/chunk": sample(spent)}
+        for name, spent in cpu.items()
+    ]
+    here, elsewhere = cpu.values()
+    ratio = sample([more / less for less, more in zip(here, elsewhere, strict=True)])
+    note = (
+        f"{_FOLLOWED} turns in the background at once, of {_CHUNKS} chunks, one every 5 ms; each "
+        "is begun on one node and followed from its beginning."
+    )
+    target = Target("a chunk followed on another node, CPU, times", ratio, most=_GOAL_RELAY)
+    return Table("A stream that another node runs", rows, note), target
 
 
 @contextlib.contextmanager

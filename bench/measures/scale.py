@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +12,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from bench.chains import Chain, check, continue_each, grow
+from bench.chains import Chain, filled_chains, grow
+from bench.continued import next_turns
 from bench.lab import BenchEnvironment, store_file
 from bench.load import BenchError, Script, get
-from bench.processes import ROOT, Server
+from bench.processes import Server
 from bench.prose import prose_text, rare_word, shared_word
 from bench.report import Part, Row, Table, Target, sample
 from bench.store_files import index_bytes
@@ -170,13 +169,8 @@ class _GrowingStore:
 
     def _fill_without_server(self, size: int) -> None:
         first = len(self._chains)
-        numbers = (first, max(0, size - self._turns()) // _TURNS, _TURNS)
-        command = [sys.executable, "-m", "bench.fill_store", str(store_file(self._home))]
-        command += map(str, numbers)
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        for line in done.stdout.splitlines():
-            number, last_id = line.split()
-            self._chains.append(Chain(int(number), _TURNS, last_id, filled=_TURNS))
+        count = max(0, size - self._turns()) // _TURNS
+        self._chains += filled_chains(str(store_file(self._home)), first, count, _TURNS)
         self._chains.sort(key=lambda chain: chain.number)
 
     def _search(self, server: Server) -> dict[str, float]:
@@ -260,25 +254,15 @@ class _GrowingStore:
             with self._lab.server_in(self._home) as server:
                 # The upstream's connection and what runs once.
                 self._lab.drive(server, [grow(iter([Chain(-1 - start)]), 10)])
-                cpu, ms = self._next_turns(server, chains)
+                cpu, ms = next_turns(self._lab, server, chains)
                 cold.append(cpu)
                 latencies.append(ms)
-                warm.append(self._next_turns(server, chains)[0])
+                warm.append(next_turns(self._lab, server, chains)[0])
         return {
             _COLD: statistics.median(cold),
             "warm turn, server CPU µs": statistics.median(warm),
             "cold turn, ms": statistics.median(latencies),
         }
-
-    def _next_turns(self, server: Server, chains: Sequence[Chain]) -> tuple[float, float]:
-        """Continue each chain, one after another: CPU µs per turn, and the median's ms."""
-        bodies: list[tuple[str, bytes]] = []
-        script = continue_each(chains, bodies)
-        before = server.cpu_ns()
-        stats = self._lab.drive(server, [script])
-        cpu = (server.cpu_ns() - before) / 1e3 / len(chains)
-        check(bodies)
-        return cpu, statistics.median(stats.latencies) * _MS
 
 
 def _take(chains: Iterator[Chain], count: int) -> Iterator[Chain]:

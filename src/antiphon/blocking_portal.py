@@ -42,7 +42,7 @@ class BlockingPortal:
         """Wait for what ``work`` does; Ctrl-C while waiting cancels it, and waits until it is over.
 
         ``work`` is called in the loop: Ctrl-C may come between any two steps here, and a
-        coroutine that was made but not handed over would complain that nobody awaited it.
+        coroutine that was made but not handed over would complain that it was never awaited.
         Raises ``RuntimeError`` when the interpreter is ending, and in a process that was
         forked after the first work (``closed_reason``).
         """

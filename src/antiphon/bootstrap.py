@@ -99,7 +99,8 @@ class Engine:
         """Where no model was named take the only one that the upstream has.
 
         False: it could not be asked, or has none yet, so that it is worth asking again.
-        What there is instead is told to whoever names no model (``ModelRegistry.undecided``).
+        A request that names no model gets an error with what there is
+        (``ModelRegistry.undecided``).
         """
         upstream = self._model_registry.catch_all
         if self.settings.model is not None or not isinstance(upstream, UpstreamModel):
@@ -181,6 +182,7 @@ async def _build(settings: Settings) -> Engine:
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
     service.cancellation.other_nodes = nodes
+    store.stores.nodes.on_lost = service.registry.stop_lost
     if settings.title_model is not None:
         _write_titles(service, store.stores, settings.title_model)
     return Engine(settings, service, store.stores, catalog, gateway, nodes)

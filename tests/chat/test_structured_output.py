@@ -21,6 +21,7 @@ from typing_extensions import TypedDict
 
 from antiphon.chat.structured_output import OutputSchema
 from antiphon.errors import InvalidOutputError, InvalidRequestError
+from support.example_counts import examples
 
 
 class Color(Enum):
@@ -323,7 +324,7 @@ def complete(data: Any, schema: Any, root: Any, draw_null: Callable[[], bool]) -
     }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", TYPES)
 def test_values_round_trip(name: str, data: st.DataObject) -> None:
@@ -346,7 +347,7 @@ def is_extension(before: Any, after: Any) -> bool:
     return bool(before == after)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("name", TYPES)
 def test_partial_values_only_grow(name: str, data: st.DataObject) -> None:

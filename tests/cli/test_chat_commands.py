@@ -55,7 +55,7 @@ COMMAND_TABLE = (
     ("/resume\r", ["chats:", "Esc leaves"]),
     (CTRL_C, ["> "]),
     ("/new\n", ["a new chat"]),
-    ("/cost\n", ["0 turns"]),
+    ("/cost\n", ["nothing has been asked yet"]),
     ("/retry\n", ["nothing has been asked yet"]),
     # Keys.
     ("one" + ALT_ENTER + "two\n", ["the last: one", "two"]),

@@ -10,9 +10,12 @@ import pytest
 
 from support.chat_terminal import chat, leave
 from support.chat_transcript import record
+from support.command_line import PROGRAM, environment
 from support.command_line_upstream import release
-from support.mcp_toolsets import PROGRAM as MCP_PROGRAM
-from support.pseudo_terminal import CTRL_D, ESCAPE
+from support.mcp_toolsets import stdio_command
+from support.pseudo_terminal import CTRL_C, CTRL_D, ESCAPE, Terminal
+
+CTRL_Z = "\x1a"
 
 
 def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
@@ -124,7 +127,7 @@ def test_editing_and_retrying_make_branches(home: Path) -> None:
         terminal.expect("1 messages, the last: other words")
         terminal.expect("> ")
         terminal.type("/cost\n")
-        terminal.expect("1 turns")
+        terminal.expect("1 turn: ")
         terminal.expect("> ")
         leave(terminal)
 
@@ -184,7 +187,7 @@ def test_a_call_that_is_left_open_waits(home: Path) -> None:
 
 def test_functions_and_mcp_servers_work_side_by_side(home: Path) -> None:
     with (home / "c.toml").open("a") as file:
-        command = json.dumps([*MCP_PROGRAM, "stdio"])
+        command = json.dumps(stdio_command())
         file.write(f'[mcp.files]\ncommand = {command}\nrequire_approval = "never"\n')
     with chat(home, "--tools", "tools.py") as terminal:
         terminal.expect("> ")
@@ -310,3 +313,119 @@ def test_a_running_turn_of_another_process_is_shown_as_it_grows(
 def test_the_transcript_of_the_readme_is_what_the_chat_shows() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert "\n".join(record()).rstrip() in readme
+
+
+def test_an_answer_fills_the_width_that_the_terminal_has_now(home: Path, url: str) -> None:
+    words = [f"word{number:02}" for number in range(60)]
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type(f"wait {' '.join(words)}\n")
+        terminal.expect("begun,")
+        terminal.resize(50)
+        release(url)
+        terminal.expect("word59")
+        terminal.expect("> ")
+        leave(terminal)
+        answer = terminal.shown.rpartition("begun,")[2].split("\n")
+    # The line that had begun is as wide as the terminal was.
+    for line in answer[1:6]:
+        assert 40 < len(line.rstrip()) < 50
+
+
+def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url: str) -> None:
+    pasted = [f"pasted line {number:03}" for number in range(70)]
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait " + "many words " * 90 + "\n")
+        terminal.expect("begun,")
+        text = "\n".join(pasted)
+        terminal.type(f"\x1b[200~{text}\x1b[201~")
+        terminal.expect("pasted line 069")
+        # Half of the screen's 40 rows.
+        assert terminal.shown.count("pasted line 049") == 0
+        release(url)
+        terminal.type("\n")
+        terminal.expect("the last: pasted line 000")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = terminal.rows
+    assert rows.count("> pasted line 000") == 1
+    for line in pasted[1:]:
+        assert [row.strip() for row in rows].count(line) == 2, "in the question and in the answer"
+    assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
+
+
+def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.type("early words")
+        terminal.expect("antiphon")
+        terminal.expect("early words")
+        terminal.type("\n")
+        terminal.expect("the last: early words")
+        terminal.expect("> ")
+        leave(terminal)
+        assert sum("early words" in row for row in terminal.rows) == 2
+
+
+def test_a_status_line_says_what_answers_and_what_it_costs(home: Path, url: str) -> None:
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("the last: first")
+        terminal.expect("far · context 3 % · 30 tokens · 30.0000")
+        terminal.type("/retry echo\n")
+        terminal.expect("You said: first")
+        terminal.expect("2/2")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("typed")
+        terminal.expect("Esc stops the answer · Enter queues the next question")
+        release(url)
+        terminal.expect("and done")
+        terminal.type(CTRL_C)
+        leave(terminal)
+        assert not any("·" in row for row in terminal.rows), "it is not in what is scrolled back to"
+
+
+_LONG_ANSWER = (
+    "import sys; from antiphon.cli.interactive import chat_loop;"
+    " from antiphon.cli.main import main; chat_loop._LONG_ANSWER_SECONDS = 0.0;"
+    " sys.argv[1:] = ['chat', '--config', 'c.toml']; main()"
+)
+
+
+@pytest.mark.slow
+def test_the_end_of_a_long_answer_is_signalled(home: Path) -> None:
+    with Terminal(["-c", _LONG_ANSWER], environment(home), home, is_script=True) as terminal:
+        terminal.expect("> ")
+        terminal.type("hello\n")
+        terminal.expect("the last: hello")
+        terminal.expect("> ")
+        leave(terminal)
+        assert terminal.written.count("\x1b]9;the answer is complete\x1b\\\a") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_z_suspends_the_chat_also_while_it_answers(home: Path, url: str) -> None:
+    shell = "import os; os.execv('/bin/sh', ['sh', '-i'])"
+    with Terminal(["-c", shell], environment(home), home, is_script=True) as terminal:
+        terminal.type(f"{PROGRAM} chat --config c.toml\n")
+        terminal.expect("/help lists")
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        for _ in range(2):
+            terminal.type(CTRL_Z)
+            terminal.expect("Stopped")
+            terminal.type("echo back in the shell $((1+1))\n")
+            terminal.expect("back in the shell 2")
+            terminal.type("fg\n")
+            terminal.expect("> ")
+        release(url)
+        terminal.expect("and done")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        terminal.expect("go on with: ")
+        terminal.expect("# ")
+        terminal.type("echo left with $?\n")
+        terminal.expect("left with 0")

@@ -280,7 +280,7 @@ def test_a_round_of_tools(stream: bool) -> None:
         assert len(model.calls) == 2
 
 
-def test_usage_is_told() -> None:
+def test_usage_is_shown() -> None:
     with serving_client(ScriptedModel([say("Hello") + report_usage(Usage(10, 20, 5, 7))])) as (
         _,
         client,

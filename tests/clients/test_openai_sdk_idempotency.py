@@ -84,7 +84,7 @@ def asking(way: Address, retries: int = 2) -> OpenAI:
     return client
 
 
-def test_what_is_asked_again_is_done_once() -> None:
+def test_a_repeated_request_is_done_once() -> None:
     with serving(ScriptedModel()) as server, lossy(server) as way, asking(way) as client:
         talk = client.conversations.create(items=[HI], metadata={"topic": "x"})
         added = client.conversations.items.create(talk.id, items=[HI, HI])

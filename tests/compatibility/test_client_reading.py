@@ -307,7 +307,7 @@ def begin(world: Scenario, path: str, **fields: Any) -> socket.socket:
 
 
 @pytest.mark.parametrize("path", [RESPONSES, CHAT])
-def test_a_slow_reader_gets_all_and_holds_up_nobody(world: Scenario, path: str) -> None:
+def test_a_slow_reader_gets_all_and_delays_no_other(world: Scenario, path: str) -> None:
     """slow-reader"""
     words = "x" * 1000
     world.upstream_sends(stream_of(*(text(words) for _ in range(1000)), end(), DONE))

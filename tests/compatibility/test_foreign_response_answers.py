@@ -363,7 +363,7 @@ def test_what_responses_gateways_call_is_what_was_meant(responses_world: Scenari
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def test_refusals_of_vendors_are_told_in_their_words(world: Scenario) -> None:
+def test_refusals_of_vendors_are_shown_in_their_words(world: Scenario) -> None:
     wrong = []
     for name, (status, body, expected, code, words) in REFUSALS.items():
         refusal = body_of(body, status)

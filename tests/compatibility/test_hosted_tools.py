@@ -400,7 +400,7 @@ def test_steps_of_hosted_tools_are_streamed_and_replayed(world: Scenario) -> Non
     assert "response.web_search_call.completed" not in types
 
 
-def test_secrets_of_tools_reach_the_upstream_and_nobody_else(world: Scenario) -> None:
+def test_secrets_of_tools_reach_the_upstream_only(world: Scenario) -> None:
     secret = "s3cret-of-a-domain"
     tool: Json = {
         "type": "shell",

@@ -148,7 +148,7 @@ def test_what_a_person_has_to_see_is_no_reason_to_fall_back(refusal: Behaviour) 
         assert len(world.requests) == 1
 
 
-def test_after_the_first_word_nobody_else_answers() -> None:
+def test_no_fallback_after_the_first_word() -> None:
     with scenario(models=two_upstreams()) as world:
         world.upstream_answers(failing(stream_of(text("Hel"), CUT), "up-m"))
         outcome = world.respond(model="m").expect("failed", "Hel")

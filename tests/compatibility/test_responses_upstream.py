@@ -230,7 +230,7 @@ def test_halves_of_characters_are_joined(
     world.respond().expect("completed", shown)
 
 
-def test_items_are_told_apart(world: Scenario) -> None:
+def test_items_are_distinguished(world: Scenario) -> None:
     """By their ids, then their indices, then the order in which they came."""
     first, second = message("Hello", "a"), message(" there.", "b")
     for events in (

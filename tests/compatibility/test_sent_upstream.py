@@ -240,7 +240,7 @@ def nothing_is_empty(request: Json) -> str | None:
         pytest.param([{"type": "text", "text": ""}], id="empty-part"),
     ],
 )
-def test_an_assistant_that_said_nothing_is_left_out(content: Any) -> None:
+def test_an_empty_assistant_message_is_left_out(content: Any) -> None:
     given = [user("One"), said(content), user("Two")]
     with scenario() as world:
         world.upstream_answers(strict(nothing_is_empty))

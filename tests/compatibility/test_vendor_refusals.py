@@ -395,7 +395,7 @@ def test_calls_one_by_one_keep_their_outputs_and_their_order() -> None:
             assert [one["id"] for one in made["tool_calls"]] == [output["tool_call_id"]]
 
 
-def test_a_call_that_the_model_wrote_wrongly_is_asked_for_again() -> None:
+def test_a_malformed_call_is_requested_again() -> None:
     error = {
         "message": "tool call validation failed: parameters for tool lookup did not match schema: "
         "additionalProperties 'x' not allowed",

@@ -16,6 +16,7 @@ from antiphon.core.function_schemas import (
     map_schemas,
     to_json_object,
 )
+from support.example_counts import examples
 
 EMPTY = {"type": "object", "properties": {}}
 
@@ -107,7 +108,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(8))
 @given(st.dictionaries(st.text(), JSON).map(json.dumps))
 def test_json_object_arguments_are_unchanged(arguments: str) -> None:
     assert to_json_object(arguments) == arguments

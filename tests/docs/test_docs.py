@@ -124,7 +124,7 @@ def test_the_index_names_every_page() -> None:
     assert [page.name for page in PAGES if f"({page.name}" not in index] == ["index.md"]
 
 
-def test_everything_public_is_told_of() -> None:
+def test_everything_public_is_documented() -> None:
     told = set(re.findall(r"\w+", "\n".join(code_of(page.read_text("utf-8")) for page in PAGES)))
     there = set(antiphon.__all__)
     for kind in (antiphon.Conversation, antiphon.AsyncConversation, Stream, *STRUCTS):

@@ -62,7 +62,7 @@ def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
     assert page.get_by_role("button", name="Stop").count() == 0
 
 
-def test_a_failure_shows_what_came_and_can_be_asked_again(world: Watched) -> None:
+def test_a_failure_shows_what_arrived_and_can_be_retried(world: Watched) -> None:
     page = world.open()
     send_message(page, "fail now")
     expect(page.get_by_text("This turn failed. The upstream broke.")).to_be_visible()
@@ -172,6 +172,23 @@ def test_messages_wait_in_a_queue_while_an_answer_runs_and_survive_a_reload(
     expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert len(stored(server)) == 2
+
+
+def test_messages_that_wait_after_a_failure_are_sent_by_enter(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    send_message(page, "break this")
+    expect(page.get_by_text("First half,")).to_be_visible()
+    send_message(page, "then that")
+    server.set(model.resume)
+    expect(page.get_by_text("This turn failed.")).to_be_visible()
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_enabled()
+    page.get_by_role("textbox", name="Message").press("Enter")
+    expect(page.get_by_text("You asked: then that")).to_be_visible()
+    expect(page.get_by_role("list", name="Messages to be sent next")).to_have_count(0)
     assert len(stored(server)) == 2
 
 

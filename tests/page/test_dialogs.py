@@ -75,11 +75,16 @@ def _check_cost(watching: Watched) -> None:
     used = json.loads(page.request.get(path).body())
     assert used["turn"]["cost"] == used["chain"]["cost"] == 6.0
     assert float(cost.inner_text()) == 6.0
+    page.get_by_role("button", name="More about this chat").click()
+    expect(page.locator(".facts-list")).to_contain_text("Expires")
+    page.keyboard.press("Escape")
     page.get_by_role("button", name="Usage").click()
     dialog = page.get_by_role("dialog", name="Usage")
     expect(dialog.get_by_role("region", name="Usage as a table")).to_contain_text("6.0000")
     expect(dialog.get_by_role("region", name="What is stored")).to_contain_text("1 turn;")
     expect(dialog.get_by_role("link", name="What does it cost?")).to_be_visible()
+    dialog.get_by_label("in", exact=True).select_option("cost")
+    expect(dialog.locator(".chart .ends").first).to_have_text("6.0000")
 
 
 def test_an_export_of_another_program_is_imported_with_a_report(
@@ -213,6 +218,24 @@ def test_approvals_of_all_chats_are_in_the_inbox(browser: Browser) -> None:
         expect(inbox.get_by_text("Nothing waits.")).to_be_visible()
         for one in (first, second):
             assert len(server.get(f"/v1/responses/{one}/children").json["data"]) == 1
+
+
+def test_two_who_decide_at_once_make_one_decision(browser: Browser) -> None:
+    config = stdio_config("meteo", require_approval="always")
+    with (
+        serving(ScriptedModel(_weather), mcp=[config]) as server,
+        watched(browser, server.url) as watching,
+    ):
+        waiting = _waiting(server)
+        tabs = [watching.open(), watching.open()]
+        for tab in tabs:
+            tab.get_by_role("button", name="Approvals").click()
+            expect(tab.get_by_role("button", name="Approve", exact=True)).to_be_enabled()
+        for tab in tabs:
+            tab.evaluate("document.querySelector('dialog .decide .primary')?.click()")
+        for tab in tabs:
+            expect(tab.get_by_text("Nothing waits.")).to_be_visible()
+        assert len(server.get(f"/v1/responses/{waiting}/children").json["data"]) == 1
 
 
 def test_a_search_lands_on_the_turn_with_the_word_marked(

@@ -177,8 +177,15 @@ def _wait_until_shown(world: World, pages: list[Page], turns: int) -> None:
         shown = [page.evaluate(_SHOWN)[-turns:] for page in pages]
         if len(stored) == turns and all(one == stored for one in shown):
             return
+        # What was sent to a turn that has died waits for its writer.
+        if pages[0].evaluate(_IS_HELD_BACK):
+            pages[0].get_by_role("textbox", name="Message").press("Enter")
         assert time.monotonic() < end, _differences(turns, stored, shown)
         pages[0].wait_for_timeout(50)
+
+
+_IS_HELD_BACK = """() => document.querySelector('.queue')
+    && document.querySelector('[aria-label="Send"]:not(:disabled)')"""
 
 
 def _differences(turns: int, stored: list[list[str]], shown: list[list[list[str]]]) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Browser, Page
 
 from support.browser import until, watched
+from support.example_counts import examples
 from support.hostile_strings import HOSTILE
 from support.http_server import serving
 
@@ -143,7 +144,7 @@ _BLOCKS = st.sampled_from(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(25))
 @given(
     st.lists(_BLOCKS, min_size=1, max_size=8),
     st.sampled_from(["\n", "\n\n"]),

@@ -39,6 +39,7 @@ from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cut
 from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.store_protocols import ApiKey
 from support.dated_stores import in_file, in_memory
+from support.example_counts import examples
 from support.http_server import Answer, serving
 from support.reference_model import (
     RETENTION_SECONDS,
@@ -49,7 +50,7 @@ from support.reference_model import (
 from support.side_stores import ManualClock
 
 #: What is tried each time the tests run; look for more with more.
-EXAMPLES = 15
+EXAMPLES = examples(6)
 STEPS = 50
 
 
@@ -473,6 +474,7 @@ class Server(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("opener", [in_memory, in_file])
 def test_api_agrees_with_the_reference_model(opener: Callable[[ManualClock, Path], Any]) -> None:
     machine = type("Machine", (Server,), {"opener": staticmethod(opener)})

@@ -40,6 +40,7 @@ from support.conversation_scenarios import (
     turn_number,
     user_items,
 )
+from support.example_counts import examples
 from support.turn_service import (
     STORES,
     contents,
@@ -316,7 +317,7 @@ async def run_steps(store: Store, steps: list[Step], *, counts: bool) -> None:
         await story.play(step, turn)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(40))
 @given(scenarios(), st.booleans())
 def test_memory_store_gives_the_expected_model_context(steps: list[Step], counts: bool) -> None:
     async def main() -> None:
@@ -326,7 +327,7 @@ def test_memory_store_gives_the_expected_model_context(steps: list[Step], counts
     run(main())
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(8))
 @given(scenarios(), st.booleans())
 def test_sqlite_store_gives_the_expected_model_context(steps: list[Step], counts: bool) -> None:
     async def main() -> None:

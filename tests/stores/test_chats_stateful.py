@@ -463,6 +463,7 @@ class PostgresMachine(ChatMachine):
         await changes_are_settled(self.uri)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(
     "machine",
     [MemoryMachine, SqliteMachine, pytest.param(PostgresMachine, marks=pytest.mark.slow)],

@@ -463,6 +463,7 @@ class PostgresMachine(StoreMachine):
         return images_in_database(self.uri)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize(
     "machine",
     [MemoryMachine, SqliteMachine, pytest.param(PostgresMachine, marks=pytest.mark.slow)],

@@ -73,7 +73,7 @@ async def test_every_reader_sees_every_change_of_all_stores_in_one_order(uri: st
         assert await read_until(later, len(rest)) == seen[0][at + 1 :]
 
 
-async def test_a_reader_is_told_of_another_stores_turn_without_looking(
+async def test_a_reader_is_notified_of_another_stores_turn_without_polling(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_feed, "POLL_INTERVAL", 3600.0)
@@ -126,7 +126,7 @@ async def test_a_change_behind_a_transaction_that_still_runs_waits_for_it(uri: s
         assert (await find(reader, head.response_id)).response_id == head.response_id
 
 
-async def test_a_cursor_behind_deleted_rows_is_told_to_read_anew(
+async def test_a_cursor_behind_deleted_rows_gets_a_reset(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with stores_on(uri, 1) as (store,):

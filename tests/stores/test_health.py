@@ -17,6 +17,7 @@ from antiphon.core.items import decode_item
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.sqlite.errors import read_error, store_error
 from antiphon.stores.sqlite.store import RecentTurns, SqliteStore
 from support.http_server import ServerProcess
 from support.store_turns import ManualTime, complete_turn, complete_turns, new_turn, run, sqlite
@@ -91,13 +92,14 @@ def test_refused_writes_are_logged_once(
 ) -> None:
     caplog.set_level(logging.WARNING)
     clock = ManualTime()
-    health = Health(clock)
+    health = Health((sqlite3.Error,), clock)
+    refusal = store_error(sqlite3.OperationalError("No."))
     for _ in range(100):
-        assert isinstance(health.refuse_write(sqlite3.OperationalError("No.")), StoreError)
+        assert health.refuse_write(refusal) is refusal
     assert len(caplog.records) == 1
     clock.now += 61.0
-    health.refuse_write(sqlite3.OperationalError("No."))
-    health.refuse_read(ValueError("odd"))
+    health.refuse_write(refusal)
+    health.refuse_read(read_error(ValueError("odd")))
     assert len(caplog.records) == 3
     assert caplog.records[-1].exc_info
     health.note_written()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from antiphon.core.retention import DAY_SECONDS
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import IdempotencyRecord
+from support.example_counts import examples
 from support.side_stores import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers, query_file
 from support.store_turns import STORES, run, sqlite
 
@@ -149,7 +150,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(_STEPS)
 def test_sqlite_and_memory_agree_with_the_model(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str, object]]

@@ -24,6 +24,7 @@ from antiphon.core.items import (
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
 from antiphon.turn.store_protocols import Head
+from support.example_counts import examples
 from support.side_stores import AnyStore, ManualClock, Opener, openers
 from support.store_turns import DONE, STORES, begin_turn, complete_turn, head_of, new_turn, run
 
@@ -337,7 +338,7 @@ class Model:
 
 
 @pytest.mark.parametrize("kinds", [STORES[:2], pytest.param(STORES, marks=pytest.mark.slow)])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(steps=_STEPS)
 def test_all_stores_agree_with_the_model(
     tmp_path_factory: pytest.TempPathFactory,

@@ -4,7 +4,8 @@ The last user message is a command: ``hang`` sends three words and then nothing,
 error, ``last`` repeats the user message before, ``json`` names the schema that is asked for,
 ``count N`` says so many words, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated,
 and ``wait``, or a tool's output that ends with " in wait", says "begun" and the rest once
-``release`` is posted. Everything else is answered with the number of messages and the last one.
+``release`` is posted: what follows ``wait``, if anything does. Everything else is answered with the
+number of messages and the last one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
+
+_USAGE = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
 
 
 def _text_of(content: Any) -> str:
@@ -47,10 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.released.wait(60)
             return
         last = _text_of(body["messages"][-1]["content"])
-        if last == "wait" or last.endswith(" in wait"):
+        if last.startswith("wait") or last.endswith(" in wait"):
             self._say("begun, ")
             self.released.wait(60)
-            self._say("and done")
+            rest = last.removeprefix("wait ") if last.startswith("wait ") else "and done"
+            self._say(*(f"{word} " for word in rest.split()))
         elif body["messages"][-1]["role"] == "tool":
             self._say(f"the tool says {body['messages'][-1]['content']}")
         elif prompts[-1].startswith("call "):
@@ -70,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._say(f"{len(body['messages'])} messages, ", f"the last: {prompts[-1]}")
         is_call = prompts[-1].startswith("call ") and body["messages"][-1]["role"] != "tool"
-        self._chunk({"delta": {}, "finish_reason": "tool_calls" if is_call else "stop"})
+        self._chunk({"delta": {}, "finish_reason": "tool_calls" if is_call else "stop"}, _USAGE)
         self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
@@ -86,8 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
         for part in parts:
             self._chunk({"delta": {"content": part}, "finish_reason": None})
 
-    def _chunk(self, choice: dict[str, Any]) -> None:
-        chunk = {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, **choice}]}
+    def _chunk(self, choice: dict[str, Any], usage: dict[str, int] | None = None) -> None:
+        choices = [{"index": 0, **choice}]
+        chunk: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "choices": choices}
+        if usage is not None:
+            chunk["usage"] = usage
         self.wfile.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:

@@ -19,17 +19,24 @@ from antiphon.tools.mcp.connection import Backoff
 from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.tools.mcp.toolset import McpServerToolset
 from antiphon.turn.protocols import ToolErrorOutput
+from support.program_process import parent_process
 
-PROGRAM = (sys.executable, str(Path(__file__).with_name("sample_mcp_server.py")))
+_PROGRAM = (sys.executable, str(Path(__file__).with_name("sample_mcp_server.py")))
 #: No waiting before a server that died is started again.
 NO_BACKOFF = Backoff(base=0.0)
 LOCAL_URLS = ("http://127.0.0.1:*",)
 
 
+def stdio_command(*flags: str) -> tuple[str, ...]:
+    """A command that runs the server over stdio, without a second of CPU to load the SDK."""
+    forked = Path(__file__).with_name("forked_program.py")
+    return (sys.executable, "-S", str(forked), parent_process("mcp"), "mcp", "stdio", *flags)
+
+
 def stdio_config(label: str = "files", *flags: str, **fields: Any) -> McpServerConfig:
     """A configured server that is a program."""
     fields = {"require_approval": "never", **fields}
-    return McpServerConfig(label=label, command=(*PROGRAM, "stdio", *flags), **fields)
+    return McpServerConfig(label=label, command=stdio_command(*flags), **fields)
 
 
 class HttpServer:
@@ -46,7 +53,7 @@ class HttpServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [*PROGRAM, "http", str(self.port), *self._flags], stdout=subprocess.PIPE, text=True
+            [*_PROGRAM, "http", str(self.port), *self._flags], stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())

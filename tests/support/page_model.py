@@ -77,6 +77,9 @@ class PageModel:
                 return say("First half,") + wait(self.resume) + say(" second half.")
             case "hang":
                 return say("Some words") + hang()
+            case "break":
+                held = say("First half,") + wait(self.resume)
+                return held + fail(ModelError("The upstream broke."))
             case "fail":
                 return say("Half an answer") + fail(ModelError("The upstream broke."))
             case "tool":

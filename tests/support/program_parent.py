@@ -1,7 +1,9 @@
-"""Program parent: has the modules of ``antiphon`` loaded, and forks a process for each request.
+"""Program parent: has the modules of a program loaded, and forks a process for each request.
 
-It listens at the socket of its argument, and ends with its standard input. A request is a JSON
-object with three open files; the answer is the process's id, and later its exit code.
+    python -m support.program_parent PROGRAM SOCKET
+
+It ends with its standard input. A request is a JSON object with three open files; the answer is
+the process's id, and later its exit code. A process is killed when its request's link is closed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import fcntl
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -18,10 +21,10 @@ import termios
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any
+from pathlib import Path
 
-#: What its processes would load.
-_MODULES = (
+#: What the processes of a program would load.
+_ANTIPHON = (
     "aiohttp",
     "uvicorn",
     "uvloop",
@@ -29,7 +32,6 @@ _MODULES = (
     "antiphon.api.http.routes",
     "antiphon.api.mcp.server",
     "antiphon.api.mcp.streamable_http",
-    "antiphon.cli.main",
     "antiphon.cli.mcp",
     "antiphon.cli.server",
     "antiphon.cli.interactive.chat_picker",
@@ -39,7 +41,9 @@ _MODULES = (
     "antiphon.models.openai.chat_completions",
     "antiphon.models.scripted",
     "antiphon.stores.sqlite.store",
+    "antiphon.cli.main",
 )
+_MCP_SERVER = ("mcp.server.mcpserver", "mcp.server.runner", "mcp.server.stdio", "uvicorn")
 
 
 def serve(at: str) -> list[str] | None:
@@ -72,16 +76,24 @@ def _start(link: socket.socket) -> list[str]:
     """Fork the program and report its end; returns in the program."""
     data, files, _, _ = socket.recv_fds(link, 1 << 20, 3)
     request = json.loads(data)
+    ended, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake.fileno())
     pid = os.fork()
     if pid:
         for file in files:
             os.close(file)
-        link.sendall(f"{pid}\n".encode())
-        _, status = os.waitpid(pid, 0)
+        with suppress(OSError):
+            link.sendall(f"{pid}\n".encode())
+        status = _wait(pid, link, ended)
         with suppress(OSError):
             link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
-    link.close()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for one in (link, ended, wake):
+        one.close()
     os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -96,6 +108,22 @@ def _start(link: socket.socket) -> list[str]:
     return list(request["args"])
 
 
+def _wait(pid: int, link: socket.socket, ended: socket.socket) -> int:
+    """The status that a process ends with; it is killed when the link is closed."""
+    watched = [link, ended]
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        ready, _, _ = select.select(watched, [], [])
+        if ended in ready:
+            ended.recv(64)
+        if link in ready:
+            watched.remove(link)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def _open_standard_files() -> None:
     """The streams of this process, as an interpreter that starts would open them."""
     text = partial(open, encoding="utf-8", closefd=False)
@@ -104,18 +132,30 @@ def _open_standard_files() -> None:
     sys.stderr = text(2, "w", 1, errors="backslashreplace")
 
 
-def main() -> Any:
-    for name in _MODULES:
+def _run_antiphon() -> None:
+    import_module("antiphon.cli.main").main()
+
+
+def _run_mcp_server() -> None:
+    runpy.run_path(str(Path(__file__).with_name("sample_mcp_server.py")), run_name="__main__")
+
+
+#: By name: what is loaded once, and what each process runs.
+PROGRAMS = {"antiphon": (_ANTIPHON, _run_antiphon), "mcp": (_MCP_SERVER, _run_mcp_server)}
+
+
+def main() -> None:
+    modules, run = PROGRAMS[sys.argv[1]]
+    for name in modules:
         import_module(name)
     # What is loaded stays: no process collects it, nor copies its memory by doing so.
     gc.freeze()
-    args = serve(sys.argv[1])
-    if args is None:
-        return None
-    _open_standard_files()
-    sys.argv = args
-    return import_module("antiphon.cli.main").main()
+    args = serve(sys.argv[2])
+    if args is not None:
+        _open_standard_files()
+        sys.argv = args
+        run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -47,7 +47,7 @@ class ProgramProcess:
         self._pipes: list[IO[str]] = []
         files = self._open_pipes(stderr) if terminal is None else [terminal] * 3
         self._link = socket.socket(socket.AF_UNIX)
-        self._link.connect(_parent_process())
+        self._link.connect(parent_process("antiphon"))
         request = {
             "args": [*map(str, args)],
             "env": dict(env),
@@ -110,12 +110,12 @@ class ProgramProcess:
 
 
 @functools.cache
-def _parent_process() -> str:
-    """Where the process listens that has everything loaded. It ends with this one."""
+def parent_process(program: str) -> str:
+    """Where the process listens that has a program loaded. It ends with this one."""
     folder = tempfile.TemporaryDirectory(prefix="antiphon")
     at = f"{folder.name}/socket"
     process = subprocess.Popen(
-        [sys.executable, "-m", "support.program_parent", at],
+        [sys.executable, "-m", "support.program_parent", program, at],
         cwd=_TESTS,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -23,6 +23,9 @@ from support.terminal_screen import TerminalScreen
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_=>])")
 #: The longest that anything is waited for, in seconds: a failure, not a measure.
 _PATIENCE = 30.0
+_ROWS = 40
+#: What a program writes to learn where the cursor is.
+_ASK_CURSOR = b"\x1b[6n"
 CTRL_C = "\x03"
 CTRL_D = "\x04"
 ESCAPE = "\x1b"
@@ -46,8 +49,9 @@ class Terminal:
     def __init__(
         self, args: Sequence[str], env: Mapping[str, str], cwd: Path, *, is_script: bool = False
     ) -> None:
+        self._columns = 100
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, self._columns, 0, 0))
         env = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env}
         if is_script:
             self.process = subprocess.Popen(
@@ -91,13 +95,21 @@ class Terminal:
     @property
     def rows(self) -> list[str]:
         """What a terminal shows of that, scrollback included."""
-        screen = TerminalScreen(100)
+        return self._screen().rows
+
+    def _screen(self) -> TerminalScreen:
+        screen = TerminalScreen(self._columns, _ROWS)
         screen.write(self.written)
-        return screen.rows
+        return screen
 
     def type(self, text: str) -> None:
         """Press these keys; a line's end is Enter."""
         os.write(self._master, text.replace("\n", "\r").encode())
+
+    def resize(self, columns: int) -> None:
+        """Make the terminal so wide. Terminals differ in what they do with what they show."""
+        self._columns = columns
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
 
     def expect(self, text: str) -> str:
         """Wait for ``text`` behind what was waited for before; returns what came up to it."""
@@ -130,4 +142,7 @@ class Terminal:
         except OSError:
             return False  # how Linux says that nobody holds the other side any more
         self._raw += data
+        if _ASK_CURSOR in data:
+            row, column = self._screen().cursor
+            os.write(self._master, f"\x1b[{row + 1};{column + 1}R".encode())
         return bool(data)

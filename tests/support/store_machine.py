@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from support.example_counts import examples
 from support.store_turns import StoreWithStores
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def check_machine(machine: type[StoreStateMachine], *, steps: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=20,
+            max_examples=examples(8),
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -151,9 +151,9 @@ SAME_FILE = {
 
 
 @cache
-def parse(source: str) -> ast.Module:
-    """A file's syntax tree, which several rules look at."""
-    return ast.parse(source)
+def nodes_of(source: str) -> list[ast.AST]:
+    """All nodes of a file's syntax tree, the file's own first, which several rules look at."""
+    return list(ast.walk(ast.parse(source)))
 
 
 def module_of(path: Path) -> str:
@@ -171,9 +171,9 @@ def layer_of(module: str) -> str:
     return max(names, key=len) if names else module.split(".", maxsplit=1)[0]
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def imports(source: str) -> Iterator[tuple[int, str]]:
     """Each name that is imported, whole, with its line."""
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -189,7 +189,7 @@ def forbidden_imports(layer: str, source: str) -> list[str]:
     allowed = MAY_IMPORT[layer] | {f"antiphon.{layer}"}
     return [
         f"line {line}: {imported}"
-        for line, imported in imports(parse(source))
+        for line, imported in imports(source)
         if (within(imported, {"antiphon"}) and not within(imported, allowed))
         or (layer == "core" and within(imported, VENDORS))
     ]
@@ -200,7 +200,7 @@ def unmarked_imports(source: str) -> list[int]:
     lines = source.splitlines()
     return [
         node.lineno
-        for function in ast.walk(parse(source))
+        for function in nodes_of(source)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom) and MARK not in lines[node.lineno - 1]
@@ -211,7 +211,7 @@ def too_long(source: str, *, is_command: bool = False) -> list[str]:
     found = []
     if (lines := len(source.splitlines())) > MAX_FILE_LINES:
         found.append(f"{lines} lines")
-    for node in ast.walk(parse(source)):
+    for node in nodes_of(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             # The parameters of a command are its options: they count as a table.
             start = node.body[0].lineno if is_command else node.lineno
@@ -226,9 +226,9 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in found]
 
 
-def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def defined_names(source: str) -> Iterator[tuple[int, str]]:
     """Each name that a source defines, not those that it uses: others' are theirs."""
-    for node in ast.walk(tree):
+    for node in nodes_of(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
@@ -246,15 +246,16 @@ def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def banned_names(source: str) -> list[str]:
     found = {
         (line, name)
-        for line, name in defined_names(parse(source))
+        for line, name in defined_names(source)
         if not BANNED.isdisjoint(words_of(name))
     }
     return [f"line {line}: {name}" for line, name in sorted(found)]
 
 
 def public_classes(source: str) -> set[str]:
-    tree = parse(source)
-    names = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    file = nodes_of(source)[0]
+    assert isinstance(file, ast.Module)
+    names = {node.name for node in file.body if isinstance(node, ast.ClassDef)}
     return {name for name in names if not name.startswith("_")}
 
 

@@ -11,29 +11,39 @@ from antiphon.cli.markdown.styled_line import Line, line_text
 
 #: More rows than any test writes, so that nothing scrolls away.
 _ROWS = 600
+_MAX_SCROLLBACK = 10_000
+#: Skin tones: part of the emoji before them, which pyte does not know.
+_MODIFIERS = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
 
 
 class TerminalScreen:
     """What a terminal shows of what was written to it."""
 
     def __init__(self, columns: int, rows: int = _ROWS) -> None:
-        self._screen = pyte.Screen(columns, rows)
+        self._screen = pyte.HistoryScreen(columns, rows, history=_MAX_SCROLLBACK)
         self._stream = pyte.Stream(self._screen)
 
     def write(self, text: str) -> None:
         # pyte drops what follows a joiner: terminals show nothing for it by itself.
         kept = (c for c in text if c < " " or wcwidth(c) or unicodedata.combining(c))
-        self._stream.feed("".join(kept))
+        self._stream.feed("".join(c for c in kept if c not in _MODIFIERS))
 
     def resize(self, columns: int) -> None:
         self._screen.resize(self._screen.lines, columns)
 
     @property
+    def cursor(self) -> tuple[int, int]:
+        """Its row and its column, from 0."""
+        return self._screen.cursor.y, self._screen.cursor.x
+
+    @property
     def rows(self) -> list[str]:
-        """Its rows as text, without what is empty at their ends and after them."""
+        """Its rows as text, scrollback first, without what is empty at their and its end."""
         buffer, last = self._screen.buffer, self._screen.cursor.y
-        cells = ([buffer[y][x].data for x in range(self._screen.columns)] for y in range(last + 1))
-        rows = [_visible("".join(row)) for row in cells]
+        lines = [*self._screen.history.top, *(buffer[y] for y in range(last + 1))]
+        rows = [
+            _visible("".join(row[x].data for x in range(self._screen.columns))) for row in lines
+        ]
         while rows and not rows[-1]:
             rows.pop()
         return rows
@@ -45,7 +55,10 @@ def rows_of(lines: list[Line], columns: int) -> list[str]:
     for line in lines:
         row, width = "", 0
         for char in line_text(line):
-            if width + max(wcwidth(char), 0) > columns:
+            if char in _MODIFIERS:
+                continue
+            # pyte, unlike terminals, lets a wide character begin in the last column.
+            if width >= columns and wcwidth(char) > 0:
                 rows.append(_visible(row))
                 row, width = "", 0
             row += char

@@ -42,6 +42,7 @@ from antiphon.turn.chats import ChatService
 from antiphon.turn.service import TurnService
 from antiphon.turn.transfer_protocols import TreeTurn
 from support.chat_exports import chatgpt_chat, png
+from support.example_counts import examples
 from support.store_turns import DONE, HEADER, StoreWithStores, blob_of, new_turn
 
 BLOBS = [blob_of(png(color)) for color in ("red", "blue")]
@@ -188,7 +189,7 @@ async def conversations_of(
 _PLAIN = Turn(-1, HEADER, [], [], DONE, 1_700_000_000.0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(25))
 # The turn that began the conversation is gone, and another one comes first.
 @example([_PLAIN] * 3, {0}, None, Talk({2}, 2, {}))
 @given(
@@ -271,7 +272,8 @@ async def test_a_document_whose_ids_are_taken_gets_new_ones() -> None:
 async def test_a_conversation_whose_id_is_taken_gets_a_new_one_and_the_report_says_so() -> None:
     store = MemoryStore()
     turn = Turn(-1, HEADER, [Message("user", "Hi")], [], DONE, 1_700_000_000.0)
-    await write(store, [turn, turn], set(), Talk({1}, 1, {"about": "rivers"}))
+    later = msgspec.structs.replace(turn, created_at=turn.created_at + 1)
+    await write(store, [turn, later], set(), Talk({1}, 1, {"about": "rivers"}))
     document = await exported(store)
     (theirs,) = await store.stores.conversations.list_conversations("", 10)
     (report,) = await imported(store, document, "other")

@@ -38,6 +38,7 @@ from support.chat_exports import (
     png,
     zipped,
 )
+from support.example_counts import examples
 
 
 def read(value: Any, files: dict[str, bytes] | None = None) -> WholeChat:
@@ -454,7 +455,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(80))
 @given(data=st.data())
 def test_odd_fields_never_raise_and_what_is_read_can_be_rendered(data: st.DataObject) -> None:
     value = copy.deepcopy(data.draw(st.sampled_from(_FIXTURES)))

@@ -21,7 +21,7 @@ from antiphon.errors import AntiphonError, InvalidRequestError
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.transfer.chat_file import ChatFile
 from antiphon.transfer.chat_importer import ChatImporter, ImportedChat
-from antiphon.transfer.import_jobs import ImportJob, ImportJobs
+from antiphon.transfer.import_jobs import ImportJobs
 from antiphon.transfer.import_process import ImportProcess
 from support.chat_exports import PNG, chatgpt_chat, zipped
 
@@ -109,8 +109,12 @@ async def test_a_crash_of_the_process_is_an_error_and_what_was_imported_stays(
 async def test_a_job_of_a_large_file_ends_with_the_reports_of_all_chats() -> None:
     file = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115 - the job closes it
     file.write(LARGE)
-    job = ImportJob("", file)
-    await job.run(MemoryStore().stores.chat_transfer)
+    stores = MemoryStore().stores
+    jobs = ImportJobs(stores.chat_transfer, stores.imports)
+    job = await jobs.start("", file)
+    async with asyncio.timeout(60):
+        while job.status == "running":  # noqa: ASYNC110 - a job has no events
+            await asyncio.sleep(0)
     assert (job.status, job.error, len(job.reports), job.source) == (
         "completed",
         None,
@@ -137,13 +141,18 @@ def import_workers() -> list[str]:
 async def test_a_job_that_is_stopped_leaves_no_process() -> None:
     file = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115 - the job closes it
     file.write(LARGE)
-    jobs = ImportJobs(MemoryStore().stores.chat_transfer)
-    job = jobs.start("", file)
+    stores = MemoryStore().stores
+    jobs = ImportJobs(stores.chat_transfer, stores.imports)
+    job = await jobs.start("", file)
     while not job.reports:  # noqa: ASYNC110 - a job has no events
         await asyncio.sleep(0)
     await jobs.close()
     assert job.status == "failed"
     assert "stopped" in str(job.error)
+    record = await stores.imports.get("", job.id)
+    assert record is not None
+    assert (record.status, record.error_code) == ("failed", "import_interrupted")
+    assert sum(record.counts.values()) == len(job.reports)
     assert import_workers() == []
 
 

@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from antiphon.chat.message_import import import_messages
 from antiphon.transfer.messages_export import as_json, as_markdown
+from support.example_counts import examples
 
 CONVERSATION: list[dict[str, Any]] = [
     {"role": "system", "content": "Be *kind*."},
@@ -216,7 +217,7 @@ LINES = [
 parser = MarkdownIt("commonmark")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.lists(st.lists(st.sampled_from(LINES), max_size=8).map("\n".join), max_size=4))
 def test_no_text_can_break_the_page(texts: list[str]) -> None:
     roles = ["user", "assistant", "tool"]

@@ -53,7 +53,7 @@ def test_a_question_in_several_messages_is_one() -> None:
     assert [len(group) for group in groups] == [4, 4]
 
 
-def test_an_output_for_an_earlier_turns_call_stays_with_what_is_said_after_it() -> None:
+def test_an_output_for_an_earlier_turns_call_stays_with_the_input_after_it() -> None:
     items: list[Item] = [
         FunctionCallOutput("call of an earlier turn", "found"),
         Message("user", "And now?"),

@@ -25,6 +25,7 @@ from antiphon.models.scripted import (
     think,
 )
 from antiphon.turn.running_turns import RunningTurn
+from support.example_counts import examples
 from support.turn_service import (
     ONE_CALL,
     TWO_CALLS,
@@ -100,7 +101,7 @@ async def run_both(reply: ScriptedReply, **request: Any) -> list[Any]:
     return outcomes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(PARTS, min_size=1, max_size=4), st.booleans())
 def test_turn_is_the_same_by_fewer_steps(parts: list[ScriptedReply], store: bool) -> None:
     reply = parts[0]

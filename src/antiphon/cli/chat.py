@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from antiphon.cli.interactive.first_prompt import hold_typed_keys, show_first_prompt
+from antiphon.cli.interactive.first_prompt import hold_typed_keys, show_first_prompt, show_greeting
 from antiphon.cli.options import ApiKeyEnv, BaseUrl, Config, Model, Store
 from antiphon.settings import load_settings
 
@@ -150,7 +150,9 @@ def run_chat(flags: Flags, options: ChatCommandOptions) -> int:
 
         return run_plain(settings, options, flags.get("store"))
     with hold_typed_keys():
-        if not options.continues:
+        if options.continues:
+            show_greeting(None)
+        else:
             show_first_prompt(settings.model)
         from antiphon.cli.interactive.opening import run_line  # loaded on first use
 

@@ -177,7 +177,7 @@ class LogReader:
 
 
 class LogChangeFeed:
-    """A ``ChangeFeed`` over a log. Used on one event loop; idle while nobody subscribes."""
+    """A ``ChangeFeed`` over a log. Used on one event loop; idle without subscribers."""
 
     def __init__(self, log: ChangeLog) -> None:
         self._log = log

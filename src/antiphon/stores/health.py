@@ -5,13 +5,11 @@ now.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Final
 
 from antiphon.errors import StoreError
-from antiphon.stores.sqlite.errors import read_error, store_error
 
 log = logging.getLogger("antiphon.store")
 
@@ -20,9 +18,18 @@ _QUIET_SECONDS: Final = 60.0
 
 
 class Health:
-    """The state of one opened store. Used on its event loop."""
+    """The state of one opened store. Used on its event loop.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    ``expected`` are the database's own errors, which are logged without a traceback: for any other
+    one it shows where it comes from.
+    """
+
+    def __init__(
+        self,
+        expected: tuple[type[BaseException], ...],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._expected = expected
         #: How many reads and writes have failed.
         self.refusals = 0
         #: Why the last write failed; None: it did not.
@@ -43,28 +50,26 @@ class Health:
             self._refused_writes = 0
             self._logged.pop("write", None)
 
-    def refuse_write(self, error: BaseException) -> StoreError:
-        """Record a write that failed; the error for its caller."""
-        mapped = self._refuse("write", error, store_error(error))
-        self.write_error = mapped
+    def refuse_write(self, error: StoreError) -> StoreError:
+        """Record a write that failed; returns the error, for its caller."""
+        self.write_error = self._refuse("write", error)
         self.written_at = self._clock()
         self._refused_writes += 1
-        return mapped
+        return error
 
-    def refuse_read(self, error: BaseException) -> StoreError:
-        """Record a read that failed; the error for its caller."""
-        return self._refuse("read", error, read_error(error))
+    def refuse_read(self, error: StoreError) -> StoreError:
+        """Record a read that failed; returns the error, for its caller."""
+        return self._refuse("read", error)
 
     def is_fresh(self, seconds: float) -> bool:
         """Whether a write succeeded or failed in the last ``seconds``."""
         return self.written_at is not None and self._clock() - self.written_at < seconds
 
-    def _refuse(self, operation: str, error: BaseException, mapped: StoreError) -> StoreError:
+    def _refuse(self, operation: str, error: StoreError) -> StoreError:
         self.refusals += 1
         now, logged = self._clock(), self._logged.get(operation)
         if logged is None or now - logged >= _QUIET_SECONDS:
             self._logged[operation] = now
-            # SQLite's own errors need no traceback; for others it shows where they come from.
-            cause = None if isinstance(error, sqlite3.Error | StoreError) else error
-            log.error("the store refused a %s: %s", operation, mapped.message, exc_info=cause)
-        return mapped
+            cause = None if isinstance(error.__cause__, self._expected) else error.__cause__
+            log.error("the store refused a %s: %s", operation, error.message, exc_info=cause)
+        return error

@@ -12,7 +12,7 @@ from antiphon.core.turns import End, TurnError
 from antiphon.errors import TurnInterruptedError
 
 #: The owner of a turn that its process gave up.
-NOBODY: Final = 0
+NO_NODE: Final = 0
 #: How many processes may die while they run one turn: it may be what kills them.
 MAX_CLAIMS: Final = 3
 

@@ -36,6 +36,10 @@ _TURNS_PER_COMMIT: Final = 64
 _MAX_REST: Final = 0.005
 
 
+#: What may become of a chat of a file.
+CHAT_STATUSES: Final = ("imported", "updated", "unchanged", "failed")
+
+
 class ImportedChat(msgspec.Struct, frozen=True):
     """What became of a chat of a file. ``turns`` is all that it has, ``new_turns`` what was added.
 

@@ -91,6 +91,11 @@ class ChainWindow(msgspec.Struct, frozen=True):
         """The response that the window is relative to."""
         return self.before or self.after or self.around
 
+    @property
+    def anchor_name(self) -> str:
+        """Which field has it."""
+        return "before" if self.before else "after" if self.after else "around"
+
 
 class ChainTurn(msgspec.Struct, frozen=True):
     """A turn with its place in its chain and among the turns beside it.
@@ -191,8 +196,15 @@ class ChainUsage(msgspec.Struct, frozen=True):
     chain: UsageSum
 
 
+#: What ``StoreContents`` are counted up to: that many, or more.
+MAX_COUNTED: Final = 100_000
+
+
 class StoreContents(msgspec.Struct, frozen=True):
-    """How much a store holds of a tenant; ``size`` are the bytes of all tenants, None: unknown."""
+    """How much a store holds of a tenant, each counted up to ``MAX_COUNTED``.
+
+    ``size`` are the bytes of all tenants, None: unknown.
+    """
 
     chats: int
     conversations: int

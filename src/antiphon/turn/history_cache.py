@@ -1,7 +1,7 @@
 """History cache: an LRU cache of rendered histories, by their newest response.
 
 It holds content only. The store is asked first whether a response exists, and whose it is
-(``Head``); the head's epoch tells whether the cached history is still valid.
+(``Head``); the head's epoch shows whether the cached history is still valid.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Replay:
     return before that. What reads it while it runs asks its node (``api/http/node_relay.py``).
     """
 
-    #: A stored turn's failure is told by its last event.
+    #: A stored turn's failure is in its last event.
     error: AntiphonError | None = None
     is_stored = True
 

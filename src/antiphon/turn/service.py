@@ -21,6 +21,7 @@ from antiphon.errors import (
     MethodNotAllowedError,
     NotFoundError,
     TurnInterruptedError,
+    TurnTakenOverError,
 )
 from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.context_builder import ContextBuilder
@@ -197,6 +198,10 @@ class TurnService:
 
         What is stored of it stays. It ends as failed where it cannot be run here.
         """
+        if (lost := self.registry.get(response_id)) is not None:
+            # This process was taken for dead, and has claimed a turn of its own.
+            lost.stop(TurnTakenOverError("This server runs the turn anew."))
+            await lost.wait_for_end()
         try:
             plan = await self._planner.plan_restart(tenant, response_id)
         except NotFoundError:
@@ -338,7 +343,7 @@ class TurnService:
 
         async def look() -> Response:
             response = await self.reader.response(tenant, response_id)
-            # As it was told first, however long the conversation has gone on since.
+            # As in the first answer, however long the conversation has gone on since.
             expiry = expires_at(self._retention, tenant, response.created_at)
             return msgspec.structs.replace(response, expires_at=expiry)
 
@@ -427,7 +432,7 @@ def _failed_end(error: AntiphonError) -> End:
 
 
 def can_run(request: TurnRequest) -> bool:
-    """Whether ``TurnService.run`` may run a turn: nobody reads along or waits for it. Pure."""
+    """Whether ``TurnService.run`` may run a turn: its caller alone waits for it. Pure."""
     return not (request.stream or request.background or request.conversation)
 
 

@@ -16,7 +16,7 @@ from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, Header, IdempotencyReservation, TurnStatus
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.transfer_protocols import ChatTransferStore, ShareStore
+from antiphon.turn.transfer_protocols import ChatTransferStore, ImportRecordStore, ShareStore
 
 if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from antiphon.turn.node_protocols import NodeRegistry
 
 
-def unknown_cursor(after: str) -> InvalidRequestError:
+def unknown_cursor(after: str, param: str = "after") -> InvalidRequestError:
     """The error for a page of any list that begins behind what is not in that list.
 
     Not 404: that would say that what the list belongs to is not there.
@@ -32,7 +32,7 @@ def unknown_cursor(after: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"There is nothing with the id '{after}' in this list.",
         code="cursor_not_found",
-        param="after",
+        param=param,
     )
 
 
@@ -397,7 +397,7 @@ class ApiKeyStore(Protocol):
         ...
 
     async def revoke(self, key_id: str) -> bool:
-        """From now on it is nobody's key. False: there is none of that id."""
+        """Revoke a key. False: there is none of that id."""
         ...
 
     async def has_keys(self) -> bool:
@@ -408,8 +408,7 @@ class ApiKeyStore(Protocol):
 class IdempotencyRecord(msgspec.Struct, frozen=True):
     """What an ``Idempotency-Key`` was used for.
 
-    ``fingerprint`` is a hash of the request, ``result_id`` the id of what it created, None
-    while that is not known.
+    ``fingerprint`` is a hash of the request, ``result_id`` what it created, None: not known yet.
     """
 
     fingerprint: bytes
@@ -420,10 +419,10 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 class IdempotencyStore(Protocol):
     """Idempotency records by tenant and ``Idempotency-Key``; they expire after a day.
 
-    One without a result expires after a minute, or as soon as the process that reserved it is
-    dead, so that another request may reserve the key. The transaction that stores a request's
-    result completes its record (``NewTurn.reservation``, ``ConversationStore.create``), and fails
-    with ``ConflictError`` where another request holds the key by then, or the record is complete.
+    One without a result expires after a minute, or when the process that reserved it dies: others
+    may reserve the key then. The transaction that stores a result completes its record
+    (``NewTurn.reservation``, ``ConversationStore.create``). It fails with ``ConflictError`` where
+    another request holds the key by then, or the record is complete.
     """
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
@@ -497,4 +496,5 @@ class Stores(msgspec.Struct, frozen=True):
     changes: ChangeFeed
     shares: ShareStore
     chat_transfer: ChatTransferStore
+    imports: ImportRecordStore
     nodes: NodeRegistry

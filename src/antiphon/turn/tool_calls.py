@@ -18,7 +18,7 @@ from antiphon.core.turns import Header
 from antiphon.turn.message_rendering import RenderedTurn
 from antiphon.turn.protocols import McpToolset, ToolExecutor
 
-#: Told of a call and its output the moment it is there: no stop can come in between.
+#: Called with a call and its output the moment it is there: no stop can come in between.
 OnOutput: TypeAlias = Callable[[FunctionCall, str], None]
 
 

@@ -5,12 +5,13 @@ Every query takes a tenant; another tenant's data is the same as missing data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from antiphon.core.images import Blob
+from antiphon.core.retention import DAY_SECONDS
 from antiphon.core.turns import End, Header
 
 
@@ -137,3 +138,38 @@ class ShareStore(Protocol):
     async def revoke(self, tenant: str, share_id: str) -> bool:
         """From now on it does not exist. False: there was none."""
         ...
+
+
+#: Seconds for which the record of an import job is stored, from its last change on.
+IMPORT_RECORD_LIFETIME: Final = DAY_SECONDS
+
+
+class ImportRecord(msgspec.Struct, frozen=True):
+    """What is stored of an import job: how far it has got, and no words of the file.
+
+    ``counts`` are the chats of each status, ``new_turns`` the turns that were added. ``node_id`` is
+    the process that runs the job, and ``is_alive`` whether that does, as of the read.
+    """
+
+    id: str
+    tenant: str
+    created_at: float
+    status: Literal["running", "completed", "failed"] = "running"
+    source: str | None = None
+    progress: float = 0.0
+    counts: Mapping[str, int] = {}
+    new_turns: int = 0
+    completed_at: float | None = None
+    error_code: str | None = None
+    node_id: str = ""
+    is_alive: bool = True
+
+
+class ImportRecordStore(Protocol):
+    """Records of import jobs, for processes other than the one that runs them."""
+
+    async def put(self, record: ImportRecord) -> None:
+        """Store a record of this process, in place of an earlier one; old ones are deleted."""
+        ...
+
+    async def get(self, tenant: str, import_id: str) -> ImportRecord | None: ...

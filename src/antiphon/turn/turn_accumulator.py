@@ -69,7 +69,7 @@ class _OpenItem(msgspec.Struct):
     name: str = ""
     annotations: tuple[Any, ...] = ()
     logprobs: tuple[Any, ...] = ()
-    #: Whether its beginning was told, and whether arguments of a call have been.
+    #: Whether events of its beginning, and of arguments of its call, were emitted.
     is_started: bool = True
     has_arguments: bool = False
     phase: Phase | None = None
@@ -318,7 +318,7 @@ class TurnAccumulator:
             self._begin_prose(Reasoning, out)
 
     def _feed_metadata(self, delta: deltas.AnnotationDelta | deltas.PhaseDelta) -> None:
-        """What is told of an answer goes into its item, and so is told with its end."""
+        """Fields of an answer become fields of its item, which the item's end shows."""
         answer = self._prose if self._prose and self._prose.kind in _ANSWER_DELTAS else None
         if isinstance(delta, deltas.PhaseDelta):
             if answer is None:

@@ -1,7 +1,7 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openDialog, parseRoute, query, request, set, startFeed, state, useStore,
+  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openDialog, parseRoute, query, readEarly, request, set, startFeed, state, useStore,
 } from "./core.js";
 import { Conversation, loadParts } from "./conversation.js";
 
@@ -237,6 +237,8 @@ async function start() {
   navigator.serviceWorker?.getRegistrations().then((all) => all.forEach((one) => one.unregister()), () => {});
   applyTheme(load("theme") ?? "system");
   set({ route: parseRoute(location.pathname), model: load("model") });
+  if (state.route.kind !== "new") loadParts();
+  readEarly(state.route);
   const frame = document.querySelector("#app");
   frame.replaceChildren();
   render(html`<${App} />`, frame);

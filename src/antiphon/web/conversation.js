@@ -6,12 +6,15 @@ import { api, follow, icon, iconButton, load, newKey, notify, openDialog, pause,
 let parts = null;
 export const loadParts = () => (parts ??= importParts());
 
+/** What those import: named here, so that all files come at once and not one after another. */
+const IMPORTED = ["./turns.js", "./live_turn.js", "./sending.js", "./text_marks.js", "./markdown.js", "./code.js", "./vendor/marked.js"];
+
 /** The network may be away: what was typed waits for it. */
 async function importParts() {
   for (let failures = 0; ; failures++) {
     try {
       const [list, actions, turnWindow] = await Promise.all([
-        import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js")]);
+        import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"), ...IMPORTED.map((file) => import(file))]);
       return { ...list, ...actions, ...turnWindow };
     } catch {
       await pause(Math.min(250 * 2 ** failures, 5_000));
@@ -143,6 +146,11 @@ function Composer({ conversation, chat }) {
     event?.preventDefault();
     // Emptied at once, not when it is drawn next: a second click has nothing to send.
     const words = area.current.value.trim();
+    if (!words && !pictures.length && isHeldBack) {
+      released.current = true;
+      setQueue((before) => [...before]);
+      return;
+    }
     if (!words && (!pictures.length || sent.current === pictures)) return;
     area.current.value = "";
     sent.current = pictures;
@@ -156,6 +164,7 @@ function Composer({ conversation, chat }) {
   const [isLate, setLate] = useState(false);
   const isReady = conversation ? !conversation.loading && !conversation.error : state.route.kind === "new";
   const hasFailed = Boolean(last?.error || last?.response.status === "failed");
+  const isHeldBack = queue.length > 0 && !running && isReady && hasFailed && !released.current;
   useEffect(() => {
     const [next] = queue;
     if (running) released.current = false;
@@ -198,6 +207,8 @@ function Composer({ conversation, chat }) {
     if (files.length) { event.preventDefault(); addFiles(files); }
   };
 
+  // Sent without words of its own: those that wait go.
+  const canSend = text.trim() || pictures.length > 0 || isHeldBack;
   const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
   const waiting = isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
   return html`<form class="composer" onSubmit=${submit}>
@@ -218,7 +229,7 @@ function Composer({ conversation, chat }) {
         <span class="space"></span>
         ${!running && text.trim() && html`<button type="button" class="quiet wide-only" title="Ask several models, side by side" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
         ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}
-        ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : "Send (Enter)"} disabled=${!text.trim() && !pictures.length}>${icon("send")}</button>`}
+        ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : isHeldBack && !text.trim() ? "Send what waits (Enter)" : "Send (Enter)"} disabled=${!canSend}>${icon("send")}</button>`}
       </div>
     </div>
   </form>`;

@@ -211,6 +211,32 @@ export const query = (path, fields) => {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 };
 
+/** Where a page of the turns of a branch is read. */
+export const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: 20, images: "reference", ...fields });
+
+/** What the address of the page names, read while its files are still on their way; used once. */
+let early = null;
+
+export function readEarly({ kind, id }) {
+  if (kind === "new") return;
+  const chat = api(`/v1/chats/${id}`);
+  const siblings = kind === "turn" ? api(`/v1/responses/${id}/siblings`) : null;
+  const turns = kind === "turn" ? siblings.then((all) => api(turnsPath(leafOf(all, id), { around: id })))
+    : chat.then(({ head }) => api(turnsPath(head, {})));
+  early = { id, chat, siblings, turns };
+  // Whoever shows it learns of a failure.
+  for (const one of [chat, siblings, turns]) one?.catch(() => {});
+}
+
+/** The newest turn that followed one of several versions. */
+export const leafOf = (siblings, id) => siblings.data.find((one) => one.response_id === id)?.leaf ?? id;
+
+export function takeEarly(id) {
+  const found = early?.id === id ? early : null;
+  early = null;
+  return found;
+}
+
 /** The server says something every 15 seconds: a connection that is silent for longer is dead. */
 const SILENCE = 45_000;
 

@@ -29,5 +29,3 @@ export function markWords(within, words, scroller) {
   const frame = scroller.getBoundingClientRect();
   if (box.top < frame.top || box.bottom > frame.bottom) scroller.scrollTop += box.top - frame.top - frame.height / 3;
 }
-
-export const clearMarks = () => CSS.highlights?.delete(NAME);

@@ -1,9 +1,9 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, navigate, notify, query, request, save, set, state } from "./core.js";
+import { api, ApiError, navigate, notify, query, request, set, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, queueMessage } from "./sending.js";
-import { change, follow, readTurn, reload, replaceTurn, showBranch } from "./turn_window.js";
+import { change, follow, readPatiently, readTurn, reload, replaceTurn, showBranch } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -62,7 +62,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       change(conversation, { settings: { ...state.conversation.settings, model: null } });
       return deliverOnce(null);
     });
-    await showStarted(conversation, pending, response, first, events, siblingOf);
+    showStarted(conversation, pending, response, first, events, siblingOf);
     return response;
   } catch (error) {
     if (id && error.code === "idempotency_key_in_use") {
@@ -105,7 +105,7 @@ function showPending(conversation, pending, siblingOf) {
   });
 }
 
-async function showStarted(conversation, pending, response, first, events, siblingOf) {
+function showStarted(conversation, pending, response, first, events, siblingOf) {
   const live = new LiveTurn(response);
   live.apply(first);
   replaceTurn(conversation, (turn) => turn.key === pending.key, (turn) => ({
@@ -117,7 +117,7 @@ async function showStarted(conversation, pending, response, first, events, sibli
   if (state.route.kind === "new" && !conversation.temporary) history.replaceState(null, "", `/r/${response.id}`);
   document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
   follow(conversation, response.id, live, eventsAsAnswer(events, live));
-  if (!conversation.temporary) await nameChat(conversation, response);
+  if (!conversation.temporary) nameChat(conversation, response);
 }
 
 /** The rest of a stream whose first event has been read, for `followTurn`. */
@@ -133,8 +133,9 @@ function eventsAsAnswer(events) {
   }) };
 }
 
+/** Gives a new chat its address, by which it also learns what others do to it: the server may be away. */
 async function nameChat(conversation, response) {
-  const chat = await api(`/v1/chats/${response.id}`).catch(() => null);
+  const chat = await readPatiently(conversation, () => api(`/v1/chats/${response.id}`)).catch(() => null);
   if (!chat || state.conversation?.id !== conversation.id) return;
   set({ chat, chats: [chat, ...state.chats.filter((one) => one.id !== chat.id)] });
   if (!state.conversation.chatId) {
@@ -260,11 +261,4 @@ export async function erase(turn, cascade) {
 }
 
 export const permalink = (turn) => `${location.origin}/r/${turn.response.id}`;
-export const openPermalink = (id) => navigate(`/r/${id}`);
 export const turnAsMarkdown = (turn) => `## Question\n\n${questionText(turn)}\n\n## Answer\n\n${answerText(turn)}\n`;
-
-export function chooseModel(model) {
-  save("model", model);
-  set({ model });
-  if (state.conversation) change(state.conversation, { settings: { ...state.conversation.settings, model } });
-}

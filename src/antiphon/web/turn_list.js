@@ -138,5 +138,3 @@ export function focusTurn(step) {
   next?.focus();
   next?.scrollIntoView({ block: "nearest" });
 }
-
-export const closeEditor = () => change(state.conversation, { editing: null });

@@ -1,12 +1,9 @@
 /** Turn window: the part of a branch that is in view, read by pages, and kept up to date. */
-import { api, ApiError, load, navigate, onFeed, pause, query, set, state } from "./core.js";
+import { api, ApiError, leafOf, onFeed, pause, set, state, takeEarly, turnsPath } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
 
-const PAGE = 20;
 const MOST_TURNS = 90; // in view
 const MOST_ELEMENTS = 1_400; // what was dropped last stays in memory too, for a while
-
-const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: PAGE, images: "reference", ...fields });
 
 /** Changes the conversation, unless another one has been opened meanwhile. */
 export function change(conversation, changes) {
@@ -16,7 +13,7 @@ export function change(conversation, changes) {
 }
 
 /** Reads until the server answers, as long as the same conversation is open. Raises ApiError. */
-async function readPatiently(conversation, read) {
+export async function readPatiently(conversation, read) {
   for (let failures = 0; ; failures++) {
     try {
       return await read();
@@ -62,19 +59,20 @@ export async function openRoute(route, { mark = null } = {}) {
 
 async function readRoute(conversation, route, mark) {
   const isChat = route.kind === "chat";
+  const early = takeEarly(route.id);
   const [chat, siblings] = await Promise.all([
-    api(`/v1/chats/${route.id}`), isChat ? null : api(`/v1/responses/${route.id}/siblings`)]);
+    early?.chat ?? api(`/v1/chats/${route.id}`), isChat ? null : early?.siblings ?? api(`/v1/responses/${route.id}/siblings`)]);
   if (state.conversation?.id !== conversation.id) return;
   set({ chat });
-  const leaf = siblings?.data.find((one) => one.response_id === route.id)?.leaf ?? route.id;
-  await (isChat ? showBranch(conversation, chat.head, { anchor: { at: "end" } })
-    : showBranch(conversation, leaf, { around: route.id, anchor: { id: route.id, at: "center", mark } }));
+  const reading = early?.turns;
+  await (isChat ? showBranch(conversation, chat.head, { anchor: { at: "end" }, reading })
+    : showBranch(conversation, leafOf(siblings, route.id), { around: route.id, anchor: { id: route.id, at: "center", mark }, reading }));
 }
 
 /** Shows the branch that ends with `head`, at its end or around a turn. */
-export async function showBranch(conversation, head, { around, position, anchor }) {
+export async function showBranch(conversation, head, { around, position, anchor, reading = null }) {
   change(conversation, { loading: true, error: null });
-  const page = await api(turnsPath(head, { around, position }));
+  const page = await (reading ?? api(turnsPath(head, { around, position })));
   const changed = change(conversation, {
     head, turns: joinLive(page.data), before: page.has_more_before, after: page.has_more_after,
     total: page.total, loading: false, chatId: state.chat?.id ?? null,
@@ -271,7 +269,3 @@ async function addFromElsewhere(conversation, id) {
   replaceTurn(conversation, (one) => (one.response.previous_response_id ?? null) === parent && one.position === turn.position,
     (one) => ({ ...one, siblings: { ...one.siblings, count: turn.siblings.count } }));
 }
-
-export const draftName = () => `draft.${state.conversation?.chatId ?? "new"}`;
-export const savedDraft = () => load(draftName());
-export const openChat = (id) => navigate(`/c/${id}`);

@@ -48,7 +48,7 @@ def refused(answer: Answer) -> bytes:
     return answer.body
 
 
-def test_without_any_key_nobody_is_asked_for_one() -> None:
+def test_no_key_is_required_without_any_key() -> None:
     with serving_with_keys() as site:
         for headers in ({}, {"authorization": "Bearer sk-whatever"}, {"x-api-key": "x"}):
             answer = site.server.request("POST", "/v1/responses", {"input": "Hi"}, headers)
@@ -231,7 +231,7 @@ class Broken(MemoryApiKeyStore):
         raise StoreError("No disk.")
 
 
-def test_a_store_that_fails_lets_nobody_in() -> None:
+def test_a_failing_store_admits_no_request() -> None:
     with serving_with_keys(keys=Broken(time.time)) as site:
         answer = site.client().respond()
         assert (answer.status, answer.error["code"]) == (503, "store_unavailable")

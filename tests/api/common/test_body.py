@@ -74,7 +74,7 @@ def test_a_body_one_byte_too_large() -> None:
     assert "32 MiB" in caught.value.message
 
 
-def test_a_large_body_is_heard_out() -> None:
+def test_a_large_body_is_read_to_its_end() -> None:
     messages = pieces([MEBIBYTE] * 50)
     heard = 0
 
@@ -88,7 +88,7 @@ def test_a_large_body_is_heard_out() -> None:
     assert heard == len(messages)
 
 
-def test_a_body_without_end_is_not_heard_out() -> None:
+def test_a_body_without_end_is_not_read_to_its_end() -> None:
     heard = 0
 
     async def receive() -> Message:

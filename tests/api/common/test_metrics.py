@@ -164,7 +164,7 @@ def test_a_turn_that_is_tried_again_unseen_counts_once() -> None:
     assert "antiphon_turns_running 0.0" in text
 
 
-async def test_a_model_that_nobody_configured_is_another() -> None:
+async def test_an_unconfigured_model_is_another() -> None:
     scripted = ScriptedModel()
     models = ModelRegistry({"known": scripted}, default="known", fallback=scripted)
     service = TurnService(GatedStore(), models)

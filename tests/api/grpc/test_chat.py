@@ -360,7 +360,7 @@ def test_a_stream_begins_with_the_first_words() -> None:
             assert ["".join(words) for words in zip(*told, strict=True)] == ["Hm", "Once"]
 
 
-def test_hanging_up_stops_what_nobody_keeps_and_nothing_else() -> None:
+def test_a_disconnect_stops_unstored_turns_only() -> None:
     reached = asyncio.Event()
     model = ScriptedModel([say("Once") + hang(reached)])
     with grpc_serving(model) as server, server.client() as client:

@@ -31,7 +31,7 @@ from antiphon.settings import Price
 from support.grpc_client import PNG, WEATHER, GrpcTestServer, grpc_serving, rpc_failure
 
 
-def test_what_is_asked_gets_to_the_model(echo: GrpcTestServer) -> None:
+def test_request_options_reach_the_model(echo: GrpcTestServer) -> None:
     model = ScriptedModel(["{}"])
     with grpc_serving(model) as server, server.client() as client:
         chat = client.chat.create(
@@ -139,7 +139,7 @@ def test_reasoning_and_what_it_cost() -> None:
     assert listed.cached_prompt_token_price == 5_000
 
 
-def test_sealed_reasoning_goes_there_and_back_where_it_is_asked_for() -> None:
+def test_encrypted_reasoning_goes_there_and_back_on_request() -> None:
     sealed = ScriptedReply((EncryptedReasoning("SEALED", "example.com/m"),))
     model = ScriptedModel([think("Hm.") + sealed + say("42")] * 3 + ["More"])
     with grpc_serving(model) as server, server.client() as client:

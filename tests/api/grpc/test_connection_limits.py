@@ -88,7 +88,7 @@ def test_large_metadata_is_refused(server: GrpcTestServer) -> None:
     assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_silent_connections_hinder_nobody() -> None:
+def test_silent_connections_delay_no_other() -> None:
     with ExitStack() as stack:
         server = stack.enter_context(grpc_serving())
         for _ in range(200):

@@ -116,7 +116,7 @@ def test_a_turn_of_http_is_shown_alike(tools: HttpServer) -> None:
         assert shown.server_side_tool_usage == {"SERVER_SIDE_TOOL_MCP": 1}
 
 
-def test_a_stream_tells_the_same(tools: HttpServer) -> None:
+def test_a_stream_shows_the_same(tools: HttpServer) -> None:
     model = ScriptedModel([think("Hm.") + say("Let", " me.") + both(), say("Th", "ree."), "Bye."])
     with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(
@@ -149,7 +149,7 @@ def test_a_stream_tells_the_same(tools: HttpServer) -> None:
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_a_call_is_told_while_it_runs(tools: HttpServer, stored: bool) -> None:
+def test_a_running_call_is_reported(tools: HttpServer, stored: bool) -> None:
     model = ScriptedModel([calls(call("files__sleep", {}, call_id="c1"))])
     with grpc_serving(model, urls=LOCAL_URLS) as server, server.client() as client:
         chat = client.chat.create(

@@ -25,6 +25,7 @@ from antiphon.errors import (
 )
 from antiphon.models.scripted import ScriptedModel, fail, hang, say, wait
 from antiphon.settings import Limits
+from support.example_counts import examples
 from support.grpc_client import GrpcTestServer, RpcFailure, grpc_serving, rpc_failure, wait_until
 from support.http_server import TIMEOUT
 
@@ -360,7 +361,7 @@ requests = st.fixed_dictionaries(
     },
 )
 REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+fuzz = settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @fuzz

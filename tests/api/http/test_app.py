@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from antiphon.models.scripted import ScriptedModel, hang
 from support.chat_exports import PNG_URL
+from support.example_counts import examples
 from support.http_server import Answer, ThreadServer, read_answer, serving
 from support.routes import METHODS_BY_PATH
 
@@ -430,7 +431,9 @@ bodies = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(path=st.sampled_from(POSTS), body=bodies, damage=st.none() | st.integers(0, 100))
 def test_no_body_is_the_servers_fault(

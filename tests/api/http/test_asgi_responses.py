@@ -156,7 +156,7 @@ def test_nobody_answers_a_client_that_is_gone() -> None:
     assert handled(ClientDisconnected()).messages == []
 
 
-def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         sent = handled(KeyError("a secret"))
     assert sent.status == 500

@@ -228,7 +228,7 @@ def test_a_stream_begins_before_the_first_word_if_that_is_long_in_coming(
         assert "".join(one.get("content", "") for one in deltas) == "Well."
 
 
-def test_a_stream_that_has_begun_tells_of_a_failure_by_its_last_event(
+def test_a_failure_in_a_stream_is_its_last_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(KeepAlive, "INTERVAL", 0.001)

@@ -108,7 +108,7 @@ def test_an_input_that_is_not_a_history_is_not_compacted() -> None:
             assert kinds(server.respond(input=given, store=False, **MANAGED).json) == ["message"]
 
 
-def test_the_text_of_a_summary_goes_with_what_it_tells_of() -> None:
+def test_the_text_of_a_summary_goes_with_what_it_summarizes() -> None:
     model = ScriptedModel(["They told a secret.", "Yes.", "No."])
     with serving(model) as server:
         name = server.post("/v1/conversations").json["id"]

@@ -180,7 +180,7 @@ def test_what_to_do_when_busy_is_one_of_two(server: ThreadServer, value: object)
         ("/ID/items", {"items": [{"role": "user"}]}, "items[0].content"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_kept(
+def test_invalid_input_is_explained_and_nothing_is_stored(
     server: ThreadServer, path: str, body: dict[str, Any], param: str | None
 ) -> None:
     talk = Talk(server)

@@ -68,7 +68,7 @@ def following(
         connection.close()
 
 
-def test_feed_tells_of_everything_in_its_order_without_words(server: ThreadServer) -> None:
+def test_feed_has_every_change_in_order_and_no_words(server: ThreadServer) -> None:
     with following(server) as feed:
         talk = server.post("/v1/conversations").json["id"]
         one = server.respond("A secret", conversation=talk).json["id"]
@@ -120,9 +120,7 @@ def test_feed_continues_behind_the_last_event_that_was_received(server: ThreadSe
 
 
 @pytest.mark.parametrize("cursor", ["999999.1.0123abcd", "1.1", "nonsense", "-1.0", ""])
-def test_feed_resets_whoever_comes_with_an_unknown_cursor(
-    server: ThreadServer, cursor: str
-) -> None:
+def test_feed_resets_a_reader_with_an_unknown_cursor(server: ThreadServer, cursor: str) -> None:
     server.respond("Hi.")
     with following(server, cursor) as feed:
         if cursor:
@@ -182,7 +180,7 @@ def test_stream_that_is_read_again_resumes_by_the_last_events_id(server: ThreadS
     assert blocks[0].startswith("id: 3\n")
 
 
-def test_running_turn_is_told_before_it_ends() -> None:
+def test_running_turn_is_in_the_feed_before_it_ends() -> None:
     go_on = asyncio.Event()
     model = ScriptedModel([wait(go_on)])
     with serving(model) as server, following(server) as feed:

@@ -226,7 +226,7 @@ async def test_whoever_waited_for_one_that_failed_is_the_first() -> None:
         await other.__aenter__()
 
 
-async def test_a_store_that_fails_keeps_nobody_waiting() -> None:
+async def test_a_failing_store_leaves_no_caller_waiting() -> None:
     receipts = MemoryStore().stores.idempotency
     failing = [StoreError("The disk is full.")]
     claim = receipts.reserve

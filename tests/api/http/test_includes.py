@@ -96,7 +96,7 @@ def test_a_stream_and_its_replays_show_the_same(
     assert shown == ["response.output_item.done", "response.completed"]
 
 
-def test_lists_of_items_show_it_where_they_are_asked(talk: tuple[ThreadServer, OpenAI]) -> None:
+def test_lists_of_items_show_it_on_request(talk: tuple[ThreadServer, OpenAI]) -> None:
     _, client = talk
     thought: ResponseInputParam = [
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": SECRET},

@@ -45,7 +45,7 @@ def test_a_call_is_run_inside_the_turn(tmp_path: Path) -> None:
         assert server.get(f"/v1/responses/{first['id']}").json["output"] == first["output"]
 
 
-def test_the_stream_tells_of_the_call_and_is_told_again(tmp_path: Path) -> None:
+def test_the_stream_shows_the_call_and_can_be_replayed(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), "Three."])
     with serving(model, tmp_path / "a.db", mcp=[stdio_config()]) as server:
         answer = server.respond("Add.", tools=[FILES], stream=True)
@@ -171,7 +171,7 @@ def test_only_allowed_tools_are_offered_and_calls_are_counted(tmp_path: Path) ->
         )
 
 
-def test_a_server_that_nobody_configured_is_refused(tmp_path: Path) -> None:
+def test_an_unconfigured_server_is_refused(tmp_path: Path) -> None:
     with serving(store=tmp_path / "a.db", mcp=[stdio_config()]) as server:
         unknown = server.respond(tools=[{**FILES, "server_label": "other"}])
         assert (unknown.status, unknown.error["param"]) == (400, "tools[0].server_label")

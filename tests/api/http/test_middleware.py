@@ -157,7 +157,7 @@ def test_a_websocket_is_one_line_when_it_is_over(lines: Lines) -> None:
     ]
 
 
-def test_no_line_unless_asked_for(lines: Lines, server: ThreadServer) -> None:
+def test_no_line_without_a_setting(lines: Lines, server: ThreadServer) -> None:
     logging.getLogger("antiphon").setLevel(logging.WARNING)
     server.get("/v1/models")
     settle(server)
@@ -186,7 +186,7 @@ def test_what_a_turn_logs_belongs_to_its_request(lines: Lines) -> None:
     assert all("[mine]" in line for line in lines.seen)
 
 
-def test_who_left_before_the_answer_is_told_of(lines: Lines) -> None:
+def test_a_client_that_left_before_the_answer_is_logged(lines: Lines) -> None:
     reached = asyncio.Event()
     with serving(ScriptedModel([hang(reached)])) as server:
         with server.socket() as client:

@@ -37,7 +37,7 @@ def test_a_model_that_is_not_there() -> None:
         assert answer.error["type"] == "invalid_request_error"
 
 
-def test_the_catalog_is_asked_each_time() -> None:
+def test_the_catalog_is_queried_each_time() -> None:
     with serving(MODELS) as server:
         server.service.models = ModelRegistry({"other": ScriptedModel()}, default="other")
         assert [model["id"] for model in server.get("/v1/models").json["data"]] == ["other"]

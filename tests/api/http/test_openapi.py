@@ -17,11 +17,12 @@ from schemathesis.generation import GenerationMode
 
 from antiphon.api.http.routes import ROUTES
 from antiphon.models.scripted import ScriptedModel
+from support.example_counts import examples
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 
 #: Examples for each of some thirty operations.
-EXAMPLES = 6
+EXAMPLES = examples(2)
 PROTOCOL = "/mcp"
 #: A request for it has no end.
 FEED = "/v1/feed"
@@ -55,7 +56,7 @@ def test_the_description_is_valid_and_every_reference_leads_somewhere(
     assert len(names) == len(set(names))
 
 
-def test_where_a_key_is_heeded_is_said(described: dict[str, Any]) -> None:
+def test_the_routes_that_take_a_key_are_documented(described: dict[str, Any]) -> None:
     assert {
         (name, path)
         for path, names in described["paths"].items()

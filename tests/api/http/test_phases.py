@@ -54,7 +54,7 @@ def phases(items: Any) -> list[str | None]:
 
 
 @pytest.mark.parametrize("stored", ["memory", "sqlite"])
-def test_the_client_sees_it_and_the_model_is_told_again(stored: str, tmp_path: Path) -> None:
+def test_the_client_sees_it_and_the_model_gets_it_again(stored: str, tmp_path: Path) -> None:
     model = Listening()
     store = tmp_path / "a.db" if stored == "sqlite" else None
     with serving(model, store) as server, client_of(server) as client:
@@ -72,7 +72,7 @@ def test_the_client_sees_it_and_the_model_is_told_again(stored: str, tmp_path: P
     assert b"antiphon_" not in model.sent[-1]
 
 
-def test_a_stream_tells_it_from_the_beginning_and_again(tmp_path: Path) -> None:
+def test_a_stream_shows_it_from_the_beginning_and_on_replay(tmp_path: Path) -> None:
     with serving(Listening(), tmp_path / "a.db") as server:
         whole = server.respond(stream=True)
         items = [event["item"] for event in whole.events if "item" in event]

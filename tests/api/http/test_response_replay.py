@@ -215,7 +215,7 @@ def test_events_have_whole_numbers(number: str) -> None:
 
 
 @pytest.mark.slow
-def test_another_process_tells_of_a_turn_once_it_is_over(tmp_path: Path) -> None:
+def test_another_process_shows_a_turn_once_it_is_over(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as one:
         whole = one.respond(stream=True)
         name: Any = whole.events[0]["response"]["id"]

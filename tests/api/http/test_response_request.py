@@ -19,6 +19,7 @@ from antiphon.core.items import Message, decode_item, encode_item
 from antiphon.core.turns import FunctionTool, Options, TurnRequest
 from antiphon.errors import InvalidRequestError
 from support.api_strategies import ID
+from support.example_counts import examples
 
 
 def decoded(**fields: Any) -> TurnRequest:
@@ -286,7 +287,7 @@ def taken(body: dict[str, Any]) -> TurnRequest | None:
         return None
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(25))
 @given(
     st.fixed_dictionaries({"input": JSON | ITEMS}, optional={"tools": TOOLS, "tool_choice": JSON})
 )

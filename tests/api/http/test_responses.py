@@ -328,7 +328,7 @@ def test_a_client_that_leaves_before_its_request_is_whole(server: ThreadServer) 
     assert server.stored_count() == before + 1
 
 
-def test_a_slow_reader_holds_nobody_up() -> None:
+def test_a_slow_reader_delays_no_other() -> None:
     # More than the sockets' buffers hold between them.
     flood = say(*["x" * 10_000] * 1_000)
     model = ScriptedModel([flood, "Quick"])
@@ -407,7 +407,7 @@ def test_an_end_that_cannot_be_kept_is_no_end() -> None:
         assert texts(last["response"]) == ["Hello"]
 
 
-def test_readers_are_told_when_the_server_is_about_to_go() -> None:
+def test_readers_are_notified_before_the_server_stops() -> None:
     model = ScriptedModel([say("So far") + hang()])
     with serving(model) as server, server.socket() as client, client.makefile("rb") as reader:
         client.sendall(request_bytes({"input": "Hi", "stream": True}))

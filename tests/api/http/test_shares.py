@@ -136,7 +136,7 @@ def test_what_cannot_be_shared(
     assert (answer.status, answer.error["param"]) == (status, param)
 
 
-def test_a_link_needs_no_key_and_its_tenant_is_told_apart() -> None:
+def test_a_link_needs_no_key_and_keeps_its_tenant_apart() -> None:
     with serving_with_keys() as site:
         acme, other, nobody = site.client("acme"), site.client("other"), site.anonymous_client()
         response = acme.respond("Our words.").json["id"]

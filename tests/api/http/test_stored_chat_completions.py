@@ -15,6 +15,7 @@ from antiphon.api.http.app import create_app
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, call, calls, fail, say
 from antiphon.stores.memory.store import MemoryApiKeyStore
+from support.example_counts import examples
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 
@@ -65,7 +66,7 @@ def stored_inputs(server: ThreadServer) -> list[list[str]]:
     return inputs
 
 
-def test_nothing_is_stored_unless_that_is_asked_for(store: Path | None) -> None:
+def test_nothing_is_stored_by_default(store: Path | None) -> None:
     with serving(numbered(2), store) as server:
         server.post(PATH, messages=[user("Hi")])
         server.post(PATH, messages=[user("Hi")], store=False)
@@ -356,7 +357,7 @@ def shared(
         yield server, model
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(steps=STEPS)
 def test_each_message_is_stored_once_and_comes_back(
     shared: tuple[ThreadServer, ScriptedModel], steps: list[tuple[str, int, int, str]]

@@ -15,7 +15,10 @@ from PIL import Image
 
 from antiphon.core.turns import Usage
 from antiphon.models.scripted import ScriptedModel, call, calls
+from antiphon.stores.memory import chats as memory_chats
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres import chats as postgres_chats
+from antiphon.stores.sqlite import chat_reader as sqlite_chats
 from antiphon.turn.chat_protocols import UsageSum
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
@@ -81,7 +84,9 @@ async def test_sums_of_a_day_model_and_key_add_up(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", STORES)
-async def test_contents_count_what_is_not_erased(kind: str, tmp_path: Path) -> None:
+async def test_contents_count_what_is_not_erased(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with opener(kind, tmp_path)() as store:
         turns = [new_turn("Hi.") for _ in range(3)]
         for turn in turns:
@@ -91,6 +96,11 @@ async def test_contents_count_what_is_not_erased(kind: str, tmp_path: Path) -> N
         await store.delete("", turns[0].response_id)
         found = await store.stores.chats.contents("")
         assert (found.chats, found.conversations, found.turns) == (2, 1, 2)
+        # Counting does not go on for ever.
+        for module in (memory_chats, sqlite_chats, postgres_chats):
+            monkeypatch.setattr(module, "MAX_COUNTED", 1)
+        found = await store.stores.chats.contents("")
+        assert (found.chats, found.conversations, found.turns) == (1, 1, 1)
         other = await store.stores.chats.contents("other")
         assert (other.chats, other.conversations, other.turns) == (0, 0, 0)
 
@@ -109,7 +119,7 @@ def test_usage_of_a_response_and_of_its_chain(server: ThreadServer) -> None:
     assert (missing.status, missing.json["error"]["code"]) == (404, "response_not_found")
     held = server.get("/v1/usage/store").json
     assert (held["chats"], held["conversations"], held["turns"]) == (1, 0, len(chain) + 1)
-    assert held["expires_next"] is None
+    assert (held["counted_to"], held["expires_next"]) == (100_000, None)
 
 
 def test_image_is_shown_by_reference_and_returned_by_its_hash(server: ThreadServer) -> None:

@@ -48,7 +48,7 @@ def test_every_address_of_the_page_is_the_page(server: ThreadServer, path: str) 
     assert b"{{" not in answer.body
 
 
-def test_the_page_is_asked_for_again_each_time_and_sent_once(server: ThreadServer) -> None:
+def test_the_page_is_revalidated_each_time_and_sent_once(server: ThreadServer) -> None:
     first = server.get("/")
     assert first.headers["cache-control"] == "no-cache"
     again = server.request("GET", "/", headers={"if-none-match": first.headers["etag"]})

@@ -405,7 +405,7 @@ def _revoked(site: KeyedServer, owner: Any, client: ClientConnection) -> None:
     assert (error["status"], error["error"]["code"]) == (401, "invalid_api_key")
 
 
-def test_what_nobody_foresaw_is_said_and_the_connection_stays(server: ThreadServer) -> None:
+def test_an_unexpected_error_is_reported_and_the_connection_stays(server: ThreadServer) -> None:
     async def fails(*_: object, **__: object) -> None:
         raise RuntimeError("a fault of ours")
 

@@ -33,6 +33,6 @@ async def test_a_caller_that_is_gone_harms_nothing() -> None:
         pass
 
 
-async def test_nobody_is_told_who_did_not_ask() -> None:
+async def test_no_progress_is_sent_without_a_token() -> None:
     async with ProgressReporter(None, "m") as progress:
         progress.observe([TextDelta(0, "One")])

@@ -158,7 +158,7 @@ def test_nothing_said_is_nothing_asked_for() -> None:
         talk(server, talking)
 
 
-def test_reasoning_is_told_where_it_is_asked_for() -> None:
+def test_reasoning_is_shown_on_request() -> None:
     model = ScriptedModel(lambda _: think("Let me ", "see.") + say("Four."))
 
     async def talking(client: Client) -> None:
@@ -274,7 +274,7 @@ def test_what_fails_says_what_to_do_next() -> None:
         assert server.stored_count() == 1
 
 
-def test_an_argument_that_nobody_knows_is_named() -> None:
+def test_an_unknown_argument_is_named() -> None:
     async def talking(client: Client) -> None:
         said = await call(client, "chat", prompt="Hi", conversation="resp_1")
         assert said["warnings"][-1].startswith("Unknown arguments were ignored: conversation.")
@@ -417,7 +417,7 @@ class Broken(MemoryStore):
         raise RuntimeError("secret words")
 
 
-def test_a_fault_of_ours_is_logged_and_told_as_no_more_than_that() -> None:
+def test_an_internal_error_is_logged_and_shown_without_details() -> None:
     async def broken() -> Broken:
         return Broken()
 

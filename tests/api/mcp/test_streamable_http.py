@@ -105,7 +105,7 @@ def test_what_is_no_message_is_refused(body: bytes, version: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_progress_is_told_while_the_model_writes(mode: str) -> None:
+async def test_progress_is_reported_while_the_model_writes(mode: str) -> None:
     gate = asyncio.Event()
     told: list[tuple[float, str | None]] = []
     with serving(ScriptedModel([say("One ", "two") + wait(gate) + say(" three")])) as server:

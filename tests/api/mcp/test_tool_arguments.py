@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from mcp import Client, MCPError
 
+from support.example_counts import examples
 from support.http_server import ThreadServer, serving
 from support.mcp_clients import over_http
 
@@ -102,7 +103,9 @@ def test_whatever_is_sent_is_answered() -> None:
     ):
 
         @given(st.sampled_from(TOOLS), ARGUMENTS)
-        @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(
+            max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
         def attempt(tool: str, arguments: dict[str, Any]) -> None:
             portal.call(opened.attempt, tool, arguments)
 

@@ -54,7 +54,7 @@ def test_what_keeps_it_from_being_whole_is_said() -> None:
     assert (failed.error, failed.warnings) == ("It broke.", ())
 
 
-def test_thoughts_are_told_in_short_where_that_is_possible() -> None:
+def test_reasoning_text_prefers_summaries() -> None:
     both = Reasoning((SummaryText("Short."),), (ReasoningText("Long."),))
     raw = Reasoning(content=(ReasoningText("Raw."),))
     assert reasoning_text((both, raw)) == "Short.\n\nRaw."

@@ -73,7 +73,7 @@ def test_text_in_lists_is_text() -> None:
     assert error.value.param == "image_urls"
 
 
-def test_a_range_that_the_schema_tells_is_held() -> None:
+def test_a_range_in_the_schema_is_enforced() -> None:
     assert input_schema(SearchArguments)["properties"]["limit"]["maximum"] == 50
     with pytest.raises(InvalidRequestError):
         decode_arguments(SearchArguments, {"query": "x", "limit": 51})

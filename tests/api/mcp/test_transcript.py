@@ -62,7 +62,7 @@ def test_every_kind_of_item_has_its_words() -> None:
     assert ", in_progress" in text
 
 
-def test_a_thread_is_told_by_how_it_begins() -> None:
+def test_a_thread_is_identified_by_how_it_begins() -> None:
     begins = encode_item(Message("user", "One\ntwo  " + "x" * 100))
     line = conversation_title(RecentThread("resp_1", 0.0, "m", 1, begins))
     assert line.startswith("One two xxx")

@@ -10,6 +10,7 @@ from rich.color import ColorSystem
 from antiphon.cli.markdown.line_printer import LinePrinter
 from antiphon.cli.markdown.markdown_stream import MarkdownStream
 from antiphon.cli.markdown.styled_line import Line, line_text, render_spans
+from support.example_counts import examples
 from support.terminal_screen import TerminalScreen, rows_of
 
 _WORDS = st.sampled_from(
@@ -113,13 +114,13 @@ def lines_of(pieces: list[str], width: int) -> list[Line]:
     return lines + stream.take_lines()
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(60))
 @given(divided(), st.integers(20, 200))
 def test_lines_do_not_depend_on_how_the_text_was_divided(pieces: list[str], width: int) -> None:
     assert lines_of(pieces, width) == lines_of(["".join(pieces)], width)
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(40))
 @given(divided(), st.integers(20, 200))
 def test_a_terminal_shows_each_line_once(pieces: list[str], width: int) -> None:
     screen, stream = TerminalScreen(width), MarkdownStream(width)
@@ -163,7 +164,7 @@ _CODE = st.just("```python\ndef f(x: int) -> str:\n    return str(x + 1)  # so\n
 MODEL_TEXTS = st.lists(st.one_of(_PARAGRAPHS, _CODE), min_size=2, max_size=4).map("\n\n".join)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(15))
 @given(MODEL_TEXTS, st.integers(2, 8), st.integers(40, 200))
 def test_little_more_is_written_than_the_styled_text(text: str, size: int, width: int) -> None:
     stream = MarkdownStream(width)
@@ -180,7 +181,7 @@ def test_little_more_is_written_than_the_styled_text(text: str, size: int, width
     assert len(written.encode()) <= 1.5 * len(styled.encode())
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(MODEL_TEXTS, st.integers(1, 12), st.data())
 def test_a_terminal_that_is_resized_shows_each_word_once(
     text: str, size: int, data: st.DataObject

@@ -162,7 +162,7 @@ def test_what_cannot_be_kept_is_left_out_and_words_stay() -> None:
     assert message["tool_calls"][0].keys() == {"id", "type", "function"}
 
 
-def test_details_are_shown_only_where_no_text_tells_the_same() -> None:
+def test_details_are_shown_only_where_no_text_has_them() -> None:
     fields = AnswerFields(MODEL)
     entry = {"type": "reasoning.text", "text": "Hm."}
     details = {"reasoning_details": [entry, {"type": "reasoning.encrypted", "data": "x"}, None]}

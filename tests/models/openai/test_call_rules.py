@@ -46,7 +46,7 @@ def test_a_signature_is_added_to_the_first_call_of_a_message_without_any() -> No
     assert "extra_content" not in messages[1]["tool_calls"][0]
 
 
-def test_calls_go_behind_what_was_said_with_them() -> None:
+def test_calls_go_behind_the_text_of_their_message() -> None:
     both = made(call("1"), content="I look.", reasoning_content="Hm.")
     messages = [USER, both, output("1"), made(call("2")), output("2")]
     split = calls_without_content(messages)

@@ -75,7 +75,7 @@ def test_other_refusals_are_no_reason(status: int, body: Json) -> None:
         assert set(paths(world)) == {"responses"}
 
 
-def test_an_endpoint_that_has_neither_is_an_error_and_is_asked_again() -> None:
+def test_an_endpoint_that_has_neither_is_an_error_and_is_tried_again() -> None:
     with scenario(models=models) as world:
         world.upstream_answers(lambda _: without_responses(404, b"nothing here"))
         outcome = world.respond(stream=False)

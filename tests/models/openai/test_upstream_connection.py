@@ -66,7 +66,7 @@ async def test_one_connection_carries_many_requests() -> None:
     assert (len(upstream.requests), upstream.connections) == (5, 1)
 
 
-async def test_a_list_is_asked_for_again_on_a_connection_that_was_closed() -> None:
+async def test_a_list_is_requested_again_on_a_closed_connection() -> None:
     async with MisbehavingUpstream() as upstream:
         names = b'{"data":[{"id":"m"}]}'
         upstream.then(answer(names), [CLOSE], answer(names), [CLOSE], [CLOSE])
@@ -155,7 +155,7 @@ async def test_silence_counts_from_the_end_of_the_request() -> None:
 async def test_the_silence_of_a_stream_ends_it() -> None:
     async with MisbehavingUpstream() as upstream:
         upstream.then(stream(*events(chunk(content="a")), end=HANG))
-        model = model_of(upstream.base_url, read_timeout=0.1)
+        model = model_of(upstream.base_url, read_timeout=0.3)
         deltas, _ = await expect_failure(model, ModelTimeoutError)
         assert deltas
         await asyncio.wait_for(upstream.requests[0].disconnected.wait(), 10)

@@ -21,13 +21,13 @@ from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.protocols import McpToolProvider, McpToolset
 from support.mcp_toolsets import (
     LOCAL_URLS,
-    PROGRAM,
     call,
     function_names,
     gateway,
     http_server,
     open_toolset,
     server_request,
+    stdio_command,
     stdio_config,
     wait_until,
 )
@@ -187,7 +187,7 @@ def test_listing_failures_are_explained() -> None:
     assert unavailable(server_request(), nothing) == (
         f"{prefix}its program could not be run: No such file or directory."
     )
-    ended = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--die"))
+    ended = McpServerConfig(label="files", command=stdio_command("--die"))
     assert unavailable(server_request(), ended) == f"{prefix}it ended before it answered."
     unreachable = server_request(url=Secret(f"http://127.0.0.1:1/{CANARY}?key={CANARY}"))
     assert unavailable(unreachable) == f"{prefix}it could not be reached."
@@ -197,7 +197,7 @@ def test_server_that_does_not_answer_times_out(monkeypatch: pytest.MonkeyPatch) 
     from antiphon.tools.mcp import client
 
     monkeypatch.setattr(client, "OPEN_TIMEOUT", 0.5)
-    hanging = McpServerConfig(label="files", command=(*PROGRAM, "stdio", "--hang"))
+    hanging = McpServerConfig(label="files", command=stdio_command("--hang"))
     assert "it did not answer within" in unavailable(server_request(), hanging)
 
 

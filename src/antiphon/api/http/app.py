@@ -80,6 +80,7 @@ class HttpApp:
             **endpoints.mcp.operations(),
             **endpoints.responses.operations(),
             **endpoints.chat_completions.operations(),
+            **endpoints.imports.operations(),
             **self.deferred_completions.operations(),
         }
         self._websocket = WebSocketEndpoint(service)
@@ -124,7 +125,7 @@ def _create_endpoints(  # noqa: PLR0913, PLR0917
     idempotency_keys = IdempotencyKeys(stores.idempotency)
     chats = ChatService(service, stores)
     conversations = ConversationService(service, stores.conversations, stores.search)
-    import_jobs = ImportJobs(stores.chat_transfer)
+    import_jobs = ImportJobs(stores.chat_transfer, stores.imports)
     service.on_close.append(import_jobs.close)
     return Endpoints(
         responses=ResponseEndpoints(service, stores.response_index, idempotency_keys, nodes),
@@ -139,7 +140,7 @@ def _create_endpoints(  # noqa: PLR0913, PLR0917
         stored_chat_completions=StoredChatCompletionEndpoints(service, stores.response_index),
         models=ModelEndpoints(service),
         conversations=ConversationEndpoints(conversations, idempotency_keys),
-        imports=ImportEndpoints(import_jobs),
+        imports=ImportEndpoints(import_jobs, nodes),
         exports=ExportEndpoints(service, chats),
         chats=ChatEndpoints(chats),
         chains=ChainEndpoints(chats),

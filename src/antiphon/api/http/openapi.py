@@ -345,12 +345,16 @@ def _chat_schemas(listed: Schema) -> Schema:
             "arguments": _STRING,
         },
         "ChatBranchList": {**listed, "data": {"type": "array"}},
-        "ChatHitList": {**listed, "data": {"type": "array"}},
+        "ChatHitList": {
+            **listed,
+            "data": {"type": "array"},
+            "is_complete": {"type": "boolean"},
+        },
         "UsageList": {"object": {"const": "list"}, "data": _array("UsageSum")},
         "UsageSum": dict.fromkeys(("turns", *sum_body(Usage(), None)), _INTEGER),
         "StoreUsage": {
             "object": {"const": "store.usage"},
-            **dict.fromkeys(("chats", "conversations", "turns"), _INTEGER),
+            **dict.fromkeys(("chats", "conversations", "turns", "counted_to"), _INTEGER),
             "expires_next": {},
         },
         "ResponseUsage": {
@@ -376,6 +380,8 @@ def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
             "completed_at": {},
             "progress": {"type": "number"},
             "chats": {"type": "object"},
+            "counts": {"type": "object"},
+            "new_turns": _INTEGER,
             "report": {"type": "array"},
             "has_more": {"type": "boolean"},
             "skipped_files": {"type": "array"},

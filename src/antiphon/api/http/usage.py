@@ -17,7 +17,7 @@ from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chats import sum_body
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.chat_protocols import ChatStore, UsageSum
+from antiphon.turn.chat_protocols import MAX_COUNTED, ChatStore, UsageSum
 from antiphon.turn.chats import ChatService
 from antiphon.turn.usage_groups import add_up, group_fields, parse_groupings
 
@@ -55,6 +55,7 @@ class UsageEndpoints:
             "chats": contents.chats,
             "conversations": contents.conversations,
             "turns": contents.turns,
+            "counted_to": MAX_COUNTED,
             "expires_next": None
             if chat is None or chat.expires_at is None
             else {"chat_id": chat.id, "title": chat.title, "expires_at": int(chat.expires_at)},

@@ -91,6 +91,7 @@ class AnswerView:
             if self._is_json:
                 self._stream.feed(_JSON_FENCE)
         self._has_printed = True
+        self._output.fit(self._stream)
         self._stream.feed(text)
         lines = self._stream.take_lines()
         if self._output.terminal.is_plain:

@@ -23,7 +23,7 @@ from antiphon.cli.interactive.slash_commands import COMMANDS
 from antiphon.cli.terminal_output import format_ago
 from antiphon.cli.waiting_calls import find_waiting_calls
 from antiphon.core.items import shorten
-from antiphon.core.turns import DEFAULT_TENANT, Usage
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import InvalidRequestError
 from antiphon.transfer.messages_export import as_json, as_markdown
 from antiphon.turn.chat_protocols import ChatUpdate
@@ -144,16 +144,15 @@ async def context(loop: ChatLoop, _: str) -> None:
 
 
 async def cost(loop: ChatLoop, _: str) -> None:
-    turns = await loop.session.chain()
-    usages = [turn.end.usage for turn in turns if turn.end and turn.end.usage]
-    total = sum(usages, Usage())
+    turn = await loop.session.last_turn()
+    chain = (await loop.chats.chain_usage(DEFAULT_TENANT, turn.id)).chain
+    plural = "s" * (chain.turns != 1)
     loop.output.text(
-        f"{len(turns)} turns: {total.input_tokens} tokens in ({total.cached_tokens} cached),"
-        f" {total.output_tokens} out"
+        f"{chain.turns} turn{plural}: {chain.usage.input_tokens} tokens in"
+        f" ({chain.usage.cached_tokens} cached), {chain.usage.output_tokens} out"
     )
-    costs = [loop.cost_of(turn) for turn in turns if turn.end and turn.end.usage]
-    if costs and None not in costs:
-        loop.output.text(f"cost {sum(one or 0 for one in costs):.4f}")
+    if chain.cost is not None:
+        loop.output.text(f"cost {chain.cost:.4f}")
     else:
         loop.output.note("no cost: set the models' prices for it")
 

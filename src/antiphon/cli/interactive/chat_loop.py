@@ -86,6 +86,8 @@ class ChatLoop:
         self._edited: Response | None = None
         self._draft = ""
         self._cancelling: asyncio.Future[None] | None = None
+        #: The turn that was shown last.
+        self._shown_turn = ""
         #: What the status line says of the last turn.
         self.status = ""
 
@@ -163,12 +165,15 @@ class ChatLoop:
 
     async def decide(self, turn: Response) -> None:
         """Ask about each call of a turn that waits, then go on with what was decided."""
+        calls = open_calls(turn)
         decisions: dict[str, FunctionCall | str] = {}
-        for call in open_calls(turn):
+        for call in calls:
             if call.name in self.session.approved_tools:
                 decisions[call.call_id] = call
                 continue
-            decision = await self._ask(call)
+            # The one that was just shown needs no second time.
+            is_shown = len(calls) == 1 and turn.id == self._shown_turn
+            decision = await self._ask(call, call.name if is_shown else call_text(call))
             if decision is None:
                 self.output.note("it waits: /approve decides later, and so does any other program")
                 return
@@ -196,16 +201,6 @@ class ChatLoop:
         finally:
             self.prompt.mark = before
 
-    def cost_of(self, turn: Response) -> float | None:
-        """What a turn cost; None: its model has no price."""
-        model = self.engine.settings.models.get(turn.model)
-        usage = turn.end.usage if turn.end else None
-        if model is None or model.price is None or usage is None:
-            return None
-        price = model.price
-        cached = price.input if price.cached is None else price.cached
-        return usage.cost(price.input, cached, price.output)
-
     async def forget_history(self) -> None:
         """Something was erased: it is no longer offered at the prompt either."""
         await self._reload_history()
@@ -230,6 +225,7 @@ class ChatLoop:
         return None
 
     async def _take(self, text: str) -> None:
+        self._shown_turn = ""
         try:
             command = parse_command(text)
         except InvalidRequestError as error:
@@ -293,6 +289,7 @@ class ChatLoop:
         if note := status_note(response):
             self.output.note(note)
         self.output.separate()
+        self._shown_turn = response.id
         self.status = await self._status_of(response)
 
     async def _status_of(self, response: Response) -> str:
@@ -311,8 +308,8 @@ class ChatLoop:
             if info.context_window:
                 parts.append(f"context {100 * used // info.context_window} %")
             parts.append(f"{used} tokens")
-        if cost := self.cost_of(response):
-            parts.append(f"{cost:.4f}")
+        if response.end is not None and response.end.cost:
+            parts.append(f"{response.end.cost:.4f}")
         return " · ".join(parts)
 
     def _waiting_note(self) -> str:
@@ -321,11 +318,11 @@ class ChatLoop:
             return f"loading {name}"
         return f"{name}: Esc stops it, and you may type on"
 
-    async def _ask(self, call: FunctionCall) -> FunctionCall | str | None:
+    async def _ask(self, call: FunctionCall, shown: str) -> FunctionCall | str | None:
         """A person's decision: the call to run, why not, or None: not now."""
         while True:
             self.output.note(_DECISION_HELP)
-            answer = await self.read_line(f"run {call_text(call)}? [y/n/e/a] ")
+            answer = await self.read_line(f"run {shown}? [y/n/e/a] ")
             if answer is None:
                 return None
             match answer[:1].lower():

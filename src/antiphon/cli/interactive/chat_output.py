@@ -64,6 +64,8 @@ class ChatOutput:
         )
         self._width = terminal.width
         self._is_after_blank = True
+        #: The line that is being written on, where no prompt shows it.
+        self._unfinished: Line = ()
 
     def note(self, text: str) -> None:
         """A dim remark, broken between words."""
@@ -116,14 +118,17 @@ class ChatOutput:
             text = self._printer.clear_unfinished() + self._printer.update(lines)
             self.prompt.show_above(text, unfinished)
             return
+        self._unfinished = unfinished
         resized = ""
         if (width := self.terminal.width) != self._width and not self.terminal.is_plain:
             self._width, resized = width, self._printer.set_width(width)
         self.write(resized + self._printer.update(lines, unfinished))
 
-    def clear_unfinished(self) -> None:
-        """Take the unfinished line off the screen: the prompt is about to show it."""
+    def clear_unfinished(self) -> Line:
+        """Take the unfinished line off the screen, and return it for the prompt to show."""
+        line, self._unfinished = self._unfinished, ()
         self.write(self._printer.clear_unfinished())
+        return line
 
     def new_stream(self) -> MarkdownStream:
         """A stream for one answer."""
@@ -133,6 +138,11 @@ class ChatOutput:
         if self.terminal.is_plain:
             return MarkdownStream(_UNBROKEN, shows_marks=shows_marks, is_wrapped=False)
         return MarkdownStream(self.terminal.width, shows_marks=shows_marks)
+
+    def fit(self, stream: MarkdownStream) -> None:
+        """Have what comes next fill the lines of the terminal as wide as it is now."""
+        if not self.terminal.is_plain:
+            stream.set_width(self.terminal.width)
 
     def control(self, sequence: str) -> None:
         """Send the terminal a sequence that shows nothing; not to a plain one."""

@@ -25,6 +25,7 @@ from antiphon.core.turns import DEFAULT_TENANT, McpTool, Options, Response, Turn
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Window
 
 if TYPE_CHECKING:
     from antiphon.tools.toolbox import Toolbox
@@ -112,9 +113,11 @@ class ChatSession:
             raise InvalidRequestError("nothing has been asked yet")
         return turn
 
-    async def chain(self) -> list[Response]:
-        """The turns so far, oldest first."""
-        return await self.service.reader.chain(DEFAULT_TENANT, self.head) if self.head else []
+    async def newest_turns(self, limit: int) -> list[Response]:
+        """At most so many turns, newest first: reading them costs the same in any chat."""
+        if self.head is None:
+            return []
+        return await self.service.reader.window(DEFAULT_TENANT, self.head, Window(limit))
 
     async def open_calls(self) -> tuple[FunctionCall, ...]:
         """The calls of the newest turn that wait for a decision."""

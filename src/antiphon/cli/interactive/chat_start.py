@@ -13,13 +13,17 @@ from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.prompt_line import PromptLine
 from antiphon.cli.interrupt import InterruptHandler
 from antiphon.core.items import decode_item
-from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.turn.chat_protocols import ChainWindow
+from antiphon.turn.store_protocols import Window
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
 
 #: Conversations whose first message is in the prompt history.
 _MAX_HISTORY_CONVERSATIONS = 200
+#: The last turns of the present one whose questions are.
+_MAX_HISTORY_TURNS = 200
 _HANDLERS = {**chat_commands.HANDLERS, **turn_commands.HANDLERS, **tree_commands.HANDLERS}
 
 
@@ -59,10 +63,10 @@ async def start_chat(
 async def _show_last_turn(loop: ChatLoop) -> None:
     """Print the turn that the next one continues; one that runs yet, as it comes."""
     session = loop.session
-    turns = await session.chain()
-    plural = "s" * (len(turns) != 1)
-    loop.output.note(f"continuing after {len(turns)} turn{plural}\n")
-    last = turns[-1]
+    last = await session.last_turn()
+    part = await loop.chats.window(DEFAULT_TENANT, last.id, ChainWindow(1), with_images=False)
+    plural = "s" * (part.total != 1)
+    loop.output.note(f"continuing after {part.total} turn{plural}, {session.model}\n")
     if last.end is None:
         await loop.attach(last)
     else:
@@ -72,15 +76,16 @@ async def _show_last_turn(loop: ChatLoop) -> None:
 
 
 async def _past_questions(session: ChatSession) -> list[str]:
-    """What was asked, oldest first: in this chat, and first in each chat before.
+    """What was asked, oldest first: lately in this chat, and first in each chat before.
 
     Read from the store: no second copy is on disk, and what is erased is not in it either.
     """
     reader = session.service.reader
     recent = await reader.recent_threads(DEFAULT_TENANT, _MAX_HISTORY_CONVERSATIONS)
     last = session.head or (recent[0].response_id if recent else None)
-    turns: list[Response] = await reader.chain(DEFAULT_TENANT, last) if last else []
-    first = [decode_item(one.first_item) for one in reversed(recent) if one.first_item]
-    texts = [user_text([item]) for item in first] + [user_text(turn.input) for turn in turns]
-    newest_first = dict.fromkeys(filter(None, reversed(texts)))
+    window = Window(_MAX_HISTORY_TURNS)
+    turns = await reader.window(DEFAULT_TENANT, last, window) if last else []
+    first = [decode_item(one.first_item) for one in recent if one.first_item]
+    texts = [user_text(turn.input) for turn in turns] + [user_text([item]) for item in first]
+    newest_first = dict.fromkeys(filter(None, texts))
     return list(reversed(newest_first))

@@ -13,11 +13,15 @@ from contextlib import contextmanager
 from antiphon import __version__
 
 if sys.platform != "win32":
+    import fcntl
     import termios
 
 #: Where a prompt begins, for terminals that jump from one to the next (OSC 133).
 PROMPT_MARK = "\x1b]133;A\x1b\\"
 MARK = "> "
+#: Has a terminal mark what is pasted, whose lines are one text: an Enter in it sends nothing.
+BEGIN_MARKED_PASTES = "\x1b[?2004h"
+END_MARKED_PASTES = "\x1b[?2004l"
 
 
 def greeting(model: str | None) -> str:
@@ -28,11 +32,19 @@ def greeting(model: str | None) -> str:
 
 def show_first_prompt(model: str | None) -> None:
     """Print the greeting, and the mark where the first question will be."""
-    has_colors = not os.environ.get("NO_COLOR")
-    faint, bold, plain = ("\x1b[2m", "\x1b[1;32m", "\x1b[0m") if has_colors else ("", "", "")
-    name = "".join(char for char in model or "" if char.isprintable())
-    sys.stdout.write(f"{faint}{greeting(name)}{plain}\r\n{PROMPT_MARK}{bold}{MARK}{plain}")
+    show_greeting(model)
+    sys.stdout.write(f"{PROMPT_MARK}{_styled(MARK, '1;32')}")
     sys.stdout.flush()
+
+
+def show_greeting(model: str | None) -> None:
+    name = "".join(char for char in model or "" if char.isprintable())
+    sys.stdout.write(f"{_styled(greeting(name), '2')}\r\n")
+    sys.stdout.flush()
+
+
+def _styled(text: str, style: str) -> str:
+    return text if os.environ.get("NO_COLOR") else f"\x1b[{style}m{text}\x1b[0m"
 
 
 @contextmanager
@@ -50,7 +62,17 @@ def hold_typed_keys() -> Iterator[None]:
     type_ahead[0] &= ~termios.ICRNL
     type_ahead[3] &= ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(sys.stdin, termios.TCSANOW, type_ahead)
+    # What was typed before is read by the prompt, which shows it: the terminal's echo goes.
+    sys.stdout.write("\r\x1b[K" * _has_typed_keys() + BEGIN_MARKED_PASTES)
+    sys.stdout.flush()
     try:
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, original)
+        sys.stdout.write(END_MARKED_PASTES)
+        sys.stdout.flush()
+
+
+def _has_typed_keys() -> bool:
+    waiting = fcntl.ioctl(sys.stdin, termios.FIONREAD, bytes(4))
+    return waiting != bytes(4)

@@ -76,8 +76,7 @@ class _Opening:
         from antiphon.cli.interactive.plain_prompt import PlainPrompt  # loaded on first use
 
         self.output = ChatOutput(Terminal(is_plain=True))
-        if not self._options.continues:
-            self.output.note(greeting(self._settings.model))
+        self.output.note(greeting(None if self._options.continues else self._settings.model))
         return await self._run(PlainPrompt(self.output), None)
 
     async def run_line(self) -> str | None:
@@ -107,8 +106,6 @@ class _Opening:
                     )
 
                     session.head = await pick_chat(engine, self.output)
-                if self._options.continues:
-                    self.output.note(greeting(session.model))
                 from antiphon.cli.interactive.chat_start import start_chat  # loaded on first use
 
                 self._loop = await start_chat(

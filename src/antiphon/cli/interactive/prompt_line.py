@@ -15,23 +15,27 @@ from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout.dimension import Dimension, to_dimension
 from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
-from antiphon.cli.interactive.first_prompt import PROMPT_MARK
+from antiphon.cli.interactive.first_prompt import BEGIN_MARKED_PASTES, PROMPT_MARK
 from antiphon.cli.interactive.slash_commands import SlashCompleter
 from antiphon.cli.markdown.line_printer import BEGIN_UPDATE, END_UPDATE
-from antiphon.cli.markdown.styled_line import Line, line_text
+from antiphon.cli.markdown.styled_line import Line, line_text, make_safe
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
 _SECOND_KEY_SECONDS = 0.4
+#: How many of the questions that wait are shown, and how much of one.
+_MAX_SHOWN_QUEUE = 3
+_MAX_QUEUED = 70
 _STYLE = Style.from_dict(
     {
         "bottom-toolbar": "noreverse",
-        "bottom-toolbar.text": "fg:ansibrightblack noreverse",
+        "bottom-toolbar.text": "dim noreverse",
         "mark": "bold ansigreen",
-        "faint": "fg:ansibrightblack",
+        "faint": "dim",
     }
 )
 
@@ -111,6 +115,7 @@ class PromptLine:
             style=_STYLE,
             input=self._input,
         )
+        self._limit_height()
         self.session.app.ttimeoutlen = _ESCAPE_SECONDS
         self.session.app.timeoutlen = _SECOND_KEY_SECONDS
         self.session.app.after_render += self._end_update
@@ -142,6 +147,7 @@ class PromptLine:
             watching = ExitStack()
             watching.enter_context(self._input.attach(self._read_keys))
             self._detach = watching.close
+            self._output.control(BEGIN_MARKED_PASTES)
             # What came with the Enter before.
             self._take_keys(get_typeahead(self._input))
             try:
@@ -229,6 +235,21 @@ class PromptLine:
         )
         self.session.app.after_render -= handle_render
 
+    def _limit_height(self) -> None:
+        """Have a long text scroll in half of the screen.
+
+        A prompt as high as the screen would be pushed up with each line that is printed above it.
+        """
+        window = self.session.layout.current_window
+        content_height = window.height
+
+        def height() -> Dimension:
+            wanted = to_dimension(content_height)
+            rows = self.session.app.output.get_size().rows
+            return Dimension(min=wanted.min, max=max(rows // 2, wanted.min))
+
+        window.height = height
+
     def _set_answering(self, is_answering: bool) -> None:
         self._is_answering = is_answering
         if not is_answering:
@@ -257,7 +278,7 @@ class PromptLine:
         if not typed or all(one.key == Keys.ControlM for one in typed):
             return
         self._end_watching()
-        self._output.clear_unfinished()
+        self._unfinished = self._output.clear_unfinished()
         store_typeahead(self._input, typed)
         self.open()
 
@@ -274,8 +295,10 @@ class PromptLine:
         shown: StyleAndTextTuples = []
         if self._unfinished:
             shown.append(("", line_text(self._unfinished) + "\n"))
-        for text in self.queue:
-            shown.append(("class:faint", f"queued: {' '.join(text.split())[:80]}\n"))
+        for text in self.queue[:_MAX_SHOWN_QUEUE]:
+            shown.append(("class:faint", f"queued: {_on_one_line(text)}\n"))
+        if more := len(self.queue[_MAX_SHOWN_QUEUE:]):
+            shown.append(("class:faint", f"queued: {more} more, /queue lists them\n"))
         return [*shown, ("class:mark", self.mark)]
 
     def _toolbar(self) -> StyleAndTextTuples | None:
@@ -326,3 +349,8 @@ class PromptLine:
             event.app.exit(result="/edit")
 
         return bindings
+
+
+def _on_one_line(text: str) -> str:
+    line = " ".join(make_safe(text).split())
+    return line if len(line) <= _MAX_QUEUED else f"{line[:_MAX_QUEUED]}…"

@@ -23,7 +23,7 @@ from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.plain_prompt import PlainPrompt
 from antiphon.cli.markdown.styled_line import make_safe
 
-_STYLE = Style.from_dict({"chosen": "reverse", "faint": "fg:ansibrightblack"})
+_STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim"})
 _MAX_NUMBERED = 30
 _HELP = "type to search · ↑↓ PgUp PgDn Home End · Enter chooses · Esc leaves"
 

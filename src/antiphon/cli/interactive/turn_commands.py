@@ -35,10 +35,7 @@ async def branch(loop: ChatLoop, argument: str) -> None:
 async def back(loop: ChatLoop, argument: str) -> None:
     """Ask an earlier question in other words."""
     number = _number(argument, default=1)
-    chain = await loop.session.chain()
-    if number > len(chain):
-        raise InvalidRequestError(f"there are {len(chain)} turns")
-    await loop.edit(chain[-number])
+    await loop.edit((await _turns_back(loop, number))[number - 1])
 
 
 async def edit(loop: ChatLoop, argument: str) -> None:
@@ -102,10 +99,16 @@ async def siblings_of(loop: ChatLoop, turn: Response) -> list[Response]:
 
 async def _turn_before(loop: ChatLoop, number: int) -> Response | None:
     """The turn before the last ``number`` ones; None: there is none."""
-    chain = await loop.session.chain()
-    if number > len(chain):
-        raise InvalidRequestError(f"there are {len(chain)} turns")
-    return chain[-number - 1] if number < len(chain) else None
+    turns = await _turns_back(loop, number)
+    return turns[number] if number < len(turns) else None
+
+
+async def _turns_back(loop: ChatLoop, number: int) -> list[Response]:
+    """The newest turns, at least ``number``, newest first. Raises ``InvalidRequestError``."""
+    turns = await loop.session.newest_turns(number + 1)
+    if number > len(turns):
+        raise InvalidRequestError(f"there are {len(turns)} turns")
+    return turns
 
 
 def _number(argument: str, *, default: int) -> int:

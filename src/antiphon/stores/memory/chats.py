@@ -12,6 +12,7 @@ from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
 from antiphon.turn.chat_protocols import (
     ALL_CHATS,
+    MAX_COUNTED,
     ChainPart,
     ChainTurn,
     ChainWindow,
@@ -147,11 +148,13 @@ class MemoryChatStore:
     async def contents(self, tenant: str) -> StoreContents:
         self._turns.check_open()
         turns = [one for one in self._turns.records.values() if one.turn is not None]
-        return StoreContents(
-            chats=sum(one.tenant == tenant for one in self._turns.chats.values()),
-            conversations=self._conversations.count(tenant),
-            turns=sum(one.tenant == tenant for one in turns),
+        chats = sum(one.tenant == tenant for one in self._turns.chats.values())
+        counts = (
+            chats,
+            self._conversations.count(tenant),
+            sum(one.tenant == tenant for one in turns),
         )
+        return StoreContents(*(min(count, MAX_COUNTED) for count in counts))
 
     async def image(self, tenant: str, sha256: str) -> bytes | None:
         self._turns.check_open()
@@ -189,7 +192,7 @@ class MemoryChatStore:
         if window.anchor is not None:
             ids = [one.response_id for one in chain]
             if window.anchor not in ids:
-                raise unknown_cursor(window.anchor)
+                raise unknown_cursor(window.anchor, window.anchor_name)
             at = ids.index(window.anchor)
         else:
             position = min(window.position or 0, chain[-1].seq)

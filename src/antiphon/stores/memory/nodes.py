@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -15,9 +15,11 @@ from antiphon.turn.node_protocols import Node, OrphanedTurn
 
 
 class MemoryNodeRegistry:
-    """A ``NodeRegistry`` of one process: nobody else can go on with its turns."""
+    """A ``NodeRegistry`` of one process: no other can continue its turns."""
 
     is_shared = False
+    #: Never called: nobody else can take it for dead.
+    on_lost: Callable[[], None] | None = None
 
     def __init__(self, turns: MemoryTurns, clock: Clock) -> None:
         self._turns = turns
@@ -60,4 +62,4 @@ class MemoryNodeRegistry:
         return ()
 
     async def release(self, response_ids: Sequence[str]) -> None:
-        """Nobody would claim them: they stay this process's."""
+        """No other node would claim them: they stay this process's."""

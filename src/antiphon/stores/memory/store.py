@@ -20,6 +20,7 @@ from antiphon.stores.memory.chat_transfer import MemoryChatTransferStore
 from antiphon.stores.memory.chats import MemoryChatStore
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
+from antiphon.stores.memory.import_records import MemoryImportRecordStore
 from antiphon.stores.memory.nodes import MemoryNodeRegistry
 from antiphon.stores.memory.shares import MemoryShareStore
 from antiphon.stores.memory.turns import MemoryTurns, TurnRecord
@@ -240,6 +241,7 @@ class MemoryStore:
         turns.changes.on_added = self._changes.notify
         self._idempotency = MemoryIdempotencyStore(clock)
         self._conversations = MemoryConversationStore(turns, self._idempotency)
+        nodes = MemoryNodeRegistry(turns, clock)
         self.stores = Stores(
             response_index=MemoryResponseIndex(turns, self._conversations),
             conversations=self._conversations,
@@ -253,7 +255,8 @@ class MemoryStore:
             changes=self._changes,
             shares=MemoryShareStore(clock),
             chat_transfer=MemoryChatTransferStore(turns, self._conversations),
-            nodes=MemoryNodeRegistry(turns, clock),
+            imports=MemoryImportRecordStore(clock, nodes.node_id),
+            nodes=nodes,
         )
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:

@@ -41,7 +41,7 @@ _SQL: Final = read_queries("chat_transfer.sql")
 class PostgresChatTransferStore:
     """A ``ChatTransferStore`` in a PostgreSQL database.
 
-    ``on_turn_end`` is told of each import: the search index looks for new turns then.
+    ``on_turn_end`` is called for each import, so that the search index looks for new turns.
     """
 
     def __init__(self, database: PostgresDatabase, on_turn_end: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ from antiphon.stores.postgres.rows import encode_json
 from antiphon.stores.postgres.write_transaction import WriteTransaction
 from antiphon.turn.chat_protocols import (
     ALL_CHATS,
+    MAX_COUNTED,
     ChainPart,
     ChainWindow,
     ChatBranch,
@@ -112,7 +113,8 @@ class PostgresChatStore:
 
     async def contents(self, tenant: str) -> StoreContents:
         async def read(connection: Connection) -> StoreContents:
-            return StoreContents(*await connection.fetchrow(CHAT_SQL["contents"], tenant) or ())
+            row = await connection.fetchrow(CHAT_SQL["contents"], tenant, MAX_COUNTED)
+            return StoreContents(*row or ())
 
         return await self._database.read(read)
 

@@ -163,9 +163,15 @@ ORDER BY l.timestamp DESC, w.thread DESC, w.seq DESC
 
 -- name: contents
 SELECT
-    (SELECT count(*) FROM chats WHERE tenant = $1 AND newest_thread IS NOT NULL),
-    (SELECT count(*) FROM conversations WHERE tenant = $1),
-    (SELECT count(*) FROM responses WHERE tenant = $1 AND timestamp IS NOT NULL),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM chats WHERE tenant = $1 AND newest_thread IS NOT NULL LIMIT $2
+    ) AS counted),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM conversations WHERE tenant = $1 LIMIT $2
+    ) AS counted),
+    (SELECT count(*) FROM (
+        SELECT 1 FROM responses WHERE tenant = $1 AND timestamp IS NOT NULL LIMIT $2
+    ) AS counted),
     pg_database_size(current_database())
 
 -- name: usage_sums

@@ -13,7 +13,12 @@ from antiphon.core.retention import Expiry
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.postgres.connection import Connection, ReadPool, connect
-from antiphon.stores.postgres.errors import CONNECTION_LOST, READ_ERRORS, store_error
+from antiphon.stores.postgres.errors import (
+    CONNECTION_LOST,
+    DATABASE_ERRORS,
+    READ_ERRORS,
+    store_error,
+)
 from antiphon.stores.postgres.leases import NODE_SQL, NodeLease
 from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.turn_recovery import end_orphans, leave
@@ -39,7 +44,7 @@ class PostgresDatabase:
     def __init__(self, uri: str, expiry: Expiry) -> None:
         self.expiry = expiry
         self._uri = uri
-        self._health = Health()
+        self._health = Health(DATABASE_ERRORS)
         #: What is called after each commit of this process, and after one that erased words.
         self.on_written: Callable[[], None] | None = None
         self.on_erased: Callable[[], None] | None = None
@@ -73,6 +78,7 @@ class PostgresDatabase:
                         return await work(connection)
                 except CONNECTION_LOST as error:
                     lost = error
+                    self._pool.drop_idle()
             raise lost
         except AntiphonError:
             raise

@@ -26,10 +26,11 @@ CONNECTION_LOST: Final = (
 )
 #: Another transaction was in the way: the same one may succeed now.
 RETRYABLE: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-#: What a read may raise; all but the first two mean damaged rows.
+#: What the server, or the connection to it, says.
+DATABASE_ERRORS: Final = (asyncpg.PostgresError, *CONNECTION_LOST)
+#: What a read may raise; all others mean damaged rows.
 READ_ERRORS: Final = (
-    asyncpg.PostgresError,
-    *CONNECTION_LOST,
+    *DATABASE_ERRORS,
     msgspec.MsgspecError,
     ValueError,
     TypeError,

@@ -34,6 +34,7 @@ from antiphon.stores.postgres.erasures import VacuumTask, read_erase_report
 from antiphon.stores.postgres.errors import CONNECTION_LOST, store_error
 from antiphon.stores.postgres.family_copy import PostgresCopyStore
 from antiphon.stores.postgres.idempotency import PostgresIdempotencyStore
+from antiphon.stores.postgres.import_records import PostgresImportRecordStore
 from antiphon.stores.postgres.nodes import PostgresNodeRegistry
 from antiphon.stores.postgres.reader import (
     read_chain,
@@ -125,6 +126,7 @@ class PostgresStore:
             changes=self.changes,
             shares=PostgresShareStore(database),
             chat_transfer=PostgresChatTransferStore(database, self._search.on_turn_end),
+            imports=PostgresImportRecordStore(database),
             nodes=PostgresNodeRegistry(database),
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import response_id_of
-from antiphon.stores.interrupted_turns import MAX_CLAIMS, NOBODY, interrupted_end
+from antiphon.stores.interrupted_turns import MAX_CLAIMS, NO_NODE, interrupted_end
 from antiphon.stores.postgres.leases import NODE_SQL
 from antiphon.stores.postgres.rows import TurnKey, decode_header, decode_items, unpack_hashes
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
@@ -31,7 +31,7 @@ async def end_orphans(transaction: WriteTransaction, node: int, *, keeps_restart
     """
     orphans = await _find_orphans(transaction, node)
     restartable = [one for one in orphans if keeps_restartable and _can_restart(one)]
-    if restartable and node != NOBODY:
+    if restartable and node != NO_NODE:
         await transaction.execute(NODE_SQL["give_up"], *_columns(restartable))
     ended = [one for one in orphans if one not in restartable]
     await transaction.end_unfinished([row[_ENDING] for row in ended], interrupted_end())
@@ -43,7 +43,7 @@ async def claim_orphans(transaction: WriteTransaction, node: int) -> list[Orphan
     orphans = await _find_orphans(transaction, node)
     claimed = [one for one in orphans if _can_restart(one)]
     if claimed:
-        claims = int(node != NOBODY)
+        claims = int(node != NO_NODE)
         await transaction.execute(NODE_SQL["claim"], *_columns(claimed), transaction.node, claims)
     for row in claimed:
         turn = await _open_turn(transaction, row)
@@ -74,7 +74,7 @@ async def leave(transaction: WriteTransaction) -> None:
 async def _find_orphans(transaction: WriteTransaction, node: int) -> list[asyncpg.Record]:
     """The turns of a node, which is forgotten; none where it is alive after all."""
     await transaction.flush()
-    if node != NOBODY:
+    if node != NO_NODE:
         is_dead = await transaction.fetch(NODE_SQL["delete_dead"], node)
         if not is_dead and await transaction.connection.fetch(NODE_SQL["exists"], node):
             return []

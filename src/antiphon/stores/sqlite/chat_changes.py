@@ -174,7 +174,7 @@ def remove_turns(connection: sqlite3.Connection, row_range: tuple[int, int]) -> 
 
 
 class ErasedChat:
-    """A chat that is gone with its last turn: what its readers are told."""
+    """The change for readers of a chat that was deleted with its last turn."""
 
     __slots__ = ("key", "tenant")
 

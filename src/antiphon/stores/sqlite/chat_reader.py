@@ -37,6 +37,7 @@ from antiphon.stores.sqlite.rows import (
 )
 from antiphon.stores.sqlite.sql_files import CHAT_SQL, TURN_SQL
 from antiphon.turn.chat_protocols import (
+    MAX_COUNTED,
     ChatBranch,
     ChatFilter,
     ChatRecord,
@@ -237,9 +238,8 @@ def read_usage_sums(
 
 def read_contents(connection: sqlite3.Connection, tenant: str) -> StoreContents:
     """How much there is of a tenant."""
-    return StoreContents(
-        *connection.execute(CHAT_SQL["contents"], {"tenant": tenant}).fetchall()[0]
-    )
+    values = {"tenant": tenant, "limit": MAX_COUNTED}
+    return StoreContents(*connection.execute(CHAT_SQL["contents"], values).fetchall()[0])
 
 
 def read_image(connection: sqlite3.Connection, tenant: str, sha256: str) -> bytes | None:

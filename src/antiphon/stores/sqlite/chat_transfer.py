@@ -50,7 +50,7 @@ _SQL: Final = read_queries("chat_transfer.sql")
 class SqliteChatTransferStore:
     """A ``ChatTransferStore`` in the file of a SQLite store.
 
-    ``on_turn_end`` is told of each import: the search index looks for new turns then.
+    ``on_turn_end`` is called for each import, so that the search index looks for new turns.
     """
 
     def __init__(self, database: SqliteDatabase, on_turn_end: Callable[[], None]) -> None:

@@ -236,9 +236,9 @@ WHERE t.tenant = ? AND log.kind = 0
 
 -- name: contents
 SELECT
-    (SELECT count(*) FROM chats WHERE tenant = :tenant),
-    (SELECT count(*) FROM conversations WHERE tenant = :tenant),
-    (SELECT count(*) FROM responses WHERE tenant = :tenant),
+    (SELECT count(*) FROM (SELECT 1 FROM chats WHERE tenant = :tenant LIMIT :limit)),
+    (SELECT count(*) FROM (SELECT 1 FROM conversations WHERE tenant = :tenant LIMIT :limit)),
+    (SELECT count(*) FROM (SELECT 1 FROM responses WHERE tenant = :tenant LIMIT :limit)),
     (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)
 
 -- name: add_usage_sums

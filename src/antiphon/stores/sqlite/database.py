@@ -16,7 +16,7 @@ from antiphon.errors import StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.connection import DatabaseConnections
-from antiphon.stores.sqlite.errors import DAMAGE, is_busy
+from antiphon.stores.sqlite.errors import DAMAGE, is_busy, read_error
 from antiphon.stores.sqlite.page_scrubbing import ScrubTask
 from antiphon.stores.sqlite.reader import read_owners
 from antiphon.stores.sqlite.sql_files import TURN_SQL
@@ -51,7 +51,7 @@ class SqliteDatabase:
         self._connections = connections
         self._process_locks = connections.process_locks
         self.erasures = connections.erasures
-        self._health = Health()
+        self._health = Health((sqlite3.Error,))
         self._scrub_task = ScrubTask(
             self.erasures, connections.page_file, self.read_pooled, self.submit
         )
@@ -102,7 +102,7 @@ class SqliteDatabase:
         try:
             return await reading
         except DAMAGE as error:
-            raise self._health.refuse_read(error) from error
+            raise self._health.refuse_read(read_error(error)) from error
 
     async def read_recovered(self, read: Callable[[sqlite3.Connection], tuple[T, set[int]]]) -> T:
         """The result of ``read``, in a thread, repeated once turns of dead owners were ended."""
@@ -118,7 +118,7 @@ class SqliteDatabase:
             value, owners = read(self._inline_connection)
         except DAMAGE as error:
             if not is_busy(error):
-                raise self._health.refuse_read(error) from error
+                raise self._health.refuse_read(read_error(error)) from error
             # The write-ahead log is being recovered or truncated: wait for it in a thread.
             return await self.read_recovered(read)
         if owners and await self._end_dead(owners):

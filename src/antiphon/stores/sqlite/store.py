@@ -33,6 +33,7 @@ from antiphon.stores.sqlite.conversations import SqliteConversationStore
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.family_copy import SqliteCopyStore
 from antiphon.stores.sqlite.idempotency import SqliteIdempotencyStore
+from antiphon.stores.sqlite.import_records import SqliteImportRecordStore
 from antiphon.stores.sqlite.large_deletion import erase_most, ranges_after
 from antiphon.stores.sqlite.nodes import SqliteNodeRegistry
 from antiphon.stores.sqlite.reader import (
@@ -145,6 +146,7 @@ class SqliteStore:
             changes=self.changes,
             shares=SqliteShareStore(database),
             chat_transfer=SqliteChatTransferStore(database, self._search.on_turn_end),
+            imports=SqliteImportRecordStore(database),
             nodes=self._nodes,
         )
 

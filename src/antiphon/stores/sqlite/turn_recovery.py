@@ -14,7 +14,7 @@ import msgspec
 
 from antiphon.core.ids import response_id_of
 from antiphon.core.turns import End, Header
-from antiphon.stores.interrupted_turns import MAX_CLAIMS, NOBODY
+from antiphon.stores.interrupted_turns import MAX_CLAIMS, NO_NODE
 from antiphon.stores.sqlite.rows import decode_header, last_of_turn
 from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
@@ -54,7 +54,7 @@ def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[O
         if turn is None:
             transaction.end_orphan(owner, orphan.row_id, end)
             continue
-        execute(NODE_SQL["claim"], (transaction.owner, owner != NOBODY, orphan.row_id))
+        execute(NODE_SQL["claim"], (transaction.owner, owner != NO_NODE, orphan.row_id))
         transaction.changed_turns[orphan.response_id] = turn
         claimed.append(OrphanedTurn(turn.tenant, orphan.response_id))
     execute(NODE_SQL["leave"], (owner,))

@@ -141,7 +141,7 @@ class WriteTransaction:
         self._rows: list[Row] = []
         self._running: dict[int, int] = {}
         self._chats = ChatChanges()
-        #: What those who follow along are told of.
+        #: The changes for subscribers of the feed.
         self.changes = ChangeEntries()
 
     @property

@@ -29,7 +29,7 @@ from antiphon.stores.sqlite.connection import (
     BUSY_TIMEOUT_MS,
     DatabaseConnections,
 )
-from antiphon.stores.sqlite.errors import is_busy
+from antiphon.stores.sqlite.errors import is_busy, store_error
 from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
 from antiphon.stores.sqlite.turn_recovery import end_orphans
@@ -80,7 +80,7 @@ class Writer:
         self._page_file = connections.page_file
         self._erasures = connections.erasures
         self._wal_path = connections.wal_path
-        self._health = health or Health()
+        self._health = health or Health((sqlite3.Error,))
         self._owner_id = connections.process_locks.owner_id
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
@@ -415,7 +415,7 @@ class Writer:
         for future, result, error in results:
             failure = error
             if error is not None and not isinstance(error, AntiphonError):
-                failure = self._health.refuse_write(error)
+                failure = self._health.refuse_write(store_error(error))
             if future.done():
                 continue
             if failure is None:

@@ -266,6 +266,19 @@ CREATE INDEX shares_recent ON shares (tenant, created_at, id);
 
 CREATE INDEX shares_expiry ON shares (expires_at) WHERE expires_at IS NOT NULL;
 
+-- Import jobs of the last day, for processes that do not run them: counts, and no words.
+CREATE TABLE imports (
+    id text COLLATE "C" PRIMARY KEY,
+    tenant text COLLATE "C" NOT NULL,
+    -- the process that runs it
+    node bigint NOT NULL,
+    stored_at double precision NOT NULL,
+    -- JSON
+    body bytea NOT NULL
+);
+
+CREATE INDEX imports_stored ON imports (stored_at);
+
 -- API keys, by the SHA-256 of each. A revoked one keeps its row: once a key has been made,
 -- every request needs one.
 CREATE TABLE api_keys (
@@ -281,7 +294,7 @@ CREATE TABLE api_keys (
 -- transaction, named by its number, of which only the newest stay.
 CREATE TABLE changes (
     id bigint PRIMARY KEY,
-    -- random: it tells the row from one of another copy of the database
+    -- random: it distinguishes the row from one of another copy of the database
     mark bigint NOT NULL,
     body bytea NOT NULL
 );
@@ -295,6 +308,8 @@ CREATE TABLE nodes (
     url text,
     started_at double precision NOT NULL,
     is_draining boolean NOT NULL DEFAULT false,
+    -- somebody follows the feed there
+    is_following boolean NOT NULL DEFAULT false,
     host text NOT NULL DEFAULT '',
     pid integer NOT NULL DEFAULT 0,
     version text NOT NULL DEFAULT ''

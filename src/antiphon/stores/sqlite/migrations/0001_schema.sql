@@ -201,7 +201,7 @@ CREATE TABLE usage_sums (
 -- of which only the newest stay (stores/sqlite/change_log.py).
 CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
-    -- random: it tells the row from one of another copy of the file
+    -- random: it distinguishes the row from one of another copy of the file
     mark INTEGER NOT NULL,
     body BLOB NOT NULL
 );
@@ -248,6 +248,19 @@ CREATE TABLE idempotency_records (
 ) WITHOUT ROWID;
 
 CREATE INDEX idempotency_records_created ON idempotency_records (created_at);
+
+-- Import jobs of the last day, for processes that do not run them: counts, and no words.
+CREATE TABLE imports (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    -- the store that runs it, as in running
+    owner INTEGER NOT NULL,
+    stored_at REAL NOT NULL,
+    -- JSON
+    body BLOB NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX imports_stored ON imports (stored_at);
 
 -- What this store is a copy of, until it is used, and up to which family of that (store_copy.py).
 CREATE TABLE copy_marks (

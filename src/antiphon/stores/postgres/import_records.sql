@@ -1,0 +1,13 @@
+-- name: put
+INSERT INTO imports AS i (id, tenant, node, stored_at, body) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE
+SET node = excluded.node, stored_at = excluded.stored_at, body = excluded.body
+
+-- name: delete_old
+DELETE FROM imports WHERE stored_at <= $1
+
+-- name: get
+SELECT node, body, EXISTS (
+    SELECT 1 FROM nodes AS n WHERE n.id = i.node AND n.lease_until > now()
+) AS is_alive
+FROM imports AS i WHERE i.id = $1 AND i.tenant = $2 AND i.stored_at > $3

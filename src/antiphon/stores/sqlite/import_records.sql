@@ -1,0 +1,8 @@
+-- name: put
+INSERT OR REPLACE INTO imports (id, tenant, owner, stored_at, body) VALUES (?, ?, ?, ?, ?)
+
+-- name: delete_old
+DELETE FROM imports WHERE stored_at <= ?
+
+-- name: get
+SELECT owner, body FROM imports WHERE id = ? AND tenant = ? AND stored_at > ?

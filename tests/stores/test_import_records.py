@@ -1,0 +1,53 @@
+"""Records of import jobs in every store: any process finds them, and sees whether theirs lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.turn.transfer_protocols import IMPORT_RECORD_LIFETIME, ImportRecord
+from support.side_stores import ManualClock, Opener, openers
+from support.store_turns import STORES
+
+RECORD = ImportRecord("import_1", "me", 1_800_000_000.5)
+
+
+@pytest.fixture(params=STORES)
+def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    return openers(tmp_path)[request.param]
+
+
+async def test_record_is_stored_replaced_and_forgotten_after_a_day(store_in: Opener) -> None:
+    clock = ManualClock()
+    async with store_in(clock) as store:
+        imports = store.stores.imports
+        assert await imports.get("me", RECORD.id) is None
+        await imports.put(RECORD)
+        here = msgspec.structs.replace(RECORD, node_id=store.stores.nodes.node_id)
+        assert await imports.get("me", RECORD.id) == here
+        assert await imports.get("them", RECORD.id) is None
+        counts = {"imported": 2, "failed": 1}
+        changes = {"status": "completed", "counts": counts, "new_turns": 7, "source": "claude"}
+        await imports.put(msgspec.structs.replace(RECORD, **changes))
+        assert await imports.get("me", RECORD.id) == msgspec.structs.replace(here, **changes)
+        clock.now += IMPORT_RECORD_LIFETIME
+        assert await imports.get("me", RECORD.id) is None
+        await imports.put(msgspec.structs.replace(RECORD, id="import_2"))
+        assert await imports.get("me", RECORD.id) is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in STORES if kind != "memory"])
+async def test_record_says_whether_its_process_lives(kind: str, tmp_path: Path) -> None:
+    # Two stores that have the same file or database open are two processes.
+    open_store = openers(tmp_path)[kind]
+    async with open_store() as reader:
+        async with open_store() as writer:
+            await writer.stores.imports.put(RECORD)
+            found = await reader.stores.imports.get("me", RECORD.id)
+            assert found is not None
+            assert (found.is_alive, found.node_id) == (True, writer.stores.nodes.node_id)
+        found = await reader.stores.imports.get("me", RECORD.id)
+        assert found is not None
+        assert (found.is_alive, found.status) == (False, "running")
