@@ -360,6 +360,30 @@ async def test_a_commit_of_turns_is_one_round_trip(tmp_path: Path) -> None:
             assert await store.head("", turn.response_id)
 
 
+async def test_a_store_notifies_others_only_while_somebody_follows_there(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 2) as (store, other):
+
+        async def is_notified() -> bool:
+            """Whether the next turn is, once what others do is known."""
+            for one in (other, store):
+                await one._database.lease.renew()
+            proxy.executed.clear()
+            await complete_turn(store)
+            notifying = store.changes._notify_task
+            if notifying is not None:
+                await notifying
+            return any("pg_notify" in executed for executed in proxy.executed)
+
+        assert not await is_notified()
+        own = await store.changes.subscribe("")
+        assert not await is_notified()
+        reader = await other.changes.subscribe("")
+        assert await is_notified()
+        reader.close()
+        assert not await is_notified()
+        own.close()
+
+
 async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:
     async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 3) as stores:
         models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")

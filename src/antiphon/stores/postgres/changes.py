@@ -3,7 +3,8 @@
 A row is named by the number of its transaction. Transactions end in another order than they begin,
 so only rows before the oldest that still runs are read: all of those are there, and their order is
 the same for every reader. Whoever has written tells other nodes, from a connection of its own and
-not with each commit, as commits with a notification wait for each other; who is not told, as behind
+not with each commit, as commits with a notification wait for each other; and only while somebody
+follows the feed in another process, which its row in ``nodes`` says. Who is not told, as behind
 a pooler of transactions, looks five times a second.
 """
 
@@ -77,7 +78,13 @@ class PostgresChangeFeed(LogChangeFeed):
     async def subscribe(self, tenant: str, after: str | None = None) -> LogReader:
         if self._listen_task is None:
             self._listen_task = asyncio.create_task(self._listen())
+        # Others see it when they renew their leases; until then it is looked for.
+        self._database.lease.is_following = True
         return await super().subscribe(tenant, after)
+
+    def remove(self, reader: LogReader) -> None:
+        super().remove(reader)
+        self._database.lease.is_following = bool(self._readers)
 
     async def close(self) -> None:
         """End all readers, and what this does in the background."""
@@ -92,6 +99,8 @@ class PostgresChangeFeed(LogChangeFeed):
     def _note_written(self) -> None:
         self.notify()
         self._written += 1
+        if not self._database.lease.is_followed and self._written < _TRIM_STEP:
+            return
         if self._notify_task is None or self._notify_task.done():
             self._notify_task = asyncio.create_task(self._notify_others())
 
@@ -104,7 +113,8 @@ class PostgresChangeFeed(LogChangeFeed):
 
         # They look by themselves, too.
         with contextlib.suppress(StoreError):
-            await self._database.read(tell)
+            if self._database.lease.is_followed:
+                await self._database.read(tell)
             if self._written >= _TRIM_STEP:
                 self._written = 0
                 await self._database.submit(_trim)

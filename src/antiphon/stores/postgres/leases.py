@@ -14,7 +14,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from antiphon.errors import StoreError
 from antiphon.stores.postgres.sql_files import read_queries
@@ -29,7 +29,7 @@ NODE_SQL: Final = read_queries("nodes.sql")
 LEASE_SECONDS: Final = 6.0
 RENEWAL_SECONDS: Final = 2.0
 
-_Read: TypeAlias = Callable[[Callable[["Connection"], Awaitable[str]]], Awaitable[str]]
+_Read: TypeAlias = Callable[[Callable[["Connection"], Awaitable[Any]]], Awaitable[Any]]
 
 
 class NodeLease:
@@ -42,10 +42,16 @@ class NodeLease:
         #: Whether it serves and where, its version, and whether it is about to end.
         self.is_node = False
         self.is_draining = False
+        #: Whether somebody follows the feed here, and whether in another process, when it was last
+        #: renewed.
+        self.is_following = False
+        self.is_followed = True
         self._url: str | None = None
         self._version = ""
         self._renewed_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        #: Called when the row was gone: others have ended the turns of this process, or have them.
+        self.on_lost: Callable[[], None] | None = None
 
     @property
     def is_valid(self) -> bool:
@@ -99,13 +105,18 @@ class NodeLease:
     async def renew(self) -> None:
         """Be alive for some seconds more."""
         began = time.monotonic()
-        status = await self._read(
-            lambda connection: connection.execute(NODE_SQL["renew"], self.node, LEASE_SECONDS)
+        values = (self.node, LEASE_SECONDS, self.is_following)
+        followed = await self._read(
+            lambda connection: connection.fetchval(NODE_SQL["renew"], *values)
         )
-        if status == "UPDATE 0":
+        if followed is None:
             log.warning("this process was taken for dead by another; it goes on as a new one")
             self.node = new_node_id()
+            if self.on_lost is not None:
+                self.on_lost()
             await self._add()
+        else:
+            self.is_followed = followed
         self._renewed_at = began
 
 

@@ -4,7 +4,11 @@ INSERT INTO nodes (
 ) VALUES ($1, now() + make_interval(secs => $2), $3, $4, $5, $6, $7, $8, $9)
 
 -- name: renew
-UPDATE nodes SET lease_until = now() + make_interval(secs => $2) WHERE id = $1
+-- And whether another process follows the feed.
+UPDATE nodes SET lease_until = now() + make_interval(secs => $2), is_following = $3 WHERE id = $1
+RETURNING EXISTS (
+    SELECT FROM nodes AS n WHERE n.is_following AND n.id <> $1 AND n.lease_until > now()
+)
 
 -- name: describe
 UPDATE nodes SET is_node = $2, url = $3, version = $4, is_draining = $5 WHERE id = $1

@@ -308,6 +308,8 @@ CREATE TABLE nodes (
     url text,
     started_at double precision NOT NULL,
     is_draining boolean NOT NULL DEFAULT false,
+    -- somebody follows the feed there
+    is_following boolean NOT NULL DEFAULT false,
     host text NOT NULL DEFAULT '',
     pid integer NOT NULL DEFAULT 0,
     version text NOT NULL DEFAULT ''
