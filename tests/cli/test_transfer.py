@@ -64,4 +64,4 @@ def test_failures_are_one_line_and_an_exit_code(antiphon: Command, tmp_path: Pat
 
 def test_a_file_may_come_through_a_pipe(antiphon: Command) -> None:
     done = antiphon("import", "-", stdin=json.dumps([claude_chat()]))
-    assert done.out == "1 chats: 1 imported; 3 new turns\n"
+    assert done.out == "1 chat: 1 imported; 3 new turns\n"

@@ -194,5 +194,10 @@ def _print_reports(reports: list[ImportedChat]) -> None:
     found = [f"{counts[name]} {name}" for name in names if counts[name]]
     turns = sum(report.new_turns for report in reports)
     terminal_output.print_output(
-        f"{len(reports)} chats: {', '.join(found) or 'nothing'}; {turns} new turns\n"
+        f"{_counted(len(reports), 'chat')}: {', '.join(found) or 'nothing'};"
+        f" {_counted(turns, 'new turn')}\n"
     )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"

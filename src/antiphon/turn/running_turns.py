@@ -358,6 +358,14 @@ class TurnRegistry:
     def all(self) -> list[RunningTurn]:
         return list(self._turns.values())
 
+    def stop_lost(self) -> None:
+        """Stop what is stored: other processes have ended it, or run it."""
+        for turn in self.all():
+            if turn.is_stored and turn.is_published:
+                turn.stop(
+                    TurnTakenOverError("Another server has taken over this turn, or ended it.")
+                )
+
     def interrupt(self, *, hands_over: bool = False) -> list[str]:
         """Stop every turn, so that its readers get its end before the server goes.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from antiphon.turn.node_protocols import NodeRegistry
 
 
-def unknown_cursor(after: str) -> InvalidRequestError:
+def unknown_cursor(after: str, param: str = "after") -> InvalidRequestError:
     """The error for a page of any list that begins behind what is not in that list.
 
     Not 404: that would say that what the list belongs to is not there.
@@ -32,7 +32,7 @@ def unknown_cursor(after: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"There is nothing with the id '{after}' in this list.",
         code="cursor_not_found",
-        param="after",
+        param=param,
     )
 
 
