@@ -182,6 +182,7 @@ async def _build(settings: Settings) -> Engine:
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
     service.cancellation.other_nodes = nodes
+    store.stores.nodes.on_lost = service.registry.stop_lost
     if settings.title_model is not None:
         _write_titles(service, store.stores, settings.title_model)
     return Engine(settings, service, store.stores, catalog, gateway, nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,10 +12,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import ClientConnection, connect
+from xai_sdk.proto import chat_pb2, chat_pb2_grpc  # type: ignore[import-untyped]
 
+from support.grpc_client import RpcFailure
 from support.http_server import TIMEOUT, ServerProcess
-from support.node_cluster import NodeCluster, SteeredUpstream, node_cluster, started
+from support.node_cluster import NodeCluster, SteeredUpstream, Stream, node_cluster, started
+from support.postgres_database import empty_database
 from support.scenario import UpstreamThread
 from support.side_stores import query_file
 
@@ -22,9 +30,16 @@ from support.side_stores import query_file
 NOTICED = 10.0
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgres":
+        return empty_database(tmp_path)
+    return f"sqlite:{tmp_path / 'shared.db'}"
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[NodeCluster]:
-    with node_cluster(tmp_path) as nodes:
+def cluster(tmp_path: Path, store: str) -> Iterator[NodeCluster]:
+    with node_cluster(tmp_path, store=store) as nodes:
         yield nodes
 
 
@@ -89,18 +104,18 @@ def test_other_turns_of_a_killed_node_end_as_interrupted(cluster: NodeCluster) -
         body = json.dumps({"input": "hang", "stream": True})
         connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
         poll(lambda: cluster.upstream.requests_of("hang"), "the model was not asked")
-        listed = json.loads(second.get("/v1/responses?limit=1").body)
-        (response_id,) = [one["id"] for one in listed["data"]]
+        # The model is asked while the input is being stored.
+        listed = poll(lambda: second.get("/v1/responses").json["data"], "it was not stored")
+        (response_id,) = [one["id"] for one in listed]
         first.kill()
         response = ended_at(second, response_id, NOTICED)
     assert (response["status"], response["error"]["code"]) == ("failed", "interrupted")
 
 
 @pytest.mark.slow
-def test_draining_node_hands_its_background_turns_over(tmp_path: Path) -> None:
+def test_draining_node_hands_its_background_turns_over(tmp_path: Path, store: str) -> None:
     with UpstreamThread() as thread:
         upstream = SteeredUpstream(thread)
-        store = f"sqlite:{tmp_path / 'shared.db'}"
         folders = [tmp_path / "first", tmp_path / "second"]
         for folder in folders:
             folder.mkdir()
@@ -117,6 +132,50 @@ def test_draining_node_hands_its_background_turns_over(tmp_path: Path) -> None:
             upstream.open("b")
             response = ended_at(second, response_id)
             assert (response["status"], text_of(response)) == ("completed", " 0 1")
+
+
+def read_to_close(socket: ClientConnection) -> Iterator[str | bytes]:
+    """The messages of a WebSocket until it is closed."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            yield socket.recv(TIMEOUT)
+
+
+@pytest.mark.slow
+def test_draining_node_ends_what_still_runs_for_readers_of_every_interface(
+    tmp_path: Path, store: str
+) -> None:
+    with UpstreamThread() as thread:
+        upstream = SteeredUpstream(thread)
+        flags = ["--drain-seconds", "0.5"]
+        with ServerProcess(tmp_path, upstream.base_url, store=store, flags=flags) as server:
+            url = f"ws://127.0.0.1:{server.port}/v1/responses"
+            with connect(url) as socket, grpc.insecure_channel(server.grpc_address) as channel:
+                socket.send(json.dumps({"type": "response.create", "input": "hang socket"}))
+                while "output_text.delta" not in (message := socket.recv(TIMEOUT)):
+                    assert "error" not in json.loads(message)["type"]
+                content = [chat_pb2.Content(text="hang grpc")]
+                words = [chat_pb2.Message(role=chat_pb2.ROLE_USER, content=content)]
+                chunks = chat_pb2_grpc.ChatStub(channel).GetCompletionChunk(
+                    chat_pb2.GetCompletionsRequest(model="m", messages=words, store_messages=True)
+                )
+                next(iter(chunks))
+                body = {"input": "hang events", "stream": True}
+                events = Stream(server, "/v1/responses", body=body)
+                events.read_events(4)
+                feed = Stream(server, "/v1/feed")
+                feed.read_until(b"feed.ready")
+                server.process.send_signal(signal.SIGTERM)
+                # Its readers go on at the next server.
+                feed.read_rest()
+                *_, last = read_to_close(socket)
+                assert json.loads(last)["type"] == "response.failed"
+                assert socket.close_code == CloseCode.SERVICE_RESTART
+                assert b'"code":"interrupted"' in events.read_rest()
+                with pytest.raises(grpc.RpcError) as ended:
+                    list(chunks)
+                assert RpcFailure(ended.value).error == "interrupted"
+            assert server.process.wait(TIMEOUT) == 0
 
 
 @pytest.mark.slow
@@ -166,6 +225,7 @@ def _children(server: ServerProcess) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 @pytest.mark.slow
 def test_request_of_a_killed_node_is_repeated_by_its_idempotency_key_at_once(
     cluster: NodeCluster,

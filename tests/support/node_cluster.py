@@ -122,11 +122,13 @@ class RoundRobinProxy(Address):
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while piece := await reader.read(2**16):
-            writer.write(piece)
-            await writer.drain()
-    writer.close()
+    try:
+        with suppress(OSError):
+            while piece := await reader.read(2**16):
+                writer.write(piece)
+                await writer.drain()
+    finally:
+        writer.close()
 
 
 class NodeCluster:

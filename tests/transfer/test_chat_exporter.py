@@ -272,7 +272,8 @@ async def test_a_document_whose_ids_are_taken_gets_new_ones() -> None:
 async def test_a_conversation_whose_id_is_taken_gets_a_new_one_and_the_report_says_so() -> None:
     store = MemoryStore()
     turn = Turn(-1, HEADER, [Message("user", "Hi")], [], DONE, 1_700_000_000.0)
-    await write(store, [turn, turn], set(), Talk({1}, 1, {"about": "rivers"}))
+    later = msgspec.structs.replace(turn, created_at=turn.created_at + 1)
+    await write(store, [turn, later], set(), Talk({1}, 1, {"about": "rivers"}))
     document = await exported(store)
     (theirs,) = await store.stores.conversations.list_conversations("", 10)
     (report,) = await imported(store, document, "other")

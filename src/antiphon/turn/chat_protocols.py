@@ -91,6 +91,11 @@ class ChainWindow(msgspec.Struct, frozen=True):
         """The response that the window is relative to."""
         return self.before or self.after or self.around
 
+    @property
+    def anchor_name(self) -> str:
+        """Which field has it."""
+        return "before" if self.before else "after" if self.after else "around"
+
 
 class ChainTurn(msgspec.Struct, frozen=True):
     """A turn with its place in its chain and among the turns beside it.

@@ -163,10 +163,11 @@ class ChatService:
 
     async def search_within(
         self, tenant: str, chat_id: str, query: str, limit: int
-    ) -> list[tuple[SearchHit, int]]:
+    ) -> tuple[list[tuple[SearchHit, int]], bool]:
         """The turns of a chat in which something was said, and their positions, the best first.
 
-        Raises ``NotFoundError``.
+        And whether these are all that were asked for: the best hits in all chats are looked at, up
+        to a number. Raises ``NotFoundError``.
         """
         chat = await self.get(tenant, chat_id)
         found: list[tuple[SearchHit, int]] = []
@@ -181,9 +182,9 @@ class ChatService:
                 if head is not None:
                     found.append((hit, head.seq))
             if len(found) >= limit or len(hits) < _SEARCH_PAGE:
-                break
+                return found[:limit], True
             last_hit = hits[-1].response_id
-        return found[:limit]
+        return found[:limit], False
 
     async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch]:
         """The turns that continue what a response continues, itself too, oldest first.

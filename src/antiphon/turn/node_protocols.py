@@ -7,7 +7,7 @@ node: nobody can reach it, and it goes on with nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -39,7 +39,13 @@ class OrphanedTurn(msgspec.Struct, frozen=True):
 
 
 class NodeRegistry(Protocol):
-    """The nodes of a store. Every failure is a ``StoreError``."""
+    """The nodes of a store. Every failure is a ``StoreError``.
+
+    ``on_lost`` is called when this process was taken for dead, and goes on under a new id: what it
+    ran until then has been ended by others, or taken over.
+    """
+
+    on_lost: Callable[[], None] | None
 
     @property
     def node_id(self) -> str:

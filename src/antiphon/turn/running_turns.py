@@ -190,6 +190,8 @@ class RunningTurn:
             self.stop(error)
 
     def finish(self, response: Response, last: Event, error: AntiphonError | None) -> None:
+        # Its end is on disk, and so is its beginning: that one's callback may be about to run.
+        self._is_published = True
         self.error = error
         self._events.append(last)
         self._response = response
@@ -355,6 +357,14 @@ class TurnRegistry:
 
     def all(self) -> list[RunningTurn]:
         return list(self._turns.values())
+
+    def stop_lost(self) -> None:
+        """Stop what is stored: other processes have ended it, or run it."""
+        for turn in self.all():
+            if turn.is_stored and turn.is_published:
+                turn.stop(
+                    TurnTakenOverError("Another server has taken over this turn, or ended it.")
+                )
 
     def interrupt(self, *, hands_over: bool = False) -> list[str]:
         """Stop every turn, so that its readers get its end before the server goes.

@@ -21,6 +21,7 @@ from antiphon.errors import (
     MethodNotAllowedError,
     NotFoundError,
     TurnInterruptedError,
+    TurnTakenOverError,
 )
 from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.context_builder import ContextBuilder
@@ -197,6 +198,10 @@ class TurnService:
 
         What is stored of it stays. It ends as failed where it cannot be run here.
         """
+        if (lost := self.registry.get(response_id)) is not None:
+            # This process was taken for dead, and has claimed a turn of its own.
+            lost.stop(TurnTakenOverError("This server runs the turn anew."))
+            await lost.wait_for_end()
         try:
             plan = await self._planner.plan_restart(tenant, response_id)
         except NotFoundError:

@@ -82,8 +82,13 @@ def test_window_across_branches_keeps_to_its_chain(server: ThreadServer) -> None
     ]
     assert [turn["children"] for turn in page["data"]] == [1, 2, 1, 0]
     assert ids(window(server, last, f"?limit=2&after={made[1]}")) == [other, last]
-    wrong = server.get(f"/v1/responses/{last}/turns?around={made[2]}")
-    assert (wrong.status, wrong.json["error"]["code"]) == (400, "cursor_not_found")
+    for name in ("before", "after", "around"):
+        wrong = server.get(f"/v1/responses/{last}/turns?{name}={made[2]}")
+        assert (wrong.status, wrong.error["code"], wrong.error["param"]) == (
+            400,
+            "cursor_not_found",
+            name,
+        )
 
 
 def test_siblings_and_children_lead_to_the_newest_leaf_of_each(server: ThreadServer) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from antiphon.core.chat_titles import MAX_TITLE_LENGTH, single_line
 from antiphon.models.scripted import ScriptedModel
+from antiphon.turn import chats as chat_service
 from support.http_server import ThreadServer, serving
 from support.side_stores import all_bytes
 
@@ -179,12 +180,20 @@ def test_branches_say_where_each_ends_and_what_it_forks_from(world: ThreadServer
     assert ([one["response_id"] for one in page["data"]], page["has_more"]) == ([other], True)
 
 
-def test_search_within_a_chat_finds_its_turns_only(world: ThreadServer) -> None:
+def test_search_within_a_chat_finds_its_turns_only(
+    world: ThreadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = respond(world, "A heron.")["id"]
     second = respond(world, "More of the heron.", previous_response_id=first)["id"]
     respond(world, "A heron elsewhere.")
-    hits = world.get(f"/v1/chats/{first}/search?query=heron").json["data"]
+    found = world.get(f"/v1/chats/{first}/search?query=heron").json
+    hits = found["data"]
     assert {(hit["response_id"], hit["position"]) for hit in hits} == {(first, 0), (second, 1)}
+    assert found["is_complete"]
+    # Where there are too many hits elsewhere, the answer says that some may be missing.
+    monkeypatch.setattr(chat_service, "_SEARCH_PAGE", 1)
+    monkeypatch.setattr(chat_service, "_MAX_SEARCH_PAGES", 2)
+    assert not world.get(f"/v1/chats/{first}/search?query=heron").json["is_complete"]
     assert world.get(f"/v1/chats/{first}/search").json["data"] == []
 
 

@@ -110,7 +110,7 @@ class ChatEndpoints:
         """GET /v1/chats/{id}/search: the turns of one chat in which something was said"""
         query = query_params(scope)
         limit, words = parse_limit(query), query.get("query", [""])[-1]
-        found = await self._chats.search_within(
+        found, is_complete = await self._chats.search_within(
             tenant_of(scope), scope["path_params"]["id"], words, limit + 1
         )
         hits = [
@@ -124,7 +124,8 @@ class ChatEndpoints:
             }
             for hit, position in found[:limit]
         ]
-        await send_json(send, _encode(list_body(hits, has_more=len(found) > limit)))
+        body = list_body(hits, has_more=len(found) > limit)
+        await send_json(send, _encode({**body, "is_complete": is_complete}))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/chats/{id}, with all its turns and its conversation"""

@@ -29,6 +29,7 @@ from antiphon.api.http.asgi_responses import ADMIT, error_body
 from antiphon.api.http.connection_pool import ConnectionPool
 from antiphon.api.http.response_cycle import ResponseCycle
 from antiphon.api.http.stream_relay import WRITER
+from antiphon.api.http.websocket import SHUTDOWN
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import (
     AntiphonError,
@@ -453,6 +454,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._cancel_timer()
+
+    def shutdown(self) -> None:
+        """The server is about to end: the application closes when its turns are over."""
+        if self.handshake_complete and not self.close_sent:
+            # It is no event of ASGI, so that no client can send one like it.
+            event: Any = {"type": SHUTDOWN}
+            self.queue.put_nowait(event)
+        else:
+            super().shutdown()
 
     def _wait_for_rest(self) -> None:
         self._cancel_timer()

@@ -37,11 +37,15 @@ _MAX_QUEUED_BYTES = 2 * MAX_BODY
 _MAX_LANES = 32
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
-_NORMAL_CLOSURE, _TRY_AGAIN_LATER = 1000, 1013
+_NORMAL_CLOSURE, _SERVICE_RESTART, _TRY_AGAIN_LATER = 1000, 1012, 1013
 #: What only the HTTP stream needs.
 _UNSUPPORTED_FIELDS = ("background", "stream_options")
 
 _encode = msgspec.json.Encoder().encode
+
+
+#: What the server sends an application in place of a message, once it is about to end.
+SHUTDOWN = "antiphon.shutdown"
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -83,7 +87,9 @@ class _Lane:
         self.queue: asyncio.Queue[bytes] = asyncio.Queue()
         self.unstored_history = UnstoredHistory()
         self.turn: RunningTurn | None = None
-        self.is_busy = False
+        #: Set while nothing is answered.
+        self.idle = asyncio.Event()
+        self.idle.set()
         self.task: asyncio.Task[None] | None = None
 
 
@@ -104,6 +110,8 @@ class _Connection:
             over, _ = await asyncio.wait(
                 (listening, self._broken), timeout=lifetime, return_when=asyncio.FIRST_COMPLETED
             )
+            if listening in over and listening.result() == _SERVICE_RESTART:
+                await self._finish_turns()
         finally:
             listening.cancel()
             tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
@@ -117,12 +125,25 @@ class _Connection:
             self._broken.result()
         if listening not in over:
             await self._send_expired(lifetime)
-        elif listening.result():
-            await self._close(_TRY_AGAIN_LATER)
+        elif (code := listening.result()) is not None:
+            await self._close(code)
 
-    async def _listen(self) -> bool:
-        """Take requests while others are answered. False: the client hung up, True: too many."""
+    async def _finish_turns(self) -> None:
+        """Wait until what is being answered is over; what waits behind it is for another server."""
+        for lane in self._lanes.values():
+            while not lane.queue.empty():
+                lane.queue.get_nowait()
+        idle = asyncio.gather(*[lane.idle.wait() for lane in self._lanes.values()])
+        try:
+            await asyncio.wait((idle, self._broken), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
+
+    async def _listen(self) -> int | None:
+        """Take requests while others are answered; what to close with. None: the client hung up."""
         while (message := await self._receive())["type"] != "websocket.disconnect":
+            if message["type"] == SHUTDOWN:
+                return _SERVICE_RESTART
             text = message.get("text")
             body = text.encode() if text is not None else message.get("bytes") or b""
             try:
@@ -133,8 +154,8 @@ class _Connection:
             self._queued_bytes += len(body)
             lane.queue.put_nowait(body)
             if lane.queue.qsize() > _BACKLOG or self._queued_bytes > _MAX_QUEUED_BYTES:
-                return True
-        return False
+                return _TRY_AGAIN_LATER
+        return None
 
     def _lane_of(self, body: bytes) -> _Lane:
         """The lane of a message. Raises ``InvalidRequestError``."""
@@ -158,7 +179,7 @@ class _Connection:
     def _drop_idle_lane(self) -> None:
         """Make room for another lane. Raises ``InvalidRequestError`` where all are in use."""
         for stream_id, lane in self._lanes.items():
-            if stream_id is not None and not lane.is_busy and lane.queue.empty():
+            if stream_id is not None and lane.idle.is_set() and lane.queue.empty():
                 del self._lanes[stream_id]
                 if lane.task is not None:
                     lane.task.cancel()
@@ -173,10 +194,10 @@ class _Connection:
         try:
             while True:
                 body = await lane.queue.get()
-                lane.is_busy = True
+                lane.idle.clear()
                 self._queued_bytes -= len(body)
                 await self._answer(body, lane)
-                lane.is_busy = False
+                lane.idle.set()
         except OSError as error:
             # What a server raises where nobody is left to write to.
             if not self._broken.done():

@@ -192,7 +192,7 @@ class MemoryChatStore:
         if window.anchor is not None:
             ids = [one.response_id for one in chain]
             if window.anchor not in ids:
-                raise unknown_cursor(window.anchor)
+                raise unknown_cursor(window.anchor, window.anchor_name)
             at = ids.index(window.anchor)
         else:
             position = min(window.position or 0, chain[-1].seq)

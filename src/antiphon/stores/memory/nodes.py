@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -18,6 +18,8 @@ class MemoryNodeRegistry:
     """A ``NodeRegistry`` of one process: no other can continue its turns."""
 
     is_shared = False
+    #: Never called: nobody else can take it for dead.
+    on_lost: Callable[[], None] | None = None
 
     def __init__(self, turns: MemoryTurns, clock: Clock) -> None:
         self._turns = turns

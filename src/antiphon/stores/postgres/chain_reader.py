@@ -118,7 +118,7 @@ async def _window_keys(
         key = response_key(window.anchor)
         row = key and await connection.fetchrow(TURN_SQL["turn_key"], head.tenant, key)
         if not row or row[0] != head.tree or not chain.has(TurnKey(*row)):
-            raise unknown_cursor(window.anchor)
+            raise unknown_cursor(window.anchor, window.anchor_name)
         at = row[2] + 1 if window.after is not None else row[2]
     elif window.position is not None:
         at = min(window.position, head.seq)

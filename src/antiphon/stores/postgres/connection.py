@@ -93,6 +93,12 @@ class ReadPool:
                     self._idle.append(connection)
             self._release()
 
+    def drop_idle(self) -> None:
+        """Drop those that are idle: where one is lost the others are, too, and may not know yet."""
+        for connection in self._idle:
+            connection.terminate()
+        self._idle = []
+
     async def close(self) -> None:
         """Close those that are idle; the others close when they are given back."""
         self._closed = True

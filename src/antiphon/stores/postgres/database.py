@@ -78,6 +78,7 @@ class PostgresDatabase:
                         return await work(connection)
                 except CONNECTION_LOST as error:
                     lost = error
+                    self._pool.drop_idle()
             raise lost
         except AntiphonError:
             raise

@@ -50,6 +50,8 @@ class NodeLease:
         self._version = ""
         self._renewed_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
+        #: Called when the row was gone: others have ended the turns of this process, or have them.
+        self.on_lost: Callable[[], None] | None = None
 
     @property
     def is_valid(self) -> bool:
@@ -110,6 +112,8 @@ class NodeLease:
         if followed is None:
             log.warning("this process was taken for dead by another; it goes on as a new one")
             self.node = new_node_id()
+            if self.on_lost is not None:
+                self.on_lost()
             await self._add()
         else:
             self.is_followed = followed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import response_key
@@ -26,11 +26,17 @@ class PostgresNodeRegistry:
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
         self._lease = database.lease
+        self.on_lost: Callable[[], None] | None = None
+        self._lease.on_lost = self._note_lost
         self._secret: str | None = None
 
     @property
     def node_id(self) -> str:
         return _id_of(self._lease.node)
+
+    def _note_lost(self) -> None:
+        if self.on_lost is not None:
+            self.on_lost()
 
     async def join(self, url: str | None, version: str = "") -> None:
         await self._lease.describe(is_node=True, url=url, version=version)

@@ -96,7 +96,7 @@ def _window_rows(
         key = response_key(window.anchor)
         found = connection.execute(TURN_SQL["row_id"], (key, head.tenant)).fetchall()
         if not found or not any(first <= found[0][0] <= last for first, last in row_ranges):
-            raise unknown_cursor(window.anchor)
+            raise unknown_cursor(window.anchor, window.anchor_name)
         at = found[0][0]
         if window.after is not None:
             at = last_of_turn(at) + 1

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ class SqliteNodeRegistry:
     """A ``NodeRegistry`` in the file of a SQLite store."""
 
     is_shared = True
+    #: Never called: a process that lives has its lock.
+    on_lost: Callable[[], None] | None = None
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database

@@ -116,7 +116,9 @@ def texts_in(path: Path) -> dict[int, str]:
 
 
 @pytest.mark.usefixtures("small_groups")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 async def test_index_is_as_if_an_erased_turn_had_never_been_in_it(
     tmp_path: Path, seed: int
 ) -> None:
