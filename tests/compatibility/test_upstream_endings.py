@@ -331,14 +331,16 @@ def test_what_follows_words_in_place_of_an_end_fails_with_its_words(
         {"type": "keepalive", "message": "still here"},
         {"type": "status", "code": 0, "msg": "queued"},
         {"object": "chat.completion.chunk", "choices": [], "x_status": "queued"},
+        {"object": "chat.completion.chunk", "model": "m", "choices": None, "error": None},
         {},
     ],
     ids=str,
 )
 def test_a_notice_is_no_error(world: Scenario, notice: dict[str, Any]) -> None:
-    expect_words(
-        world, stream_of(data(notice), *HELLO[:2], data(notice), *HELLO[2:]), "Hello there."
-    )
+    good = stream_of(data(notice), *HELLO[:2], data(notice), *HELLO[2:])
+    expect_words(world, good, "Hello there.")
+    # With the end marker alone, too.
+    expect_words(world, stream_of(*HELLO[:2], data(notice), DONE), "Hello there.")
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])

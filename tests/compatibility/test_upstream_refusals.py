@@ -237,6 +237,11 @@ WORDS: dict[str, Any] = {
     "words-as-event": data({"error": {"message": S}}),
     "words-as-named-event": b"event: error\n" + data({"message": S}) + DONE,
     "words-nowhere": {"oops": {"why": S}},
+    "words-of-a-router-nested": {
+        "error": {"message": "Provider returned error", "metadata": {"raw": {"error": S}}}
+    },
+    "words-of-xml": b"<?xml version='1.0'?><Error><Code>X</Code><Message>%b</Message></Error>"
+    % S.encode(),
     "words-bom": b"\xef\xbb\xbf" + json.dumps({"error": S}).encode(),
     "words-json-cut": b'{"error":{"message":"' + S.encode(),
 }

@@ -77,7 +77,7 @@ class GatedStore(MemoryStore):
         return self._queue(self.begins, lambda: super(GatedStore, self).begin(turn))
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
         self.written.append(end)
         gate = self.items if end is None else self.ends

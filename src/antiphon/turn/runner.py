@@ -399,17 +399,17 @@ class TurnRunner:
                 ),
             )
         if live.is_stored and self._plan.request.stream:
-            counts = logprob_counts(live.events_so_far, machine.output)
-            end = msgspec.structs.replace(
-                end, trace=trace_of(live.events_so_far), logprob_counts=counts
-            )
+            seen = live.events_so_far
+            trace, counts = trace_of(seen), logprob_counts(seen, machine.output)
+            end = msgspec.structs.replace(end, trace=trace, logprob_counts=counts)
         response = msgspec.structs.replace(
             self._plan.initial_response, output=machine.output, end=end
         )
         if live.is_stored:
             items = [encode_item(item) for item in machine.pop_completed_items()]
             try:
-                write = self._store.write(self._response_id, items, end)
+                inline = self._plan.request.fingerprint is None
+                write = self._store.write(self._response_id, items, end, inline=inline)
                 indexing = self._index_chain(end)
                 await wait_uncancelled(write)
                 if indexing is not None:

@@ -190,6 +190,8 @@ class RunningTurn:
             self.stop(error)
 
     def finish(self, response: Response, last: Event, error: AntiphonError | None) -> None:
+        # Its end is on disk, and so is its beginning: that one's callback may be about to run.
+        self._is_published = True
         self.error = error
         self._events.append(last)
         self._response = response

@@ -59,14 +59,12 @@ class Head(msgspec.Struct, frozen=True):
 class NewTurn(msgspec.Struct, frozen=True):
     """A turn about to run: ``input`` holds encoded items (``core.items``).
 
-    ``blobs`` are the images that those items refer to, by hash (``core.images``). A store
-    keeps each once for a tenant, however many turns refer to it.
+    ``blobs`` are the images that those refer to, by hash (``core.images``), kept once a tenant.
     ``parent`` is the response that it continues. ``sibling`` is one that it stands beside: without
     a parent, it belongs to that one's family. ``sources`` are others whose words it holds,
     each as it was before its words were read: ``begin`` fails with ``HistoryChangedError`` where
     one is gone, or something was erased from its family since.
-    ``is_awaited`` False: nobody waits for the beginning alone, so that a store may keep it a
-    twentieth of a second later, in one go with the end of a quick turn.
+    ``is_awaited`` False: nobody waits for the beginning alone: it may be kept with a quick end.
     ``conversation`` is the one it goes on, as its maker saw it: ``begin`` moves it on, and
     fails with ``ConversationLockedError`` where it has moved in the meantime.
     ``stored_at``: its age counts from then, and not from ``created_at``: it was imported.
@@ -180,12 +178,13 @@ class Store(Protocol):
         ...
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
         """Append output items to a turn that this store began, and end it if ``end`` is given.
 
         The first end counts: whatever comes after it is dropped. Fails with
-        ``TurnTakenOverError`` where another process runs the turn by now.
+        ``TurnTakenOverError`` where another process runs the turn by now. ``inline``: nothing else
+        is written with it, so that it may be on disk when this returns.
         """
         ...
 

@@ -367,7 +367,7 @@ class Full(MemoryStore):
         return super().begin(turn) if self._takes() else _failed()
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
         return super().write(response_id, items, end) if self._takes() else _failed()
 

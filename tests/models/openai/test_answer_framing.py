@@ -53,7 +53,9 @@ def framed(draw: st.DrawFn, events: list[Any]) -> bytes:
     separator = draw(st.sampled_from(["\n\n", "\n\n\n", "\n"]))
     indent = draw(st.sampled_from([None, 1])) if separator != "\n" else None
     twice = [] if indent else ["data: data: "]
-    prefix = draw(st.sampled_from(["data: ", "data:", "data:  ", *twice]))
+    stray = ["Data: ", "data : ", "  data: ", "\0data: ", "\ufeffdata: ", "\x1edata: "]
+    twice += [] if indent else ["data: \ufeff"]
+    prefix = draw(st.sampled_from(["data: ", "data:", "data:  ", *stray, *twice]))
     blocks: list[str] = []
     for event in events:
         for sign in draw(st.lists(st.sampled_from(SIGNS_OF_LIFE), max_size=2)):
@@ -62,7 +64,7 @@ def framed(draw: st.DrawFn, events: list[Any]) -> bytes:
         value = json.dumps(event, indent=indent)
         blocks.append(name + "\n".join(prefix + line for line in value.split("\n")))
     if draw(st.booleans()):
-        blocks.append(prefix + draw(st.sampled_from(["[DONE]", '"[DONE]"', "[DONE] "])))
+        blocks.append(prefix + draw(st.sampled_from(["[DONE]", '"[DONE]"', "[DONE] ", "DONE"])))
     end = draw(st.sampled_from(["", "\n", "\n\n"]))
     text = draw(st.sampled_from(["", "\ufeff", "\n"])) + separator.join(blocks) + end
     return text.replace("\n", newline).encode()
@@ -95,6 +97,20 @@ def read_words(label: str, pieces: Iterable[bytes], parser: ResponseParser) -> s
     deltas += parser.finish()
     assert parser.error is None
     return "".join(one.text for one in deltas if isinstance(one, OutputTextDelta))
+
+
+@pytest.mark.parametrize("dialect", ["chat completions", "responses"])
+@given(st.data(), st.text(min_size=1), st.lists(st.integers(0, 99), max_size=5))
+def test_events_without_anything_between_them_give_the_same_words(
+    dialect: str, data: st.DataObject, text: str, places: list[int]
+) -> None:
+    make = chat_events if dialect == "chat completions" else responses_events
+    between = data.draw(st.sampled_from(["", ",", "\x1e", "data: ", "\0"]))
+    start = data.draw(st.sampled_from(["data: ", ""]))
+    body = start + between.join(map(json.dumps, make(cut_anywhere(text, places))))
+    label, *pieces = data.draw(reads(body.encode()))
+    parser = ChatCompletionsParser() if dialect == "chat completions" else ResponsesParser("m")
+    assert read_words(label.decode(), pieces, parser) == text
 
 
 @pytest.mark.parametrize("dialect", ["chat completions", "responses"])

@@ -7,6 +7,11 @@ from antiphon.models.openai.context_overflow import find_context_overflow
 # ruff: noqa: RUF001
 
 TOO_LONG: list[str] = [
+    "Prompt length is 9000 which exceeds maximum of 8192",
+    "got 9000 tokens; max 8192 input tokens",
+    "The maximum number of tokens is 8192, but the request has 9000",
+    "Total number of tokens (9000) exceeds the limit 8192",
+    "The input tokens must be reduced in order to run the model",
     "prompt is too long: 210266 tokens > 200000 maximum",
     "input length and `max_tokens` exceed context limit: 199759 + 8192 > 200000, decrease"
     " input length or `max_tokens` and try again",

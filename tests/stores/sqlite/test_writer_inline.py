@@ -13,6 +13,7 @@ import pytest
 from antiphon.errors import StoreError
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.stores.sqlite.writer import Writer
+from support.side_stores import query_file
 from support.store_turns import DONE, assistant, complete_turn, new_turn, sqlite
 from support.store_writers import count, writing
 
@@ -49,6 +50,36 @@ async def test_lone_job_commits_on_the_event_loop_thread(tmp_path: Path) -> None
         await begin_and_end(writer)
         assert (count(database, "responses"), count(database, "log")) == (1, 4)
         assert await thread_of(writer, is_alone=False) == "antiphon-writer"
+
+
+async def test_write_that_nothing_follows_is_on_disk_when_it_returns(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "turns.db") as store:
+        turn = new_turn("Hi.")
+        begun = store.begin(turn)
+        ended = store.write(turn.response_id, (assistant("a"),), DONE, inline=True)
+        assert begun.done()
+        assert ended.done()
+        assert query_file(tmp_path / "turns.db", "SELECT count(*) FROM log") == [(4,)]
+        await asyncio.gather(begun, ended)
+        # Where others run, it waits for theirs.
+        other, turn = new_turn("Hi."), new_turn("Hi.")
+        begins = store.begin(other), store.begin(turn)
+        ended = store.write(turn.response_id, (), DONE, inline=True)
+        assert not ended.done()
+        await asyncio.gather(*begins, ended, store.write(other.response_id, (), DONE))
+
+
+async def test_heads_read_by_the_writers_connection_are_of_all_commits(tmp_path: Path) -> None:
+    async with sqlite(tmp_path / "turns.db") as store, sqlite(tmp_path / "turns.db") as other:
+        for _ in range(3):
+            theirs, mine = await complete_turn(other), await complete_turn(store)
+            while not store._database._writer._is_inline:
+                # The index looked for turns of others.
+                mine = await complete_turn(store)
+            assert await store.head("", mine.response_id) == mine
+            assert await store.head("", theirs.response_id) == theirs
+            assert await other.delete("", mine.response_id)
+            assert await store.head("", mine.response_id) is None
 
 
 async def test_one_concurrent_job_moves_all_jobs_to_the_writer_thread(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class AnswerFraming:
         for event in events:
             if event[:1] == b"{":
                 is_plain = event.isascii() and b"\\" not in event
-                objects.append(event if is_plain else self._mend(event))
+                objects += [event] if is_plain else self._mended_objects(event)
                 continue
             data = event.strip(_SPACE)
             while data.startswith(b"data:"):
@@ -140,6 +140,11 @@ class AnswerFraming:
                 self.plain_words = data
         self._has_events = self._has_events or bool(objects)
         return objects
+
+    def _mended_objects(self, data: bytes) -> list[bytes]:
+        """An object; or several in a row, if halves of characters may go over their ends."""
+        is_one = b"\\u" not in data or not _HALF.search(data) or _is_json(data)
+        return [self._mend(one) for one in ([] if is_one else split_objects(data)) or [data]]
 
     def _mend(self, data: bytes) -> bytes:
         """JSON of whole characters in UTF-8, with U+FFFD for bytes that are none."""

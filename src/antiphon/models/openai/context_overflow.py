@@ -52,6 +52,11 @@ _SIGNS = [
         r"reduce the (?:length|size) of (?:the |your )?(?:messages|prompt|input)",
         r"\bexceeds? max(?:imum)? (?:length|message tokens)",
         r"max size: [\d,]+ tokens",
+        r"\b(?:input|prompt)\b.{0,40}\btokens?\b.{0,20}\b(?:be |has to be )?(?:reduce|shorten)",
+        rf"\b(?:prompt|input)s? (?:length|size) is [\d,]+.{{0,20}}{_EXCEED}",
+        r"\b(?:max|at most|up to) [\d,]+ (?:input|prompt) tokens",
+        r"max(?:imum)? number of tokens is [\d,]+.{0,20}\b(?:request|input|prompt)",
+        rf"\btotal\b.{{0,20}}\btokens?\b.{{0,12}}\b{_EXCEED}",
         rf"\b(?:input|prompt|requests?|messages?|conversation|text)\b.{{0,40}}\btokens?\b"
         rf".{{0,40}}{_EXCEED}",
         rf"\btokens?\b.{{0,40}}\b(?:input|prompt|requests?|messages|conversation)\b"

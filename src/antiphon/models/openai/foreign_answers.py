@@ -37,9 +37,7 @@ _PLACES: Final = frozenset(
 _CONTENT_FIELDS: Final = ("content", "refusal")
 #: Fields that say what something is.
 _NAMING_FIELDS: Final = ("type", "id", "role", "name", "object", "status", "index", "format")
-_FAILURE_FIELD: Final = re.compile(
-    rb'"[^"]*(err|fail|exception|fault|msg|message|reason)[^"]*"[ \t]*:', re.IGNORECASE
-)
+_FAILURE_NAME: Final = re.compile(r"err|fail|exception|fault|msg|message|reason", re.IGNORECASE)
 _SUCCESS_CODES: Final = ("0", "200")
 _CHOICE_PLACES: Final = ("text", "content", "messages")
 
@@ -224,12 +222,23 @@ def _decode_object(data: bytes) -> dict[str, Any]:
 def is_unknown_failure(data: bytes) -> bool:
     """Whether an event without an answer may say, in its own shape, why there is no more of it."""
     value = _decode_object(data)
-    codes = [it for name, it in value.items() if name.lower().endswith("code")]
-    return (
-        bool(_FAILURE_FIELD.search(data))
-        and _has_words(value)
-        and not any(str(one) in _SUCCESS_CODES for one in codes)
+    codes = [str(it) for name, it in value.items() if name.lower().endswith("code")]
+    return _names_failure(value) and not any(one in _SUCCESS_CODES for one in codes)
+
+
+def _names_failure(value: Any) -> bool:
+    """Whether there are words, or a number, under the name of a failure."""
+    if isinstance(value, list):
+        return any(map(_names_failure, value))
+    return isinstance(value, dict) and any(
+        _names_failure(it)
+        or (_FAILURE_NAME.search(name) is not None and (_has_words(it) or _is_count(it)))
+        for name, it in value.items()
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def encode_completion(value: dict[str, Any]) -> bytes:

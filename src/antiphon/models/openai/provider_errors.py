@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +28,9 @@ _WRAPPING_FIELDS = (
     "body",
 )
 _CODE_FIELDS = ("code", "error_code", "errorCode", "errcode", "status_code", "statusCode")
+#: Gateways and object stores answer in XML. Of HTML nothing is quoted.
+_XML_STARTS = ("<?xml", "<Error", "<error", "<fault")
+_XML_MESSAGE = re.compile(r"<(?:\w+:)?(?:message|faultstring)[^>]*>([^<]+)</", re.IGNORECASE)
 #: Objects in objects that are searched for a message.
 _MAX_DEPTH = 5
 
@@ -45,7 +50,8 @@ def parse_provider_error(body: bytes) -> ProviderError:
     """The error in a body: JSON, an event stream, or a text. Of a page nothing is quoted."""
     text = _decode_text(body).strip("\ufeff \t\r\n")
     if text.startswith("<"):
-        return ProviderError()
+        found = _XML_MESSAGE.search(text) if text.startswith(_XML_STARTS) else None
+        return ProviderError(message=html.unescape(found[1]).strip() if found else "")
     value = _decode_json(text.encode())
     if not value:
         return ProviderError()
@@ -93,7 +99,7 @@ def _find_message(value: Any, depth: int = 0) -> str:
     # A router's own words come with the raw ones of the server behind it.
     metadata = value.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    found = _join(": ", (*errors, *messages[:1], raw if isinstance(raw, str) else ""))
+    found = _join(": ", (*errors, *messages[:1], _find_message(raw, depth + 1)))
     if found:
         return found
     return next(

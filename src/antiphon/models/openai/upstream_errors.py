@@ -71,6 +71,11 @@ def client_errors() -> tuple[type[Exception], ...]:
     return (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError)
 
 
+def _sentence(text: str) -> str:
+    """A text that another sentence can follow."""
+    return text if text.endswith((".", "!", "?", "。")) else f"{text}."
+
+
 def incomplete_stream() -> AttemptError:
     """The failure for a stream that ended before its answer."""
     text = "The upstream's answer broke off before its end."
@@ -270,7 +275,9 @@ class ErrorMapper:
             return AttemptError(context_error)
         if status in (401, 403) or (status < 500 and _INVALID_KEY.search(provider_error.message)):
             return AttemptError(
-                ModelError(f"{description} Check the API key.", code="upstream_unauthorized")
+                ModelError(
+                    f"{_sentence(description)} Check the API key.", code="upstream_unauthorized"
+                )
             )
         if status == 429:
             failure = _later(UpstreamRateLimitError(description), delay)
@@ -298,7 +305,8 @@ class ErrorMapper:
             case 404 | 410 if _is_model_not_found(provider_error):
                 error = ModelNotFoundError(message or description, param="model")
             case 404 | 405 | 410 | 501:
-                error = ModelError(f"{description} Check the base URL.", code=ENDPOINT_MISSING)
+                text = f"{_sentence(description)} Check the base URL."
+                error = ModelError(text, code=ENDPOINT_MISSING)
             case 402:
                 error = ModelError(description, code="upstream_payment_required")
             case 413:

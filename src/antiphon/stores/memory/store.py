@@ -263,7 +263,7 @@ class MemoryStore:
         return _completed_future(self._begin, turn)
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
         return _completed_future(self._turns.write, response_id, items, end)
 

@@ -147,7 +147,7 @@ class PostgresStore:
         return self._database.submit(WriteTransaction.begin, *arguments, max_delay=max_delay)
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
         if end is not None:
             self._search.on_turn_end()

@@ -47,6 +47,12 @@ _REASONS: Final = {
 }
 
 
+# Bytes and None stay what they are. Where no adapter is registered for a type, the module sqlite3
+# looks for two methods of each value instead, which takes it as long as to bind four.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(type(None), {None: None}.__getitem__)
+
+
 class DatabaseConnections(msgspec.Struct, frozen=True):
     """An opened file: a connection for writes, and one for reads that never waits for a lock."""
 

@@ -76,9 +76,12 @@ class SqliteDatabase:
         *arguments: Any,
         max_delay: float = 0.0,
         is_alone: bool = False,
+        at_once: bool = False,
     ) -> asyncio.Future[Any]:
         """Have the writer do ``job(transaction, *arguments)``; done when it is on disk."""
-        return self._writer.submit(job, *arguments, max_delay=max_delay, is_alone=is_alone)
+        return self._writer.submit(
+            job, *arguments, max_delay=max_delay, is_alone=is_alone, at_once=at_once
+        )
 
     def hold(
         self, name: str, job: Callable[..., Any], *arguments: Any, is_alone: bool = False
@@ -115,7 +118,7 @@ class SqliteDatabase:
         """The same on the event loop's own thread, for reads of a few rows."""
         self._check_open()
         try:
-            value, owners = read(self._inline_connection)
+            value, owners = self._writer.read_if_idle(read) or read(self._inline_connection)
         except DAMAGE as error:
             if not is_busy(error):
                 raise self._health.refuse_read(read_error(error)) from error

@@ -165,7 +165,7 @@ class SqliteStore:
         )
 
     def write(
-        self, response_id: str, items: Sequence[bytes], end: End | None = None
+        self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
         max_delay = self._commit_delay()
         is_alone = self._is_alone(items)
@@ -182,6 +182,7 @@ class SqliteStore:
             end,
             max_delay=max_delay,
             is_alone=is_alone,
+            at_once=inline,
         )
 
     def _is_alone(self, items: Sequence[bytes]) -> bool:

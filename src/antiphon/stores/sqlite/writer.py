@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
@@ -37,6 +37,8 @@ from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.thread_priority import background_priority
 
 log = logging.getLogger("antiphon.store")
+
+T = TypeVar("T")
 
 #: A function of a ``WriteTransaction``, its arguments, and the future of its result.
 Job: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
@@ -125,12 +127,14 @@ class Writer:
         *arguments: Any,
         max_delay: float = 0.0,
         is_alone: bool = False,
+        at_once: bool = False,
     ) -> asyncio.Future[Any]:
         """Queue ``action(transaction, *arguments)``; the future has its result once it is on disk.
 
         All jobs of one iteration of the loop are committed together. A job may wait up to
         ``max_delay`` seconds for others to share its commit. ``is_alone``: it is short, no other
-        turn runs, and it may be committed on the loop's thread.
+        turn runs, and it may be committed on the loop's thread. ``at_once``: if so, within this
+        call, and not in the next iteration.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._closed:
@@ -138,7 +142,10 @@ class Writer:
             return future
         self._pending_jobs.append((action, arguments, future))
         self._may_commit_inline = self._may_commit_inline and is_alone
-        self._flush_within(max_delay)
+        if at_once and self._may_commit_inline:
+            self._flush_queue()
+        else:
+            self._flush_within(max_delay)
         return future
 
     def hold(
@@ -164,6 +171,19 @@ class Writer:
             job, is_alone, _ = held
             self._pending_jobs.append(job)
             self._may_commit_inline = self._may_commit_inline and is_alone
+
+    def read_if_idle(self, read: Callable[[sqlite3.Connection], T]) -> T | None:
+        """The result of a read of a few rows, by the writer's connection on the loop's thread.
+
+        Its page cache outlives its own commits: where turns run alone, it has what they read.
+        None: it is not free, or has the thread's settings, by which it waits for other processes.
+        """
+        if not self._is_inline or self._closed or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return read(self._connection) if self._is_inline else None
+        finally:
+            self._lock.release()
 
     def stop(self) -> None:
         """Take no more jobs: do what is queued, then end the turns still running here."""

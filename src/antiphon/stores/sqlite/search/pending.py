@@ -59,20 +59,16 @@ def read_indexed_turns(
     connection: sqlite3.Connection, turns: Sequence[tuple[int, float]]
 ) -> list[IndexedTurn]:
     """The turns of these row ids and times with their items: the first of them, at least one."""
-    items: list[list[bytes]] = [[] for _ in turns]
-    size, complete = 0, len(turns)
+    found: list[IndexedTurn] = []
+    size = 0
     cursor = connection.execute(SEARCH_SQL["items_of"], (as_json(row_id for row_id, _ in turns),))
-    for number, body in cursor:
-        if size > _MAX_ITEM_BYTES and number and not items[number]:
-            complete = number
+    for (row_id, created_at), (items,) in zip(turns, cursor, strict=False):
+        found.append(IndexedTurn(row_id, created_at, tuple(items.split(b"\x1e")) if items else ()))
+        size += len(items or b"")
+        if size > _MAX_ITEM_BYTES:
             break
-        items[number].append(body)
-        size += len(body)
     cursor.close()
-    return [
-        IndexedTurn(row_id, created_at, tuple(items[number]))
-        for number, (row_id, created_at) in enumerate(turns[:complete])
-    ]
+    return found
 
 
 def as_json(numbers: Iterable[int]) -> str:
