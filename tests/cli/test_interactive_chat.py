@@ -355,6 +355,19 @@ def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url:
     assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
 
 
+@pytest.mark.parametrize("word", ["exit", "/exit"])
+def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, word: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type(f"{word}\n")
+        terminal.expect(f"queued: {word}")
+        release(url)
+        terminal.expect("go on with: ")
+        assert terminal.leave() == 0
+
+
 def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> None:
     with chat(home) as terminal:
         terminal.type("early words")

@@ -208,7 +208,8 @@ class ChatLoop:
     async def _next_text(self) -> str | None:
         """The next question or command, stripped; None: leave."""
         if self.prompt.queue:
-            return self.prompt.queue.pop(0)
+            text = self.prompt.queue.pop(0)
+            return None if text.lower() in _EXIT_WORDS else text
         for is_last in (False, True):
             draft, self._draft = self._draft, ""
             try:
