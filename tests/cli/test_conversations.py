@@ -109,6 +109,27 @@ def test_a_file_that_is_no_database_is_a_one_line_error(antiphon: Command, tmp_p
     assert "unforeseen" not in ran.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["list"],
+        ["show", "x"],
+        ["delete", "x"],
+        ["search", "x"],
+        ["approvals"],
+        ["usage"],
+        ["nodes"],
+    ],
+)
+def test_reading_creates_no_store_of_a_mistyped_name(
+    antiphon: Command, tmp_path: Path, command: list[str]
+) -> None:
+    ran = antiphon(*command, "--store", "sqlite:chat/typo.db")
+    assert ran.code == 1
+    assert "There is no database" in ran.err
+    assert not (tmp_path / "chat").exists()
+
+
 def test_terminal_shows_a_table_and_delete_asks_for_confirmation(
     antiphon: Command, tmp_path: Path
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from antiphon.cli import terminal_output
 from antiphon.cli.interrupt import InterruptHandler, run_interruptible
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, ConfigError
 from antiphon.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -18,12 +19,25 @@ T = TypeVar("T")
 Flags: TypeAlias = Mapping[str, str | None]
 
 
-def run_with_engine(flags: Flags, work: Callable[[Engine], Awaitable[T]]) -> T:
+def run_with_engine(
+    flags: Flags, work: Callable[[Engine], Awaitable[T]], *, creates_store: bool = False
+) -> T:
     """Open the engine on the store that ``flags`` name, await ``work``, close it.
 
-    No provider's key is needed: no model is called.
+    No provider's key is needed: no model is called. Raises ``ConfigError`` where the command line
+    names a file that is not there and the command does not create one.
     """
-    return run_with_settings(load_settings(flags, resolve_keys=False), work)
+    settings = load_settings(flags, resolve_keys=False)
+    if flags.get("store") is not None and not creates_store:
+        require_store_file(settings.store)
+    return run_with_settings(settings, work)
+
+
+def require_store_file(name: str) -> None:
+    """Raise ``ConfigError`` where a store is a file that is not there: its name is mistyped."""
+    scheme, _, path = name.partition(":")
+    if scheme == "sqlite" and not Path(path).exists():
+        raise ConfigError(f"There is no database {path}: `antiphon chat` or `serve` creates one.")
 
 
 def run_with_settings(settings: Settings, work: Callable[[Engine], Awaitable[T]]) -> T:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from antiphon.cli import terminal_output
-from antiphon.cli.engine_runner import run_with_settings
+from antiphon.cli.engine_runner import require_store_file, run_with_settings
 from antiphon.cli.options import Config, Json, Store
 from antiphon.cli.terminal_output import Column
 from antiphon.errors import ConfigError
@@ -37,6 +37,9 @@ def nodes(as_json: Json = False, store: Store = None, config: Config = None) -> 
     settings = load_settings({"store": store, "config": config}, resolve_keys=False)
     if settings.store == "memory:":
         raise ConfigError("the store memory: is one process's own, which alone serves it")
+
+    if store is not None:
+        require_store_file(settings.store)
 
     async def read(engine: Engine) -> Sequence[Node]:
         return await engine.stores.nodes.list_nodes()

@@ -132,7 +132,7 @@ def import_chats(flags: Flags, path: Path, *, as_json: bool) -> bool:
         return importer
 
     with _opened(path) as file:
-        importer = run_with_engine(flags, work)
+        importer = run_with_engine(flags, work, creates_store=True)
     if as_json:
         skipped = msgspec.to_builtins(importer.file.skipped_files)
         terminal_output.print_json(
