@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import random
 import re
 import socket
 import ssl
@@ -42,10 +44,14 @@ class TlsServer(ServerProcess):
         )
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, which the system gives to no connection."""
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -76,7 +82,7 @@ def server(
     flags += ["--tls-cert", str(certificate.cert), "--tls-key", str(certificate.key)]
     # On SQLite by their sockets, on PostgreSQL by ports as other machines would.
     if store.startswith("postgresql"):
-        flags += ["--node-url", f"http://127.0.0.1:{free_port()}"]
+        flags += ["--node-url", f"http://127.0.0.1:{free_ports(WORKERS + 1)}"]
     with TlsServer(tmp_path, upstream.base_url, store=store, flags=flags) as started:
         started.context = client_context(certificate)
         yield started
