@@ -93,6 +93,8 @@ class Server:
             "XDG_CONFIG_HOME": str(self.folder),
             "XDG_DATA_HOME": str(self.folder),
         }
+        # As for a user, modules are compiled once, and not at each start.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         begun = time.perf_counter()
         # Its own folder as working directory: no .env of the checkout reaches it.
         with log.open("ab") as out, pinned(on):
