@@ -11,7 +11,6 @@ from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
-    StreamHead,
     send_error,
     send_json,
 )
@@ -20,10 +19,9 @@ from antiphon.api.http.chat_completions_codec import encode_completion
 from antiphon.api.http.client_retries import ClientRetries, is_retry
 from antiphon.api.http.completion_stream import (
     CompletionStreamOptions,
-    send_completion_stream,
 )
 from antiphon.api.http.idempotency import IdempotencyKeys
-from antiphon.api.http.node_relay import NodeRelay
+from antiphon.api.http.turn_streams import TurnStreams
 from antiphon.core.ids import completion_id_of, to_response_id
 from antiphon.core.turns import IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import AntiphonError, NotFoundError
@@ -48,7 +46,7 @@ class ChatCompletionsEndpoint:
         deferred_completions: DeferredCompletions,
     ) -> None:
         self._service = service
-        self._nodes = nodes
+        self._streams = TurnStreams(service, nodes)
         self._idempotency_keys = idempotency_keys
         self._retries = ClientRetries(
             service,
@@ -147,7 +145,7 @@ class ChatCompletionsEndpoint:
             options = CompletionStreamOptions(
                 include_usage=request.include_usage, legacy_functions=request.legacy_functions
             )
-            await self._send_stream(request.turn.tenant, turn, scope, send, options)
+            await self._streams.send(request.turn.tenant, turn, scope, send, options)
         else:
             response = await turn.result()
             if turn.error is not None:
@@ -155,24 +153,6 @@ class ChatCompletionsEndpoint:
             else:
                 body = encode_completion(response, legacy_functions=request.legacy_functions)
                 await send_json(send, body)
-
-    async def _send_stream(
-        self,
-        tenant: str,
-        turn: RunningTurn | Replay,
-        scope: Scope,
-        send: Send,
-        options: CompletionStreamOptions,
-    ) -> None:
-        """A stream from wherever its turn runs."""
-        head = StreamHead(send)
-        if isinstance(turn, Replay) and turn.is_running and self._nodes is not None:
-            relay = NodeRelay(self._nodes, send, head, options)
-            if await relay.pass_on(tenant, turn.response_id):
-                return
-            options = relay.remaining_options()
-            turn = await self._service.subscribe(tenant, turn.response_id)
-        await send_completion_stream(turn, scope, send, options, head)
 
     async def _defer(self, request: TurnRequest, scope: Scope, body: bytes, send: Send) -> None:
         """Start a turn that nobody waits for, but somebody will ask for."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 from starlette.types import Scope, Send
 
@@ -19,6 +17,7 @@ from antiphon.api.http.chat_completions_codec import (
     ChatCompletionChunkEncoder,
     encode_stream_error,
 )
+from antiphon.api.http.response_stream import skip_events
 from antiphon.api.http.stream_events import DONE
 from antiphon.api.http.stream_relay import StreamRelay
 from antiphon.core.events import Created, Event
@@ -26,8 +25,6 @@ from antiphon.errors import AntiphonError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.turn_reader import failure_of
-
-CHUNK_END: Final = b"\n\n"
 
 
 class CompletionStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +124,7 @@ class _ChunkWriter:
                 has_begun = True
             body = self._encoder.encode(events)
             if self._skip:
-                body = self._skip_chunks(body)
+                body, self._skip = skip_events(body, self._skip)
             if body:
                 await send_chunk(keep_alive.send, body)
             if has_failed:
@@ -140,9 +137,3 @@ class _ChunkWriter:
         if isinstance(self._turn, Replay):
             return failure_of(self._turn.response)
         return self._turn.error
-
-    def _skip_chunks(self, body: bytes) -> bytes:
-        chunks = body.split(CHUNK_END)[:-1]
-        left = chunks[self._skip :]
-        self._skip = max(0, self._skip - len(chunks))
-        return b"".join(chunk + CHUNK_END for chunk in left)

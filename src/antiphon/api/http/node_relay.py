@@ -7,7 +7,7 @@ or with its stored end.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeAlias
 
 import msgspec
 from starlette.types import Send
@@ -21,7 +21,8 @@ from antiphon.errors import NodeUnreachableError
 from antiphon.turn.node_protocols import Node
 from antiphon.turn.other_nodes import POLL_INTERVAL, TIME_LIMIT
 
-_Options = TypeVar("_Options", StreamOptions, CompletionStreamOptions)
+#: What a reader wants of a stream, of either API.
+AnyStreamOptions: TypeAlias = StreamOptions | CompletionStreamOptions
 
 
 class StreamPosition(msgspec.Struct):
@@ -46,23 +47,24 @@ class StreamPosition(msgspec.Struct):
         return known[:end]
 
 
-class NodeRelay(Generic[_Options]):
+class NodeRelay:
     """The relay of one reader's stream, to which ``head`` belongs."""
 
-    def __init__(self, client: NodeClient, send: Send, head: StreamHead, options: _Options) -> None:
+    def __init__(
+        self, client: NodeClient, send: Send, head: StreamHead, options: AnyStreamOptions
+    ) -> None:
         self._client = client
         self._send = send
         self._head = head
-        self._options: _Options = options
+        self._options = options
         self._position = StreamPosition(options.after)
 
-    def remaining_options(self) -> _Options:
+    def remaining_options(self) -> AnyStreamOptions:
         """What the reader still wants, once nothing more can be passed on."""
         changes: dict[str, Any] = {"after": self._position.number}
         if isinstance(self._options, StreamOptions):
             changes["needs_end"] = self._head.sent
-        remaining: _Options = msgspec.structs.replace(self._options, **changes)
-        return remaining
+        return msgspec.structs.replace(self._options, **changes)
 
     async def pass_on(self, tenant: str, response_id: str) -> bool:
         """Pass a turn's stream on, as long as other nodes run it; whether that was all of it.

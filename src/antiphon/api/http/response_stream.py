@@ -82,7 +82,7 @@ async def _write(  # noqa: PLR0913, PLR0917
             body = encoder.encode(batch)
             if skip > 0:
                 last = body or last
-                body, skip = _skip_events(body, skip)
+                body, skip = skip_events(body, skip)
             if not head.sent:
                 # Not before there is something to say: a turn that cannot be kept at
                 # all still gets an honest HTTP status.
@@ -102,7 +102,7 @@ async def _write(  # noqa: PLR0913, PLR0917
         await send_chunk(send, end if number is None else _with_ids(end, number)[0])
 
 
-def _skip_events(body: bytes, skip: int) -> tuple[bytes, int]:
+def skip_events(body: bytes, skip: int) -> tuple[bytes, int]:
     """A piece of a stream without its first events, and how many are still to be left out."""
     events = body.split(EVENT_END)[:-1]
     return b"".join(event + EVENT_END for event in events[skip:]), max(0, skip - len(events))

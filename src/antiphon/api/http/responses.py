@@ -17,7 +17,6 @@ from antiphon.api.common.body import ClientDisconnected, query_params, read_body
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
     DisconnectWatcher,
-    StreamHead,
     last_event_id,
     send_error,
     send_json,
@@ -25,7 +24,6 @@ from antiphon.api.http.asgi_responses import (
 from antiphon.api.http.client_retries import ClientRetries, is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
 from antiphon.api.http.item_bodies import input_items, item_body, parse_include
-from antiphon.api.http.node_relay import NodeRelay
 from antiphon.api.http.pagination import (
     list_body,
     paginate,
@@ -33,13 +31,14 @@ from antiphon.api.http.pagination import (
     parse_order,
     parse_response_filter,
 )
-from antiphon.api.http.response_stream import StreamOptions, send_stream
+from antiphon.api.http.response_stream import StreamOptions
 from antiphon.api.http.responses_codec import (
     decode_request,
     encode_response,
     response_body,
     usage_body,
 )
+from antiphon.api.http.turn_streams import TurnStreams
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
@@ -63,7 +62,7 @@ class ResponseEndpoints:
         nodes: NodeClient | None = None,
     ) -> None:
         self._service = service
-        self._nodes = nodes
+        self._streams = TurnStreams(service, nodes)
         self._response_index = response_index
         self._idempotency_keys = idempotency_keys
         self._retries = ClientRetries(
@@ -127,7 +126,7 @@ class ResponseEndpoints:
         self, request: TurnRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
     ) -> None:
         if request.stream:
-            await self._send_stream(request.tenant, turn, scope, send, StreamOptions())
+            await self._streams.send(request.tenant, turn, scope, send, StreamOptions())
             return
         if request.background and (isinstance(turn, RunningTurn) or turn.is_running):
             if isinstance(turn, RunningTurn):
@@ -144,24 +143,6 @@ class ResponseEndpoints:
             await send_error(send, error)
         else:
             await send_json(send, encode_response(response))
-
-    async def _send_stream(
-        self,
-        tenant: str,
-        turn: RunningTurn | Replay,
-        scope: Scope,
-        send: Send,
-        options: StreamOptions,
-    ) -> None:
-        """A stream from wherever its turn runs."""
-        head = StreamHead(send)
-        if isinstance(turn, Replay) and turn.is_running and self._nodes is not None:
-            relay = NodeRelay(self._nodes, send, head, options)
-            if await relay.pass_on(tenant, turn.response_id):
-                return
-            options = relay.remaining_options()
-            turn = await self._service.subscribe(tenant, turn.response_id)
-        await send_stream(turn, scope, send, options, head)
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses, by model, status and metadata; newest first"""
@@ -186,7 +167,7 @@ class ResponseEndpoints:
             after = _parse_starting_after(query, last_event_id(scope))
             options = StreamOptions(after=after, has_ids=True, include=include)
             with DisconnectWatcher(receive, turn):
-                await self._send_stream(tenant, turn, scope, send, options)
+                await self._streams.send(tenant, turn, scope, send, options)
             return
         response = await self._service.reader.response(tenant, name)
         await send_json(send, encode_response(response, include=include))
