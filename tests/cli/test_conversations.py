@@ -119,6 +119,9 @@ def test_a_file_that_is_no_database_is_a_one_line_error(antiphon: Command, tmp_p
         ["approvals"],
         ["usage"],
         ["nodes"],
+        ["export"],
+        ["key", "list"],
+        ["key", "revoke", "x"],
     ],
 )
 def test_reading_creates_no_store_of_a_mistyped_name(
@@ -126,7 +129,14 @@ def test_reading_creates_no_store_of_a_mistyped_name(
 ) -> None:
     ran = antiphon(*command, "--store", "sqlite:chat/typo.db")
     assert ran.code == 1
-    assert "There is no database" in ran.err
+    assert "There is no store" in ran.err
+    assert not (tmp_path / "chat").exists()
+
+
+def test_report_of_erasures_creates_no_store(antiphon: Command, tmp_path: Path) -> None:
+    ran = antiphon("store", "erase-report", "sqlite:chat/typo.db")
+    assert ran.code == 1
+    assert "There is no store" in ran.err
     assert not (tmp_path / "chat").exists()
 
 

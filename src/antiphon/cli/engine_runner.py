@@ -24,20 +24,28 @@ def run_with_engine(
 ) -> T:
     """Open the engine on the store that ``flags`` name, await ``work``, close it.
 
-    No provider's key is needed: no model is called. Raises ``ConfigError`` where the command line
-    names a file that is not there and the command does not create one.
+    See ``load_store_settings``.
+    """
+    return run_with_settings(load_store_settings(flags, creates_store=creates_store), work)
+
+
+def load_store_settings(flags: Flags, *, creates_store: bool = False) -> Settings:
+    """The settings of a command that only uses a store: no model is called, and no key needed.
+
+    Raises ``ConfigError`` where the command line names a file that is not there and the command
+    does not create one.
     """
     settings = load_settings(flags, resolve_keys=False)
     if flags.get("store") is not None and not creates_store:
         require_store_file(settings.store)
-    return run_with_settings(settings, work)
+    return settings
 
 
 def require_store_file(name: str) -> None:
     """Raise ``ConfigError`` where a store is a file that is not there: its name is mistyped."""
     scheme, _, path = name.partition(":")
     if scheme == "sqlite" and not Path(path).exists():
-        raise ConfigError(f"There is no database {path}: `antiphon chat` or `serve` creates one.")
+        raise ConfigError(f"There is no store {path}: `antiphon chat` or `serve` creates one.")
 
 
 def run_with_settings(settings: Settings, work: Callable[[Engine], Awaitable[T]]) -> T:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from antiphon.cli import terminal_output
-from antiphon.cli.engine_runner import Flags, run_with_settings
+from antiphon.cli.engine_runner import Flags, load_store_settings, run_with_settings
 from antiphon.cli.options import Config, Json, Store
 from antiphon.cli.terminal_output import Column
 from antiphon.core.api_keys import hash_api_key, is_tenant_name, new_api_key, new_api_key_id
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ConfigError, InvalidRequestError, NotFoundError
-from antiphon.settings import load_settings
 from antiphon.turn.store_protocols import ApiKey, ApiKeyStore
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def create_key(flags: Flags, tenant: str, name: str | None) -> None:
         await keys.add(key, key_hash)
         return is_first
 
-    is_first = _with_keys(flags, add)
+    is_first = _with_keys(flags, add, creates_store=True)
     terminal_output.print_output(f"{secret}\n")
     terminal_output.print_note(
         f"{key.id} for {_tenant_label(key)}: save it now, it is not shown again"
@@ -162,8 +161,10 @@ def revoke_key(flags: Flags, key_id: str) -> None:
         raise NotFoundError(f"there is no key {key_id!r}: `antiphon key list` shows the ids")
 
 
-def _with_keys(flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
-    settings = load_settings(flags, resolve_keys=False)
+def _with_keys(
+    flags: Flags, work: Callable[[ApiKeyStore], Awaitable[T]], *, creates_store: bool = False
+) -> T:
+    settings = load_store_settings(flags, creates_store=creates_store)
     if settings.store == "memory:":
         raise ConfigError("the store memory: ends with its process, and its keys with it")
 

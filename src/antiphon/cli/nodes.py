@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from antiphon.cli import terminal_output
-from antiphon.cli.engine_runner import require_store_file, run_with_settings
+from antiphon.cli.engine_runner import load_store_settings, run_with_settings
 from antiphon.cli.options import Config, Json, Store
 from antiphon.cli.terminal_output import Column
 from antiphon.errors import ConfigError
-from antiphon.settings import load_settings
 from antiphon.turn.node_protocols import Node
 
 if TYPE_CHECKING:
@@ -34,12 +33,9 @@ def nodes(as_json: Json = False, store: Store = None, config: Config = None) -> 
     Turns are those that a node runs now. A dead node stays in the list until another one has ended
     its turns, or goes on with them.
     """
-    settings = load_settings({"store": store, "config": config}, resolve_keys=False)
+    settings = load_store_settings({"store": store, "config": config})
     if settings.store == "memory:":
         raise ConfigError("the store memory: is one process's own, which alone serves it")
-
-    if store is not None:
-        require_store_file(settings.store)
 
     async def read(engine: Engine) -> Sequence[Node]:
         return await engine.stores.nodes.list_nodes()

@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from antiphon.cli import terminal_output
+from antiphon.cli.engine_runner import require_store_file
 from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.cli.options import Json
 from antiphon.core.secrets import uri_without_password
@@ -62,8 +63,11 @@ def erase_report(store: StoreArgument, as_json: Json = False) -> None:
     """
     from antiphon.bootstrap import read_erase_report  # loaded on first use
 
+    name = store_name(store, Path.cwd())
+    require_store_file(name)
+
     async def run(_: InterruptHandler) -> EraseReport:
-        return await read_erase_report(store_name(store, Path.cwd()))
+        return await read_erase_report(name)
 
     report = run_interruptible(run)
     if as_json:
@@ -82,9 +86,7 @@ def copy_store(source: str, target: str) -> CopyReport:
     names = [store_name(name, Path.cwd()) for name in (source, target)]
     if names[0] == names[1]:
         raise ConfigError("These are one store: name another one to copy to.")
-    path = Path(names[0].removeprefix("sqlite:"))
-    if names[0].startswith("sqlite:") and not path.exists():
-        raise ConfigError(f"There is no store {path} to copy.")
+    require_store_file(names[0])
 
     async def run(_: InterruptHandler) -> CopyReport:
         with _progress() as show:
