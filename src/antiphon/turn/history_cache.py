@@ -239,6 +239,7 @@ class HistoryCache:
         do not, or a turn in between needs those before it to be rendered.
         """
         newer: list[StoredTurn | HistoryTurn] = []
+        size = 0
         for turn in turns:
             wanted = newer[-1].previous_response_id if newer else head.response_id
             if turn.response_id != wanted or turn.end is None:
@@ -248,7 +249,8 @@ class HistoryCache:
             if ancestor is not None and ancestor.epoch == head.epoch:
                 return self._join_ancestor(head, turn.response_id, newer[::-1])
             newer.append(turn)
-            if _item_bytes(newer) > _MAX_INLINE_BYTES:
+            size += _item_bytes((turn,))
+            if size > _MAX_INLINE_BYTES:
                 return None
             if turn.previous_response_id is None:
                 return _read_entry(newer[::-1], head)

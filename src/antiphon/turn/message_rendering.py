@@ -430,7 +430,7 @@ def message_pieces(
     if few_shot:
         parts.append(few_shot)
     if not any(map(_open_calls_of, turns)):
-        # Nearly always, and a tenth of the time where there are ten thousand.
+        # Nearly always, and much quicker where there are thousands.
         parts += [segment.messages for segment in turns if segment.messages]
         return tuple(parts)
     waiting: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.core.ids import response_id_of, response_key
 from antiphon.stores.search_tokenizer import searchable_text, tokenize
 from antiphon.stores.sqlite.search import removal
 from antiphon.stores.sqlite.search.segment import decode_bucket, decode_turn_entries, hash_term
@@ -97,7 +98,7 @@ async def store_turns(store: SqliteStore, path: Path, chance: random.Random) -> 
 
 
 def row_id_of_response(path: Path, response_id: str) -> int:
-    key = bytes.fromhex(response_id.removeprefix("resp_"))
+    key = response_key(response_id)
     ((row_id,),) = query_file(path, "SELECT row_id FROM responses WHERE id = ?", key)
     assert isinstance(row_id, int)
     return row_id
@@ -153,6 +154,21 @@ async def test_turn_with_an_erased_item_is_indexed_again_by_itself(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("small_groups")
+async def test_turn_of_which_several_rows_change_leaves_the_index_once(tmp_path: Path) -> None:
+    path = tmp_path / "turns.db"
+    async with sqlite(path) as store:
+        row_ids = await store_turns(store, path, random.Random(8))
+        row_id = sorted(row_ids.values())[41]
+        await store._database.submit(
+            lambda transaction: removal.index_again(
+                transaction.connection, [row_id + 1, row_id + 2, row_id + 1]
+            )
+        )
+        assert query_file(path, "SELECT row_id FROM search_pending") == [(row_id,)]
+        check_index(path, texts_in(path))
+
+
+@pytest.mark.usefixtures("small_groups")
 async def test_turns_of_many_segments_are_left_to_the_triggers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +187,7 @@ async def test_turns_of_many_segments_are_left_to_the_triggers(
         monkeypatch.setattr(removal, "_take_out_of_segment", take_out)
         first = query_file(path, "SELECT id FROM responses ORDER BY row_id LIMIT 1")[0][0]
         assert isinstance(first, bytes)
-        await store.delete("", f"resp_{first.hex()}", cascade=True)
+        await store.delete("", response_id_of(first), cascade=True)
         assert taken == []
         assert query_file(path, "SELECT count(*) FROM search_segments") == [(0,)]
         assert is_consistent(path)

@@ -38,26 +38,28 @@ _decode_numbers = msgspec.json.Decoder(list[int]).decode
 
 def take_out_ranges(connection: sqlite3.Connection, row_ranges: Iterable[RowRange]) -> None:
     """Take the turns of these ranges out of the index, where they lie in few segments."""
+    _take_out(connection, row_ranges)
+
+
+def index_again(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
+    """Have turns of which these rows change in this transaction indexed again, and few others."""
+    # A turn may have several of the rows.
+    turns = sorted({row_id // TURN_STRIDE * TURN_STRIDE for row_id in row_ids})
+    taken = _take_out(connection, [(row_id, row_id) for row_id in turns])
+    connection.executemany(SEARCH_SQL["add_pending"], [(row_id,) for row_id in taken])
+
+
+def _take_out(connection: sqlite3.Connection, row_ranges: Iterable[RowRange]) -> list[int]:
+    """The same for ranges that do not overlap; returns the turns that were taken out."""
     found: dict[int, list[int]] = {}
     for row_range in row_ranges:
         for row_id, segment_id in connection.execute(SEARCH_SQL["segments_in"], row_range):
             found.setdefault(segment_id, []).append(row_id)
             if len(found) > _MAX_SEGMENTS:
-                return
+                return []
     for segment_id, row_ids in found.items():
         _take_out_of_segment(connection, segment_id, row_ids)
-
-
-def index_again(connection: sqlite3.Connection, row_ids: Iterable[int]) -> None:
-    """Have turns of which these rows change in this transaction indexed again, and few others."""
-    row_ranges = [(first := row_id // TURN_STRIDE * TURN_STRIDE, first) for row_id in row_ids]
-    indexed = [
-        row_id
-        for row_range in row_ranges
-        for row_id, _ in connection.execute(SEARCH_SQL["segments_in"], row_range)
-    ]
-    take_out_ranges(connection, row_ranges)
-    connection.executemany(SEARCH_SQL["add_pending"], [(row_id,) for row_id in indexed])
+    return [row_id for row_ids in found.values() for row_id in row_ids]
 
 
 def _take_out_of_segment(
@@ -65,9 +67,10 @@ def _take_out_of_segment(
 ) -> None:
     (segment,) = connection.execute(SEARCH_SQL["whole_segment"], (segment_id,)).fetchall()
     group_id, words, secret, members, entries = segment
-    numbers = [_decode_numbers(members).index(row_id) for row_id in row_ids]
-    members = _without(_decode_numbers(members), numbers)
-    if not members:
+    all_row_ids = _decode_numbers(members)
+    numbers = [all_row_ids.index(row_id) for row_id in row_ids]
+    left = _without(all_row_ids, numbers)
+    if not left:
         return
     turns = decode_turn_entries(entries)
     words -= sum(turns[number][1] for number in numbers)
@@ -75,7 +78,7 @@ def _take_out_of_segment(
     _rewrite(connection, segment_id, secret, _turns_remover(numbers, dropped))
     entries = encode_turn_entries(_without(turns, numbers))
     connection.execute(
-        SEARCH_SQL["shrink_segment"], (len(members), words, as_json(members), entries, segment_id)
+        SEARCH_SQL["shrink_segment"], (len(left), words, as_json(left), entries, segment_id)
     )
     connection.execute(SEARCH_SQL["delete_segment_turns"], (as_json(row_ids),))
     if group_id is not None:
