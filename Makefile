@@ -18,6 +18,8 @@ unexport PYTHONDONTWRITEBYTECODE
 # More workers than cores, as many tests wait for a disk or another process. A worker goes through
 # neighbouring tests, which share fixtures, and then takes some from another.
 WORKERS := -n 4 --dist worksteal
+# Seconds for one of the tests that take long.
+LONG := --timeout=1200
 # As pip and npm do: the system's certificates, among which a company's own may be.
 export UV_SYSTEM_CERTS := 1
 CLIENTS := .make/clients
@@ -82,7 +84,7 @@ bytecode: setup
 
 # The embedded model, whole pages and examples, programs that die and come back; and the rules again.
 test-slow: setup
-	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest $(WORKERS) \
+	HYPOTHESIS_PROFILE=thorough $(BIN)/pytest $(WORKERS) $(LONG) \
 		-m "(slow or hypothesis) and not soak and not clients" $(ARGS)
 
 # What runs on a store in memory otherwise.
@@ -95,12 +97,12 @@ test-fast: setup
 	$(BIN)/pytest $(WORKERS) -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
 
 soak: setup
-	HYPOTHESIS_PROFILE=soak $(BIN)/pytest $(WORKERS) -m "not clients" $(ARGS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/pytest $(WORKERS) --timeout=0 -m "not clients" $(ARGS)
 
 # Clients conflict with each other and with what is pinned here: each group of them has an
 # environment of its own, exactly as its lock file says.
 test-clients: setup $(patsubst %,$(CLIENTS)/%/.complete,$(PYTHON_CLIENTS) node)
-	$(BIN)/pytest -n 2 --dist loadfile -m clients tests/clients/agents $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(LONG) -m clients tests/clients/agents $(ARGS)
 
 $(CLIENTS)/%/.complete: $(AGENTS)/python/%.lock | $(UV)
 	@rm -rf $(@D)

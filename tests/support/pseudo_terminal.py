@@ -23,6 +23,8 @@ from support.terminal_screen import TerminalScreen
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_=>])")
 #: The longest that anything is waited for, in seconds: a failure, not a measure.
 _PATIENCE = 30.0
+#: How many of the last characters a failure quotes.
+_LAST_SHOWN = 2_000
 _ROWS = 40
 #: What a program writes to learn where the cursor is.
 _ASK_CURSOR = b"\x1b[6n"
@@ -126,6 +128,8 @@ class Terminal:
         deadline = time.monotonic() + _PATIENCE
         while self._read(deadline):
             pass
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not end; shown: {self.shown[-_LAST_SHOWN:]!r}")
         return self.process.wait(_PATIENCE)
 
     def kill(self) -> None:

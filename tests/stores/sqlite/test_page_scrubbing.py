@@ -213,8 +213,9 @@ def test_closing_stops_a_running_scrub(path: Path, monkeypatch: pytest.MonkeyPat
         def pages(
             self: PageFile, root: int, size: int, near: Sequence[int] | None = None
         ) -> Iterator[LeafPage | None]:
-            loop.call_soon_threadsafe(began.set)
+            # First: the store closes once this has begun, and then checks its pages again.
             monkeypatch.setattr(PageFile, "dirty_leaves", dirty_leaves)
+            loop.call_soon_threadsafe(began.set)
             while True:
                 yield None
 
