@@ -270,6 +270,11 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
         terminal.expect("number (Enter: none): ")
         terminal.type("\n")
         terminal.expect("> ")
+        terminal.type("/erase\n")
+        terminal.expect("[y/N] ")
+        terminal.type(CTRL_C)
+        terminal.expect("stopped")
+        terminal.expect("> ")
         terminal.type("exit\n")
         assert terminal.leave() == 0
     assert re.sub(r"\x1b\[[0-9;]*m", "", terminal.written).count("\x1b") == 0
@@ -355,16 +360,32 @@ def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url:
     assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
 
 
-@pytest.mark.parametrize("word", ["exit", "/exit"])
-def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("typed", "word"), [("exit\n", "exit"), ("/exit\n", "/exit"), (CTRL_D, "exit")]
+)
+def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, word: str) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("wait\n")
         terminal.expect("begun,")
-        terminal.type(f"{word}\n")
+        terminal.type(typed)
         terminal.expect(f"queued: {word}")
         release(url)
         terminal.expect("go on with: ")
+        assert terminal.leave() == 0
+
+
+def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> None:
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("typed")
+        terminal.expect("typed")
+        release(url)
+        terminal.expect("far · context")
+        # It clears the line, so that Ctrl-D leaves: as a signal it would come after it.
+        terminal.type(CTRL_C + CTRL_D)
         assert terminal.leave() == 0
 
 

@@ -69,7 +69,7 @@ async def ask_once(
     is_json = has_schema(session.options)
     view = AnswerView(output, lambda: session.model, is_json=is_json) if output else None
     last = "\n"
-    with interrupt.stop_on_interrupt(turn):
+    with interrupt.stop_on_interrupt(partial(turn.stop, None)):
         async for batch in turn.events():
             for event in batch:
                 if view is not None:

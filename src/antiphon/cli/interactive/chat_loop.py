@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from antiphon.cli.interactive.answer_view import AnswerView, call_text, has_schema
@@ -95,7 +96,7 @@ class ChatLoop:
         """Until the person leaves."""
         while (text := await self._next_text()) is not None:
             if text:
-                await self._take(text)
+                await self._take_interruptible(text)
 
     async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
         """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
@@ -225,6 +226,20 @@ class ChatLoop:
             return None if text.lower() in _EXIT_WORDS else text
         return None
 
+    async def _take_interruptible(self, text: str) -> None:
+        """Answer it or run it; Ctrl-C ends that, and not the chat."""
+        work = asyncio.ensure_future(self._take(text))
+        try:
+            with self._interrupt.stop_on_interrupt(work.cancel):
+                await asyncio.wait({work})
+        finally:
+            work.cancel()
+        if work.cancelled():
+            self.output.note("stopped")
+            self.output.separate()
+        else:
+            work.result()
+
     async def _take(self, text: str) -> None:
         self._shown_turn = ""
         try:
@@ -268,8 +283,11 @@ class ChatLoop:
         began = time.monotonic()
         is_json = has_schema(turn.initial_response.header.options)
         view = AnswerView(self.output, self._waiting_note, is_json=is_json)
-        self.prompt.on_stop = lambda: turn.stop(None)
-        with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
+        self.prompt.on_stop = partial(turn.stop, None)
+        with (
+            self.prompt.watch_keys(),
+            self._interrupt.stop_on_interrupt(self.prompt.on_stop),
+        ):
             self.output.control(ANSWER_MARK)
             view.wait()
             self._loading.add_done_callback(lambda _: view.wait())
