@@ -37,7 +37,7 @@ async def open_session(
 
     async with open_engine(settings) as engine:
         await engine.choose_model()
-        head = await find_head(engine.service, options.newest, options.response_id)
+        head = await find_head(engine, options.newest, options.response_id)
         model = _choose_model(engine.service, options, head)
         loading = asyncio.create_task(engine.warm(model))
         session = ChatSession(
@@ -89,20 +89,16 @@ def _choose_model(service: TurnService, options: ChatCommandOptions, head: Respo
         ) from error
 
 
-async def find_head(service: TurnService, newest: bool, response_id: str | None) -> Response | None:
-    """The response to continue: of the newest conversation, by its id, or none.
+async def find_head(engine: Engine, newest: bool, response_id: str | None) -> Response | None:
+    """The response to continue: of the newest chat, by its id, or none.
 
     Raises ``NotFoundError``.
     """
     if newest:
-        recent = await service.reader.recent_threads(DEFAULT_TENANT, 1)
-        if not recent:
-            raise NotFoundError(
-                "there is no conversation to continue: begin one with `antiphon chat`"
-            )
-        response_id = recent[0].response_id
-    return (
-        await service.reader.response(DEFAULT_TENANT, response_id)
-        if response_id is not None
-        else None
-    )
+        chats = await engine.stores.chats.list_chats(DEFAULT_TENANT, 1)
+        if not chats:
+            raise NotFoundError("there is no chat to continue: begin one with `antiphon chat`")
+        response_id = chats[0].head
+    if response_id is None:
+        return None
+    return await engine.service.reader.response(DEFAULT_TENANT, response_id)

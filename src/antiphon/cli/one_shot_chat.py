@@ -70,11 +70,12 @@ async def ask_once(
     view = AnswerView(output, lambda: session.model, is_json=is_json) if output else None
     last = "\n"
     with interrupt.stop_on_interrupt(partial(turn.stop, None)):
-        async for batch in turn.events():
+        async for batch in turn.events(view.pause if view else None):
+            if view is not None:
+                view.show(batch)
+                continue
             for event in batch:
-                if view is not None:
-                    view.show(event)
-                elif isinstance(event, TextDelta | RefusalDelta):
+                if isinstance(event, TextDelta | RefusalDelta):
                     terminal_output.print_output(event.text)
                     last = event.text[-1:] or last
     if view is not None:

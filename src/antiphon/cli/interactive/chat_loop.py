@@ -134,9 +134,8 @@ class ChatLoop:
             if isinstance(source, Replay):
                 await self._follow_stored(turn.id, view)
             else:
-                async for batch in source.events():
-                    for event in batch:
-                        view.show(event)
+                async for batch in source.events(view.pause):
+                    view.show(batch)
             view.end()
         await self.prompt.flush()
         await self.end_turn(await service.reader.response(DEFAULT_TENANT, turn.id))
@@ -291,9 +290,8 @@ class ChatLoop:
             self.output.control(ANSWER_MARK)
             view.wait()
             self._loading.add_done_callback(lambda _: view.wait())
-            async for batch in turn.events():
-                for event in batch:
-                    view.show(event)
+            async for batch in turn.events(view.pause):
+                view.show(batch)
             view.end()
             response = await turn.result()
         await self.prompt.flush()
