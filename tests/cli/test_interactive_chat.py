@@ -234,12 +234,17 @@ def test_a_picker_finds_a_chat_by_its_words(home: Path) -> None:
     for words in ("about lighthouses", "about submarines"):
         with chat(home, "-p", words) as terminal:
             assert terminal.leave() == 0
+    # As --continue does, it goes on with the model of the chat.
+    with (home / "c.toml").open("r+") as file:
+        text = file.read().replace('model = "far"', 'model = "echo"')
+        file.seek(0)
+        file.write(text)
     with chat(home, "--resume") as terminal:
         terminal.expect("about submarines")
         terminal.type("lighthouses")
         terminal.expect("«lighthouses»")
         terminal.type("\n")
-        terminal.expect("continuing after 1 turn")
+        terminal.expect("continuing after 1 turn, far")
         terminal.expect("the last: about lighthouses")
         terminal.expect("> ")
         leave(terminal)

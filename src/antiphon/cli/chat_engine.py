@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,15 +29,21 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_session(
-    settings: Settings, options: ChatCommandOptions
+    settings: Settings,
+    options: ChatCommandOptions,
+    pick: Callable[[Engine], Awaitable[str | None]] | None = None,
 ) -> AsyncIterator[tuple[Engine, ChatSession, asyncio.Task[None]]]:
-    """A chat session on an open engine, and the task that loads its model meanwhile."""
+    """A chat session on an open engine, and the task that loads its model meanwhile.
+
+    ``pick`` chooses the response to go on from.
+    """
     from antiphon.bootstrap import open_engine  # loaded on first use
     from antiphon.cli.interactive.chat_session import ChatSession  # loaded on first use
 
     async with open_engine(settings) as engine:
         await engine.choose_model()
-        head = await find_head(engine, options.newest, options.response_id)
+        chosen = await pick(engine) if pick is not None else options.response_id
+        head = await find_head(engine, options.newest, chosen)
         model = _choose_model(engine.service, options, head)
         loading = asyncio.create_task(engine.warm(model))
         session = ChatSession(

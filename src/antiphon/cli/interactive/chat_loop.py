@@ -187,10 +187,6 @@ class ChatLoop:
         self._edited, self._draft = turn, user_text(turn.input)
         self.output.note("edit the question; it becomes a branch, the old one stays")
 
-    def set_draft(self, text: str) -> None:
-        """What the next prompt begins with."""
-        self._draft = text
-
     async def read_line(self, mark: str, default: str = "") -> str | None:
         """One line for a command; None: the person left it open."""
         before, self.prompt.mark = self.prompt.mark, mark

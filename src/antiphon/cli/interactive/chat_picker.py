@@ -35,5 +35,5 @@ async def pick_chat(engine: Engine, output: ChatOutput) -> str | None:
 def _row(chat: ChatRecord, excerpt: str) -> Row:
     label = f"{chat_mark(chat)} {format_ago(chat.updated_at):>10}  {shorten(chat.title or '', 70)}"
     branches = f", {chat.branches} branches" if chat.branches > 1 else ""
-    detail = f"{chat.turns} turns{branches}, {chat.model}"
+    detail = f"{chat.turns} turn{'s' * (chat.turns != 1)}{branches}, {chat.model}"
     return Row(chat.head, label, shorten(excerpt, 160) if excerpt else detail)
