@@ -1,4 +1,4 @@
-"""Context overflow: relatives of the wordings of servers and gateways, in other words and tongues."""
+"""Context overflow: relatives of the known wordings, in other words and other languages."""
 
 from __future__ import annotations
 
