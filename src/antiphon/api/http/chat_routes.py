@@ -69,7 +69,7 @@ CHAT_ROUTES: Final = (
         f"{_CHAT_PATH}/search",
         "Search the turns of a chat, the best first.",
         "ChatHitList",
-        query=(PAGINATION[0], Parameter("query", STRING, "Turns with all of these words.")),
+        query=(*_PAGE, Parameter("query", STRING, "Turns with all of these words.")),
         handler=lambda to: to.chats.search,
     ),
     Route(

@@ -68,7 +68,14 @@ class ChatEndpoints:
         found = await self._chats.search(
             tenant, words, limit + 1, after=after, chat_filter=chat_filter
         )
-        body = list_body([_match_body(one) for one in found[:limit]], has_more=len(found) > limit)
+        matches = found.matches
+        page = [_match_body(one) for one in matches[:limit]]
+        body = list_body(page, has_more=len(matches) > limit)
+        body["is_complete"] = found.is_complete
+        await self._send_hits(send, tenant, body)
+
+    async def _send_hits(self, send: Send, tenant: str, body: dict[str, Any]) -> None:
+        """Send what a search found, with how many turns are not indexed yet, if any are."""
         if unsearched := await self._chats.count_unsearched(tenant):
             body["unsearched_turns"] = unsearched
         await send_json(send, _encode(body))
@@ -110,8 +117,9 @@ class ChatEndpoints:
         """GET /v1/chats/{id}/search: the turns of one chat in which something was said"""
         query = query_params(scope)
         limit, words = parse_limit(query), query.get("query", [""])[-1]
-        found, is_complete = await self._chats.search_within(
-            tenant_of(scope), scope["path_params"]["id"], words, limit + 1
+        tenant, after = tenant_of(scope), query.get("after", [None])[-1]
+        found = await self._chats.search_within(
+            tenant, scope["path_params"]["id"], words, limit + 1, after=after
         )
         hits = [
             {
@@ -124,8 +132,7 @@ class ChatEndpoints:
             }
             for hit, position in found[:limit]
         ]
-        body = list_body(hits, has_more=len(found) > limit)
-        await send_json(send, _encode({**body, "is_complete": is_complete}))
+        await self._send_hits(send, tenant, list_body(hits, has_more=len(found) > limit))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/chats/{id}, with all its turns and its conversation"""

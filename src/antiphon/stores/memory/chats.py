@@ -58,14 +58,14 @@ class MemoryChatStore:
         return [chat for _, _, chat in mine if chat_filter.matches(chat)][: max(0, limit)]
 
     async def get(self, tenant: str, chat_id: str) -> ChatRecord | None:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         return None if tree is None else await self._chat(tree)
 
     async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
         return [await self.get(tenant, name) for name in response_ids]
 
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord | None:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         if tree is None:
             return None
         entry = self._turns.chats[tree]
@@ -89,7 +89,7 @@ class MemoryChatStore:
         return True
 
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         return [
             record.response_id
             for record in self._records(tree)
@@ -97,7 +97,7 @@ class MemoryChatStore:
         ]
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         chat = None if tree is None else await self._chat(tree)
         if chat is None:
             return False
@@ -109,7 +109,7 @@ class MemoryChatStore:
         return True
 
     async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         if tree is None:
             return None
         threads: dict[int, list[TurnRecord]] = {}
@@ -259,7 +259,7 @@ class MemoryChatStore:
             self._turns.head(record, found[1]), above[0].response_id if above else None
         )
 
-    async def _find(self, tenant: str, name: str) -> int | None:
+    async def find_tree(self, tenant: str, name: str) -> int | None:
         """The tree of a chat, by any of its ids."""
         self._turns.check_open()
         response_id: str | None = name
