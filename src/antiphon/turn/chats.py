@@ -57,6 +57,13 @@ class ChatService:
         self._service = service
         self._store = stores.chats
         self._index = stores.search
+        self._changes = stores.changes
+
+    async def feed_cursor(self) -> str:
+        """Where the feed is now: whoever reads something and then follows it from there misses
+        nothing that changed since.
+        """
+        return await self._changes.cursor()
 
     async def list_chats(
         self,
@@ -123,12 +130,14 @@ class ChatService:
         return _require_chat(await self._store.get(tenant, to_response_id(chat_id)), chat_id)
 
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord:
-        """Change its title, its metadata or whether it is pinned. Raises ``NotFoundError``,
-        ``InvalidRequestError`` where nothing would change.
+        """Change its title, its metadata, whether it is pinned or permanent.
+
+        Raises ``NotFoundError``, ``InvalidRequestError`` where nothing would change, and
+        ``ConflictError`` where it would expire at once.
         """
         if update == ChatUpdate():
             raise InvalidRequestError(
-                "Give a title, pinned or metadata.", code="missing_required_parameter"
+                "Give a title, pinned, permanent or metadata.", code="missing_required_parameter"
             )
         changed = await self._store.update(tenant, to_response_id(chat_id), update)
         return _require_chat(changed, chat_id)
@@ -162,7 +171,9 @@ class ChatService:
 
     async def contents(self, tenant: str) -> tuple[StoreContents, ChatRecord | None]:
         """How much is stored, and the chat that expires first."""
-        oldest = await self._store.list_chats(tenant, 1, newest_first=False)
+        oldest = await self._store.list_chats(
+            tenant, 1, newest_first=False, chat_filter=ChatFilter(is_permanent=False)
+        )
         expires = [one for one in oldest if one.expires_at is not None]
         return await self._store.contents(tenant), expires[0] if expires else None
 

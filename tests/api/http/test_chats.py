@@ -73,6 +73,9 @@ def test_update_changes_only_the_fields_that_are_given(world: ThreadServer) -> N
     assert chats(world, "?metadata[a]=b") == [changed]
     assert chats(world, "?metadata[a]=c") == []
     assert world.request("POST", path, {"title": None}).json["title"] == "Hi."
+    permanent = world.request("POST", path, {"permanent": True}).json
+    assert (permanent["permanent"], permanent["expires_at"]) == (True, None)
+    assert not world.request("POST", path, {"permanent": False}).json["permanent"]
     assert world.request("POST", path, {}).status == 400
     assert world.request("POST", path, {"title": "x" * 600}).status == 400
 
