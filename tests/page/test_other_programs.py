@@ -61,6 +61,33 @@ def test_tab_that_takes_over_the_feed_goes_on_where_the_other_ended(
     expect(second.get_by_role("link", name="Between two feeds")).to_be_visible()
 
 
+def test_five_tabs_and_another_program_agree(
+    browser: Browser, server: ThreadServer, world: Watched
+) -> None:
+    world.allowed = ("404",)
+    first = server.respond("Begun by a program", model="grok-4").json["id"]
+    chat_id = server.get(f"/v1/chats/{first}").json["id"]
+    tabs = [world.open(f"/c/{chat_id}") for _ in range(5)]
+    for tab in tabs:
+        expect(tab.get_by_text("You asked: Begun by a program")).to_be_visible()
+    send_message(tabs[0], "From a tab")
+    for tab in tabs:
+        expect(tab.get_by_text("You asked: From a tab")).to_be_visible()
+    head = server.get(f"/v1/chats/{chat_id}").json["head"]
+    server.respond("From a program", model="grok-4", previous_response_id=head)
+    for tab in tabs:
+        expect(tab.get_by_text("You asked: From a program")).to_be_visible()
+        assert tab.locator("[data-turn]").count() == 3
+    server.request("POST", f"/v1/chats/{chat_id}", {"title": "Another name"})
+    for tab in tabs:
+        expect(tab.get_by_role("link", name="Another name")).to_be_visible()
+    server.request("DELETE", f"/v1/chats/{chat_id}")
+    for tab in tabs:
+        expect(tab.get_by_role("link", name="Another name")).to_have_count(0)
+        expect(tab.get_by_text("There is nothing here.")).to_be_visible()
+
+
+@pytest.mark.slow
 def test_five_tabs_a_terminal_and_a_client_of_the_api_agree(
     browser: Browser, tmp_path: Path
 ) -> None:

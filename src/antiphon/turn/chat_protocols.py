@@ -73,8 +73,8 @@ class ChatUpdate(msgspec.Struct, frozen=True):
 
     title: str | msgspec.UnsetType | None = msgspec.UNSET
     is_pinned: bool | msgspec.UnsetType = msgspec.UNSET
-    is_permanent: bool | msgspec.UnsetType = msgspec.UNSET
     metadata: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
+    is_permanent: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChainWindow(msgspec.Struct, frozen=True):
