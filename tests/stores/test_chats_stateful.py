@@ -435,7 +435,8 @@ class ChatMachine(StoreStateMachine):
             mine = [
                 chat
                 for chat in self.mirror.values()
-                if self.chats[chat.id].tenant == tenant and chat.updated_at > self.cutoff(tenant)
+                if self.chats[chat.id].tenant == tenant
+                and (chat.is_permanent or chat.updated_at > self.cutoff(tenant))
             ]
             listed = self.list_of(tenant)
             assert sorted(mine, key=lambda chat: chat.id) == sorted(
