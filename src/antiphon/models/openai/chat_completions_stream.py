@@ -40,9 +40,11 @@ from antiphon.models.openai.chat_completions_answer import (
 from antiphon.models.openai.finish_reasons import finish_meaning, read_finish_reason
 from antiphon.models.openai.foreign_answers import (
     hides_words,
+    holds_text,
     is_notice,
     is_unknown_failure,
     missing_answer_reason,
+    tool_use_call,
 )
 from antiphon.models.openai.lenient_json import count_of_value, split_objects, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
@@ -65,8 +67,8 @@ _MAX_QUIET_EVENTS: Final = 8
 _MAX_MISSES: Final = 8
 #: The counts of a usage, and the names under which they come.
 _COUNT_FIELDS: Final = (
-    ("input", ("prompt_tokens", "input_tokens")),
-    ("output", ("completion_tokens", "output_tokens")),
+    ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
+    ("output", ("completion_tokens", "output_tokens", "completionTokens", "outputTokens")),
     ("total", ("total_tokens",)),
     ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
 )
@@ -200,6 +202,9 @@ class ChatCompletionsParser:
         is_explained = given is None and is_unknown_failure(self._unknown_event)
         calls.complete_names()
         has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
+        if not (has_answer or self._has_reasoning) and holds_text(self._unknown_event):
+            # The end of an answer in a shape that is not known.
+            given = None
         meaning = finish_meaning(given) if given else "stop"
         if is_explained or (given is None and not has_answer and self._unknown_event):
             self.error = _no_answer(self._unknown_event)
@@ -235,24 +240,12 @@ class ChatCompletionsParser:
             self._unknown_event = event
 
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
-        size = len(out)
         try:
-            try:
-                answer = decode_answer(data)
-            except DECODE_ERRORS:
-                answer = decode_answer_leniently(data)
-            if answer.choices is None and (inner := find_answer(data)) is not None:
-                data, answer = inner, decode_answer_leniently(inner)
+            data, answer = _decode(data, is_whole=is_whole)
             self._add_usage(answer.usage)
-            choice: Choice | None = None
-            if answer.choices:
-                choice = self._first_choice(answer.choices)
-                if choice is not None:
-                    self._parse_choice(choice, out, is_whole=is_whole)
-                if len(out) == size:
-                    self._keep_quiet_event(data)
-            else:
-                self._keep_other_event(answer, data)
+            if isinstance(answer.x_groq, dict):
+                self._add_usage(answer.x_groq.get("usage"))
+            choice = self._parse_choices(answer, data, out, is_whole=is_whole)
             if (
                 choice is None
                 or choice_error(choice)
@@ -268,6 +261,30 @@ class ChatCompletionsParser:
                 out += self.feed(pieces)
             elif self.finish_reason is None or _may_have_words(data):
                 self.error = Unreadable(str(error), data, error)
+
+    def _parse_choices(
+        self, answer: Completion, data: bytes, out: list[Delta], *, is_whole: bool
+    ) -> Choice | None:
+        """Take what an answer says; the choice that counts, None: there is none."""
+        if not answer.choices:
+            self._keep_other_event(answer, data)
+            return None
+        size, choice = len(out), self._first_choice(answer.choices)
+        if choice is not None:
+            self._parse_choice(choice, out, is_whole=is_whole)
+            if is_whole:
+                self._add_split_calls(answer.choices, out)
+        if len(out) == size:
+            self._keep_quiet_event(data)
+        return choice
+
+    def _add_split_calls(self, choices: list[Choice], out: list[Delta]) -> None:
+        """The calls of an answer whose words are one choice and whose calls are another."""
+        if self._tool_calls.has_calls or any(one.index is not None for one in choices):
+            return
+        for choice in choices:
+            if choice.message is not None and choice.message.tool_calls:
+                self._add_calls(choice.message, out, is_whole=True)
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
@@ -376,6 +393,8 @@ class ChatCompletionsParser:
                 self._add_reasoning(text_of_value(thoughts), out)
             elif kind == "refusal":
                 self._add_refusal(text_of_value(part.get("refusal")), out)
+            elif (call := tool_use_call(part)) is not None:
+                out += self._tool_calls.feed(read_fragments([call], self._fields.call_fields))
             else:
                 self._add_text(text_of_value(part), out)
 
@@ -422,6 +441,17 @@ class ChatCompletionsParser:
         count = count_of_value(given)
         if count is not None and count <= MAX_COUNT:
             self._counts[name] = count
+
+
+def _decode(data: bytes, *, is_whole: bool) -> tuple[bytes, Completion]:
+    """An answer and its JSON, which of another API's is that of a completion."""
+    try:
+        answer = decode_answer(data)
+    except DECODE_ERRORS:
+        answer = decode_answer_leniently(data)
+    if answer.choices is None and (inner := find_answer(data, is_whole=is_whole)) is not None:
+        return inner, decode_answer_leniently(inner)
+    return data, answer
 
 
 def _may_have_words(data: bytes) -> bool:
