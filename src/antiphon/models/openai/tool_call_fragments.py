@@ -97,6 +97,12 @@ def _arguments_text(arguments: Any) -> str:
     """A string by the specification, but servers send objects and null too."""
     if isinstance(arguments, str):
         return arguments
+    if isinstance(arguments, list) and arguments:
+        # In pieces, or as the only one of a list.
+        if all(isinstance(piece, str) for piece in arguments):
+            return "".join(arguments)
+        if len(arguments) == 1 and isinstance(arguments[0], dict):
+            return _arguments_text(arguments[0])
     if arguments is None or isinstance(arguments, bool):
         return ""
     return msgspec.json.encode(arguments).decode()
