@@ -7,6 +7,7 @@ has one meaning is taken, and a field that nobody needs cannot fail an answer.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from typing import Any, Final
 
 from antiphon.core.deltas import (
@@ -47,6 +48,11 @@ from antiphon.models.openai.foreign_answers import (
 )
 from antiphon.models.openai.lenient_json import count_of_value, split_objects, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
+from antiphon.models.openai.plain_answer import (
+    MAX_COUNT,
+    plain_answer_deltas,
+    usage_of_counts,
+)
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
 from antiphon.models.openai.tool_call_fragments import read_fragments
@@ -59,8 +65,6 @@ _REASONING_PARTS: Final = ("thinking", "reasoning")
 _MAX_QUIET_EVENTS: Final = 8
 #: How many chunks of other kinds are tried as one of the most common kind.
 _MAX_MISSES: Final = 8
-#: Larger counts are none: no JavaScript client could read them.
-_MAX_COUNT: Final = 2**53
 #: The counts of a usage, and the names under which they come.
 _COUNT_FIELDS: Final = (
     ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
@@ -88,8 +92,8 @@ class ChatCompletionsParser:
         self.finish_reason: str | None = None
         self.error: bytes | AttemptError | None = None
         self._counts: dict[str, int] = {}
-        self._tool_calls = ToolCallAssembler(tool_names)
-        self._fields = AnswerFields(origin)
+        self._origin = origin
+        self._tool_names = tool_names
         #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
@@ -107,6 +111,14 @@ class ChatCompletionsParser:
         self._quiet_events: list[bytes] = []
         #: How many chunks were not of the most common kind.
         self._misses = 0
+
+    @cached_property
+    def _tool_calls(self) -> ToolCallAssembler:
+        return ToolCallAssembler(self._tool_names)
+
+    @cached_property
+    def _fields(self) -> AnswerFields:
+        return AnswerFields(self._origin)
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
@@ -165,6 +177,10 @@ class ChatCompletionsParser:
         self._parse(body, out, is_whole=True)
         self.done = True
         return out
+
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
+        """The same and what ``finish`` gives; None: it is no ``plain_answer``."""
+        return plain_answer_deltas(body)
 
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
@@ -423,7 +439,7 @@ class ChatCompletionsParser:
         if given is None:
             return
         count = count_of_value(given)
-        if count is not None and count <= _MAX_COUNT:
+        if count is not None and count <= MAX_COUNT:
             self._counts[name] = count
 
 
@@ -474,9 +490,10 @@ def _other_fields(message: AnswerMessage) -> dict[str, Any]:
 
 
 def _to_usage(counts: dict[str, int]) -> Usage:
-    prompt, completion = counts.get("input", 0), counts.get("output", 0)
-    reasoning = counts.get("reasoning", 0)
-    if counts.get("total") == prompt + completion + reasoning:
-        # xAI counts reasoning apart from the completion, OpenAI within it.
-        completion += reasoning
-    return Usage(prompt, completion, counts.get("cached", 0), reasoning)
+    return usage_of_counts(
+        counts.get("input", 0),
+        counts.get("output", 0),
+        counts.get("total"),
+        counts.get("cached", 0),
+        counts.get("reasoning", 0),
+    )
