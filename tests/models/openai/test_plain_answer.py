@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.deltas import Delta, Finish, OutputTextDelta, UsageUpdate
@@ -25,6 +25,7 @@ from antiphon.models.openai.plain_answer import (
     WholeMessage,
     plain_answer_deltas,
 )
+from support.example_counts import examples
 
 #: An answer as OpenAI sends it, and one as vLLM does.
 OPENAI: dict[str, Any] = {
@@ -139,6 +140,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     return body[:cut]
 
 
+@settings(max_examples=examples(100))
 @given(bodies())
 def test_deltas_are_those_of_the_general_way(body: bytes) -> None:
     deltas = plain_answer_deltas(body)
