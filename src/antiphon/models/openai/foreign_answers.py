@@ -17,6 +17,7 @@ from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
 from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
 from antiphon.models.openai.native_answers import native_completion
 from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.tool_call_fragments import call_of_part
 
 _MAX_DEPTH: Final = 4
 _MODEL_ROLES: Final = ("assistant", "model", "chatbot", "CHATBOT")
@@ -100,18 +101,14 @@ def message_of_list(messages: Any) -> dict[str, Any] | None:
 
 
 def with_tool_use(message: dict[str, Any]) -> dict[str, Any]:
-    """A message with its ``tool_use`` parts, which are Anthropic's, as calls."""
+    """A message with the calls among the parts of its content in their own place."""
     content = message.get("content")
     if not isinstance(content, list):
         return message
-    used = [one for one in content if isinstance(one, dict) and one.get("type") == "tool_use"]
-    if not used:
+    calls = [call for one in content if (call := call_of_part(one)) is not None]
+    if not calls:
         return message
-    calls = [
-        {"id": one.get("id"), "function": {"name": one.get("name"), "arguments": one.get("input")}}
-        for one in used
-    ]
-    rest = [one for one in content if one not in used]
+    rest = [one for one in content if call_of_part(one) is None]
     return {**message, "content": rest, "tool_calls": calls}
 
 
@@ -149,7 +146,7 @@ def hides_words(events: Iterable[bytes]) -> bool:
     for event in events:
         for choice in _choices_of(event):
             given = [choice[name] for name in _CHOICE_PLACES if name in choice]
-            for message in _flatten([choice.get("delta"), choice.get("message")]):
+            for message in flattened([choice.get("delta"), choice.get("message")]):
                 if not isinstance(message, dict):
                     given += [] if message is None else [message]
                     continue
@@ -173,10 +170,11 @@ def _choices_of(event: bytes) -> list[dict[str, Any]]:
     return [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
 
 
-def _flatten(values: list[Any]) -> Iterable[Any]:
+def flattened(values: list[Any]) -> Iterable[Any]:
+    """The values in lists within lists."""
     for value in values:
         if isinstance(value, list):
-            yield from _flatten(value)
+            yield from flattened(value)
         else:
             yield value
 
