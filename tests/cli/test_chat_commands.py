@@ -65,6 +65,8 @@ COMMAND_TABLE = (
     (CTRL_R + "third w", ["third way"]),
     ("\n\n", ["the last: third way"]),
     (UP + UP + "\n", ["the last: written in the editor"]),
+    ("/attach form.json\n", ["form.json goes along with the next question"]),
+    ("what is in it?\n", ["the last: what is in it?", "form.json:", '{"type": "object"}']),
 )
 
 

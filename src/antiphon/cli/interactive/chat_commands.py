@@ -160,8 +160,9 @@ async def cost(loop: ChatLoop, _: str) -> None:
 async def image(loop: ChatLoop, argument: str) -> None:
     if not argument:
         raise InvalidRequestError("which file? /image PATH")
-    loop.session.images.append(await load_image(_path_of(argument)))
-    loop.output.note("it goes along with the next question")
+    path = _path_of(argument)
+    loop.session.images.append(await load_image(path))
+    loop.output.note(f"{path.name} goes along with the next question")
 
 
 async def attach(loop: ChatLoop, argument: str) -> None:
@@ -175,8 +176,8 @@ async def attach(loop: ChatLoop, argument: str) -> None:
     if not text:
         raise InvalidRequestError(f"{path.name} is empty or larger than a megabyte")
     fence = "~~~~"
-    loop.set_draft(f"\n\n{path.name}:\n{fence}\n{text.rstrip()}\n{fence}")
-    loop.output.note("it is in the prompt: type your question before it")
+    loop.session.attachments.append(f"{path.name}:\n{fence}\n{text.rstrip()}\n{fence}")
+    loop.output.note(f"{path.name} goes along with the next question")
 
 
 async def tools(loop: ChatLoop, _: str) -> None:

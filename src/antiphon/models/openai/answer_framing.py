@@ -6,6 +6,7 @@ requested, and label either as anything, so the first bytes decide and nothing e
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -36,6 +37,12 @@ _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+#: The beginnings of bodies in UTF-16, and what may become one of them.
+_WIDE_CHARSETS = {
+    **{first + b"\0": "utf-16-le" for first in (b"{", b"[", b"d", b":", b"e")},
+    **{b"\0" + first + b"\0": "utf-16-be" for first in (b"{", b"[", b"d", b":", b"e")},
+}
+_WIDE_BEGINNINGS = frozenset((b"\xff", b"\xfe", b"[", b"d", b":", b"e"))
 #: How an answer begins that is within a JSON string.
 _QUOTED_STARTS = (b'"{', b'"[', b'"data:')
 #: How a line of an event stream begins.
@@ -68,13 +75,21 @@ class AnswerFraming:
         self._sse_parser = SseParser()
         self._half_joiner = HalfJoiner()
         self._has_events = False
+        #: Decodes a body of two bytes a character.
+        self._wide_decoder: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that end in ``data``."""
+        if self._wide_decoder is not None:
+            data = self._wide_decoder.decode(data).encode(errors="replace")
         if self._form == "stream":
             return self._feed_events(data)
         self._head += data
         if self._form is None:
+            if self._wide_decoder is None and (name := _wide_charset(self._head)):
+                self._wide_decoder = codecs.getincrementaldecoder(name)("replace")
+                decoded = self._wide_decoder.decode(bytes(self._head))
+                self._head = bytearray(decoded.encode(errors="replace"))
             self._form = _find_form(self._head)
             if self._form == "stream":
                 head, self._head = bytes(self._head), self._head[:_MAX_QUOTED_BYTES]
@@ -229,10 +244,20 @@ _ESCAPES = re.compile(
 )
 
 
+def _wide_charset(head: bytearray) -> str | None:
+    """The charset of a body in UTF-16, by its mark or by the zeros in it; None: it is no such."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    # One zero at the beginning is padding.
+    return _WIDE_CHARSETS.get(bytes(head[: 3 if head.startswith(b"\0") else 2]))
+
+
 def _find_form(head: bytearray) -> Literal["stream", "document", "page"] | None:
     """What a body is by its first bytes; None: they are not enough."""
     start = bytes(head.lstrip(_SPACE)[:6])
     if any(len(start) < len(one) and one.startswith(start) for one in _QUOTED_STARTS):
+        return None
+    if start in _WIDE_BEGINNINGS or (head.startswith(b"\0") and len(head) < 3):
         return None
     if start.startswith((b"{", b"[", *_QUOTED_STARTS)):
         return "document"

@@ -7,6 +7,7 @@ has one meaning is taken, and a field that nobody needs cannot fail an answer.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +28,6 @@ from antiphon.core.provider_fields import (
     REASONING_TEXT_FIELDS,
     THINKING_PARTS,
 )
-from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_fields import AnswerFields
 from antiphon.models.openai.chat_completions_answer import (
@@ -47,6 +47,7 @@ from antiphon.models.openai.chat_completions_answer import (
 from antiphon.models.openai.finish_reasons import finish_meaning, read_finish_reason
 from antiphon.models.openai.foreign_answers import (
     hides_words,
+    holds_text,
     is_notice,
     is_unknown_failure,
     missing_answer_reason,
@@ -59,10 +60,14 @@ from antiphon.models.openai.lenient_json import (
     thoughts_of_value,
 )
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
+from antiphon.models.openai.plain_answer import (
+    plain_answer_deltas,
+)
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
 from antiphon.models.openai.tool_call_fragments import call_of_part, decoded_text, read_fragments
 from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
+from antiphon.models.openai.usage_counts import UsageCounts
 from antiphon.models.retry import AttemptError
 
 _GOOD_ENDS: Final = ("stop", "tool_calls")
@@ -71,19 +76,6 @@ _REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "reasoning
 _MAX_QUIET_EVENTS: Final = 8
 #: How many chunks of other kinds are tried as one of the most common kind.
 _MAX_MISSES: Final = 8
-#: Larger counts are none: no JavaScript client could read them.
-_MAX_COUNT: Final = 2**53
-#: The counts of a usage, and the names under which they come.
-_COUNT_FIELDS: Final = (
-    ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
-    ("output", ("completion_tokens", "output_tokens", "completionTokens", "outputTokens")),
-    ("total", ("total_tokens",)),
-    ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
-)
-_DETAIL_COUNT_FIELDS: Final = (
-    ("cached", ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
-    ("reasoning", ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
-)
 
 
 class ChatCompletionsParser:
@@ -99,9 +91,9 @@ class ChatCompletionsParser:
         #: Why the model stopped, None until the answer has a reason.
         self.finish_reason: str | None = None
         self.error: bytes | AttemptError | None = None
-        self._counts: dict[str, int] = {}
-        self._tool_calls = ToolCallAssembler(tool_names)
-        self._fields = AnswerFields(origin)
+        self._counts = UsageCounts()
+        self._origin = origin
+        self._tool_names = tool_names
         #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
@@ -121,6 +113,14 @@ class ChatCompletionsParser:
         self._quiet_events: list[bytes] = []
         #: How many chunks were not of the most common kind.
         self._misses = 0
+
+    @cached_property
+    def _tool_calls(self) -> ToolCallAssembler:
+        return ToolCallAssembler(self._tool_names)
+
+    @cached_property
+    def _fields(self) -> AnswerFields:
+        return AnswerFields(self._origin)
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
@@ -168,7 +168,7 @@ class ChatCompletionsParser:
         else:
             self._keep_quiet_event(event)
         if chunk.usage is not None:
-            self._add_usage(chunk.usage)
+            self._counts.add(chunk.usage)
         if choice.finish_reason is not None:
             self._add_finish_reason(choice.finish_reason)
         return True
@@ -179,6 +179,10 @@ class ChatCompletionsParser:
         self._parse(body, out, is_whole=True)
         self.done = True
         return out
+
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
+        """The same and what ``finish`` gives; None: it is no ``plain_answer``."""
+        return plain_answer_deltas(body)
 
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
@@ -194,8 +198,8 @@ class ChatCompletionsParser:
             is_cut=reason in ("length", "content_filter"),
             is_announced=given is not None and finish_meaning(given) == "tool_calls",
         )
-        if "input" in self._counts or "output" in self._counts:
-            out.append(UsageUpdate(_to_usage(self._counts)))
+        if (usage := self._counts.usage) is not None:
+            out.append(UsageUpdate(usage))
         return [*out, Finish(reason)]
 
     def _read_ending(self) -> FinishReason:
@@ -204,6 +208,9 @@ class ChatCompletionsParser:
         is_explained = given is None and is_unknown_failure(self._unknown_event)
         calls.complete_names()
         has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
+        if not (has_answer or self._has_reasoning) and holds_text(self._unknown_event):
+            # The end of an answer in a shape that is not known.
+            given = None
         meaning = finish_meaning(given) if given else "stop"
         if is_explained or (given is None and not has_answer and self._unknown_event):
             self.error = _no_answer(self._unknown_event)
@@ -238,24 +245,12 @@ class ChatCompletionsParser:
             self._unknown_event = event
 
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
-        size = len(out)
         try:
-            try:
-                answer = decode_answer(data)
-            except DECODE_ERRORS:
-                answer = decode_answer_leniently(data)
-            if answer.choices is None and (inner := find_answer(data)) is not None:
-                data, answer = inner, decode_answer_leniently(inner)
-            self._add_usage(answer.usage)
-            choice: Choice | None = None
-            if answer.choices:
-                choice = self._first_choice(answer.choices)
-                if choice is not None:
-                    self._parse_choice(choice, out, is_whole=is_whole)
-                if len(out) == size:
-                    self._keep_quiet_event(data)
-            else:
-                self._keep_other_event(answer, data)
+            data, answer = _decode(data, is_whole=is_whole)
+            self._counts.add(answer.usage)
+            if isinstance(answer.x_groq, dict):
+                self._counts.add(answer.x_groq.get("usage"))
+            choice = self._parse_choices(answer, data, out, is_whole=is_whole)
             if (
                 choice is None
                 or choice_error(choice)
@@ -263,7 +258,9 @@ class ChatCompletionsParser:
                 or answer.base_resp is not None
             ):
                 self.error = find_error(answer, data)
-            self._add_finish_reason(answer.finish_reason or answer.stop_reason)
+            self._add_finish_reason(answer.finish_reason)
+            if self.finish_reason is None:
+                self._add_finish_reason(answer.stop_reason)
             if self.finish_reason is not None and not self._reason_event:
                 self._reason_event = data
             if is_whole and answer.is_unfinished is True:
@@ -273,6 +270,30 @@ class ChatCompletionsParser:
                 out += self.feed(pieces)
             elif self.finish_reason is None or _may_have_words(data):
                 self.error = Unreadable(str(error), data, error)
+
+    def _parse_choices(
+        self, answer: Completion, data: bytes, out: list[Delta], *, is_whole: bool
+    ) -> Choice | None:
+        """Take what an answer says; the choice that counts, None: there is none."""
+        if not answer.choices:
+            self._keep_other_event(answer, data)
+            return None
+        size, choice = len(out), self._first_choice(answer.choices)
+        if choice is not None:
+            self._parse_choice(choice, out, is_whole=is_whole)
+            if is_whole:
+                self._add_split_calls(answer.choices, out)
+        if len(out) == size:
+            self._keep_quiet_event(data)
+        return choice
+
+    def _add_split_calls(self, choices: list[Choice], out: list[Delta]) -> None:
+        """The calls of an answer whose words are one choice and whose calls are another."""
+        if self._tool_calls.has_calls or any(one.index is not None for one in choices):
+            return
+        for choice in choices:
+            if choice.message is not None and choice.message.tool_calls:
+                self._add_calls(choice.message, out, is_whole=True)
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
@@ -313,7 +334,7 @@ class ChatCompletionsParser:
             self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
         if choice.tool_calls and len(out) == size:
             self._add_calls(AnswerMessage(tool_calls=choice.tool_calls), out, is_whole=is_whole)
-        self._add_usage(choice.usage)
+        self._counts.add(choice.usage)
         self._add_finish_reason(given_reason(choice))
 
     def _add_finish_reason(self, given: Any) -> None:
@@ -338,8 +359,6 @@ class ChatCompletionsParser:
             self._add_text(content, out)
         elif content is not None:
             self._add_content(content, out)
-            if made := [it for one in _listed(content) if (it := call_of_part(one)) is not None]:
-                self._add_calls(AnswerMessage(tool_calls=made), out, is_whole=True)
         if not content and (message.text or message.audio):
             self._add_text(_other_words(message), out)
         if message.annotations:
@@ -392,6 +411,8 @@ class ChatCompletionsParser:
                 self._add_reasoning(thoughts_of_value(thoughts), out)
             elif kind == "refusal":
                 self._add_refusal(text_of_value(part.get("refusal")), out)
+            elif (call := call_of_part(part)) is not None:
+                out += self._tool_calls.feed(read_fragments([call], self._fields.call_fields))
             else:
                 self._add_text(text_of_value(part), out)
 
@@ -420,24 +441,16 @@ class ChatCompletionsParser:
                 self._annotations.append(annotation)
                 out.append(AnnotationDelta(annotation))
 
-    def _add_usage(self, usage: Any) -> None:
-        """Take the counts of a usage; what it does not count stays as it was."""
-        if not isinstance(usage, dict):
-            return
-        for name, fields in _COUNT_FIELDS:
-            for field in fields:
-                self._add_count(name, usage.get(field))
-        for name, fields, inner in _DETAIL_COUNT_FIELDS:
-            for field in fields:
-                details = usage.get(field)
-                self._add_count(name, details.get(inner) if isinstance(details, dict) else None)
 
-    def _add_count(self, name: str, given: Any) -> None:
-        if given is None:
-            return
-        count = count_of_value(given)
-        if count is not None and count <= _MAX_COUNT:
-            self._counts[name] = count
+def _decode(data: bytes, *, is_whole: bool) -> tuple[bytes, Completion]:
+    """An answer and its JSON, which of another API's is that of a completion."""
+    try:
+        answer = decode_answer(data)
+    except DECODE_ERRORS:
+        answer = decode_answer_leniently(data)
+    if answer.choices is None and (inner := find_answer(data, is_whole=is_whole)) is not None:
+        return inner, decode_answer_leniently(inner)
+    return data, answer
 
 
 def _may_have_words(data: bytes) -> bool:
@@ -484,12 +497,3 @@ def _other_fields(message: AnswerMessage) -> dict[str, Any]:
         return {}
     fields = {name: getattr(message, name) for name in MESSAGE_FIELDS}
     return {name: it for name, it in fields.items() if it and name not in REASONING_LIST_FIELDS}
-
-
-def _to_usage(counts: dict[str, int]) -> Usage:
-    prompt, completion = counts.get("input", 0), counts.get("output", 0)
-    reasoning = counts.get("reasoning", 0)
-    if counts.get("total") == prompt + completion + reasoning:
-        # xAI counts reasoning apart from the completion, OpenAI within it.
-        completion += reasoning
-    return Usage(prompt, completion, counts.get("cached", 0), reasoning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
@@ -58,6 +59,13 @@ class ResponseParser(Protocol):
         """The deltas of an answer that came in one piece."""
         ...
 
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
+        """What ``parse_body`` and ``finish`` give, at once, of an answer as nearly all are.
+
+        None: it may be another, and nothing has been taken of it.
+        """
+        ...
+
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         ...
@@ -81,13 +89,19 @@ class UpstreamResponse:
         self.response = response
         self._errors = errors
         self._response_parser = response_parser
-        self._framing = AnswerFraming(response.charset)
-        self._content_decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
-        self._has_output = False
+        self._has_begun = self._has_output = False
         #: In how many reads something came behind a reason to stop.
         self._late_reads = 0
         #: When the rest of an answer is no longer waited for, by the loop's clock.
         self._deadline: float | None = None
+
+    @cached_property
+    def _framing(self) -> AnswerFraming:
+        return AnswerFraming(self.response.charset)
+
+    @cached_property
+    def _content_decoder(self) -> ContentDecoder:
+        return ContentDecoder(self.response.headers.get("Content-Encoding", ""))
 
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
@@ -97,6 +111,13 @@ class UpstreamResponse:
         parser = self._response_parser
         had_reason = parser.finish_reason is not None
         data = await self._read_or_end()
+        if not self._has_begun:
+            self._has_begun = True
+            if self.response.is_read and "Content-Encoding" not in self.response.headers:
+                plain = parser.parse_plain_body(data)
+                if plain is not None:
+                    self.is_complete = True
+                    return plain
         batch = self._parse(data)
         may_be_whole = self._framing.may_be_whole()
         if may_be_whole and data and self.response.is_read:
@@ -111,12 +132,12 @@ class UpstreamResponse:
             self._has_output = True
             self._deadline = None
             self._late_reads += had_reason
-        if self._deadline is None and (may_be_whole or self._has_said_end()):
+        if self._deadline is None and (may_be_whole or self._has_ended()):
             timeout = _END_TIMEOUT if self._late_reads < _MAX_LATE_READS else _LATE_END_TIMEOUT
             self._deadline = asyncio.get_running_loop().time() + timeout
         return batch
 
-    def _has_said_end(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._response_parser.finish_reason is not None or self._framing.has_ended
 
     def raise_for_error(self) -> None:
@@ -181,7 +202,7 @@ class UpstreamResponse:
             async with asyncio.timeout_at(self._deadline) as deadline:
                 return await self.response.read()
         except client_errors() as raised:
-            if self._has_said_end() or self._framing.is_whole():
+            if self._has_ended() or self._framing.is_whole():
                 return b""
             if self._deadline is None or not deadline.expired():
                 failure = self._errors.from_exception(raised)
