@@ -116,7 +116,7 @@ def _read_fragment(
     names = ("input",) if is_custom else _ARGUMENT_FIELDS
     objects = (fields,) if is_custom else (fields, entry)
     found = (it[one] for it in objects for one in names if one in it)
-    arguments = _arguments_text(next(found, None))
+    arguments = arguments_text(next(found, None))
     index = entry.get("index", fields.get("index"))
     call_id = next((entry[one] for one in _ID_FIELDS if entry.get(one) is not None), None)
     return ToolCallFragment(
@@ -130,8 +130,8 @@ def _read_fragment(
     )
 
 
-def _arguments_text(arguments: Any) -> str:
-    """A string by the specification, but servers send objects and null too."""
+def arguments_text(arguments: Any) -> str:
+    """A call's arguments: a string by the specification, but servers send objects and null too."""
     if isinstance(arguments, str):
         return arguments
     if isinstance(arguments, list) and arguments:
@@ -139,7 +139,7 @@ def _arguments_text(arguments: Any) -> str:
         if all(isinstance(piece, str) for piece in arguments):
             return "".join(arguments)
         if len(arguments) == 1 and isinstance(arguments[0], dict):
-            return _arguments_text(arguments[0])
+            return arguments_text(arguments[0])
     if arguments is None or isinstance(arguments, bool):
         return ""
     return msgspec.json.encode(arguments).decode()
