@@ -30,6 +30,7 @@ from bench.measures import (
     scale_postgres,
     slow_streams,
     streams,
+    terminal,
     upkeep,
 )
 from bench.report import Part, Report, as_json, as_markdown, show
@@ -47,6 +48,7 @@ _PARTS = {
     "scale": scale.measure,
     "upkeep": upkeep.measure,
     "nodes": nodes.measure,
+    "terminal": terminal.measure,
     "pg-scale": scale_postgres.measure,
     "million": scale.measure_million,
     "pg-million": scale_postgres.measure_million,

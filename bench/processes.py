@@ -19,7 +19,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 30.0
 # Settings of the person who runs the benchmark must not change what is measured.
-_PRIVATE = ("ANTIPHON_", "XAI_", "OPENAI_")
+PRIVATE = ("ANTIPHON_", "XAI_", "OPENAI_")
 
 
 def free_port() -> int:
@@ -86,7 +86,7 @@ class Server:
         self.folder = log.parent
         self._log = log
         environment = {
-            key: value for key, value in os.environ.items() if not key.startswith(_PRIVATE)
+            key: value for key, value in os.environ.items() if not key.startswith(PRIVATE)
         }
         environment |= {
             "PYTHONPATH": str(ROOT),

@@ -90,7 +90,7 @@ def test_instructions_stay_with_the_conversation(antiphon: Command) -> None:
     [
         (["-p", " "], 1, "nothing to ask"),
         ([], 1, "nothing to ask"),
-        (["-c", "-p", "x"], 1, "no conversation to continue"),
+        (["-c", "-p", "x"], 1, "no chat to continue"),
         (["--from", "resp_" + "0" * 32, "-p", "x"], 1, "resp_000"),
         (["--from", "nonsense", "-p", "x"], 1, "nonsense"),
         (["--model", "nobody", "-p", "x"], 1, "nobody"),

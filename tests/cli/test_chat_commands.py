@@ -29,8 +29,10 @@ COMMAND_TABLE = (
     ("/queue\n", ["nothing waits"]),
     ("/tools\n", ["weather  The weather of a city.", "refund"]),
     ("/approve\n", ["nothing waits for a decision"]),
-    ("/keep\n", ["pinned"]),
-    ("/keep\n", ["no longer pinned"]),
+    ("/pin\n", ["pinned"]),
+    ("/pin\n", ["no longer pinned"]),
+    ("/keep\n", ["this chat does not expire any more"]),
+    ("/keep\n", ["this chat expires on 20"]),
     ("/image\n", ["which file?"]),
     ("/image 'dot.png'\n", ["with the next question"]),
     ("what is it?\n", ["the last: what is it?"]),
@@ -65,6 +67,8 @@ COMMAND_TABLE = (
     (CTRL_R + "third w", ["third way"]),
     ("\n\n", ["the last: third way"]),
     (UP + UP + "\n", ["the last: written in the editor"]),
+    ("/attach form.json\n", ["form.json goes along with the next question"]),
+    ("what is in it?\n", ["the last: what is in it?", "form.json:", '{"type": "object"}']),
 )
 
 

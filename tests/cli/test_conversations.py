@@ -34,8 +34,20 @@ def test_list_shows_the_newest_first_with_whole_ids(antiphon: Command) -> None:
     assert all(row[0].startswith("resp_") and len(row[0]) == 37 for row in rows)
     assert len(antiphon("list", "-n", "1").out.splitlines()) == 1
     listed = json.loads(antiphon("list", "--json").out)
-    assert [row["opening"] for row in listed] == ["second", "first words"]
-    assert listed[0]["id"] == rows[0][0]
+    assert [row["title"] for row in listed] == ["second", "first words"]
+    assert listed[0]["id"].startswith("chat_")
+    assert listed[0]["head"] == rows[0][0]
+
+
+def test_a_chat_with_branches_is_one_line(antiphon: Command) -> None:
+    antiphon("chat", "-p", "first")
+    (first,) = ids(antiphon)
+    antiphon("chat", "-c", "-p", "second")
+    antiphon("chat", "--from", first, "-p", "another way")
+    (row,) = [line.split("\t") for line in antiphon("list").out.splitlines()]
+    assert row[3:] == ["2", "first"]
+    (chat,) = json.loads(antiphon("list", "--json").out)
+    assert (chat["turns"], chat["branches"], chat["status"]) == (2, 2, "idle")
 
 
 def test_an_empty_list(antiphon: Command) -> None:
@@ -79,7 +91,7 @@ def test_delete_erases_a_turn_or_its_descendants(antiphon: Command) -> None:
     assert (ran.code, ran.out) == (0, f"deleted {first}\n")
     assert "one" not in antiphon("show", newest).out.replace(first, "").split("Before")[0]
     assert antiphon("show", first).code == 1
-    second = json.loads(antiphon("list", "--json").out)[0]["id"]
+    second = ids(antiphon)[0]
     assert antiphon("delete", second, "--cascade").code == 0
     assert antiphon("show", second).code == 1
 
@@ -153,9 +165,9 @@ def test_terminal_shows_a_table_and_delete_asks_for_confirmation(
     with at_terminal("list") as terminal:
         assert terminal.leave() == 0
         header, row = terminal.shown.splitlines()
-        assert header.split() == ["id", "when", "model", "turns", "begins"]
+        assert header.split() == ["id", "when", "model", "turns", "title"]
         assert row.startswith(newest)
-        assert "  echo   1      what is kept here and" in row
+        assert "  echo       1  what is kept here and" in row
         assert len(row) <= 100
     for answer, left in (("n", 1), ("y", 0)):
         with at_terminal("delete", newest) as terminal:

@@ -234,12 +234,17 @@ def test_a_picker_finds_a_chat_by_its_words(home: Path) -> None:
     for words in ("about lighthouses", "about submarines"):
         with chat(home, "-p", words) as terminal:
             assert terminal.leave() == 0
+    # As --continue does, it goes on with the model of the chat.
+    with (home / "c.toml").open("r+") as file:
+        text = file.read().replace('model = "far"', 'model = "echo"')
+        file.seek(0)
+        file.write(text)
     with chat(home, "--resume") as terminal:
         terminal.expect("about submarines")
         terminal.type("lighthouses")
         terminal.expect("«lighthouses»")
         terminal.type("\n")
-        terminal.expect("continuing after 1 turn")
+        terminal.expect("continuing after 1 turn, far")
         terminal.expect("the last: about lighthouses")
         terminal.expect("> ")
         leave(terminal)
@@ -269,6 +274,11 @@ def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str
         terminal.type("/tree\n")
         terminal.expect("number (Enter: none): ")
         terminal.type("\n")
+        terminal.expect("> ")
+        terminal.type("/erase\n")
+        terminal.expect("[y/N] ")
+        terminal.type(CTRL_C)
+        terminal.expect("stopped")
         terminal.expect("> ")
         terminal.type("exit\n")
         assert terminal.leave() == 0
@@ -355,16 +365,32 @@ def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url:
     assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
 
 
-@pytest.mark.parametrize("word", ["exit", "/exit"])
-def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("typed", "word"), [("exit\n", "exit"), ("/exit\n", "/exit"), (CTRL_D, "exit")]
+)
+def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, word: str) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("wait\n")
         terminal.expect("begun,")
-        terminal.type(f"{word}\n")
+        terminal.type(typed)
         terminal.expect(f"queued: {word}")
         release(url)
         terminal.expect("go on with: ")
+        assert terminal.leave() == 0
+
+
+def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> None:
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("typed")
+        terminal.expect("typed")
+        release(url)
+        terminal.expect("far · context")
+        # It clears the line, so that Ctrl-D leaves: as a signal it would come after it.
+        terminal.type(CTRL_C + CTRL_D)
         assert terminal.leave() == 0
 
 

@@ -70,6 +70,8 @@ class Terminal:
         os.close(slave)
         self._raw = b""
         self._seen = 0
+        #: How many times the program was told where the cursor is.
+        self._answered = 0
 
     def __enter__(self) -> Terminal:
         return self
@@ -146,7 +148,9 @@ class Terminal:
         except OSError:
             return False  # how Linux says that nobody holds the other side any more
         self._raw += data
-        if _ASK_CURSOR in data:
+        # A question may come in two pieces, or two in one.
+        for _ in range(self._raw.count(_ASK_CURSOR) - self._answered):
+            self._answered += 1
             row, column = self._screen().cursor
             os.write(self._master, f"\x1b[{row + 1};{column + 1}R".encode())
         return bool(data)

@@ -144,6 +144,10 @@ def run_chat(flags: Flags, options: ChatCommandOptions) -> int:
     if options.prompt is not None or not (sys.stdin.isatty() and sys.stdout.isatty()):
         from antiphon.cli.one_shot_chat import run_one_shot  # loaded on first use
 
+        if options.picks:
+            raise typer.BadParameter(
+                "--resume chooses at a terminal; --continue or --from go on without one"
+            )
         return run_one_shot(settings, options)
     if options.wants_plain:
         from antiphon.cli.interactive.opening import run_plain  # loaded on first use

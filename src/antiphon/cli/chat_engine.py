@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,15 +29,21 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_session(
-    settings: Settings, options: ChatCommandOptions
+    settings: Settings,
+    options: ChatCommandOptions,
+    pick: Callable[[Engine], Awaitable[str | None]] | None = None,
 ) -> AsyncIterator[tuple[Engine, ChatSession, asyncio.Task[None]]]:
-    """A chat session on an open engine, and the task that loads its model meanwhile."""
+    """A chat session on an open engine, and the task that loads its model meanwhile.
+
+    ``pick`` chooses the response to go on from.
+    """
     from antiphon.bootstrap import open_engine  # loaded on first use
     from antiphon.cli.interactive.chat_session import ChatSession  # loaded on first use
 
     async with open_engine(settings) as engine:
         await engine.choose_model()
-        head = await find_head(engine.service, options.newest, options.response_id)
+        chosen = await pick(engine) if pick is not None else options.response_id
+        head = await find_head(engine, options.newest, chosen)
         model = _choose_model(engine.service, options, head)
         loading = asyncio.create_task(engine.warm(model))
         session = ChatSession(
@@ -89,20 +95,16 @@ def _choose_model(service: TurnService, options: ChatCommandOptions, head: Respo
         ) from error
 
 
-async def find_head(service: TurnService, newest: bool, response_id: str | None) -> Response | None:
-    """The response to continue: of the newest conversation, by its id, or none.
+async def find_head(engine: Engine, newest: bool, response_id: str | None) -> Response | None:
+    """The response to continue: of the newest chat, by its id, or none.
 
     Raises ``NotFoundError``.
     """
     if newest:
-        recent = await service.reader.recent_threads(DEFAULT_TENANT, 1)
-        if not recent:
-            raise NotFoundError(
-                "there is no conversation to continue: begin one with `antiphon chat`"
-            )
-        response_id = recent[0].response_id
-    return (
-        await service.reader.response(DEFAULT_TENANT, response_id)
-        if response_id is not None
-        else None
-    )
+        chats = await engine.stores.chats.list_chats(DEFAULT_TENANT, 1)
+        if not chats:
+            raise NotFoundError("there is no chat to continue: begin one with `antiphon chat`")
+        response_id = chats[0].head
+    if response_id is None:
+        return None
+    return await engine.service.reader.response(DEFAULT_TENANT, response_id)

@@ -1,4 +1,4 @@
-"""Conversation commands: ``antiphon list``, ``show`` and ``delete``, without calling a model."""
+"""Chat commands: ``antiphon list``, ``show`` and ``delete``, without calling a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from antiphon.cli import terminal_output
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, ResponseId, Store
-from antiphon.cli.terminal_output import Column, format_ago, format_time
+from antiphon.cli.terminal_output import Column, chat_mark, format_ago, format_time
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -24,7 +24,6 @@ from antiphon.core.items import (
     McpListTools,
     Message,
     Reasoning,
-    decode_item,
     has_image,
     shorten,
     text_of,
@@ -34,19 +33,20 @@ from antiphon.errors import NotFoundError
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
+    from antiphon.turn.chat_protocols import ChatRecord
     from antiphon.turn.service import TurnService
-    from antiphon.turn.store_protocols import RecentThread
 
 T = TypeVar("T")
 
-_MAX_OPENING_LENGTH = 200
+_MAX_SHOWN = 200
+_MAX_TITLE = 200
 _MAX_MODEL_LENGTH = 24
 _COLUMNS = (
     Column("id"),
     Column("when"),
     Column("model"),
-    Column("turns"),
-    Column("begins", is_cropped=True),
+    Column("turns", is_number=True),
+    Column("title", is_cropped=True),
 )
 
 
@@ -58,11 +58,11 @@ def list_(
     store: Store = None,
     config: Config = None,
 ) -> None:
-    """List the conversations, newest first.
+    """List the chats, the one with the newest turn first.
 
     Each by the id of its newest response, which `antiphon chat --from` goes on from.
     """
-    list_conversations({"store": store, "config": config}, limit, as_json=as_json)
+    list_chats({"store": store, "config": config}, limit, as_json=as_json)
 
 
 def show(
@@ -114,21 +114,21 @@ def delete(
         typer.echo(f"deleted {response_id}")
 
 
-def list_conversations(flags: Flags, limit: int, *, as_json: bool) -> None:
-    """Print the newest conversations: a table, JSON, or tab-separated to a pipe."""
-    threads = _with_service(
-        flags, lambda service: service.reader.recent_threads(DEFAULT_TENANT, limit)
-    )
+def list_chats(flags: Flags, limit: int, *, as_json: bool) -> None:
+    """Print the newest chats: a table, JSON, or tab-separated to a pipe."""
+
+    async def read(engine: Engine) -> list[ChatRecord]:
+        return await engine.stores.chats.list_chats(DEFAULT_TENANT, limit)
+
+    chats = run_with_engine(flags, read)
     if as_json:
-        terminal_output.print_json(list(map(_thread_fields, threads)))
+        terminal_output.print_json(list(map(_chat_fields, chats)))
     elif not sys.stdout.isatty():
-        terminal_output.print_tsv([_thread_row(thread) for thread in threads])
-    elif not threads:
-        terminal_output.print_note("no conversations yet: begin one with `antiphon chat`")
+        terminal_output.print_tsv([_chat_row(chat) for chat in chats])
+    elif not chats:
+        terminal_output.print_note("no chats yet: begin one with `antiphon chat`")
     else:
-        terminal_output.print_table(
-            _COLUMNS, [_thread_row(thread, short=True) for thread in threads]
-        )
+        terminal_output.print_table(_COLUMNS, [_chat_row(chat, short=True) for chat in chats])
 
 
 def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
@@ -215,7 +215,7 @@ def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: b
             flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
         )
         text = " / ".join(line for _, line in _turn_lines(turn))
-        terminal_output.print_note(shorten(text, _MAX_OPENING_LENGTH))
+        terminal_output.print_note(shorten(text, _MAX_SHOWN))
         what = "this turn and all that continue it" if cascade else "this turn"
         if not typer.confirm(f"Erase {what}?", err=True):
             return False
@@ -232,24 +232,32 @@ def _with_service(flags: Flags, work: Callable[[TurnService], Awaitable[T]]) -> 
     return run_with_engine(flags, run)
 
 
-def _thread_fields(thread: RecentThread) -> dict[str, object]:
+def _chat_fields(chat: ChatRecord) -> dict[str, object]:
     return {
-        "id": thread.response_id,
-        "created_at": thread.created_at,
-        "model": thread.model,
-        "turns": thread.turns,
-        "opening": _opening_text(thread),
+        "id": chat.id,
+        "head": chat.head,
+        "title": chat.title,
+        "created_at": chat.created_at,
+        "updated_at": chat.updated_at,
+        "model": chat.model,
+        "turns": chat.turns,
+        "branches": chat.branches,
+        "status": chat.status,
+        "pinned": chat.is_pinned,
+        "expires_at": chat.expires_at,
+        "cost": chat.cost,
     }
 
 
-def _thread_row(thread: RecentThread, *, short: bool = False) -> tuple[str, ...]:
-    """The cells of a conversation's line; ``short`` for a terminal, else nothing is cut off."""
+def _chat_row(chat: ChatRecord, *, short: bool = False) -> tuple[str, ...]:
+    """The cells of a chat's line; ``short`` for a terminal, else nothing is cut off."""
+    title = shorten(chat.title or "", _MAX_TITLE)
     return (
-        thread.response_id,
-        format_ago(thread.created_at) if short else format_time(thread.created_at),
-        shorten(thread.model, _MAX_MODEL_LENGTH) if short else thread.model,
-        str(thread.turns),
-        _opening_text(thread),
+        chat.head,
+        format_ago(chat.updated_at) if short else format_time(chat.updated_at),
+        shorten(chat.model, _MAX_MODEL_LENGTH) if short else chat.model,
+        str(chat.turns),
+        f"{chat_mark(chat)} {title}".strip() if short else title,
     )
 
 
@@ -272,10 +280,3 @@ def _item_lines(item: Item) -> list[tuple[str, str]]:
             return [("summary", text)]
         case McpListTools() | McpApproval() | ForeignItem() | ErasedItem():
             return []
-
-
-def _opening_text(thread: RecentThread) -> str:
-    if thread.first_item is None:
-        return ""
-    lines = _item_lines(decode_item(thread.first_item))
-    return shorten(" ".join(text for _, text in lines), _MAX_OPENING_LENGTH)

@@ -1,4 +1,4 @@
-"""Interrupt: Ctrl-C stops the answer that is being read, or else the program."""
+"""Interrupt: Ctrl-C stops what runs: an answer or a command, or else the program."""
 
 from __future__ import annotations
 
@@ -7,37 +7,32 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from antiphon.turn.running_turns import RunningTurn
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 class InterruptHandler:
-    """SIGINT handler: Ctrl-C cancels the turn whose answer is being read, else the main task."""
+    """SIGINT handler: Ctrl-C stops what was named last, else cancels the main task."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._main = asyncio.current_task()
-        self._turn: RunningTurn | None = None
+        main = asyncio.current_task()
+        self._stop: Callable[[], object] | None = main.cancel if main is not None else None
 
     @contextmanager
-    def stop_on_interrupt(self, turn: RunningTurn) -> Iterator[None]:
-        """Within this, Ctrl-C stops ``turn`` and nothing else."""
-        self._turn = turn
+    def stop_on_interrupt(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Within this, Ctrl-C calls ``stop`` on the event loop and does nothing else."""
+        before, self._stop = self._stop, stop
         try:
             yield
         finally:
-            self._turn = None
+            self._stop = before
 
     def handle_signal(self, _signal: int, _frame: FrameType | None) -> None:
         """Handle SIGINT."""
-        if self._turn is not None:
-            self._loop.call_soon_threadsafe(self._turn.stop, None)
-        elif self._main is not None:
-            self._loop.call_soon_threadsafe(self._main.cancel)
+        if self._stop is not None:
+            self._loop.call_soon_threadsafe(self._stop)
 
 
 def run_interruptible(work: Callable[[InterruptHandler], Coroutine[Any, Any, T]]) -> T:

@@ -69,12 +69,13 @@ async def ask_once(
     is_json = has_schema(session.options)
     view = AnswerView(output, lambda: session.model, is_json=is_json) if output else None
     last = "\n"
-    with interrupt.stop_on_interrupt(turn):
-        async for batch in turn.events():
+    with interrupt.stop_on_interrupt(partial(turn.stop, None)):
+        async for batch in turn.events(view.pause if view else None):
+            if view is not None:
+                view.show(batch)
+                continue
             for event in batch:
-                if view is not None:
-                    view.show(event)
-                elif isinstance(event, TextDelta | RefusalDelta):
+                if isinstance(event, TextDelta | RefusalDelta):
                     terminal_output.print_output(event.text)
                     last = event.text[-1:] or last
     if view is not None:

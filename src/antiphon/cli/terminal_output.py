@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from antiphon.core.turns import Response
+    from antiphon.turn.chat_protocols import ChatRecord
 
 #: Every control character but newline and tab: they would steer the terminal.
 _CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
@@ -153,6 +154,11 @@ def format_ago(seconds: float) -> str:
             return "now" if name == "s" else f"{ago:.0f} {name} ago"
         ago /= size
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d")
+
+
+def chat_mark(chat: ChatRecord) -> str:
+    """What stands before a chat's title: it runs, it waits for a person, it is pinned."""
+    return {"running": "…", "waiting": "?"}.get(chat.status, "*" if chat.is_pinned else " ")
 
 
 def status_note(response: Response) -> str | None:

@@ -64,13 +64,14 @@ from antiphon.turn.summarization import (
 )
 from antiphon.turn.tool_calls import (
     new_tool_listings,
+    require_servers,
     tools_of_turn,
     with_effective_approvals,
     with_offered_tools,
 )
 from antiphon.turn.trimming import base_tokens, should_summarize
 from antiphon.turn.turn_reader import TurnReader, response_not_found
-from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
+from antiphon.turn.validation import render_input, turn_header, validate_input, with_served_options
 
 #: Items as a model is sent them, the same as they are stored, and their images.
 ExtractedImages: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
@@ -308,9 +309,8 @@ class TurnPlanner:
         request = resolved.request
         name, model = self._models.get(request.model)
         validate_input(request, model)
-        options = served_options(request.options, model)
-        if options is not request.options:
-            request = msgspec.structs.replace(request, options=options)
+        request = with_served_options(request, model)
+        require_servers(request.approved_calls, toolset)
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         turns = base.history.turns
         given = pair_tool_outputs(turns, request.input, request.approved_calls)

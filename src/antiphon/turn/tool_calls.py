@@ -15,6 +15,7 @@ from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListT
 from antiphon.core.tool_definitions import as_function
 from antiphon.core.tool_rules import is_tool_allowed
 from antiphon.core.turns import Header
+from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import RenderedTurn
 from antiphon.turn.protocols import McpToolset, ToolExecutor
 
@@ -128,6 +129,18 @@ def tools_of_turn(own: ToolExecutor | None, toolset: McpToolset | None) -> ToolE
     if own is None or toolset is None:
         return own or toolset
     return _CombinedTools(own, toolset)
+
+
+def require_servers(approved: Sequence[FunctionCall], toolset: McpToolset | None) -> None:
+    """Refuse the approval of a call whose server is not there to run it."""
+    for call in approved:
+        if call.server is not None and (toolset is None or toolset.server_of(call.name) is None):
+            raise InvalidRequestError(
+                f"The approved call is of the MCP server '{call.server}', which is not among the"
+                " tools of this request: name it there again.",
+                code="mcp_server_missing",
+                param="tools",
+            )
 
 
 class _CombinedTools:

@@ -17,7 +17,7 @@ from antiphon.errors import ModelNotFoundError, ModelUnavailableError, UpstreamR
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, finish, say, think
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import Model
-from antiphon.turn.store_protocols import RecentThread, StoredTurn
+from antiphon.turn.store_protocols import Head, StoredTurn
 from support.http_server import ThreadServer, serving
 from support.mcp_clients import MODES, call, over_http, tool_error
 
@@ -413,7 +413,7 @@ class Broken(MemoryStore):
     async def turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         raise RuntimeError("secret words")
 
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
+    async def head(self, tenant: str, response_id: str) -> Head | None:
         raise RuntimeError("secret words")
 
 
@@ -425,7 +425,7 @@ def test_an_internal_error_is_logged_and_shown_without_details() -> None:
         said = await tool_error(client, "retrieve_stateful_response", response_id="resp_1")
         assert said == "The server failed on this call. Tell the person."
         with pytest.raises(MCPError) as error:
-            await client.list_resources()
+            await client.read_resource("antiphon://conversations/resp_1")
         assert error.value.message == "The server failed on this request."
 
     with serving(store=broken) as server:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from antiphon.api.mcp.resources import conversation_title, render_markdown
+from antiphon.api.mcp.resources import render_markdown
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
@@ -15,11 +15,8 @@ from antiphon.core.items import (
     Message,
     OutputText,
     Refusal,
-    encode_item,
-    shorten,
 )
 from antiphon.core.turns import End, Header, Response
-from antiphon.turn.store_protocols import RecentThread
 
 
 def turn(*items: Item, end: End | None = None) -> Response:
@@ -60,13 +57,3 @@ def test_every_kind_of_item_has_its_words() -> None:
     assert text.endswith("**user**\n\n>\n")
     assert "AAAA" not in text
     assert ", in_progress" in text
-
-
-def test_a_thread_is_identified_by_how_it_begins() -> None:
-    begins = encode_item(Message("user", "One\ntwo  " + "x" * 100))
-    line = conversation_title(RecentThread("resp_1", 0.0, "m", 1, begins))
-    assert line.startswith("One two xxx")
-    assert len(line) == 80
-    assert conversation_title(RecentThread("resp_1", 0.0, "m", 1, encode_item(ErasedItem()))) == ""
-    assert conversation_title(RecentThread("resp_1", 0.0, "m", 1, None)) == ""
-    assert shorten("abc", 3) == "abc"

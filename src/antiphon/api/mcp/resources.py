@@ -20,15 +20,14 @@ from antiphon.core.items import (
     Item,
     Message,
     Part,
-    decode_item,
     shorten,
     text_and_refusals_of,
 )
 from antiphon.core.turns import Response
 from antiphon.errors import NotFoundError
+from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import RecentThread
 
 
 def render_markdown(chain: Sequence[Response]) -> str:
@@ -40,12 +39,6 @@ def render_markdown(chain: Sequence[Response]) -> str:
         "\n\n".join(["# Conversation", *(part for turn in chain for part in _turn_markdown(turn))])
         + "\n"
     )
-
-
-def conversation_title(recent: RecentThread) -> str:
-    """How a thread begins, in one short line."""
-    item = decode_item(recent.first_item) if recent.first_item is not None else None
-    return shorten(text_and_refusals_of(item.content)) if isinstance(item, Message) else ""
 
 
 def _turn_markdown(turn: Response) -> Iterable[str]:
@@ -119,25 +112,31 @@ class ResourceDocument(msgspec.Struct, frozen=True):
 
 
 class ConversationResources:
-    """The latest conversations of a tenant."""
+    """The latest conversations of a tenant: one of each chat, which ends at its head."""
 
-    def __init__(self, service: TurnService, conversations: ConversationService | None) -> None:
+    def __init__(
+        self,
+        service: TurnService,
+        conversations: ConversationService | None,
+        chats: ChatStore | None,
+    ) -> None:
         self._service = service
         self._conversations = conversations
+        self._chats = chats
 
     async def list_latest(
         self, tenant: str, limit: int = _MAX_LISTED
     ) -> list[ConversationResource]:
         """Newest first."""
+        chats = await self._chats.list_chats(tenant, limit) if self._chats is not None else []
         return [
             ConversationResource(
-                f"{_BASE_URI}{recent.response_id}",
-                recent.response_id,
-                conversation_title(recent) or "(no words)",
-                f"{recent.turns} turns, the latest at {format_time(recent.created_at)}"
-                f" by {recent.model}",
+                f"{_BASE_URI}{chat.head}",
+                chat.head,
+                chat.title or "(no words)",
+                f"{chat.turns} turns, the latest at {format_time(chat.updated_at)} by {chat.model}",
             )
-            for recent in await self._service.reader.recent_threads(tenant, limit)
+            for chat in chats
         ]
 
     async def read(self, tenant: str, uri: str) -> ResourceDocument:

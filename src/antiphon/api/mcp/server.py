@@ -65,7 +65,9 @@ class McpServer:
         self._tools = tool_definitions(
             ToolHandlers(service, conversations), local=roots is not None
         )
-        self._resources = ConversationResources(service, conversations)
+        self._resources = ConversationResources(
+            service, conversations, stores.chats if stores else None
+        )
         self._tool_list = types.ListToolsResult(
             tools=[_sdk_tool(tool) for tool in self._tools.values()]
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 from rich.style import Style
 
@@ -32,6 +33,10 @@ _JSON_FENCE = "```json\n"
 _CALL = Style(color="blue")
 #: Characters of a call's arguments and of its result that are shown.
 _MAX_SHOWN = 400
+#: The least time between two looks of a growing answer, in seconds: as smooth as a screen needs.
+#: Below a prompt each costs a layout of it.
+_FRAME_SECONDS = 0.033
+_PROMPT_FRAME_SECONDS = 0.1
 
 
 class AnswerView:
@@ -48,19 +53,39 @@ class AnswerView:
         self._stream: MarkdownStream | None = None
         self._has_printed = False
         self._is_json = is_json
+        self._shown_at = 0.0
+        #: What stands there until the first words.
+        self._shown_note = ""
+        #: Words that came and that the stream has not taken.
+        self._unread = ""
+
+    def pause(self) -> float:
+        """Seconds until more words are worth showing; the first ones are at once."""
+        is_below = self._output.has_prompt
+        wanted = _PROMPT_FRAME_SECONDS if is_below else _FRAME_SECONDS
+        return self._shown_at + wanted - time.monotonic()
 
     def wait(self) -> None:
         """Say that the model is at work."""
-        if not self._output.terminal.is_plain and self._stream is None:
-            self._output.update((), (Span(f"… {self._waiting_note()}", FAINT),))
+        note = self._waiting_note()
+        has_text = self._stream is not None or self._unread
+        if self._output.terminal.is_plain or has_text or note == self._shown_note:
+            return
+        self._shown_note = note
+        self._output.update((), (Span(f"… {note}", FAINT),))
 
-    def show(self, event: Event) -> None:
+    def show(self, events: Iterable[Event]) -> None:
+        """Show what came together."""
+        for event in events:
+            self._add(event)
+        self._show_text()
+
+    def _add(self, event: Event) -> None:
         match event:
             case TextDelta(text=text) | RefusalDelta(text=text):
-                self._write(text)
+                self._unread += text
             case ReasoningDelta() | ItemAdded():
-                if self._stream is None:
-                    self.wait()
+                self.wait()
             case ItemDone(item=FunctionCall() as call):
                 self._print_apart([_call_line(call)])
             case ItemDone(item=FunctionCallOutput(output=output)):
@@ -73,17 +98,20 @@ class AnswerView:
     def show_item(self, index: int, item: Item) -> None:
         """Show an item that is whole."""
         if isinstance(item, FunctionCall | FunctionCallOutput | Compaction):
-            self.show(ItemDone(index, item))
+            self.show([ItemDone(index, item)])
         elif isinstance(item, Message) and item.role == "assistant":
             self._end_text()
-            self.show(TextDelta(index, text_of(item.content)))
+            self.show([TextDelta(index, text_of(item.content))])
 
     def end(self) -> None:
         """The turn is over."""
         self._end_text()
         self._output.update((), ())
 
-    def _write(self, text: str) -> None:
+    def _read_text(self) -> None:
+        """Have the stream take what came since."""
+        if not self._unread:
+            return
         if self._stream is None:
             if self._has_printed:
                 self._output.lines([()])
@@ -92,7 +120,14 @@ class AnswerView:
                 self._stream.feed(_JSON_FENCE)
         self._has_printed = True
         self._output.fit(self._stream)
-        self._stream.feed(text)
+        self._stream.feed(self._unread)
+        self._unread = ""
+
+    def _show_text(self) -> None:
+        self._read_text()
+        if self._stream is None:
+            return
+        self._shown_at = time.monotonic()
         lines = self._stream.take_lines()
         if self._output.terminal.is_plain:
             self._output.lines(lines)
@@ -104,9 +139,10 @@ class AnswerView:
         if self._has_printed and not is_tight:
             lines = [(), *lines]
         self._output.lines(lines)
-        self._has_printed = True
+        self._has_printed, self._shown_note = True, ""
 
     def _end_text(self) -> None:
+        self._read_text()
         if self._stream is not None:
             self._stream.finish()
             self._output.lines(self._stream.take_lines())

@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,9 @@ async def cost(loop: ChatLoop, _: str) -> None:
 async def image(loop: ChatLoop, argument: str) -> None:
     if not argument:
         raise InvalidRequestError("which file? /image PATH")
-    loop.session.images.append(await load_image(_path_of(argument)))
-    loop.output.note("it goes along with the next question")
+    path = _path_of(argument)
+    loop.session.images.append(await load_image(path))
+    loop.output.note(f"{path.name} goes along with the next question")
 
 
 async def attach(loop: ChatLoop, argument: str) -> None:
@@ -175,8 +177,8 @@ async def attach(loop: ChatLoop, argument: str) -> None:
     if not text:
         raise InvalidRequestError(f"{path.name} is empty or larger than a megabyte")
     fence = "~~~~"
-    loop.set_draft(f"\n\n{path.name}:\n{fence}\n{text.rstrip()}\n{fence}")
-    loop.output.note("it is in the prompt: type your question before it")
+    loop.session.attachments.append(f"{path.name}:\n{fence}\n{text.rstrip()}\n{fence}")
+    loop.output.note(f"{path.name} goes along with the next question")
 
 
 async def tools(loop: ChatLoop, _: str) -> None:
@@ -219,11 +221,24 @@ async def erase(loop: ChatLoop, argument: str) -> None:
     await loop.forget_history()
 
 
-async def keep(loop: ChatLoop, _: str) -> None:
+async def pin(loop: ChatLoop, _: str) -> None:
     chat = await loop.chats.get(DEFAULT_TENANT, (await loop.session.last_turn()).id)
     update = ChatUpdate(is_pinned=not chat.is_pinned)
     await loop.chats.update(DEFAULT_TENANT, chat.id, update)
     loop.output.note("no longer pinned" if chat.is_pinned else "pinned")
+
+
+async def keep(loop: ChatLoop, _: str) -> None:
+    chat = await loop.chats.get(DEFAULT_TENANT, (await loop.session.last_turn()).id)
+    update = ChatUpdate(is_permanent=not chat.is_permanent)
+    changed = await loop.chats.update(DEFAULT_TENANT, chat.id, update)
+    if changed.is_permanent:
+        loop.output.note("this chat does not expire any more")
+    elif changed.expires_at is None:
+        loop.output.note("this chat expires as others do: nothing does here")
+    else:
+        at = datetime.fromtimestamp(changed.expires_at, UTC).astimezone()
+        loop.output.note(f"this chat expires on {at:%Y-%m-%d}, unless it goes on")
 
 
 async def export(loop: ChatLoop, argument: str) -> None:
@@ -317,6 +332,7 @@ HANDLERS: dict[str, Handler] = {
     "approve": approve,
     "erase": erase,
     "keep": keep,
+    "pin": pin,
     "export": export,
     "import": import_file,
     "share": share,

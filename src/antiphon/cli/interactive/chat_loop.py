@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from antiphon.cli.interactive.answer_view import AnswerView, call_text, has_schema
@@ -95,7 +96,7 @@ class ChatLoop:
         """Until the person leaves."""
         while (text := await self._next_text()) is not None:
             if text:
-                await self._take(text)
+                await self._take_interruptible(text)
 
     async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
         """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
@@ -133,9 +134,8 @@ class ChatLoop:
             if isinstance(source, Replay):
                 await self._follow_stored(turn.id, view)
             else:
-                async for batch in source.events():
-                    for event in batch:
-                        view.show(event)
+                async for batch in source.events(view.pause):
+                    view.show(batch)
             view.end()
         await self.prompt.flush()
         await self.end_turn(await service.reader.response(DEFAULT_TENANT, turn.id))
@@ -187,10 +187,6 @@ class ChatLoop:
         self._edited, self._draft = turn, user_text(turn.input)
         self.output.note("edit the question; it becomes a branch, the old one stays")
 
-    def set_draft(self, text: str) -> None:
-        """What the next prompt begins with."""
-        self._draft = text
-
     async def read_line(self, mark: str, default: str = "") -> str | None:
         """One line for a command; None: the person left it open."""
         before, self.prompt.mark = self.prompt.mark, mark
@@ -224,6 +220,20 @@ class ChatLoop:
                 continue
             return None if text.lower() in _EXIT_WORDS else text
         return None
+
+    async def _take_interruptible(self, text: str) -> None:
+        """Answer it or run it; Ctrl-C ends that, and not the chat."""
+        work = asyncio.ensure_future(self._take(text))
+        try:
+            with self._interrupt.stop_on_interrupt(work.cancel):
+                await asyncio.wait({work})
+        finally:
+            work.cancel()
+        if work.cancelled():
+            self.output.note("stopped")
+            self.output.separate()
+        else:
+            work.result()
 
     async def _take(self, text: str) -> None:
         self._shown_turn = ""
@@ -268,14 +278,16 @@ class ChatLoop:
         began = time.monotonic()
         is_json = has_schema(turn.initial_response.header.options)
         view = AnswerView(self.output, self._waiting_note, is_json=is_json)
-        self.prompt.on_stop = lambda: turn.stop(None)
-        with self.prompt.watch_keys(), self._interrupt.stop_on_interrupt(turn):
+        self.prompt.on_stop = partial(turn.stop, None)
+        with (
+            self.prompt.watch_keys(),
+            self._interrupt.stop_on_interrupt(self.prompt.on_stop),
+        ):
             self.output.control(ANSWER_MARK)
             view.wait()
             self._loading.add_done_callback(lambda _: view.wait())
-            async for batch in turn.events():
-                for event in batch:
-                    view.show(event)
+            async for batch in turn.events(view.pause):
+                view.show(batch)
             view.end()
             response = await turn.result()
         await self.prompt.flush()

@@ -67,6 +67,11 @@ class ChatOutput:
         #: The line that is being written on, where no prompt shows it.
         self._unfinished: Line = ()
 
+    @property
+    def has_prompt(self) -> bool:
+        """Whether a prompt is open below what is printed."""
+        return self.prompt is not None and self.prompt.is_open
+
     def note(self, text: str) -> None:
         """A dim remark, broken between words."""
         from antiphon.cli.markdown.line_wrapper import LineWrapper  # loaded on first use
@@ -114,7 +119,7 @@ class ChatOutput:
         """Print lines, and show the one after them as it stands."""
         if lines:
             self._is_after_blank = not lines[-1]
-        if self.prompt is not None and self.prompt.is_open:
+        if self.prompt is not None and self.has_prompt:
             text = self._printer.clear_unfinished() + self._printer.update(lines)
             self.prompt.show_above(text, unfinished)
             return

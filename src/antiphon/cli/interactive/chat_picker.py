@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.row_picker import Row, pick_row
-from antiphon.cli.terminal_output import format_ago
+from antiphon.cli.terminal_output import chat_mark, format_ago
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.turn.chat_protocols import ChatRecord
@@ -26,15 +26,14 @@ async def pick_chat(engine: Engine, output: ChatOutput) -> str | None:
         if not query.strip():
             found = await chats.list_chats(DEFAULT_TENANT, _MAX_CHATS)
             return [_row(chat, "") for chat in found]
-        matches = await chats.search(DEFAULT_TENANT, query, _MAX_CHATS)
+        matches = (await chats.search(DEFAULT_TENANT, query, _MAX_CHATS)).matches
         return [_row(match.chat, match.hit.excerpt) for match in matches]
 
     return await pick_row(output, "chats", find)
 
 
 def _row(chat: ChatRecord, excerpt: str) -> Row:
-    mark = {"running": "…", "waiting": "?"}.get(chat.status, "*" if chat.is_pinned else " ")
-    label = f"{mark} {format_ago(chat.updated_at):>10}  {shorten(chat.title or '', 70)}"
+    label = f"{chat_mark(chat)} {format_ago(chat.updated_at):>10}  {shorten(chat.title or '', 70)}"
     branches = f", {chat.branches} branches" if chat.branches > 1 else ""
-    detail = f"{chat.turns} turns{branches}, {chat.model}"
+    detail = f"{chat.turns} turn{'s' * (chat.turns != 1)}{branches}, {chat.model}"
     return Row(chat.head, label, shorten(excerpt, 160) if excerpt else detail)

@@ -37,8 +37,8 @@ class ChatSession:
     """A chain of turns at a terminal.
 
     ``head`` is the id of the response that the next turn continues, None at first; a failed turn
-    leaves it where it was. ``images`` go along with the next question. ``mcp_labels`` are servers
-    of the configuration whose tools the model may call.
+    leaves it where it was. ``images`` and ``attachments``, which are texts, go along with the next
+    question. ``mcp_labels`` are servers of the configuration whose tools the model may call.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class ChatSession:
         self.instructions = instructions
         self.head = head
         self.images: list[InputImage] = []
+        self.attachments: list[str] = []
         #: Names of tools that run without asking, as long as this chat is open.
         self.approved_tools: set[str] = set()
         self.toolbox = toolbox
@@ -66,9 +67,10 @@ class ChatSession:
     async def start(self, text: str) -> RunningTurn:
         """Start a turn that asks ``text``. Raises ``AntiphonError``."""
         check_encodable(text, self.instructions or "")
+        text = "\n\n".join([text, *self.attachments])
         message = Message("user", (InputText(text), *self.images) if self.images else text)
         turn = await self._start((message,), self.head)
-        self.images = []
+        self.images, self.attachments = [], []
         return turn
 
     async def start_edited(self, turn: Response, text: str) -> RunningTurn:

@@ -12,18 +12,19 @@ from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.prompt_line import PromptLine
 from antiphon.cli.interrupt import InterruptHandler
-from antiphon.core.items import decode_item
 from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import NotFoundError
 from antiphon.turn.chat_protocols import ChainWindow
 from antiphon.turn.store_protocols import Window
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
 
-#: Conversations whose first message is in the prompt history.
-_MAX_HISTORY_CONVERSATIONS = 200
-#: The last turns of the present one whose questions are.
-_MAX_HISTORY_TURNS = 200
+#: How many chats, and how many of the last questions of each, are in the prompt's history.
+_MAX_HISTORY_CHATS = 100
+_MAX_CHAT_QUESTIONS = 10
+#: The same of the chat that is gone on with.
+_MAX_PRESENT_QUESTIONS = 200
 _HANDLERS = {**chat_commands.HANDLERS, **turn_commands.HANDLERS, **tree_commands.HANDLERS}
 
 
@@ -40,7 +41,7 @@ async def start_chat(
 
     async def load_history() -> None:
         if line is not None:
-            line.set_history(await _past_questions(session))
+            line.set_history(await _past_questions(engine, session))
 
     if line is not None:
         line.set_model_names(name for name, _ in session.service.models.items())
@@ -75,17 +76,20 @@ async def _show_last_turn(loop: ChatLoop) -> None:
         await loop.end_turn(last)
 
 
-async def _past_questions(session: ChatSession) -> list[str]:
-    """What was asked, oldest first: lately in this chat, and first in each chat before.
+async def _past_questions(engine: Engine, session: ChatSession) -> list[str]:
+    """What was asked, oldest first: last in each chat, and in this one.
 
     Read from the store: no second copy is on disk, and what is erased is not in it either.
     """
-    reader = session.service.reader
-    recent = await reader.recent_threads(DEFAULT_TENANT, _MAX_HISTORY_CONVERSATIONS)
-    last = session.head or (recent[0].response_id if recent else None)
-    window = Window(_MAX_HISTORY_TURNS)
-    turns = await reader.window(DEFAULT_TENANT, last, window) if last else []
-    first = [decode_item(one.first_item) for one in recent if one.first_item]
-    texts = [user_text(turn.input) for turn in turns] + [user_text([item]) for item in first]
-    newest_first = dict.fromkeys(filter(None, texts))
+    chats = await engine.stores.chats.list_chats(DEFAULT_TENANT, _MAX_HISTORY_CHATS)
+    heads = [chat.head for chat in chats]
+    present = session.head or (heads[0] if heads else None)
+    newest_first: dict[str, None] = {}
+    for head in dict.fromkeys([present, *heads] if present else heads):
+        limit = _MAX_PRESENT_QUESTIONS if head == present else _MAX_CHAT_QUESTIONS
+        try:
+            turns = await engine.service.reader.window(DEFAULT_TENANT, head, Window(limit))
+        except NotFoundError:
+            continue  # it was erased meanwhile
+        newest_first |= dict.fromkeys(filter(None, (user_text(turn.input) for turn in turns)))
     return list(reversed(newest_first))

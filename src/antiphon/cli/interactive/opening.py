@@ -21,6 +21,7 @@ from antiphon.cli.interrupt import InterruptHandler, run_interruptible
 from antiphon.settings import Settings
 
 if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
     from antiphon.cli.chat import ChatCommandOptions
     from antiphon.cli.interactive.chat_loop import ChatLoop, ChatPrompt
     from antiphon.cli.interactive.chat_output import ChatOutput
@@ -97,15 +98,20 @@ class _Opening:
                 await asyncio.to_thread(import_module, name)
         return await self._run(line, line)
 
+    async def _pick(self, engine: Engine) -> str | None:
+        """The newest response of a chat that is chosen from a list."""
+        from antiphon.cli.interactive.chat_picker import pick_chat  # loaded on first use
+
+        chosen = await pick_chat(engine, self.output)
+        if chosen is None:
+            self.output.note("a new chat")
+        return chosen
+
     async def _run(self, prompt: ChatPrompt, line: PromptLine | None) -> str | None:
         try:
-            async with open_session(self._settings, self._options) as (engine, session, loading):
-                if self._options.picks:
-                    from antiphon.cli.interactive.chat_picker import (  # loaded on first use
-                        pick_chat,
-                    )
-
-                    session.head = await pick_chat(engine, self.output)
+            pick = self._pick if self._options.picks else None
+            async with open_session(self._settings, self._options, pick) as opened:
+                engine, session, loading = opened
                 from antiphon.cli.interactive.chat_start import start_chat  # loaded on first use
 
                 self._loop = await start_chat(

@@ -27,6 +27,8 @@ from antiphon.cli.markdown.styled_line import Line, line_text, make_safe
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
 _SECOND_KEY_SECONDS = 0.4
+#: What Ctrl-D queues while an answer streams.
+LEAVE = "exit"
 #: How many of the questions that wait are shown, and how much of one.
 _MAX_SHOWN_QUEUE = 3
 _MAX_QUEUED = 70
@@ -96,6 +98,8 @@ class PromptLine:
         self._waiting_text = ""
         self._is_updating = False
         self._editor: asyncio.Task[None] | None = None
+        #: Entered for an answer; it lasts as long as a prompt that was opened meanwhile.
+        self._raw_mode = ExitStack()
         self.mark = "> "
         self.queue: list[str] = []
         self.on_stop: Callable[[], None] = lambda: None
@@ -135,25 +139,30 @@ class PromptLine:
             raise KeyboardInterrupt from None
         finally:
             self._task = None
+            self._raw_mode.close()
 
     @contextmanager
     def watch_keys(self) -> Iterator[None]:
         """Within this an answer streams."""
         self._set_answering(True)
-        if self.is_open or self._task is not None:
+        if self._task is not None:
             yield
             return
-        with self._input.raw_mode():
-            watching = ExitStack()
-            watching.enter_context(self._input.attach(self._read_keys))
-            self._detach = watching.close
-            self._output.control(BEGIN_MARKED_PASTES)
-            # What came with the Enter before.
-            self._take_keys(get_typeahead(self._input))
-            try:
-                yield
-            finally:
-                self._end_watching()
+        self._raw_mode.enter_context(self._input.raw_mode())
+        watching = ExitStack()
+        watching.enter_context(self._input.attach(self._read_keys))
+        self._detach = watching.close
+        self._output.control(BEGIN_MARKED_PASTES)
+        # What came with the Enter before.
+        self._take_keys(get_typeahead(self._input))
+        try:
+            yield
+        finally:
+            self._end_watching()
+            # Below an open prompt the mode stays: in any other, Ctrl-C is a signal, which overtakes
+            # the keys typed after it, and Ctrl-S stops the terminal.
+            if self._task is None:
+                self._raw_mode.close()
 
     def show_above(self, text: str, unfinished: Line) -> None:
         self._unfinished = unfinished
@@ -211,6 +220,7 @@ class PromptLine:
             with suppress(asyncio.CancelledError, EOFError, _InterruptedError):
                 await self._task
             self._task = None
+        self._raw_mode.close()
         self._end_update()
 
     def open(self, default: str = "") -> asyncio.Task[str]:
@@ -343,6 +353,10 @@ class PromptLine:
         @bindings.add("escape", filter=is_answering)
         def _(_: KeyPressEvent) -> None:
             self.on_stop()
+
+        @bindings.add("c-d", filter=is_empty & is_answering)
+        def _(_: KeyPressEvent) -> None:
+            self.queue.append(LEAVE)
 
         @bindings.add("escape", "escape", filter=is_empty & ~is_answering)
         def _(event: KeyPressEvent) -> None:

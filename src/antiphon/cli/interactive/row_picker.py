@@ -83,6 +83,7 @@ class _RowPicker:
         self._loading: asyncio.Task[None] | None = None
         self._at = 0
         self._top = 0
+        self._first_chosen: str | None = None
         self._searching: asyncio.Task[None] | None = None
         self._buffer = Buffer(multiline=False, on_text_changed=lambda _: self._search())
         self._list = Window(FormattedTextControl(self._list_text), always_hide_cursor=True)
@@ -106,6 +107,7 @@ class _RowPicker:
         self.application.ttimeoutlen = 0.05
 
     def choose(self, row_id: str | None) -> None:
+        self._first_chosen = row_id
         for index, row in enumerate(self._rows):
             if row.id == row_id:
                 self._at = index
@@ -117,6 +119,8 @@ class _RowPicker:
 
     async def _find_rows(self, query: str) -> None:
         self._rows, self._at = await self._find(query), 0
+        if not query:
+            self.choose(self._first_chosen)
         self.application.invalidate()
 
     def _height(self) -> int:
@@ -149,7 +153,9 @@ class _RowPicker:
         self._loading = asyncio.ensure_future(read(self._load))
 
     def _detail(self) -> StyleAndTextTuples:
-        row = self._rows[self._at] if self._rows else Row("", "")
+        if not self._rows:
+            return []
+        row = self._rows[self._at]
         detail = self._loaded.get(row.id, row).detail
         return [("class:faint", f"{self._at + 1} of {len(self._rows)}  {make_safe(detail)}")]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
 
 from antiphon.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from prompt_toolkit.document import Document
 
 _WORD = re.compile(r"/([^\s/]*)(?:\s+(.*))?", re.DOTALL)
 
@@ -50,7 +48,8 @@ COMMANDS: Final = (
     SlashCommand("tools", "", "the tools that the model may call"),
     SlashCommand("approve", "", "decide on calls that wait, in all chats"),
     SlashCommand("erase", "[chat]", "erase the last turn, or the whole chat, for good"),
-    SlashCommand("keep", "", "pin this chat in lists; again: no more"),
+    SlashCommand("keep", "", "let this chat never expire; again: as others do"),
+    SlashCommand("pin", "", "pin this chat in lists; again: no more"),
     SlashCommand("export", "[FILE]", "save the chat as Markdown or JSON, by the file's ending"),
     SlashCommand("import", "FILE", "bring in chats of other programs"),
     SlashCommand("share", "", "a link to a reading copy, for a server to serve"),
@@ -59,6 +58,8 @@ COMMANDS: Final = (
     SlashCommand("exit", "", "leave; so do exit, quit and Ctrl-D"),
 )
 _NAMES: Final = tuple(command.name for command in COMMANDS)
+_WITH_MODEL: Final = frozenset({"model", "retry"})
+_WITH_PATH: Final = frozenset({"schema", "image", "attach", "export", "import"})
 
 
 def parse_command(text: str) -> tuple[str, str] | None:
@@ -87,10 +88,11 @@ def question_of(text: str) -> str:
 
 
 class SlashCompleter(Completer):
-    """Completes commands, and model names behind those that take them."""
+    """Completes commands, and names of models and files behind those that take them."""
 
     def __init__(self) -> None:
         self.model_names: tuple[str, ...] = ()
+        self._paths = PathCompleter(expanduser=True)
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -106,7 +108,11 @@ class SlashCompleter(Completer):
                     yield Completion(
                         command.name, -len(word), display=shown, display_meta=command.help
                     )
-        elif word.split(maxsplit=1)[0] in {"model", "retry"}:
+            return
+        name, _, argument = word.partition(" ")
+        if name in _WITH_PATH:
+            yield from self._paths.get_completions(Document(argument), complete_event)
+        elif name in _WITH_MODEL:
             last = word.rpartition(" ")[2]
             for name in self.model_names:
                 if name.startswith(last):

@@ -6,6 +6,7 @@ requested, and label either as anything, so the first bytes decide and nothing e
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from typing import Literal
@@ -31,6 +32,12 @@ _DONE_SPELLINGS = frozenset({b"[DONE]", b'"[DONE]"', b"'[DONE]'", b"[done]", b"D
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+#: The beginnings of bodies in UTF-16, and what may become one of them.
+_WIDE_CHARSETS = {
+    **{first + b"\0": "utf-16-le" for first in (b"{", b"[", b"d", b":", b"e")},
+    **{b"\0" + first: "utf-16-be" for first in (b"{", b"[", b"d", b":", b"e")},
+}
+_WIDE_BEGINNINGS = frozenset((b"\xff", b"\xfe", b"[", b"d", b":", b"e"))
 #: How an object begins that is within a JSON string.
 _QUOTED_OBJECT = b'"{'
 #: How a line of an event stream begins.
@@ -61,13 +68,21 @@ class AnswerFraming:
         self._sse_parser = SseParser()
         self._half_joiner = HalfJoiner()
         self._has_events = False
+        #: Decodes a body of two bytes a character.
+        self._wide_decoder: codecs.IncrementalDecoder | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that end in ``data``."""
+        if self._wide_decoder is not None:
+            data = self._wide_decoder.decode(data).encode(errors="replace")
         if self._form == "stream":
             return self._filter(self._sse_parser.feed(data))
         self._head += data
         if self._form is None:
+            if self._wide_decoder is None and (name := _wide_charset(self._head)):
+                self._wide_decoder = codecs.getincrementaldecoder(name)("replace")
+                decoded = self._wide_decoder.decode(bytes(self._head))
+                self._head = bytearray(decoded.encode(errors="replace"))
             self._form = _find_form(self._head)
             if self._form == "stream":
                 head, self._head = bytes(self._head), self._head[:_MAX_QUOTED_BYTES]
@@ -209,10 +224,19 @@ _ESCAPES = re.compile(
 )
 
 
+def _wide_charset(head: bytearray) -> str | None:
+    """The charset of a body in UTF-16, by its mark or by the zeros in it; None: it is no such."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return _WIDE_CHARSETS.get(bytes(head[:2]))
+
+
 def _find_form(head: bytearray) -> Literal["stream", "document", "page"] | None:
     """What a body is by its first bytes; None: they are not enough."""
     start = head.lstrip(_SPACE)
     if len(start) < len(_QUOTED_OBJECT) and _QUOTED_OBJECT.startswith(start):
+        return None
+    if bytes(start) in _WIDE_BEGINNINGS:
         return None
     if start.startswith((b"{", b"[", _QUOTED_OBJECT)):
         return "document"

@@ -66,6 +66,8 @@ class Completion(msgspec.Struct, gc=False):
     error: Any = None
     base_resp: Any = None
     finish_reason: Any = None
+    #: Where Groq has the usage of a stream.
+    x_groq: Any = None
     #: Another API says that more of it comes.
     is_unfinished: Any = None
 
@@ -129,6 +131,7 @@ class PlainChunk(msgspec.Struct, gc=False):
     usage: Any = None
     error: None = None
     base_resp: None = None
+    x_groq: None = None
 
 
 #: Fields of an object that is an error, though it does not say so under ``error``.
@@ -199,10 +202,10 @@ def _convert(value: Any, kind: type[_Struct]) -> _Struct:
     return kind(**{name: value[name] for name in kind.__struct_fields__ if name in value})
 
 
-def find_answer(data: bytes) -> bytes | None:
+def find_answer(data: bytes, *, is_whole: bool) -> bytes | None:
     """The answer in an object of another API, or within one of a gateway; None: there is none."""
     value = decode_lenient(data)
-    inner = to_completion(value)
+    inner = to_completion(value, is_whole=is_whole)
     return None if inner is None else encode_completion(inner)
 
 

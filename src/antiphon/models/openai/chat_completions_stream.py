@@ -7,6 +7,7 @@ has one meaning is taken, and a field that nobody needs cannot fail an answer.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from typing import Any, Final
 
 from antiphon.core.deltas import (
@@ -39,12 +40,19 @@ from antiphon.models.openai.chat_completions_answer import (
 from antiphon.models.openai.finish_reasons import finish_meaning, read_finish_reason
 from antiphon.models.openai.foreign_answers import (
     hides_words,
+    holds_text,
     is_notice,
     is_unknown_failure,
     missing_answer_reason,
+    tool_use_call,
 )
 from antiphon.models.openai.lenient_json import count_of_value, split_objects, text_of_value
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
+from antiphon.models.openai.plain_answer import (
+    MAX_COUNT,
+    plain_answer_deltas,
+    usage_of_counts,
+)
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
 from antiphon.models.openai.tool_call_fragments import read_fragments
@@ -57,12 +65,10 @@ _REASONING_PARTS: Final = ("thinking", "reasoning")
 _MAX_QUIET_EVENTS: Final = 8
 #: How many chunks of other kinds are tried as one of the most common kind.
 _MAX_MISSES: Final = 8
-#: Larger counts are none: no JavaScript client could read them.
-_MAX_COUNT: Final = 2**53
 #: The counts of a usage, and the names under which they come.
 _COUNT_FIELDS: Final = (
-    ("input", ("prompt_tokens", "input_tokens")),
-    ("output", ("completion_tokens", "output_tokens")),
+    ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
+    ("output", ("completion_tokens", "output_tokens", "completionTokens", "outputTokens")),
     ("total", ("total_tokens",)),
     ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
 )
@@ -86,8 +92,8 @@ class ChatCompletionsParser:
         self.finish_reason: str | None = None
         self.error: bytes | AttemptError | None = None
         self._counts: dict[str, int] = {}
-        self._tool_calls = ToolCallAssembler(tool_names)
-        self._fields = AnswerFields(origin)
+        self._origin = origin
+        self._tool_names = tool_names
         #: Logprobs of tokens without text yet: a token may be half a character.
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._annotations: list[dict[str, Any]] = []
@@ -105,6 +111,14 @@ class ChatCompletionsParser:
         self._quiet_events: list[bytes] = []
         #: How many chunks were not of the most common kind.
         self._misses = 0
+
+    @cached_property
+    def _tool_calls(self) -> ToolCallAssembler:
+        return ToolCallAssembler(self._tool_names)
+
+    @cached_property
+    def _fields(self) -> AnswerFields:
+        return AnswerFields(self._origin)
 
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         """The deltas of a stream's events, which are their data."""
@@ -164,6 +178,10 @@ class ChatCompletionsParser:
         self.done = True
         return out
 
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
+        """The same and what ``finish`` gives; None: it is no ``plain_answer``."""
+        return plain_answer_deltas(body)
+
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         out: list[Delta] = []
@@ -184,6 +202,9 @@ class ChatCompletionsParser:
         is_explained = given is None and is_unknown_failure(self._unknown_event)
         calls.complete_names()
         has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
+        if not (has_answer or self._has_reasoning) and holds_text(self._unknown_event):
+            # The end of an answer in a shape that is not known.
+            given = None
         meaning = finish_meaning(given) if given else "stop"
         if is_explained or (given is None and not has_answer and self._unknown_event):
             self.error = _no_answer(self._unknown_event)
@@ -219,24 +240,12 @@ class ChatCompletionsParser:
             self._unknown_event = event
 
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
-        size = len(out)
         try:
-            try:
-                answer = decode_answer(data)
-            except DECODE_ERRORS:
-                answer = decode_answer_leniently(data)
-            if answer.choices is None and (inner := find_answer(data)) is not None:
-                data, answer = inner, decode_answer_leniently(inner)
+            data, answer = _decode(data, is_whole=is_whole)
             self._add_usage(answer.usage)
-            choice: Choice | None = None
-            if answer.choices:
-                choice = self._first_choice(answer.choices)
-                if choice is not None:
-                    self._parse_choice(choice, out, is_whole=is_whole)
-                if len(out) == size:
-                    self._keep_quiet_event(data)
-            else:
-                self._keep_other_event(answer, data)
+            if isinstance(answer.x_groq, dict):
+                self._add_usage(answer.x_groq.get("usage"))
+            choice = self._parse_choices(answer, data, out, is_whole=is_whole)
             if (
                 choice is None
                 or choice_error(choice)
@@ -252,6 +261,30 @@ class ChatCompletionsParser:
                 out += self.feed(pieces)
             elif self.finish_reason is None or _may_have_words(data):
                 self.error = Unreadable(str(error), data, error)
+
+    def _parse_choices(
+        self, answer: Completion, data: bytes, out: list[Delta], *, is_whole: bool
+    ) -> Choice | None:
+        """Take what an answer says; the choice that counts, None: there is none."""
+        if not answer.choices:
+            self._keep_other_event(answer, data)
+            return None
+        size, choice = len(out), self._first_choice(answer.choices)
+        if choice is not None:
+            self._parse_choice(choice, out, is_whole=is_whole)
+            if is_whole:
+                self._add_split_calls(answer.choices, out)
+        if len(out) == size:
+            self._keep_quiet_event(data)
+        return choice
+
+    def _add_split_calls(self, choices: list[Choice], out: list[Delta]) -> None:
+        """The calls of an answer whose words are one choice and whose calls are another."""
+        if self._tool_calls.has_calls or any(one.index is not None for one in choices):
+            return
+        for choice in choices:
+            if choice.message is not None and choice.message.tool_calls:
+                self._add_calls(choice.message, out, is_whole=True)
 
     def _first_choice(self, choices: list[Choice]) -> Choice | None:
         """The choice of index 0; one without an index has its position."""
@@ -360,6 +393,8 @@ class ChatCompletionsParser:
                 self._add_reasoning(text_of_value(thoughts), out)
             elif kind == "refusal":
                 self._add_refusal(text_of_value(part.get("refusal")), out)
+            elif (call := tool_use_call(part)) is not None:
+                out += self._tool_calls.feed(read_fragments([call], self._fields.call_fields))
             else:
                 self._add_text(text_of_value(part), out)
 
@@ -404,8 +439,19 @@ class ChatCompletionsParser:
         if given is None:
             return
         count = count_of_value(given)
-        if count is not None and count <= _MAX_COUNT:
+        if count is not None and count <= MAX_COUNT:
             self._counts[name] = count
+
+
+def _decode(data: bytes, *, is_whole: bool) -> tuple[bytes, Completion]:
+    """An answer and its JSON, which of another API's is that of a completion."""
+    try:
+        answer = decode_answer(data)
+    except DECODE_ERRORS:
+        answer = decode_answer_leniently(data)
+    if answer.choices is None and (inner := find_answer(data, is_whole=is_whole)) is not None:
+        return inner, decode_answer_leniently(inner)
+    return data, answer
 
 
 def _may_have_words(data: bytes) -> bool:
@@ -444,9 +490,10 @@ def _other_fields(message: AnswerMessage) -> dict[str, Any]:
 
 
 def _to_usage(counts: dict[str, int]) -> Usage:
-    prompt, completion = counts.get("input", 0), counts.get("output", 0)
-    reasoning = counts.get("reasoning", 0)
-    if counts.get("total") == prompt + completion + reasoning:
-        # xAI counts reasoning apart from the completion, OpenAI within it.
-        completion += reasoning
-    return Usage(prompt, completion, counts.get("cached", 0), reasoning)
+    return usage_of_counts(
+        counts.get("input", 0),
+        counts.get("output", 0),
+        counts.get("total"),
+        counts.get("cached", 0),
+        counts.get("reasoning", 0),
+    )

@@ -28,6 +28,7 @@ _EXCEED = (
     r"(?:exceed\w*|over the|(?:more|great|long|larg)(?:er)? than|too (?:large|long)"
     r"|supports? (?:only |at most|up to)|limit (?:is|of))"
 )
+_INPUT = r"(?:prompts?|inputs?|messages|conversation(?: history)?|history|query)"
 _SIGNS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -66,7 +67,39 @@ _SIGNS = [
         r"\bmessage (?:\w+ ){0,3}too long",
         r"\bn_ctx\b",
         r"\bcontext window (?:is|was) full",
-        r"(?:输入|輸入|上下文|tokens?).{0,20}(?:超过|超出|超過|过长|過長)",
+        # What has to be shorter, of the input or of all.
+        rf"\b(?:shorten\w*|shorter|reduc\w+|trim|truncate)\b.{{0,30}}\b{_INPUT}\b",
+        rf"\b(?:{_INPUT}|number of).{{0,30}}\btokens?\b.{{0,20}}"
+        r"\b(?:must|should|has to|have to|needs? to) (?:be |have )?(?:reduced|fewer|less|small)",
+        rf"\b{_INPUT}\b.{{0,20}}\b(?:must|should|has to|have to|needs? to) (?:be |have )?"
+        r"(?:shorter|shortened|fewer|less|smaller|reduced)\b.{0,20}(?:\btoken|$|:)",
+        rf"\b{_INPUT} (?:is |are )?(?:too (?:big|large)|over the .{{0,8}}limit)",
+        r"\b(?:more|greater|larger|longer|smaller) than (?:the |this )?"
+        r"(?:models?|context|prompt)\b",
+        r"\b(?:conversation|chat|thread|one)\b.{0,20}\bmaximum length|\bmax(?:imum)? context\b",
+        r"\bmaximum tokens for.{0,40}\bprompt\b|\bnum_ctx\b|\bexceed\w* .{0,20}\bwindow\b",
+        rf"\b{_INPUT}\b.{{0,40}}\b(?:too long|longer than)\b",
+        r"\b(?:request|text|content|sequence)\b.{0,40}\b(?:too long|longer than)\b"
+        r".{0,60}(?:\btokens?\b|\bmodel\b|\bcontext\b|[\d,]{4,} ?> ?[\d,]{4,})",
+        # Sums, sizes and comparisons of tokens.
+        r"\b(?:input|prompt)s?[ _]tokens?\b.{0,20}\+ ?max_\w*tokens",
+        r"\b(?:needs?|request(?:ed|s)?|estimated|contains?|has)\b.{0,20}\b[\d,]+ ?tokens\b.{0,40}"
+        r"\b(?:but|only|maximum|limit|more than|larger)\b",
+        r"\b(?:estimated|prompt|input|total) token count\b.{0,40}"
+        r"(?:over|larger|greater|more|exceed|>)",
+        r"\b(?:sequence|input_ids|input|prompt) length\b.{0,40}(?:exceed|>|larger|but max)",
+        r"\b(?:exceed\w*|over|reached)\b.{0,20}\b(?:token|context|model) limit\b",
+        r"\b(?:token|context|model(?: context)?) limit (?:was |is )?(?:exceeded|reached)",
+        r"\bmessage size [\d,]+ exceeds",
+        # The context, as a place.
+        r"\b(?:ran|run|running) out of context|not enough context|fit (?:into|in|within) the"
+        r" context",
+        r"\bkv cache is full|n_ctx\w*",
+        # Other languages.
+        r"zu lang|kontextl[äa]nge|trop long|longueur de contexte|demasiado larg"
+        r"|longitud (?:m[áa]xima )?del? contexto|muito long|troppo lung|слишком длин"
+        r"|контекст\w* окн|長すぎ|コンテキスト長|너무 [길긴]|컨텍스트 길이",
+        r"(?:输入|輸入|上下文|提示词?|tokens?|内容).{0,20}(?:超过|超出|超過|过长|過長|太长)",
         r"(?:超过|超出|超過).{0,20}(?:上下文|输入|輸入|tokens?|长度|長度)",
     )
 ]
@@ -76,12 +109,18 @@ _SURE = re.compile(r"maximum (?:context|prompt) length (?:of [\w. -]+ )?is [\d,]
 _OTHER_LIMITS = re.compile(
     r"(?:string|array|object|name|key|id|value|list|schema|instructions?|description) (?:is )?"
     r"too (?:long|large|big)"
-    r"|\b(?:completion|output|generated) tokens\b(?!.*\b(?:input|prompt|context|total)\b)"
-    r"|\bmax_(?:completion_|output_|new_)?tokens (?:value|should|is too large)"
-    r"(?!.*\b(?:input|prompt|context|total)\b)"
+    r"|\b(?:description|name|schema|metadata|url|file|image|audio|video)\b (?:is )?"
+    r"(?:exceed|longer than)"
+    r"|\b(?:number of|too many) (?:\w+ )?(?:images|tools|files|blocks|parts|attachments)\b"
+    r"|\b(?:audio|video)\b.{0,30}\btoo long|\b(?:timed out|took longer|time limit)\b"
+    r"|\blower max(?:imum)?[ _]tokens"
+    r"|\A(?!.*(?:input|prompt|context|total)).*"
+    r"(?:\b(?:completion|output|generated) tokens\b"
+    r"|\bmax_(?:completion_|output_|new_)?tokens (?:value|should|must|is too large))"
     r"|range of max_\w*tokens"
     r"|每分钟|每日|每天"
-    r"|\bper (?:min(?:ute)?|hour|day)\b|\b[TR]P[MD]\b",
+    r"|\b(?:per|this) (?:min(?:ute)?|hour|day|week|month)\b|\b[TR]P[MD]\b"
+    r"|\b(?:today|daily|monthly|quota|credits?|balance|billing|subscription)\b",
     re.IGNORECASE | re.DOTALL,
 )
 

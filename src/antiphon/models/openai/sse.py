@@ -6,7 +6,8 @@ they mean is plain:
 - An event that the stream's end cuts short of its blank line counts.
 - A data line that is whole JSON, or begins no JSON, is an event at once: some servers write
   no blank lines.
-- A line that begins as a JSON object or is the end marker, without a field's name, is data.
+- A line that begins as a JSON object or is the end marker, without a field's name, is data; so is
+  one that goes on with JSON that is not whole.
 - A field's name may have other letters' case, and spaces or stray bytes around it.
 - An event's name goes into its data, see ``_name_event``: the dialects repeat it there.
 - An event ``error`` without data is an error, too.
@@ -26,6 +27,7 @@ from antiphon.errors import ModelError
 _BOM = b"\xef\xbb\xbf"
 #: What may stand before a field, though it should not: spaces, padding, separators of records.
 STRAY_BYTES = b" \t\x00\x1e" + _BOM
+_JSON_SIGNS = (b'"', b"{", b"}", b"[", b"]")
 _LOOSE_FIELD = re.compile(rb"(data|event)[ \t]*:", re.IGNORECASE)
 _ERROR_WITHOUT_DATA = b'{"error":{"message":"it gives no reason"}}'
 #: The size limit of an event, in bytes.
@@ -120,7 +122,10 @@ class SseParser:
     def _handle_loose_line(self, line: bytes, events: list[bytes]) -> None:
         """A line that is a field for whoever does not insist on how it is written."""
         text = line.lstrip(STRAY_BYTES)
-        if field := _LOOSE_FIELD.match(text):
+        if self._data and text.startswith(_JSON_SIGNS):
+            # JSON over many lines, of which only the first is marked.
+            self._add_data(text, events)
+        elif field := _LOOSE_FIELD.match(text):
             self._handle_line(field[1].lower() + b":" + text[field.end() :], events)
         elif text.startswith((b"{", b"[DONE]")):
             self._add_data(text, events)

@@ -92,6 +92,8 @@ class _Call:
         self.index = fragment.index
         self.id = fragment.id
         self.name = fragment.name
+        #: Whether it began under the index of a call before it.
+        self.has_shared_index = False
         #: Whether its beginning was sent; the pieces of its arguments, and how many were sent.
         self.is_sent = False
         self.sent_pieces = 0
@@ -136,6 +138,15 @@ class _Call:
             text = "".join(self.arguments.split())
             return text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text)
         return True
+
+    def is_repeated_by(self, fragment: ToolCallFragment) -> bool:
+        """Whether a fragment under this call's id has the same name and the same arguments."""
+        return (
+            fragment.name == self.name
+            and self.is_complete
+            and not is_blank(fragment.arguments)
+            and _is_same_json(fragment.arguments, self.arguments)
+        )
 
     def append(self, piece: str) -> str:
         """Take a piece of the arguments; what is left of it is another call's."""
@@ -300,8 +311,11 @@ class ToolCallAssembler:
         call = self._marked_call(fragment)
         if call is None:
             last = self._calls[-1] if self._calls else None
-            if fragment.id or fragment.name or last is None or last.is_complete or last.is_blank:
+            if fragment.id or fragment.name or last is None or last.is_complete:
                 return None
+            if last.is_blank:
+                # The arguments of a call that began under another's index.
+                return last if last.name and last.has_shared_index else None
             # An index that grows with each piece.
             return None if fragment.arguments.lstrip().startswith("{") else last
         return None if self._starts_call(call, fragment, call in touched) else call
@@ -314,8 +328,8 @@ class ToolCallAssembler:
         if by_id is None or by_id is call:
             return call
         if call is None:
-            # Some servers give one id to all calls.
-            return None if fragment.name else by_id
+            # Some servers give one id to all calls, others each piece of a call an index.
+            return by_id if not fragment.name or by_id.is_repeated_by(fragment) else None
         return by_id if by_id.index == fragment.index else call
 
     def _starts_call(self, call: _Call, fragment: ToolCallFragment, is_touched: bool) -> bool:
@@ -340,6 +354,7 @@ class ToolCallAssembler:
         call = _Call(len(self._calls), fragment)
         self._calls.append(call)
         if fragment.index is not None:
+            call.has_shared_index = fragment.index in self._call_by_index
             self._call_by_index[fragment.index] = call
         if fragment.id:
             self._call_by_id[fragment.id] = call

@@ -81,7 +81,7 @@ def _read_fragment(
         fields = custom
     name = function if isinstance(function, str) else fields.get("name")
     names = ("input",) if is_custom else _ARGUMENT_FIELDS
-    arguments = _arguments_text(next((fields[one] for one in names if one in fields), None))
+    arguments = arguments_text(next((fields[one] for one in names if one in fields), None))
     return ToolCallFragment(
         index if type(index := entry.get("index")) is int else count_of_value(index),
         name_of_value(call_id).strip() if (call_id := entry.get("id")) is not None else "",
@@ -93,10 +93,16 @@ def _read_fragment(
     )
 
 
-def _arguments_text(arguments: Any) -> str:
-    """A string by the specification, but servers send objects and null too."""
+def arguments_text(arguments: Any) -> str:
+    """A call's arguments: a string by the specification, but servers send objects and null too."""
     if isinstance(arguments, str):
         return arguments
+    if isinstance(arguments, list) and arguments:
+        # In pieces, or as the only one of a list.
+        if all(isinstance(piece, str) for piece in arguments):
+            return "".join(arguments)
+        if len(arguments) == 1 and isinstance(arguments[0], dict):
+            return arguments_text(arguments[0])
     if arguments is None or isinstance(arguments, bool):
         return ""
     return msgspec.json.encode(arguments).decode()

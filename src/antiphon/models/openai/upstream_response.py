@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
@@ -54,6 +55,13 @@ class ResponseParser(Protocol):
         """The deltas of an answer that came in one piece."""
         ...
 
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
+        """What ``parse_body`` and ``finish`` give, at once, of an answer as nearly all are.
+
+        None: it may be another, and nothing has been taken of it.
+        """
+        ...
+
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         ...
@@ -77,11 +85,17 @@ class UpstreamResponse:
         self.response = response
         self._errors = errors
         self._response_parser = response_parser
-        self._framing = AnswerFraming(response.charset)
-        self._content_decoder = ContentDecoder(response.headers.get("Content-Encoding", ""))
-        self._has_output = False
+        self._has_begun = self._has_output = False
         #: When the rest of an answer is no longer waited for, by the loop's clock.
         self._deadline: float | None = None
+
+    @cached_property
+    def _framing(self) -> AnswerFraming:
+        return AnswerFraming(self.response.charset)
+
+    @cached_property
+    def _content_decoder(self) -> ContentDecoder:
+        return ContentDecoder(self.response.headers.get("Content-Encoding", ""))
 
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
@@ -90,6 +104,13 @@ class UpstreamResponse:
         """
         parser = self._response_parser
         data = await self._read_or_end()
+        if not self._has_begun:
+            self._has_begun = True
+            if self.response.is_read and "Content-Encoding" not in self.response.headers:
+                plain = parser.parse_plain_body(data)
+                if plain is not None:
+                    self.is_complete = True
+                    return plain
         batch = self._parse(data)
         may_be_whole = self._framing.may_be_whole()
         if may_be_whole and data and self.response.is_read:

@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.retention import Expiry
+from antiphon.stores.conflict_errors import expires_at_once
 from antiphon.stores.sqlite.chain_reader import read_branches, read_chain_part, read_origin
 from antiphon.stores.sqlite.chat_reader import (
     conversation_of,
@@ -185,6 +186,12 @@ def update_chat(
     transaction.flush()
     found = find_chat(transaction.connection, tenant, chat_id, expiry)
     if found is not None:
+        if update.is_permanent is False:
+            ((timestamp,),) = transaction.connection.execute(
+                CHAT_SQL["expiry_timestamp"], (found[1],)
+            ).fetchall()
+            if timestamp <= expiry.cutoff(tenant):
+                raise expires_at_once()
         transaction.changes.add_chat("chat.updated", tenant, found[1])
         set_chat_fields(transaction, found[1], update)
 
@@ -219,6 +226,8 @@ def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate
         connection.execute(CHAT_SQL["set_metadata"], (text, tree))
     if update.is_pinned is not msgspec.UNSET:
         connection.execute(CHAT_SQL["set_pinned"], (update.is_pinned, tree))
+    if update.is_permanent is not msgspec.UNSET:
+        connection.execute(CHAT_SQL["set_permanent"], (update.is_permanent, tree))
 
 
 def _replace_text(

@@ -243,8 +243,9 @@ def _read_chat(connection: sqlite3.Connection, tree: int) -> FamilyChat | None:
     if not rows:
         return None
     key, created_at, updated_at, newest, *tokens_and_rest = rows[0]
-    *tokens, imported_at, conversation, is_pinned, title, is_generated, metadata, cost = (
-        tokens_and_rest
+    tokens = tokens_and_rest[:3]
+    imported_at, conversation, is_pinned, is_permanent, title, is_generated, metadata, cost = (
+        tokens_and_rest[3:]
     )
     return FamilyChat(
         key,
@@ -256,6 +257,7 @@ def _read_chat(connection: sqlite3.Connection, tree: int) -> FamilyChat | None:
         imported_at,
         conversation,
         bool(is_pinned),
+        bool(is_permanent),
         title,
         bool(is_generated),
         metadata,
@@ -308,7 +310,7 @@ def _write_family(connection: sqlite3.Connection, family: Family) -> None:
         )
         newest = row_id_at(chat.newest)
         about = (chat.key, family.tenant, chat.created_at, chat.updated_at, newest, chat.branches)
-        origin = (chat.imported_at, chat.conversation, chat.is_pinned)
+        origin = (chat.imported_at, chat.conversation, chat.is_pinned, chat.is_permanent)
         texts = (title, chat.is_title_generated, metadata)
         values = (first, *about, *chat.tokens, *origin, *texts, chat.cost)
         connection.execute(_SQL["add_chat"], values)

@@ -36,6 +36,8 @@ CREATE TABLE chats (
     -- conversations.id of the one that its first turn was begun on
     conversation BLOB,
     is_pinned INTEGER NOT NULL DEFAULT 0,
+    -- its turns do not expire
+    is_permanent INTEGER NOT NULL DEFAULT 0,
     -- texts.id; NULL: the first words are its title
     title INTEGER,
     -- a model made the title of the words of its turns, and it goes with any of them
