@@ -360,6 +360,22 @@ async def test_a_commit_of_turns_is_one_round_trip(tmp_path: Path) -> None:
             assert await store.head("", turn.response_id)
 
 
+async def test_beginning_that_nobody_awaits_is_committed_with_its_end_or_alone(
+    tmp_path: Path,
+) -> None:
+    uri = empty_database(tmp_path)
+    quick, slow = [msgspec.structs.replace(new_turn("Hi."), is_awaited=False) for _ in range(2)]
+    async with opened(uri) as (store,), connected(uri) as connection:
+        slow_begun, begun = store.begin(slow), store.begin(quick)
+        await store.write(quick.response_id, [assistant("Yes.")], DONE)
+        assert begun.done()
+        # In one row.
+        assert await connection.fetchval("SELECT count(*) FROM log WHERE ending IS NOT NULL") == 1
+        await slow_begun
+        await store.write(slow.response_id, [], DONE)
+        assert await connection.fetchval("SELECT max(part) FROM log") == 1
+
+
 async def test_a_store_notifies_others_only_while_somebody_follows_there(tmp_path: Path) -> None:
     async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 2) as (store, other):
 

@@ -81,6 +81,7 @@ VLLM: dict[str, Any] = {
 #: Fields of the general structs that an answer with words and a reason never needs.
 UNUSED = {
     *("messages", "content", "stop_reason", "finishReason", "native_finish_reason"),
+    *("stopReason", "done_reason", "finish_details"),
 }
 VALUES: st.SearchStrategy[Any] = st.one_of(
     st.none(),

@@ -42,6 +42,8 @@ class WholeChoice(msgspec.Struct, gc=False):
     logprobs: None = None
     usage: None = None
     error: None = None
+    reasoning: None = None
+    reasoning_content: None = None
 
 
 class PromptDetails(msgspec.Struct, gc=False):
