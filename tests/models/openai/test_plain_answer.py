@@ -13,11 +13,7 @@ from antiphon.core.deltas import Delta, Finish, OutputTextDelta, UsageUpdate
 from antiphon.core.turns import Usage
 from antiphon.models.openai.answer_framing import AnswerFraming
 from antiphon.models.openai.chat_completions_answer import AnswerMessage, Choice, Completion
-from antiphon.models.openai.chat_completions_stream import (
-    _COUNT_FIELDS,
-    _DETAIL_COUNT_FIELDS,
-    ChatCompletionsParser,
-)
+from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.plain_answer import (
     PlainUsage,
     WholeAnswer,
@@ -25,6 +21,7 @@ from antiphon.models.openai.plain_answer import (
     WholeMessage,
     plain_answer_deltas,
 )
+from antiphon.models.openai.usage_counts import _COUNT_FIELDS, _DETAIL_COUNT_FIELDS
 from support.example_counts import examples
 
 #: An answer as OpenAI sends it, and one as vLLM does.
