@@ -21,7 +21,9 @@ from antiphon.core.items import (
     decode_item,
     replaces_turns,
 )
+from antiphon.core.turns import FunctionTool
 from antiphon.errors import HistoryChangedError
+from antiphon.turn.joined_turns import NONE_JOINED, JoinedTurns, join_oldest
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, tokens_of
@@ -55,10 +57,26 @@ _SUMMARY_PREFIXES = (COMPACTION_PREFIX, ERASED_SUMMARY_ITEM)
 
 
 class History(msgspec.Struct, frozen=True):
-    """A chain as it is shown, oldest first, and about how many tokens it takes."""
+    """A chain as it is shown, oldest first, and about how many tokens it takes.
+
+    ``joined`` are the oldest of its turns, in the form that a call needs.
+    """
 
     turns: RenderedTurns = ()
     tokens: int = 0
+    joined: JoinedTurns = NONE_JOINED
+
+    def extended(self, new: RenderedTurns) -> History:
+        """The same turns and some more: no need to add up or to join a long chain again."""
+        turns = (*self.turns, *new)
+        tokens = self.tokens + sum(map(tokens_of, new))
+        return History(turns, tokens, join_oldest(turns, self.joined))
+
+    @property
+    def added_tools(self) -> list[FunctionTool]:
+        """The tools that its items add to those of a request."""
+        rest = self.turns[self.joined.count :]
+        return [*self.joined.added_tools, *(tool for turn in rest for tool in turn.added_tools)]
 
 
 class ResolvedHistory(msgspec.Struct, frozen=True):
@@ -78,9 +96,8 @@ class ResolvedHistory(msgspec.Struct, frozen=True):
 
     def with_stored_history(self, history: History, stored_head: Head) -> ResolvedHistory:
         """The same with its stored part read again."""
-        turns = (*history.turns, *self.unstored_turns)
-        tokens = history.tokens + sum(map(tokens_of, self.unstored_turns))
-        return ResolvedHistory(History(turns, tokens), self.head, stored_head, self.unstored_turns)
+        history = history.extended(self.unstored_turns)
+        return ResolvedHistory(history, self.head, stored_head, self.unstored_turns)
 
 
 #: What a turn continues that begins a conversation.
@@ -232,8 +249,7 @@ class HistoryCache:
         if old is not None and old.history is history:
             self._put(response_id, _longer_entry(old, (new,), epoch, tree))
         else:
-            longer = History((*history.turns, new), history.tokens + tokens_of(new))
-            self._put(response_id, _new_entry(epoch, longer, tree))
+            self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
 
     def replace(self, head: Head, history: History) -> None:
         """Remember a chain that was just summed up."""
@@ -331,14 +347,16 @@ def _read_entry(turns: Sequence[StoredTurn | HistoryTurn], head: Head) -> _Entry
 
 
 def _new_entry(epoch: int, history: History, tree: int) -> _Entry:
-    return _Entry(epoch, history, _ENTRY_BYTES + sum(map(_memory_of, history.turns)), tree)
+    size = _ENTRY_BYTES + sum(map(_memory_of, history.turns)) + history.joined.size
+    return _Entry(epoch, history, size, tree)
 
 
 def _longer_entry(old: _Entry, new: RenderedTurns, epoch: int, tree: int) -> _Entry:
-    """The same turns and some more: no need to add up a long chain again."""
-    tokens = old.history.tokens + sum(map(tokens_of, new))
-    longer = History((*old.history.turns, *new), tokens)
-    return _Entry(epoch, longer, old.size + sum(map(_memory_of, new)), tree)
+    longer, joined = old.history.extended(new), old.history.joined
+    size = old.size + sum(map(_memory_of, new))
+    if longer.joined is not joined:
+        size += longer.joined.size - joined.size
+    return _Entry(epoch, longer, size, tree)
 
 
 def _looks_back(turn: StoredTurn | HistoryTurn, segment: RenderedTurn) -> bool:
@@ -362,7 +380,7 @@ def history_of(turns: Sequence[StoredTurn | HistoryTurn]) -> History:
 
 def _history_of(segments: Sequence[RenderedTurn]) -> History:
     shown = tuple(apply_summaries(segments))
-    return History(shown, sum(map(tokens_of, shown)))
+    return History(shown, sum(map(tokens_of, shown)), join_oldest(shown))
 
 
 def render_chain(turns: Sequence[StoredTurn | HistoryTurn]) -> list[RenderedTurn]:
