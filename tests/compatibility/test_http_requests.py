@@ -82,6 +82,12 @@ ENCODED: dict[str, tuple[str, str, Callable[[bytes], bytes]]] = {
     "gzip-old-name": (RESPONSES, "x-gzip", gzip.compress),
     "gzip-and-identity": (CHAT, "identity, gzip", gzip.compress),
     "gzip-twice": (CHAT, "gzip, gzip", lambda body: gzip.compress(gzip.compress(body))),
+    "gzip-within-gzip": (RESPONSES, "gzip", lambda body: gzip.compress(gzip.compress(body))),
+    "gzip-three-times": (
+        CHAT,
+        "gzip, gzip",
+        lambda b: gzip.compress(gzip.compress(gzip.compress(b))),
+    ),
     "deflate-then-gzip": (RESPONSES, "deflate, gzip", lambda b: gzip.compress(zlib.compress(b))),
     "gzip-two-members": (RESPONSES, "gzip", lambda b: b"".join(map(gzip.compress, halves(b)))),
     "zstd-two-frames": (CHAT, "zstd", lambda b: b"".join(map(zstd.compress, halves(b)))),
@@ -151,7 +157,10 @@ def test_a_body_that_cannot_be_decompressed_is_refused(
     assert world.server.stored_count() == before
 
 
-@pytest.mark.parametrize("name", ["body-gzip-bomb", "bomb-deflate", "bomb-zstd", "bomb-twice"])
+BOMBS = ["body-gzip-bomb", "bomb-deflate", "bomb-zstd", "bomb-twice", "bomb-within"]
+
+
+@pytest.mark.parametrize("name", BOMBS)
 def test_a_small_body_that_grows_huge_is_refused(world: Scenario, name: str) -> None:
     size = 100 * 2**20
     packer = zlib.compressobj(9, wbits=zlib.MAX_WBITS | (0 if name == "bomb-deflate" else 16))
@@ -161,6 +170,8 @@ def test_a_small_body_that_grows_huge_is_refused(world: Scenario, name: str) -> 
         bomb = zstd.compress(bytes(size))
     elif name == "bomb-twice":
         bomb, encoding = gzip.compress(bomb), "gzip, gzip"
+    elif name == "bomb-within":
+        bomb = gzip.compress(bomb)
     assert len(bomb) < 200_000
     for path in (RESPONSES, CHAT):
         refused = world.server.request("POST", path, bomb, {"content-encoding": encoding})

@@ -37,6 +37,11 @@ def decode(body: bytes, label: str, size: int) -> bytes:
         ("deflate", zlib.compress(TEXT)[2:-4]),
         ("zstd", zstd.compress(TEXT)),
         ("", zstd.compress(TEXT)),
+        ("gzip", gzip.compress(gzip.compress(TEXT))),
+        ("gzip, gzip", gzip.compress(gzip.compress(TEXT))),
+        ("gzip, gzip", gzip.compress(TEXT)),
+        ("deflate, gzip", gzip.compress(zlib.compress(TEXT))),
+        ("gzip, zstd", zstd.compress(gzip.compress(TEXT))),
     ],
 )
 def test_compressed_body_is_decoded_in_pieces(label: str, body: bytes, size: int) -> None:
@@ -54,7 +59,7 @@ def test_any_bytes_are_decoded_or_refused(body: bytes, label: str) -> None:
         decode(body, label, 3)
 
 
-@pytest.mark.parametrize("label", ["br", "gzip, br", "gzip, gzip", "compress"])
+@pytest.mark.parametrize("label", ["br", "gzip, br", "gzip, gzip, gzip, gzip", "compress"])
 def test_unsupported_encoding_is_named(label: str) -> None:
     with pytest.raises(ContentDecodingError, match=label):
         decode(b"x", label, 1)

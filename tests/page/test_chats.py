@@ -6,7 +6,7 @@ import base64
 import re
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from support.browser import Watched, send_message, until
 from support.http_server import ThreadServer
@@ -204,29 +204,3 @@ def test_message_that_is_sent_while_the_page_itself_is_not_loaded_waits_for_it(
     page.reload()
     expect(page.get_by_text("You asked: Sent too early")).to_be_visible()
     assert len(stored(server)) == 1
-
-
-def test_five_tabs_and_another_program_agree(
-    browser: Browser, server: ThreadServer, world: Watched
-) -> None:
-    world.allowed = ("404",)
-    first = server.respond("Begun by a program", model="grok-4").json["id"]
-    chat = server.get(f"/v1/chats/{first}").json["id"]
-    tabs = [world.open(f"/c/{chat}") for _ in range(5)]
-    for tab in tabs:
-        expect(tab.get_by_text("You asked: Begun by a program")).to_be_visible()
-    send_message(tabs[0], "From a tab")
-    for tab in tabs:
-        expect(tab.get_by_text("You asked: From a tab")).to_be_visible()
-    head = server.get(f"/v1/chats/{chat}").json["head"]
-    server.respond("From a program", model="grok-4", previous_response_id=head)
-    for tab in tabs:
-        expect(tab.get_by_text("You asked: From a program")).to_be_visible()
-        assert tab.locator("[data-turn]").count() == 3
-    server.request("POST", f"/v1/chats/{chat}", {"title": "Another name"})
-    for tab in tabs:
-        expect(tab.get_by_role("link", name="Another name")).to_be_visible()
-    server.request("DELETE", f"/v1/chats/{chat}")
-    for tab in tabs:
-        expect(tab.get_by_role("link", name="Another name")).to_have_count(0)
-        expect(tab.get_by_text("There is nothing here.")).to_be_visible()

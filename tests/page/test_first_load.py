@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
+from importlib import resources
+from pathlib import Path
+
 from playwright.sync_api import Browser, expect
 
 from support.browser import paths_of, watched
@@ -9,6 +13,13 @@ from support.http_server import serving
 
 _MAX_BYTES = 60 * 1024
 _MAX_REQUESTS = 8
+_MAX_WHEEL_BYTES = 700_000
+
+
+def test_the_page_adds_few_bytes_to_the_wheel() -> None:
+    folder = resources.files("antiphon") / "web"
+    files = [one for one in Path(str(folder)).rglob("*") if one.is_file()]
+    assert sum(len(zlib.compress(one.read_bytes())) for one in files) <= _MAX_WHEEL_BYTES
 
 
 def test_an_empty_page_is_eight_requests_and_sixty_kilobytes(browser: Browser) -> None:

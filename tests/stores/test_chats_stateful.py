@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from antiphon.core.chat_titles import opening_of
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Usage
+from antiphon.errors import ConflictError
 from antiphon.stores.change_feed import LogChangeFeed, TenantChange
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.postgres.store import open_postgres
@@ -52,6 +53,7 @@ class KnownChat(msgspec.Struct):
     created_at: float
     title: str | None = None
     is_pinned: bool = False
+    is_permanent: bool = False
     metadata: dict[str, str] = {}
     usage: Usage = Usage()
     cost: float | None = None
@@ -102,14 +104,14 @@ class ChatMachine(StoreStateMachine):
 
     def is_alive(self, turn: KnownTurn) -> bool:
         return not turn.is_erased and any(
-            other.head.timestamp > self.cutoff(turn.new.tenant)
+            turn.chat.is_permanent or other.head.timestamp > self.cutoff(turn.new.tenant)
             for other in self.all_turns
             if not other.is_erased and turn in other.chain()
         )
 
     def expected(self, chat: KnownChat) -> ChatRecord | None:
         turns = self.living(chat)
-        if not turns or turns[-1].head.timestamp <= self.cutoff(chat.tenant):
+        if not turns or (not chat.is_permanent and self.expires_without_mark(chat)):
             return None
         newest = turns[-1]
         first_thread = next(turn for turn in self.all_turns if turn.chat is chat).head.thread
@@ -134,8 +136,9 @@ class ChatMachine(StoreStateMachine):
             model=(newest.end.model if newest.end else None) or HEADER.model,
             status=status,  # type: ignore[arg-type]
             title=opening_of(opening.new.input) if chat.title is None else chat.title,
-            expires_at=None if chat.tenant == "keeper" else at + LIFETIME,
+            expires_at=None if chat.tenant == "keeper" or chat.is_permanent else at + LIFETIME,
             is_pinned=chat.is_pinned,
+            is_permanent=chat.is_permanent,
             metadata=chat.metadata,
             usage=chat.usage,
             cost=chat.cost,
@@ -224,6 +227,22 @@ class ChatMachine(StoreStateMachine):
             turn.chat.is_pinned, turn.chat.metadata = pinned, {"word": word}
         update = ChatUpdate(is_pinned=pinned, metadata={"word": word})
         self.update(turn, turn.chat.id, is_there, update)
+
+    @rule(turn=turns, permanent=st.booleans())
+    def keep(self, turn: KnownTurn, permanent: bool) -> None:
+        chat, update = turn.chat, ChatUpdate(is_permanent=permanent)
+        is_there = self.expected(chat) is not None
+        if is_there and not permanent and self.expires_without_mark(chat):
+            with pytest.raises(ConflictError):
+                self.run_async(self.store.stores.chats.update(chat.tenant, chat.id, update))
+            return
+        if is_there:
+            chat.is_permanent = permanent
+        self.update(turn, chat.id, is_there, update)
+
+    def expires_without_mark(self, chat: KnownChat) -> bool:
+        """Whether a chat lives only because it is permanent."""
+        return self.living(chat)[-1].head.timestamp <= self.cutoff(chat.tenant)
 
     def update(self, turn: KnownTurn, name: str, is_there: bool, update: ChatUpdate) -> None:
         chats = self.store.stores.chats
@@ -416,7 +435,8 @@ class ChatMachine(StoreStateMachine):
             mine = [
                 chat
                 for chat in self.mirror.values()
-                if self.chats[chat.id].tenant == tenant and chat.updated_at > self.cutoff(tenant)
+                if self.chats[chat.id].tenant == tenant
+                and (chat.is_permanent or chat.updated_at > self.cutoff(tenant))
             ]
             listed = self.list_of(tenant)
             assert sorted(mine, key=lambda chat: chat.id) == sorted(

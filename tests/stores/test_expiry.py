@@ -9,7 +9,13 @@ import pytest
 
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, Expiry, RetentionPolicy
 from antiphon.core.turns import Header
-from antiphon.errors import HistoryChangedError, InvalidRequestError, NotFoundError
+from antiphon.errors import (
+    ConflictError,
+    HistoryChangedError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from antiphon.turn.chat_protocols import ChatFilter, ChatUpdate
 from antiphon.turn.store_protocols import Head, ResponseFilter
 from support.store_turns import (
     DONE,
@@ -73,6 +79,70 @@ async def is_found(store: StoreWithStores, head: Head) -> bool:
         assert not await store.delete(tenant, name)
         assert not await store.stores.conversations.erase_item(tenant, name, 0)
     return is_stored
+
+
+async def test_permanent_chat_does_not_expire(store_in: Opener, time: ManualTime) -> None:
+    async with store_in() as store:
+        chats, sweep = store.stores.chats, store.stores.response_index.delete_expired
+        first = await store_turn(store, time)
+        branch = await store_turn(store, time, parent=first)
+        other = await store_turn(store, time)
+        changed = await chats.update("", branch.response_id, ChatUpdate(is_permanent=True))
+        assert changed is not None
+        assert (changed.is_permanent, changed.expires_at) == (True, None)
+        time.now += RETENTION
+        assert await sweep() == 1
+        assert await store.head("", other.response_id) is None
+        for head in (first, branch):
+            assert await expires_at(store, head) is None
+            assert await store.head("", head.response_id) is not None
+        assert await ids_of(store, branch) == [first.response_id, branch.response_id]
+        (found,) = await chats.list_chats("", 9)
+        assert found == changed
+        assert [hit.response_id for hit in await store.stores.search.search("", "Hi", 9)] != []
+        (listed,) = await chats.list_chats("", 9, chat_filter=ChatFilter(is_permanent=True))
+        assert listed == changed
+        # What is erased is gone all the same.
+        await store.delete("", branch.response_id)
+        assert await store.head("", branch.response_id) is None
+
+
+async def test_permanent_chat_expires_again_once_it_is_not(
+    store_in: Opener, time: ManualTime
+) -> None:
+    async with store_in() as store:
+        chats, sweep = store.stores.chats, store.stores.response_index.delete_expired
+        first = await store_turn(store, time)
+        assert await chats.update("", first.response_id, ChatUpdate(is_permanent=True))
+        time.now += RETENTION
+        assert await sweep() == 0
+        with pytest.raises(ConflictError):
+            await chats.update("", first.response_id, ChatUpdate(is_permanent=False))
+        second = await store_turn(store, time, parent=await head_of(store, first.response_id))
+        changed = await chats.update("", first.response_id, ChatUpdate(is_permanent=False))
+        assert changed is not None
+        assert changed.expires_at == await expires_at(store, second) == time.now + RETENTION
+        time.now += RETENTION
+        assert await chats.get("", first.response_id) is None
+        assert await sweep() == 2
+
+
+async def test_conversation_lives_as_long_as_its_permanent_chat(
+    store_in: Opener, time: ManualTime
+) -> None:
+    async with store_in() as store:
+        conversations, index = store.stores.conversations, store.stores.response_index
+        made = await conversations.create("", {})
+        new = msgspec.structs.replace(new_turn("Hi.", created_at=time.now), conversation=made)
+        await store.begin(new)
+        await store.write(new.response_id, [], DONE)
+        assert await store.stores.chats.update("", made.id, ChatUpdate(is_permanent=True))
+        for _ in range(2):
+            time.now += RETENTION
+            assert await index.delete_expired() == 0
+            found = await conversations.get("", made.id)
+            assert found is not None
+            assert new.response_id in {found.active_response_id, found.head}
 
 
 def test_default_retention_is_thirty_days() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
-from antiphon.turn.store_protocols import Head
+from antiphon.errors import InvalidRequestError
 from support.example_counts import examples
 from support.side_stores import AnyStore, ManualClock, Opener, openers
 from support.store_turns import DONE, STORES, begin_turn, complete_turn, head_of, new_turn, run
@@ -39,11 +40,13 @@ async def search_ids(store: AnyStore, query: str, limit: int = 20, tenant: str =
     return [hit.response_id for hit in await store.stores.search.search(tenant, query, limit)]
 
 
-async def search_pages(store: AnyStore, query: str, limit: int, tenant: str = "") -> list[str]:
-    """The ids of the hits, read page by page."""
+async def search_pages(
+    store: AnyStore, query: str, limit: int, tenant: str = "", chat_id: str | None = None
+) -> list[str]:
+    """The ids of the hits, in all chats or in one, read page by page."""
     ids: list[str] = []
-    search = store.stores.search.search
-    while page := await search(tenant, query, limit, after=ids[-1] if ids else None):
+    search = partial(store.stores.search.search, tenant, query, limit, chat_id=chat_id)
+    while page := await search(after=ids[-1] if ids else None):
         assert len(page) <= limit
         ids += [hit.response_id for hit in page]
         assert len(set(ids)) == len(ids)
@@ -255,6 +258,30 @@ async def test_all_turns_are_found_across_index_segments(store_in: Opener) -> No
             assert len(await search_ids(store, f"number{number} common")) == 1
 
 
+async def test_search_within_a_chat_finds_what_was_said_in_its_branches(store_in: Opener) -> None:
+    async with store_in() as store:
+        first = await complete_turn(store, "heron one")
+        second = await complete_turn(store, "heron two", parent=first)
+        branch = await complete_turn(store, "heron three", parent=first)
+        other = await complete_turn(store, "heron four")
+        # As many better hits elsewhere as fill several segments.
+        await asyncio.gather(*[complete_turn(store, "heron heron") for _ in range(600)])
+        ids = [branch.response_id, second.response_id, first.response_id]
+        chat = await store.stores.chats.get("", first.response_id)
+        assert chat is not None
+        for name in (chat.id, second.response_id):
+            assert await search_pages(store, "heron", 2, chat_id=name) == ids
+        assert await search_pages(store, "four", 9, chat_id=chat.id) == []
+        assert await search_pages(store, "heron", 9, chat_id=other.response_id) == [
+            other.response_id
+        ]
+        assert await search_pages(store, "heron", 9, "them", chat_id=chat.id) == []
+        assert await search_pages(store, "heron", 9, chat_id="chat_" + "0" * 32) == []
+        for after in (other.response_id, "resp_" + "0" * 32):
+            with pytest.raises(InvalidRequestError):
+                await store.stores.search.search("", "heron", 9, after=after, chat_id=chat.id)
+
+
 # Against a plain model
 
 _WORDS = ["apple", "pear", "Apple", "東京", "京都", "東京都", "plum.", "and"]
@@ -262,9 +289,11 @@ _TEXTS = st.lists(st.sampled_from(_WORDS), max_size=6).map(" ".join)
 _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("say"), _TEXTS, st.sampled_from(["me", "them"])),
+        st.tuples(st.just("reply"), _TEXTS, st.integers(0, 20)),
         st.tuples(st.just("delete"), st.integers(0, 20), st.booleans()),
         st.tuples(st.just("erase"), st.integers(0, 20), st.integers(0, 1)),
         st.tuples(st.just("look"), _TEXTS, st.sampled_from(["me", "them"])),
+        st.tuples(st.just("look within"), _TEXTS, st.integers(0, 20)),
     ),
     max_size=25,
 )
@@ -284,19 +313,24 @@ class Model:
 
     def __init__(self) -> None:
         self.turns: list[tuple[str, list[str]] | None] = []
+        #: The turn that each continues.
+        self.parents: list[int | None] = []
         #: The same turns in each store.
         self.ids: list[list[str]] = []
 
     async def apply(self, stores: Sequence[AnyStore], step: tuple[str, object, object]) -> None:
         match step:
             case ("say", str(text), str(tenant)):
-                heads = await self._add_turn(stores, text, tenant)
-                self.ids.append([head.response_id for head in heads])
-                self.turns.append((tenant, [text, text[::-1]]))
+                await self._add_turn(stores, text, tenant, None)
+            case ("reply", str(text), int(number)) if number < len(self.turns):
+                if self.turns[number] is not None:
+                    await self._add_turn(stores, text, self._tenant(number), number)
             case ("delete", int(number), bool(cascade)) if number < len(self.turns):
                 for store, response_id in zip(stores, self.ids[number], strict=True):
                     await store.delete(self._tenant(number), response_id, cascade=cascade)
-                self.turns[number] = None
+                for other in range(number, len(self.turns)):
+                    if other == number or (cascade and number in self._ancestors(other)):
+                        self.turns[other] = None
             case ("erase", int(number), int(position)) if number < len(self.turns):
                 for store, response_id in zip(stores, self.ids[number], strict=True):
                     erase = store.stores.conversations.erase_item
@@ -305,28 +339,50 @@ class Model:
                     turn[1][position] = ""
             case ("look", str(query), str(tenant)):
                 await self._check_search(stores, query, tenant)
+            case ("look within", str(query), int(number)) if number < len(self.turns):
+                await self._check_search(stores, query, self._tenant(number), number)
 
-    async def _add_turn(self, stores: Sequence[AnyStore], text: str, tenant: str) -> list[Head]:
+    async def _add_turn(
+        self, stores: Sequence[AnyStore], text: str, tenant: str, parent: int | None
+    ) -> None:
         time = float(len(self.turns))
-        heads = []
-        for store in stores:
-            new = new_turn(text, tenant=tenant, created_at=time)
+        ids = []
+        for at, store in enumerate(stores):
+            head = None if parent is None else await head_of(store, self.ids[parent][at], tenant)
+            new = new_turn(text, parent=head, tenant=tenant, created_at=time)
             store.begin(new)
             answer = encode_item(Message("assistant", text[::-1]))
             await store.write(new.response_id, [answer], DONE)
-            heads.append(await head_of(store, new.response_id, tenant))
-        return heads
+            ids.append(new.response_id)
+        self.ids.append(ids)
+        self.turns.append((tenant, [text, text[::-1]]))
+        self.parents.append(parent)
 
-    async def _check_search(self, stores: Sequence[AnyStore], query: str, tenant: str) -> None:
+    def _ancestors(self, number: int | None) -> list[int]:
+        """A turn and all that it continues, the first last."""
+        found = []
+        while number is not None:
+            found.append(number)
+            number = self.parents[number]
+        return found
+
+    async def _check_search(
+        self, stores: Sequence[AnyStore], query: str, tenant: str, within: int | None = None
+    ) -> None:
+        """``within``: in the chat of this turn."""
+        root = None if within is None else self._ancestors(within)[-1]
+        is_there = within is None or self.turns[within] is not None
         expected = {
             number
             for number, turn in enumerate(self.turns)
             if turn and turn[0] == tenant and query and matches(" ".join(turn[1]), query)
+            if is_there and root in (None, self._ancestors(number)[-1])
         }
         orders = []
         for at, store in enumerate(stores):
-            hits = await search_ids(store, query, 100, tenant)
-            assert await search_pages(store, query, 3, tenant) == hits
+            chat_id = None if within is None else self.ids[within][at]
+            hits = await search_pages(store, query, 100, tenant, chat_id)
+            assert await search_pages(store, query, 3, tenant, chat_id) == hits
             by_id = {ids[at]: number for number, ids in enumerate(self.ids)}
             orders.append([by_id[hit] for hit in hits])
         assert set(orders[0]) == expected

@@ -82,9 +82,10 @@ async def fill(store: StoreWithStores) -> FilledStore:
     await store.delete("", erased.response_id)
     pictures = [await complete_turn(store, "Look.", images=[IMAGE]) for _ in range(2)]
     other = await complete_turn(store, "a piano", tenant="acme", images=[IMAGE])
-    await stores.chats.update(
-        "", heads[0].response_id, ChatUpdate("A title 💔", True, {"project": "ü"})
+    update = ChatUpdate(
+        title="A title 💔", is_pinned=True, is_permanent=True, metadata={"project": "ü"}
     )
+    await stores.chats.update("", heads[0].response_id, update)
     conversation = ConversationRecord(new_conversation_id(), 1_700_000_000.5, {"a": "b"})
     reservation = IdempotencyReservation("a key", b"\1" * 32)
     await stores.idempotency.reserve("", reservation.key, reservation.fingerprint)

@@ -28,6 +28,7 @@ SERVICE = {
     "antiphon.turn.chat_protocols",
     "antiphon.turn.feed_protocols",
     "antiphon.turn.node_protocols",
+    "antiphon.turn.search_protocols",
     "antiphon.turn.other_nodes",
     "antiphon.turn.shares",
     "antiphon.turn.transfer_protocols",
@@ -42,6 +43,7 @@ SERVICE = {
 PROTOCOLS = {
     "antiphon.turn.feed_protocols",
     "antiphon.turn.node_protocols",
+    "antiphon.turn.search_protocols",
     "antiphon.turn.protocols",
     "antiphon.turn.store_protocols",
     "antiphon.turn.chat_protocols",

@@ -15,7 +15,7 @@ from antiphon.cli.terminal_output import Column, format_ago, format_time
 from antiphon.cli.waiting_calls import WaitingCall, find_waiting_calls
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT
-from antiphon.turn.store_protocols import SearchHit
+from antiphon.turn.search_protocols import SearchHit
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine

@@ -15,11 +15,15 @@ else:
 
 #: The size limit of a decompressed piece, in bytes: whoever reads can stop between two.
 _MAX_PIECE_BYTES = 256 * 1024
-_GZIP_MAGIC = b"\x1f\x8b"
+#: How often a body is decompressed that was compressed more than once.
+MAX_LAYERS = 3
+GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: Codings that nothing here decompresses. Other names are no codings, but mistakes of a server
 #: that means the character set, say, and the body is as it is.
 _UNSUPPORTED = frozenset({"br", "compress", "x-compress", "dcb", "dcz"})
+#: How a body begins that is not compressed, whatever its label says.
+_PLAIN_STARTS = (b'{"', b"{\n", b'[{"', b"data:", b"event:", b": ", b"<html", b"<!")
 
 
 class ContentDecodingError(Exception):
@@ -63,20 +67,27 @@ class ContentDecoder:
     """Decompresses one body of this ``Content-Encoding``: gzip, deflate, zstd, or none.
 
     What is gzip or zstd is known by its first bytes, so a wrong label does no harm: proxies
-    compress and forget the header, or decompress and keep it.
+    compress and forget the header, or decompress and keep it. They also compress what is
+    compressed: ``max_layers`` is how often a body is decompressed at most.
     """
 
-    def __init__(self, content_encoding: str) -> None:
+    def __init__(self, content_encoding: str, max_layers: int = MAX_LAYERS) -> None:
         codings = _read_codings(content_encoding)
-        self._coding = ", ".join(codings)
-        self._is_supported = len(codings) < 2 and not _UNSUPPORTED.intersection(codings)
+        self._coding = codings[-1] if codings else ""
+        self._label = ", ".join(codings)
+        self._is_supported = len(codings) <= max_layers and not _UNSUPPORTED.intersection(codings)
         self._has_started = False
         self._decompressor: _Decompressor | None = None
+        #: Decodes what was compressed before it was compressed again.
+        self._inner: ContentDecoder | None = None
+        self._inner_codings = ", ".join(codings[:-1])
+        self._max_layers = max_layers
 
     @property
     def is_complete(self) -> bool:
         """Whether the body may end here; False: it is cut off."""
-        return self._decompressor is None or self._decompressor.eof
+        is_whole = self._decompressor is None or self._decompressor.eof
+        return is_whole and (self._inner is None or self._inner.is_complete)
 
     def feed(self, data: bytes) -> Iterable[bytes]:
         """The decompressed pieces of ``data``. Iterating raises ``ContentDecodingError``."""
@@ -85,28 +96,32 @@ class ContentDecoder:
         return self._decode(data)
 
     def _decode(self, data: bytes) -> Iterator[bytes]:
-        if not self._is_supported:
-            text = f"its Content-Encoding is {self._coding!r}, which is not supported"
-            raise ContentDecodingError(text)
         if not self._has_started and data:
-            self._has_started = True
             self._decompressor = self._create_decompressor(data)
+            is_known = self._decompressor is not None or data.startswith(_PLAIN_STARTS)
+            if not (self._is_supported or (is_known and not self._inner_codings)):
+                text = f"its Content-Encoding is {self._label!r}, which is not supported"
+                raise ContentDecodingError(text)
+            self._has_started = True
+            if self._max_layers > 1 or self._inner_codings:
+                self._inner = ContentDecoder(self._inner_codings, self._max_layers - 1)
         if self._decompressor is None:
             yield data
             return
         try:
-            yield from self._decompress(data)
+            for piece in self._decompress(data):
+                yield from (piece,) if self._inner is None else self._inner.feed(piece)
         except (zlib.error, ZstdError) as error:
-            label = f" as {self._coding!r}" if self._coding else ""
+            label = f" as {self._label!r}" if self._label else ""
             text = f"it cannot be decompressed{label}: {error}"
             raise ContentDecodingError(text) from None
 
     def _create_decompressor(self, start: bytes) -> _Decompressor | None:
         if _ZSTD_MAGIC.startswith(start[:4]):
             return _ZstdStream()
-        if _GZIP_MAGIC.startswith(start[:2]):
+        if GZIP_MAGIC.startswith(start[:2]):
             return zlib.decompressobj(16 + zlib.MAX_WBITS)
-        if self._coding == "deflate":
+        if self._coding == "deflate" and not start.startswith(_PLAIN_STARTS):
             # With zlib's header, as the standard says, or without it, as some servers do.
             return zlib.decompressobj(zlib.MAX_WBITS if start[0] & 0x0F == 8 else -zlib.MAX_WBITS)
         return None
@@ -123,7 +138,7 @@ class ContentDecoder:
                 continue
             # A body may be several files in a row; anything else behind one is padding.
             data = self._decompressor.unused_data
-            if data and _GZIP_MAGIC.startswith(data[:2]):
+            if data and GZIP_MAGIC.startswith(data[:2]):
                 self._decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
             elif data and _ZSTD_MAGIC.startswith(data[:4]):
                 self._decompressor = _ZstdStream()

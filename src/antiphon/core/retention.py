@@ -55,9 +55,9 @@ class Expiry(msgspec.Struct, frozen=True):
         return -math.inf if life is None else self.clock() - life
 
     def expires_at(self, tenant: str, timestamp: float) -> float | None:
-        """When what has this stamp expires."""
+        """When what has this stamp expires. Infinity, which what is permanent has: never."""
         life = self.retention.seconds_for(tenant)
-        return None if life is None else timestamp + life
+        return None if life is None or timestamp == math.inf else timestamp + life
 
 
 #: Of a store that keeps everything.

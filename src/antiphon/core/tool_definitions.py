@@ -73,15 +73,16 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
     """A definition in the Responses API's shape.
 
     Chat completions nest a tool under its type; other APIs leave out the type of a function, or
-    call its parameters ``input_schema``.
+    call its parameters ``input_schema`` or ``inputSchema``.
     """
     clean = {name: value for name, value in definition.items() if value is not None}
     kind = clean.get("type", "function")
     nested = clean.pop(kind, None) if kind in ("function", "custom") else None
     if isinstance(nested, dict):
         clean |= {name: value for name, value in nested.items() if value is not None}
-    if kind == "function" and "input_schema" in clean:
-        clean.setdefault("parameters", clean["input_schema"])
+    for name in ("input_schema", "inputSchema"):
+        if kind == "function" and name in clean:
+            clean.setdefault("parameters", clean[name])
     if isinstance(clean.get("strict"), str):
         clean["strict"] = clean["strict"].strip().lower() == "true"
     if isinstance(clean.get("parameters"), str):

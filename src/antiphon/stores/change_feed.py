@@ -188,6 +188,9 @@ class LogChangeFeed:
         self._pump_task: asyncio.Task[None] | None = None
         self._is_stale = False
 
+    async def cursor(self) -> str:
+        return end_of(await self._log.bounds()).cursor
+
     async def subscribe(self, tenant: str, after: str | None = None) -> LogReader:
         bounds = await self._log.bounds()
         reader = LogReader(self, self._log, tenant)

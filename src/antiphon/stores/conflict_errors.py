@@ -27,6 +27,15 @@ def reservation_lost() -> ConflictError:
     )
 
 
+def expires_at_once() -> ConflictError:
+    """The error for a chat that only lives because it is permanent, and shall not be that."""
+    return ConflictError(
+        "The chat would expire at once: erase it, or continue it first.",
+        code="chat_would_expire",
+        param="permanent",
+    )
+
+
 def duplicate_key(key: ApiKey) -> StoreError:
     """The error for an API key that is stored already."""
     return StoreError(f"There is a key with the id {key.id!r} or the same hash already.")

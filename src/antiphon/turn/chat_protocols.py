@@ -24,8 +24,8 @@ class ChatRecord(msgspec.Struct, frozen=True):
     ``updated_at`` is the time of its newest turn (``Head.timestamp``), or when it was last written
     to where it was imported from. ``head`` is the newest turn, or that of its conversation,
     ``turns`` the length of the chain that ends there. ``branches`` counts the threads that have
-    turns. ``usage`` and ``cost`` are sums over all its turns, erased ones too; ``cost`` None: no
-    turn had a price.
+    turns. ``is_permanent``: its turns do not expire. ``usage`` and ``cost`` are sums over all its
+    turns, erased ones too; ``cost`` None: no turn had a price.
     """
 
     id: str
@@ -40,6 +40,7 @@ class ChatRecord(msgspec.Struct, frozen=True):
     conversation: str | None = None
     expires_at: float | None = None
     is_pinned: bool = False
+    is_permanent: bool = False
     metadata: Mapping[str, str] = {}
     usage: Usage = Usage()
     cost: float | None = None
@@ -50,6 +51,7 @@ class ChatFilter(msgspec.Struct, frozen=True):
 
     status: ChatStatus | None = None
     is_pinned: bool | None = None
+    is_permanent: bool | None = None
     model: str | None = None
     metadata: Mapping[str, str] = {}
 
@@ -57,6 +59,7 @@ class ChatFilter(msgspec.Struct, frozen=True):
         return (
             self.status in (None, chat.status)
             and self.is_pinned in (None, chat.is_pinned)
+            and self.is_permanent in (None, chat.is_permanent)
             and self.model in (None, chat.model)
             and self.metadata.items() <= chat.metadata.items()
         )
@@ -71,6 +74,7 @@ class ChatUpdate(msgspec.Struct, frozen=True):
     title: str | msgspec.UnsetType | None = msgspec.UNSET
     is_pinned: bool | msgspec.UnsetType = msgspec.UNSET
     metadata: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
+    is_permanent: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChainWindow(msgspec.Struct, frozen=True):
@@ -241,7 +245,10 @@ class ChatStore(Protocol):
         ...
 
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord | None:
-        """Change the chat's own fields. None: there is none."""
+        """Change the chat's own fields. None: there is none.
+
+        ``ConflictError``: it would not be permanent any more, and expire at once.
+        """
         ...
 
     async def set_generated_title(self, head: Head, title: str) -> bool:

@@ -22,8 +22,9 @@ from antiphon.turn.chat_protocols import (
     TurnBranch,
     UsageSum,
 )
+from antiphon.turn.search_protocols import SearchHit
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import SearchHit, StoredTurn, Stores, unknown_cursor
+from antiphon.turn.store_protocols import StoredTurn, Stores, unknown_cursor
 from antiphon.turn.turn_reader import response_not_found
 
 #: How many turns one search looks at to fill a page of chats.
@@ -40,6 +41,15 @@ class ChatMatch(msgspec.Struct, frozen=True):
     hit: SearchHit
 
 
+class ChatMatches(msgspec.Struct, frozen=True):
+    """What a search found. ``is_complete`` False: more turns have the words than it looked at, so
+    that chats may be missing.
+    """
+
+    matches: list[ChatMatch]
+    is_complete: bool
+
+
 class ChatService:
     """Every method takes the tenant; what belongs to another does not exist."""
 
@@ -47,6 +57,13 @@ class ChatService:
         self._service = service
         self._store = stores.chats
         self._index = stores.search
+        self._changes = stores.changes
+
+    async def feed_cursor(self) -> str:
+        """Where the feed is now: whoever reads something and then follows it from there misses
+        nothing that changed since.
+        """
+        return await self._changes.cursor()
 
     async def list_chats(
         self,
@@ -70,7 +87,7 @@ class ChatService:
         *,
         after: str | None = None,
         chat_filter: ChatFilter = ALL_CHATS,
-    ) -> list[ChatMatch]:
+    ) -> ChatMatches:
         """Chats in which something was said, each once, the best first.
 
         ``after``: from the one behind that chat on. Raises ``InvalidRequestError``.
@@ -82,6 +99,7 @@ class ChatService:
         found: list[ChatMatch] = []
         is_behind = last is None
         last_hit: str | None = None
+        is_complete = False
         for _ in range(_MAX_SEARCH_PAGES):
             hits = await self._index.search(tenant, query, _SEARCH_PAGE, after=last_hit)
             chats = await self._store.find(tenant, [hit.response_id for hit in hits])
@@ -92,12 +110,13 @@ class ChatService:
                 if is_behind and chat_filter.matches(chat):
                     found.append(ChatMatch(chat, hit))
                 is_behind = is_behind or (last is not None and chat.id == last.id)
-            if len(found) >= limit or len(hits) < _SEARCH_PAGE:
+            is_complete = len(found) >= limit or len(hits) < _SEARCH_PAGE
+            if is_complete:
                 break
             last_hit = hits[-1].response_id
         if not is_behind and after is not None:
             raise unknown_cursor(after)
-        return found[:limit]
+        return ChatMatches(found[:limit], is_complete)
 
     async def count_unsearched(self, tenant: str) -> int:
         """How many ended turns a search does not find yet."""
@@ -111,12 +130,14 @@ class ChatService:
         return _require_chat(await self._store.get(tenant, to_response_id(chat_id)), chat_id)
 
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord:
-        """Change its title, its metadata or whether it is pinned. Raises ``NotFoundError``,
-        ``InvalidRequestError`` where nothing would change.
+        """Change its title, its metadata, whether it is pinned or permanent.
+
+        Raises ``NotFoundError``, ``InvalidRequestError`` where nothing would change, and
+        ``ConflictError`` where it would expire at once.
         """
         if update == ChatUpdate():
             raise InvalidRequestError(
-                "Give a title, pinned or metadata.", code="missing_required_parameter"
+                "Give a title, pinned, permanent or metadata.", code="missing_required_parameter"
             )
         changed = await self._store.update(tenant, to_response_id(chat_id), update)
         return _require_chat(changed, chat_id)
@@ -150,7 +171,9 @@ class ChatService:
 
     async def contents(self, tenant: str) -> tuple[StoreContents, ChatRecord | None]:
         """How much is stored, and the chat that expires first."""
-        oldest = await self._store.list_chats(tenant, 1, newest_first=False)
+        oldest = await self._store.list_chats(
+            tenant, 1, newest_first=False, chat_filter=ChatFilter(is_permanent=False)
+        )
         expires = [one for one in oldest if one.expires_at is not None]
         return await self._store.contents(tenant), expires[0] if expires else None
 
@@ -162,29 +185,21 @@ class ChatService:
         return found
 
     async def search_within(
-        self, tenant: str, chat_id: str, query: str, limit: int
-    ) -> tuple[list[tuple[SearchHit, int]], bool]:
+        self, tenant: str, chat_id: str, query: str, limit: int, *, after: str | None = None
+    ) -> list[tuple[SearchHit, int]]:
         """The turns of a chat in which something was said, and their positions, the best first.
 
-        And whether these are all that were asked for: the best hits in all chats are looked at, up
-        to a number. Raises ``NotFoundError``.
+        ``after``: from the one behind that response on. Raises ``NotFoundError``,
+        ``InvalidRequestError``.
         """
         chat = await self.get(tenant, chat_id)
+        hits = await self._index.search(tenant, query, limit, after=after, chat_id=chat.id)
         found: list[tuple[SearchHit, int]] = []
-        last_hit: str | None = None
-        for _ in range(_MAX_SEARCH_PAGES):
-            hits = await self._index.search(tenant, query, _SEARCH_PAGE, after=last_hit)
-            chats = await self._store.find(tenant, [hit.response_id for hit in hits])
-            for hit, of_hit in zip(hits, chats, strict=True):
-                if of_hit is None or of_hit.id != chat.id:
-                    continue
-                head = await self._service.reader.head(tenant, hit.response_id)
-                if head is not None:
-                    found.append((hit, head.seq))
-            if len(found) >= limit or len(hits) < _SEARCH_PAGE:
-                return found[:limit], True
-            last_hit = hits[-1].response_id
-        return found[:limit], False
+        for hit in hits:
+            head = await self._service.reader.head(tenant, hit.response_id)
+            if head is not None:
+                found.append((hit, head.seq))
+        return found
 
     async def siblings(self, tenant: str, response_id: str) -> list[TurnBranch]:
         """The turns that continue what a response continues, itself too, oldest first.

@@ -11,8 +11,9 @@ from antiphon.core.items import Item, Message
 from antiphon.core.turns import ConversationRecord, IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import ConflictError, InvalidRequestError, NotFoundError
 from antiphon.turn.conversation_lock import conversation_locked, conversation_not_found
+from antiphon.turn.search_protocols import SearchIndex
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import ConversationStore, SearchIndex, Window
+from antiphon.turn.store_protocols import ConversationStore, Window
 from antiphon.turn.turn_reader import response_not_found
 
 

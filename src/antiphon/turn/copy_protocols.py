@@ -71,6 +71,7 @@ class FamilyChat(msgspec.Struct, frozen=True):
     imported_at: float | None = None
     conversation: bytes | None = None
     is_pinned: bool = False
+    is_permanent: bool = False
     title: bytes | None = None
     is_title_generated: bool = False
     metadata: bytes | None = None

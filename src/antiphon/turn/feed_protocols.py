@@ -64,6 +64,10 @@ class ChangeReader(Protocol):
 class ChangeFeed(Protocol):
     """The changes of all tenants."""
 
+    async def cursor(self) -> str:
+        """Where the feed is now: behind it is what has not changed yet."""
+        ...
+
     async def subscribe(self, tenant: str, after: str | None = None) -> ChangeReader:
         """The changes behind a cursor, None: those from now on.
 

@@ -64,13 +64,14 @@ from antiphon.turn.summarization import (
 )
 from antiphon.turn.tool_calls import (
     new_tool_listings,
+    require_servers,
     tools_of_turn,
     with_effective_approvals,
     with_offered_tools,
 )
 from antiphon.turn.trimming import base_tokens, should_summarize
 from antiphon.turn.turn_reader import TurnReader, response_not_found
-from antiphon.turn.validation import render_input, served_options, turn_header, validate_input
+from antiphon.turn.validation import render_input, turn_header, validate_input, with_served_options
 
 #: Items as a model is sent them, the same as they are stored, and their images.
 ExtractedImages: TypeAlias = tuple[tuple[Item, ...], tuple[Item, ...], tuple[Blob, ...]]
@@ -247,7 +248,8 @@ class TurnPlanner:
         # A summary that the turn itself has made counts.
         history = await self._history_cache.get_before(head)
         new = render_input(response.input, request.instructions)
-        header = with_offered_tools(response.header, toolset, (*history.turns, new))
+        added_tools = (*history.added_tools, *new.added_tools)
+        header = with_offered_tools(response.header, toolset, added_tools)
         builder = ContextBuilder(header, model, ())
         has_begun = bool(response.output)
         compaction, replaced = None, 0
@@ -262,7 +264,7 @@ class TurnPlanner:
             model=model,
             base=ResolvedHistory(history, parent, head if previous else None),
             history_cache=self._history_cache,
-            context=await builder.build((*history.turns, new), history.tokens),
+            context=await builder.build(history, new),
             context_builder=builder,
             stored_input=(),
             tools=toolset,
@@ -308,9 +310,8 @@ class TurnPlanner:
         request = resolved.request
         name, model = self._models.get(request.model)
         validate_input(request, model)
-        options = served_options(request.options, model)
-        if options is not request.options:
-            request = msgspec.structs.replace(request, options=options)
+        request = with_served_options(request, model)
+        require_servers(request.approved_calls, toolset)
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         turns = base.history.turns
         given = pair_tool_outputs(turns, request.input, request.approved_calls)
@@ -321,7 +322,8 @@ class TurnPlanner:
         model_header = header
         if header.options is not request.options:
             model_header = msgspec.structs.replace(header, options=request.options)
-        model_header = with_offered_tools(model_header, toolset, (*turns, new))
+        added_tools = (*base.history.added_tools, *new.added_tools)
+        model_header = with_offered_tools(model_header, toolset, added_tools)
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)
@@ -329,7 +331,7 @@ class TurnPlanner:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
         compaction, replaced = _due_compaction(request, history, items, new, model_header, model)
-        context = await builder.build((*history.turns, new), history.tokens)
+        context = await builder.build(history, new)
         if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
             # Reads, images, summaries, token counts and MCP servers may have taken long.
             await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
@@ -373,7 +375,7 @@ class TurnPlanner:
             if needs_summary(policy, history, new, call.header, call.model):
                 # A turn that exceeds its budget in any case should not pay for a summary.
                 unsummarized = [one for one in history.turns if one.retained_turns is None]
-                await builder.build([*unsummarized, new], 0)
+                await builder.build(History(tuple(unsummarized)), new)
                 head, history = await summarize_history(
                     self._history_cache, head, history, policy, call
                 )

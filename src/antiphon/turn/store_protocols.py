@@ -1,4 +1,4 @@
-"""Store protocols: turns, conversations, API keys, idempotency records, search and retention.
+"""Store protocols: turns, conversations, API keys, idempotency records and retention.
 
 Every store implements all of them. Every query takes a tenant; another tenant's data is the
 same as missing data. Every failure is a ``StoreError``.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from antiphon.turn.chat_protocols import ChatStore
     from antiphon.turn.feed_protocols import ChangeFeed
     from antiphon.turn.node_protocols import NodeRegistry
+    from antiphon.turn.search_protocols import SearchIndex
 
 
 def unknown_cursor(after: str, param: str = "after") -> InvalidRequestError:
@@ -207,7 +208,10 @@ class Store(Protocol):
         ...
 
     async def history(self, head: Head) -> list[HistoryTurn]:
-        """The same turns, as far as a context is made of them."""
+        """The same turns, as far as a context is made of them.
+
+        No turns where something was erased from the family since ``head`` was read.
+        """
         ...
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:
@@ -434,35 +438,6 @@ class IdempotencyStore(Protocol):
 
     async def release(self, tenant: str, key: str) -> None:
         """Delete this process's record without a result: the key may be used again."""
-        ...
-
-
-class SearchHit(msgspec.Struct, frozen=True):
-    """A turn in which something was found. ``excerpt`` marks the words by « and »."""
-
-    response_id: str
-    created_at: float
-    excerpt: str
-    conversation: str | None = None
-
-
-class SearchIndex(Protocol):
-    """Full text of what users and models said. Words that were erased are not in it."""
-
-    async def search(
-        self, tenant: str, query: str, limit: int, *, after: str | None = None
-    ) -> Sequence[SearchHit]:
-        """Turns that hold all words of ``query``, the best first; any text is a query.
-
-        From the one behind the response ``after`` on, as all stand now: what came since and
-        is better is passed by. How much a word counts for changes a little with every turn,
-        so that two that are about as good may change places between two pages.
-        ``InvalidRequestError``: the query does not find ``after``.
-        """
-        ...
-
-    async def count_unsearched(self, tenant: str) -> int:
-        """How many ended turns a search would not find yet: after a crash or a large import."""
         ...
 
 

@@ -61,6 +61,14 @@ def storable_options(options: Options) -> Options:
     return msgspec.structs.replace(options, hosted_tools=tools, extra=extra)
 
 
+def with_served_options(request: TurnRequest, model: Model) -> TurnRequest:
+    """The request without the tools that nobody would run. Raises ``InvalidRequestError``."""
+    options = served_options(request.options, model)
+    if options is request.options:
+        return request
+    return msgspec.structs.replace(request, options=options)
+
+
 def served_options(options: Options, model: Model) -> Options:
     """The options without the tools that nobody would run.
 

@@ -1,7 +1,7 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openDialog, parseRoute, query, readEarly, request, set, startFeed, state, useStore,
+  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, readEarly, readFirst, request, set, startFeed, state, useStore,
 } from "./core.js";
 import { Conversation, loadParts } from "./conversation.js";
 
@@ -19,7 +19,7 @@ const DIALOGS = {
 export async function loadChats() {
   const after = state.moreChats && state.chats.length ? state.chats.at(-1).id : undefined;
   try {
-    const page = await api(query("/v1/chats", { limit: PAGE, after }));
+    const page = await readFirst("/v1/chats", { limit: PAGE, after });
     const known = new Set(state.chats.map((one) => one.id));
     set({ chats: [...state.chats, ...page.data.filter((one) => !known.has(one.id))], moreChats: page.has_more, chatsError: null });
   } catch (error) {
@@ -238,10 +238,12 @@ async function start() {
   applyTheme(load("theme") ?? "system");
   set({ route: parseRoute(location.pathname), model: load("model") });
   if (state.route.kind !== "new") loadParts();
-  readEarly(state.route);
+  await openChannel();
+  const first = readEarly(state.route);
   const frame = document.querySelector("#app");
   frame.replaceChildren();
   render(html`<${App} />`, frame);
+  await first;
   await loadChats();
   if (state.chatsError?.status !== 401) startFeed();
   // What an earlier page could not send.

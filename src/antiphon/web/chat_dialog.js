@@ -36,7 +36,7 @@ export default function ChatDialog({ chat }) {
     ["Model", chat.model],
     usage && ["Tokens", `${number.format(usage.input_tokens)} in, of which ${number.format(usage.cached_tokens)} cached; ${number.format(usage.output_tokens)} out`],
     usage?.cost !== undefined && ["Cost", usage.cost.toFixed(4)],
-    chat.expires_at && ["Expires", at(chat.expires_at)],
+    chat.permanent ? ["Expires", "never"] : chat.expires_at && ["Expires", `${at(chat.expires_at)}, unless it goes on`],
     chat.conversation && ["Conversation", chat.conversation],
   ].filter(Boolean);
   return html`<${Dialog} title=${chat.title || "Untitled"}>
@@ -47,6 +47,7 @@ export default function ChatDialog({ chat }) {
     </form>
     <p class="row">
       <button type="button" class="button" onClick=${() => change({ pinned: !chat.pinned }, chat.pinned ? "Unpinned." : "Pinned.")}>${chat.pinned ? "Unpin" : "Pin"}</button>
+      ${(chat.expires_at || chat.permanent) && html`<button type="button" class="button" onClick=${() => change({ permanent: !chat.permanent }, chat.permanent ? "It expires again." : "It is kept: it does not expire.")}>${chat.permanent ? "Let it expire" : "Keep"}</button>`}
       <button type="button" class="button" onClick=${() => openDialog("branches", { chat })}>Map of branches</button>
       <button type="button" class="button" onClick=${() => openDialog("share", { chat })}>Share and export</button>
       <button type="button" class="button danger" onClick=${() => { closeDialog(); eraseChat(chat); }}>Erase</button>

@@ -46,7 +46,7 @@ function Head({ chat, conversation }) {
   return html`<header class="head">
     ${iconButton("menu", "Open the list", () => set({ sidebar: true }), { class: "icon-button menu-button" })}
     <h1 class="title" dir="auto" title=${title}>${title}</h1>
-    ${days !== null && days <= 14 && html`<span class="tag" title="Its turns are erased then, unless somebody goes on">expires in ${days} ${days === 1 ? "day" : "days"}</span>`}
+    ${days !== null && days <= 14 && html`<button type="button" class="tag" title="Its turns are erased then, unless somebody goes on or keeps it" aria-haspopup="dialog" onClick=${() => openDialog("chat", { chat })}>expires in ${days} ${days === 1 ? "day" : "days"}</button>`}
     ${chat?.branches > 1 && html`<button type="button" class="tag" onClick=${() => openDialog("branches", { chat })}>${chat.branches} branches</button>`}
     <span class="head-actions">
       ${chat && iconButton("search", "Search in this chat", () => openDialog("palette", { chat }))}

@@ -217,15 +217,17 @@ export const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, 
 /** What the address of the page names, read while its files are still on their way; used once. */
 let early = null;
 
+/** Reads it; done once the first answer is there, which says where the feed begins. */
 export function readEarly({ kind, id }) {
-  if (kind === "new") return;
-  const chat = api(`/v1/chats/${id}`);
-  const siblings = kind === "turn" ? api(`/v1/responses/${id}/siblings`) : null;
-  const turns = kind === "turn" ? siblings.then((all) => api(turnsPath(leafOf(all, id), { around: id })))
-    : chat.then(({ head }) => api(turnsPath(head, {})));
-  early = { id, chat, siblings, turns };
+  if (kind === "new") return null;
+  const isTurn = kind === "turn";
+  const first = readFirst(isTurn ? `/v1/responses/${id}/siblings` : `/v1/chats/${id}`);
+  const chat = isTurn ? first.then(() => api(`/v1/chats/${id}`)) : first;
+  const turns = first.then((one) => api(isTurn ? turnsPath(leafOf(one, id), { around: id }) : turnsPath(one.head, {})));
+  early = { id, chat, siblings: isTurn ? first : null, turns };
   // Whoever shows it learns of a failure.
-  for (const one of [chat, siblings, turns]) one?.catch(() => {});
+  for (const one of [chat, turns]) one.catch(() => {});
+  return first.catch(() => {});
 }
 
 /** The newest turn that followed one of several versions. */
@@ -297,29 +299,48 @@ export const pause = (milliseconds) => new Promise((resolve) => {
 
 const feedListeners = new Set();
 let cursor = null;
+let channel = null;
+
+/** Reads what is shown first. All that is read later is newer, so that the feed from here on has
+ * every change of it. */
+export async function readFirst(path, fields = {}) {
+  const answer = await api(query(path, { ...fields, ...(cursor ? {} : { feed_cursor: true }) }));
+  cursor ??= answer.feed_cursor;
+  return answer;
+}
 
 export function onFeed(listener) {
   feedListeners.add(listener);
   return () => feedListeners.delete(listener);
 }
 
+function deliver(message) {
+  if (message.cursor) cursor = message.cursor;
+  if ("online" in message && message.online !== state.online) set({ online: message.online });
+  if (message.event) for (const listener of feedListeners) listener(message.event);
+}
+
+/** Listens to the tab that reads the feed: before anything is read. Whether it did not yet. */
+export async function openChannel() {
+  const name = `${PREFIX}feed.${await digest(key.get() ?? "")}`;
+  if (channel?.name === name) return false;
+  channel?.close();
+  channel = new BroadcastChannel(name);
+  channel.onmessage = ({ data }) => deliver(data);
+  return true;
+}
+
 /** Starts the feed. A browser opens six connections to a server at most, for all of its tabs:
  * so one tab reads the feed and hands it to the others. */
 export async function startFeed() {
-  const name = `${PREFIX}feed.${await digest(key.get() ?? "")}`;
-  const channel = "BroadcastChannel" in window ? new BroadcastChannel(name) : null;
-  const deliver = (message) => {
-    if (message.cursor) cursor = message.cursor;
-    if ("online" in message && message.online !== state.online) set({ online: message.online });
-    if (message.event) for (const listener of feedListeners) listener(message.event);
-  };
-  if (channel) channel.onmessage = ({ data }) => deliver(data);
+  // A key has just been given: what the others were told until now is read again.
+  if (await openChannel()) deliver({ event: { type: "feed.reset" } });
   const read = () => readFeed((message) => {
     deliver(message);
-    channel?.postMessage(message);
+    channel.postMessage(message);
   });
   // Held until this tab closes; the next tab then goes on from the last event that it saw.
-  if (navigator.locks && channel) navigator.locks.request(name, read);
+  if (navigator.locks) navigator.locks.request(channel.name, read);
   else read();
 }
 
@@ -341,7 +362,7 @@ async function readFeed(deliver) {
 }
 
 async function digest(text) {
-  if (!crypto.subtle) return text ? "key" : "";
+  if (!text || !crypto.subtle) return text ? "key" : "";
   const bytes = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
   return [...new Uint8Array(bytes).slice(0, 8)].map((one) => one.toString(16).padStart(2, "0")).join("");
 }

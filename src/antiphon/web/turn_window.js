@@ -79,6 +79,7 @@ export async function showBranch(conversation, head, { around, position, anchor,
     anchor: anchor && { ...anchor, id: anchor.id ?? page.data.find((one) => one.position === position)?.response.id },
   });
   if (changed) followLast();
+  for (const event of delayed.splice(0)) showChange(event);
 }
 
 const joinLive = (turns) => turns.map((turn) => {
@@ -224,7 +225,15 @@ function removeTurn(conversation, id) {
 
 // ---- what other tabs and programs do to the chat that is open
 
-onFeed(async (event) => {
+/** What happens while turns are being read: their answer may not have it. */
+const delayed = [];
+
+onFeed((event) => {
+  if (!state.conversation?.loading) showChange(event);
+  else if (event.chat_id) delayed.push(event);
+});
+
+async function showChange(event) {
   const { conversation } = state;
   if (!conversation?.chatId || event.chat_id !== conversation.chatId) return;
   const id = event.response_id;
@@ -241,7 +250,7 @@ onFeed(async (event) => {
     else if (turn) await refreshTurn(conversation, id);
     else if (!turn && !conversation.turns.some((one) => !one.response.id)) await addFromElsewhere(conversation, id);
   }
-});
+}
 
 /** What is followed has ended: its last events are on their way, unless their connection is dead. */
 async function takeStored(conversation, id, live) {

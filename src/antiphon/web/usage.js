@@ -90,7 +90,7 @@ function Stored() {
   const next = store.expires_next;
   const counts = [["chats", store.chats], ["conversations", store.conversations], ["turns", store.turns]].filter(([name, count]) => count || name !== "conversations");
   return html`<section aria-label="What is stored"><h3>What is stored</h3><p>
-    ${counts.map(([name, count]) => `${number.format(count)} ${count === 1 ? name.slice(0, -1) : name}`).join(", ")}${store.bytes !== undefined && `; ${bytes(store.bytes)} on disk`}.
+    ${counts.map(([name, count]) => `${number.format(count)}${count >= store.counted_to ? "+" : ""} ${count === 1 ? name.slice(0, -1) : name}`).join(", ")}${store.bytes !== undefined && `; ${bytes(store.bytes)} on disk`}.
     ${next && html` Next to expire: <a href=${`/c/${next.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${next.title || "Untitled"}</a>, ${new Date(next.expires_at * 1000).toLocaleDateString()}.`}</p></section>`;
 }
 

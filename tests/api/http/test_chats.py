@@ -73,6 +73,9 @@ def test_update_changes_only_the_fields_that_are_given(world: ThreadServer) -> N
     assert chats(world, "?metadata[a]=b") == [changed]
     assert chats(world, "?metadata[a]=c") == []
     assert world.request("POST", path, {"title": None}).json["title"] == "Hi."
+    permanent = world.request("POST", path, {"permanent": True}).json
+    assert (permanent["permanent"], permanent["expires_at"]) == (True, None)
+    assert not world.request("POST", path, {"permanent": False}).json["permanent"]
     assert world.request("POST", path, {}).status == 400
     assert world.request("POST", path, {"title": "x" * 600}).status == 400
 
@@ -180,21 +183,29 @@ def test_branches_say_where_each_ends_and_what_it_forks_from(world: ThreadServer
     assert ([one["response_id"] for one in page["data"]], page["has_more"]) == ([other], True)
 
 
-def test_search_within_a_chat_finds_its_turns_only(
-    world: ThreadServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_within_a_chat_finds_its_turns_only(world: ThreadServer) -> None:
     first = respond(world, "A heron.")["id"]
     second = respond(world, "More of the heron.", previous_response_id=first)["id"]
     respond(world, "A heron elsewhere.")
     found = world.get(f"/v1/chats/{first}/search?query=heron").json
     hits = found["data"]
     assert {(hit["response_id"], hit["position"]) for hit in hits} == {(first, 0), (second, 1)}
-    assert found["is_complete"]
-    # Where there are too many hits elsewhere, the answer says that some may be missing.
-    monkeypatch.setattr(chat_service, "_SEARCH_PAGE", 1)
-    monkeypatch.setattr(chat_service, "_MAX_SEARCH_PAGES", 2)
-    assert not world.get(f"/v1/chats/{first}/search?query=heron").json["is_complete"]
+    page = world.get(f"/v1/chats/{first}/search?query=heron&limit=1").json
+    assert (page["data"], page["has_more"]) == (hits[:1], True)
+    page = world.get(f"/v1/chats/{first}/search?query=heron&after={hits[0]['id']}").json
+    assert (page["data"], page["has_more"]) == (hits[1:], False)
     assert world.get(f"/v1/chats/{first}/search").json["data"] == []
+
+
+def test_search_in_all_chats_says_whether_it_looked_at_all_turns_with_the_words(
+    world: ThreadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = respond(world, "A heron.")["id"]
+    respond(world, "More of the heron.", previous_response_id=first)
+    assert world.get("/v1/chats?query=heron").json["is_complete"]
+    monkeypatch.setattr(chat_service, "_SEARCH_PAGE", 1)
+    monkeypatch.setattr(chat_service, "_MAX_SEARCH_PAGES", 1)
+    assert not world.get("/v1/chats?query=heron").json["is_complete"]
 
 
 def test_title_and_metadata_leave_the_file_with_the_chat(tmp_path: Path) -> None:

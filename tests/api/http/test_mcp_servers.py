@@ -101,6 +101,22 @@ def test_a_person_agrees_after_a_restart(tmp_path: Path) -> None:
         assert again.status == 400
 
 
+def test_agreeing_takes_the_server_that_is_to_run_the_call() -> None:
+    request = {"id": "mcpr_1", "server_label": "files", "name": "add", "arguments": "{}"}
+    given = [
+        {"type": "mcp_approval_request", **request},
+        {"type": "mcp_approval_response", "approval_request_id": "mcpr_1", "approve": True},
+    ]
+    with serving(ScriptedModel(["Three."])) as server:
+        for tools in ([], [{"type": "function", "name": "add", "parameters": {}}]):
+            for stream in (True, False):
+                refused = server.post("/v1/responses", input=given, tools=tools, stream=stream)
+                assert refused.status == 400
+                assert refused.error["code"] == "mcp_server_missing"
+                assert refused.error["param"] == "tools"
+                assert "'files'" in refused.error["message"]
+
+
 @pytest.mark.slow
 def test_a_person_says_no(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), "Then not."])

@@ -272,7 +272,7 @@ class BrokenParser(ChatCompletionsParser):
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         raise ValueError("a bug in the parser")
 
-    def parse_body(self, body: bytes) -> list[Delta]:
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
         raise RuntimeError("a bug in the parser")
 
 

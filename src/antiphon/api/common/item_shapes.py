@@ -13,11 +13,21 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from antiphon.api.common.body import drop_nulls
+from antiphon.api.common.foreign_messages import (
+    ROLE_TYPES,
+    arguments_of,
+    has_foreign_shape,
+    normalize_foreign_message,
+)
 
 Fields: TypeAlias = dict[str, Any]
 
 #: What other servers and libraries call the roles.
-ROLE_NAMES = {"human": "user", "ai": "assistant", "model": "assistant", "bot": "assistant"}
+ROLE_NAMES = {
+    **dict.fromkeys(("ai", "model", "bot", "chatbot"), "assistant"),
+    "human": "user",
+    "tool_result": "tool",
+}
 _OUTPUT_ROLES = ("tool", "function")
 _CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
 _OUTPUT_TYPES = ("function_call_output", "custom_tool_call_output")
@@ -54,6 +64,8 @@ def normalize_item(given: Fields | str) -> Iterator[Fields]:
         clean["type"] = "item_reference" if named else "message"
     kind = clean["type"]
     if isinstance(kind, str):
+        if kind in ROLE_TYPES and "role" not in clean:
+            clean["role"], kind = ROLE_TYPES[kind], "message"
         clean["type"] = kind = _TYPE_NAMES.get(kind, kind)
     if not isinstance(kind, str):
         pass
@@ -88,15 +100,18 @@ def _normalize_status(clean: Fields) -> None:
 
 
 def _normalize_message(clean: Fields, given: Fields) -> Iterator[Fields]:
+    if has_foreign_shape(clean):
+        clean = drop_nulls(normalize_foreign_message(clean))
+        given = clean if "content" in clean else given
     role = clean.get("role")
     if isinstance(role, str):
         role = role.strip().lower()
         clean["role"] = role = ROLE_NAMES.get(role, role)
-    if role in _OUTPUT_ROLES:
-        yield _output_of(clean)
-        return
     if has_foreign_parts(clean.get("content")):
         yield from _split_message(clean)
+        return
+    if role in _OUTPUT_ROLES:
+        yield _output_of(clean)
         return
     calls = list(_calls_of(clean)) if role == "assistant" else []
     if "content" in given or calls or role == "assistant":
@@ -136,7 +151,9 @@ def _split_message(message: Fields) -> Iterator[Fields]:
             yield {**message, "content": _normalize_content(parts, message.get("role"))}
             parts = []
         if kind == "tool_use":
-            yield from normalize_item({**part, "type": "function_call", "arguments": part["input"]})
+            yield from normalize_item(
+                {**part, "type": "function_call", "arguments": part.get("input")}
+            )
         elif kind == "tool_result":
             head = {"type": "function_call_output", "call_id": part.get("tool_use_id")}
             yield {**head, "output": _normalize_output(part.get("content"))}
@@ -165,7 +182,9 @@ def _calls_of(message: Fields) -> Iterator[Fields]:
 
 def _call_of(call: Fields) -> Fields:
     kind = "custom" if isinstance(call.get("custom"), dict) else "function"
-    called = call.get(kind)
+    called = call.get(kind, call if "name" in call else None)
+    if kind == "function" and isinstance(called, dict):
+        called = {"name": called.get("name"), "arguments": arguments_of(called)}
     item = {
         "type": "custom_tool_call" if kind == "custom" else "function_call",
         "call_id": call.get("id"),
@@ -253,6 +272,9 @@ def untyped_part_kind(part: Fields) -> str | None:
 
 def _text_of(part: Fields) -> Any:
     text = part.get("text", part.get("content", ""))
+    if isinstance(text, dict) and isinstance(text.get("value"), str):
+        # As OpenAI's Assistants have it.
+        return text["value"]
     return _encode(text).decode() if isinstance(text, bool | int | float) else text
 
 

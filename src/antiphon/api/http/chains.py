@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import query_params
 from antiphon.api.http.asgi_responses import send_json
+from antiphon.api.http.chats import read_feed_cursor
 from antiphon.api.http.item_bodies import input_items, parse_include
 from antiphon.api.http.pagination import items_after, parse_limit
 from antiphon.api.http.responses_codec import response_body
@@ -45,8 +46,10 @@ class ChainEndpoints:
 
     async def list_siblings(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/siblings: the turns that continue the same, oldest first"""
+        query = query_params(scope)
+        cursor = await read_feed_cursor(self._chats, query)
         found = await self._chats.siblings(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(_branches_body(found, query_params(scope))))
+        await send_json(send, _encode(_branches_body(found, query) | cursor))
 
     async def list_children(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/children: the turns that continue it, oldest first"""

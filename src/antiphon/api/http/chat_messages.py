@@ -118,6 +118,11 @@ class MessageParam(ProviderMessageFields, kw_only=True):
     tool_calls: list[_FunctionCall | _CustomCall] | None = None
     tool_call_id: str | None = None
     function_call: _CalledFunction | None = None
+    #: What other libraries' messages have: one with any of them is rewritten.
+    images: None = None
+    parts: None = None
+    blocks: None = None
+    text: None = None
 
 
 class _CallsMessage(msgspec.Struct, frozen=True):

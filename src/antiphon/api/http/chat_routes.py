@@ -7,12 +7,15 @@ from typing import Final
 from antiphon.api.http.chains import IMAGE_FORMS
 from antiphon.api.http.chats import CHAT_STATUSES, ChatChange
 from antiphon.api.http.openapi import Parameter
-from antiphon.api.http.route import INCLUDE, PAGINATION, STRING, Route
+from antiphon.api.http.route import BOOLEAN, INCLUDE, PAGINATION, STRING, Route
 from antiphon.turn.usage_groups import GROUPING_NAMES
 
 _CHAT_PATH: Final = "/v1/chats/{id}"
 _RESPONSE_PATH: Final = "/v1/responses/{id}"
 _PAGE: Final = tuple(one for one in PAGINATION if one.name != "order")
+_FEED_CURSOR: Final = Parameter(
+    "feed_cursor", BOOLEAN, "Add feed_cursor: /v1/feed?after= has all that changes since."
+)
 CHAT_ROUTES: Final = (
     Route(
         "GET",
@@ -21,6 +24,7 @@ CHAT_ROUTES: Final = (
         "ChatList",
         query=(
             *PAGINATION,
+            _FEED_CURSOR,
             Parameter("query", STRING, "Full-text search: each chat once, the best first."),
             Parameter("status", {"enum": sorted(CHAT_STATUSES)}, "Only chats with this status."),
             Parameter("pinned", {"type": "boolean"}, "Only chats that are pinned, or are not."),
@@ -39,12 +43,13 @@ CHAT_ROUTES: Final = (
         _CHAT_PATH,
         "Retrieve a chat.",
         "Chat",
+        query=(_FEED_CURSOR,),
         handler=lambda to: to.chats.retrieve,
     ),
     Route(
         "POST",
         _CHAT_PATH,
-        "Update a chat's title, metadata, or whether it is pinned.",
+        "Update a chat's title, metadata, or whether it is pinned or permanent.",
         "Chat",
         ChatChange,
         handler=lambda to: to.chats.update,
@@ -69,7 +74,7 @@ CHAT_ROUTES: Final = (
         f"{_CHAT_PATH}/search",
         "Search the turns of a chat, the best first.",
         "ChatHitList",
-        query=(PAGINATION[0], Parameter("query", STRING, "Turns with all of these words.")),
+        query=(*_PAGE, Parameter("query", STRING, "Turns with all of these words.")),
         handler=lambda to: to.chats.search,
     ),
     Route(
@@ -101,7 +106,7 @@ CHAT_ROUTES: Final = (
         f"{_RESPONSE_PATH}/siblings",
         "List the turns that continue what a response continues, oldest first.",
         "BranchList",
-        query=_PAGE,
+        query=(*_PAGE, _FEED_CURSOR),
         handler=lambda to: to.chains.list_siblings,
     ),
     Route(

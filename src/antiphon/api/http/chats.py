@@ -34,6 +34,7 @@ class ChatChange(msgspec.Struct, frozen=True):
 
     title: Annotated[str, msgspec.Meta(max_length=512)] | msgspec.UnsetType | None = msgspec.UNSET
     pinned: bool | msgspec.UnsetType = msgspec.UNSET
+    permanent: bool | msgspec.UnsetType = msgspec.UNSET
     metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -50,6 +51,7 @@ class ChatEndpoints:
         """GET /v1/chats, with ?query=… what was said in them"""
         query = query_params(scope)
         tenant, limit, chat_filter = tenant_of(scope), parse_limit(query), parse_chat_filter(query)
+        cursor = await read_feed_cursor(self._chats, query)
         after = query.get("after", [None])[-1]
         words = query.get("query", [""])[-1]
         if not words:
@@ -61,31 +63,42 @@ class ChatEndpoints:
                 chat_filter=chat_filter,
             )
             page = [chat_body(chat) for chat in chats[:limit]]
-            await send_json(send, _encode(list_body(page, has_more=len(chats) > limit)))
+            body = list_body(page, has_more=len(chats) > limit)
+            await send_json(send, _encode(body | cursor))
             return
         if "order" in query:
             raise InvalidRequestError("A search lists the best hits first.", param="order")
         found = await self._chats.search(
             tenant, words, limit + 1, after=after, chat_filter=chat_filter
         )
-        body = list_body([_match_body(one) for one in found[:limit]], has_more=len(found) > limit)
+        matches = found.matches
+        page = [_match_body(one) for one in matches[:limit]]
+        body = list_body(page, has_more=len(matches) > limit)
+        body["is_complete"] = found.is_complete
+        await self._send_hits(send, tenant, body | cursor)
+
+    async def _send_hits(self, send: Send, tenant: str, body: dict[str, Any]) -> None:
+        """Send what a search found, with how many turns are not indexed yet, if any are."""
         if unsearched := await self._chats.count_unsearched(tenant):
             body["unsearched_turns"] = unsearched
         await send_json(send, _encode(body))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/chats/{id}"""
+        cursor = await read_feed_cursor(self._chats, query_params(scope))
         chat = await self._chats.get(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(chat_body(chat)))
+        await send_json(send, _encode(chat_body(chat) | cursor))
 
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """POST /v1/chats/{id}: its title, its metadata, and whether it is pinned"""
+        """POST /v1/chats/{id}: its title, its metadata, and whether it is pinned or permanent"""
         change = decode_body(_change_decoder, await read_body(receive))
-        chat = await self._chats.update(
-            tenant_of(scope),
-            scope["path_params"]["id"],
-            ChatUpdate(title=change.title, is_pinned=change.pinned, metadata=change.metadata),
+        update = ChatUpdate(
+            title=change.title,
+            is_pinned=change.pinned,
+            is_permanent=change.permanent,
+            metadata=change.metadata,
         )
+        chat = await self._chats.update(tenant_of(scope), scope["path_params"]["id"], update)
         await send_json(send, _encode(chat_body(chat)))
 
     async def list_branches(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,8 +123,9 @@ class ChatEndpoints:
         """GET /v1/chats/{id}/search: the turns of one chat in which something was said"""
         query = query_params(scope)
         limit, words = parse_limit(query), query.get("query", [""])[-1]
-        found, is_complete = await self._chats.search_within(
-            tenant_of(scope), scope["path_params"]["id"], words, limit + 1
+        tenant, after = tenant_of(scope), query.get("after", [None])[-1]
+        found = await self._chats.search_within(
+            tenant, scope["path_params"]["id"], words, limit + 1, after=after
         )
         hits = [
             {
@@ -124,13 +138,32 @@ class ChatEndpoints:
             }
             for hit, position in found[:limit]
         ]
-        body = list_body(hits, has_more=len(found) > limit)
-        await send_json(send, _encode({**body, "is_complete": is_complete}))
+        await self._send_hits(send, tenant, list_body(hits, has_more=len(found) > limit))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """DELETE /v1/chats/{id}, with all its turns and its conversation"""
         chat_id = await self._chats.delete(tenant_of(scope), scope["path_params"]["id"])
         await send_json(send, _encode({"id": chat_id, "object": "chat.deleted", "deleted": True}))
+
+
+async def read_feed_cursor(
+    chats: ChatService, query: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """``?feed_cursor=true``: where the feed is before anything is read; else nothing.
+
+    Raises ``InvalidRequestError``.
+    """
+    if not _parse_boolean(query, "feed_cursor"):
+        return {}
+    return {"feed_cursor": await chats.feed_cursor()}
+
+
+def _parse_boolean(query: Mapping[str, Sequence[str]], name: str) -> bool | None:
+    """True or false, None: it is not given. Raises ``InvalidRequestError``."""
+    text = query.get(name, [None])[-1]
+    if text is not None and text.lower() not in _BOOLEANS:
+        raise InvalidRequestError(f"{name} is true or false.", param=name)
+    return _BOOLEANS[text.lower()] if text else None
 
 
 def _branch_body(branch: ChatBranch) -> dict[str, Any]:
@@ -152,12 +185,9 @@ def parse_chat_filter(query: Mapping[str, Sequence[str]]) -> ChatFilter:
         raise InvalidRequestError(
             f"The status is one of {', '.join(CHAT_STATUSES)}.", param="status"
         )
-    pinned = query.get("pinned", [None])[-1]
-    if pinned is not None and pinned.lower() not in _BOOLEANS:
-        raise InvalidRequestError("pinned is true or false.", param="pinned")
     return ChatFilter(
         status=CHAT_STATUSES[status] if status else None,
-        is_pinned=_BOOLEANS[pinned.lower()] if pinned else None,
+        is_pinned=_parse_boolean(query, "pinned"),
         model=query.get("model", [None])[-1],
         metadata=parse_metadata(query),
     )
@@ -179,6 +209,7 @@ def chat_body(chat: ChatRecord) -> dict[str, Any]:
         "status": chat.status,
         "expires_at": None if chat.expires_at is None else int(chat.expires_at),
         "pinned": chat.is_pinned,
+        "permanent": chat.is_permanent,
         "metadata": chat.metadata,
         "usage": sum_body(chat.usage, chat.cost),
     }

@@ -9,7 +9,12 @@ from typing import Final
 from starlette.types import Message, Receive
 
 from antiphon.api.common.body import MAX_BODY, read_body
-from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError
+from antiphon.core.content_decoding import (
+    GZIP_MAGIC,
+    MAX_LAYERS,
+    ContentDecoder,
+    ContentDecodingError,
+)
 from antiphon.errors import (
     BodyTooLargeError,
     InvalidRequestError,
@@ -74,8 +79,12 @@ def _check(encodings: Iterable[str]) -> None:
 
 def decompress(encodings: Iterable[str], body: bytes) -> bytes:
     """A body without its encodings. Pure. Raises ``BodyTooLargeError``, ``InvalidRequestError``."""
-    for encoding in reversed(list(encodings)):
-        decoder, plain = ContentDecoder(encoding), bytearray()
+    # Each layer counts against the limit, so each is decompressed by itself.
+    layers = [*reversed(list(encodings)), *("gzip",) * MAX_LAYERS]
+    for number, encoding in enumerate(layers):
+        if number >= len(layers) - MAX_LAYERS and not body.startswith(GZIP_MAGIC):
+            break
+        decoder, plain = ContentDecoder(encoding, 1), bytearray()
         try:
             for piece in decoder.feed(body):
                 plain += piece

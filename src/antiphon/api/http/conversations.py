@@ -22,7 +22,8 @@ from antiphon.core.items import Item
 from antiphon.core.turns import ConversationRecord, Response
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.conversations import ConversationService, item_not_found
-from antiphon.turn.store_protocols import SearchHit, Window
+from antiphon.turn.search_protocols import SearchHit
+from antiphon.turn.store_protocols import Window
 
 #: How many items one request may bring.
 _MAX_ITEMS = 100

@@ -11,6 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from antiphon.api.common.body import DECODE_ERRORS
+from antiphon.api.common.foreign_messages import (
+    arguments_of,
+    has_foreign_shape,
+    normalize_foreign_message,
+)
 from antiphon.api.common.item_shapes import (
     FOREIGN_PARTS,
     ROLE_NAMES,
@@ -42,7 +48,8 @@ def _normalize_messages(messages: Any) -> Any:
     normalized: list[Any] = []
     for index, one in enumerate(messages):
         if isinstance(one, dict):
-            normalized += [_normalize_message(it, index) for it in _split_parts(one)]
+            message = normalize_foreign_message(one) if has_foreign_shape(one) else one
+            normalized += [_normalize_message(it, index) for it in _split_parts(message)]
         elif one is not None:
             normalized.append({"role": "user", "content": one} if isinstance(one, str) else one)
     return normalized
@@ -57,7 +64,9 @@ def _split_parts(message: dict[str, Any]) -> list[dict[str, Any]]:
     for part in content or ():
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "tool_use":
-            calls.append({"id": part.get("id"), "function": {**part, "arguments": part["input"]}})
+            calls.append(
+                {"id": part.get("id"), "function": {**part, "arguments": part.get("input")}}
+            )
         elif kind == "tool_result":
             output = {"role": "tool", "tool_call_id": part.get("tool_use_id")}
             outputs.append({**output, "content": part.get("content")})
@@ -139,6 +148,8 @@ def _part_kind(part: dict[str, Any]) -> str | None:
 
 def _normalize_text(part: dict[str, Any]) -> Any:
     text = part.get("text", part.get("content"))
+    if isinstance(text, dict) and isinstance(text.get("value"), str):
+        return text["value"]
     return "" if text is None and "text" in part else as_text(text)
 
 
@@ -206,7 +217,7 @@ def _normalize_call(call: dict[str, Any], default_id: str) -> dict[str, Any]:
     call_id = as_text(call.get("id") or call.get("call_id")) or default_id
     function = call.get("function", call if "name" in call else None)
     if isinstance(function, dict):
-        function = {**function, "arguments": _as_arguments(function.get("arguments"))}
+        function = {**function, "arguments": _as_arguments(arguments_of(function))}
     if isinstance(call.get("custom"), dict):
         return {**call, "id": call_id, "type": "custom", "function": None}
     kind = "function" if function is not None else call.get("type") or "function"
@@ -251,7 +262,18 @@ def normalize_format(given: Any) -> Any:
         inner = {name: value for name, value in given.items() if name != "type"}
     if isinstance(inner, dict):
         inner = {**inner, "name": inner.get("name") or "response"}
+        inner["schema"] = decoded_object(inner.get("schema"))
     return {"type": "json_schema", "json_schema": inner}
+
+
+def decoded_object(value: Any) -> Any:
+    """An object that came as the text of its JSON; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except DECODE_ERRORS:
+        return value
 
 
 def _normalize_stop(stop: Any) -> Any:

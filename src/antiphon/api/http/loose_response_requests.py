@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 from antiphon.api.common.body import drop_nulls
-from antiphon.api.http.loose_chat_requests import as_text, normalize_format, normalize_metadata
+from antiphon.api.http.loose_chat_requests import (
+    as_text,
+    decoded_object,
+    normalize_format,
+    normalize_metadata,
+)
 
-_LISTS: Final = ("tools", "include", "input")
+_LISTS: Final = ("tools", "include", "input", "context_management")
 _TEXTS: Final = ("user", "prompt_cache_key", "safety_identifier")
 _LIMITS: Final = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 #: What separates instructions that came as several.
@@ -48,6 +53,8 @@ def normalize_response_format(given: Any) -> Any:
     """The format of an answer; chat completions nest its schema."""
     normalized = normalize_format(given)
     nested = normalized.get("json_schema") if isinstance(normalized, dict) else None
+    if isinstance(given, dict) and isinstance(given.get("schema"), str):
+        given = {**given, "schema": decoded_object(given["schema"])}
     if isinstance(nested, dict):
         return {**drop_nulls(nested), "type": "json_schema"}
     return (given if nested is None and _is_schema(normalized) else normalized) or None

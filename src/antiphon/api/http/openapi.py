@@ -345,11 +345,7 @@ def _chat_schemas(listed: Schema) -> Schema:
             "arguments": _STRING,
         },
         "ChatBranchList": {**listed, "data": {"type": "array"}},
-        "ChatHitList": {
-            **listed,
-            "data": {"type": "array"},
-            "is_complete": {"type": "boolean"},
-        },
+        "ChatHitList": {**listed, "data": {"type": "array"}},
         "UsageList": {"object": {"const": "list"}, "data": _array("UsageSum")},
         "UsageSum": dict.fromkeys(("turns", *sum_body(Usage(), None)), _INTEGER),
         "StoreUsage": {

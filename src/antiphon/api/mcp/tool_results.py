@@ -31,7 +31,7 @@ from antiphon.errors import (
     TurnInterruptedError,
     UpstreamRateLimitError,
 )
-from antiphon.turn.store_protocols import SearchHit
+from antiphon.turn.search_protocols import SearchHit
 
 _START_NEW = (
     "Conversations expire and can be deleted: call stateful_chat without response_id to start"

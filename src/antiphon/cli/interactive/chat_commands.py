@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +221,24 @@ async def erase(loop: ChatLoop, argument: str) -> None:
     await loop.forget_history()
 
 
-async def keep(loop: ChatLoop, _: str) -> None:
+async def pin(loop: ChatLoop, _: str) -> None:
     chat = await loop.chats.get(DEFAULT_TENANT, (await loop.session.last_turn()).id)
     update = ChatUpdate(is_pinned=not chat.is_pinned)
     await loop.chats.update(DEFAULT_TENANT, chat.id, update)
     loop.output.note("no longer pinned" if chat.is_pinned else "pinned")
+
+
+async def keep(loop: ChatLoop, _: str) -> None:
+    chat = await loop.chats.get(DEFAULT_TENANT, (await loop.session.last_turn()).id)
+    update = ChatUpdate(is_permanent=not chat.is_permanent)
+    changed = await loop.chats.update(DEFAULT_TENANT, chat.id, update)
+    if changed.is_permanent:
+        loop.output.note("this chat does not expire any more")
+    elif changed.expires_at is None:
+        loop.output.note("this chat expires as others do: nothing does here")
+    else:
+        at = datetime.fromtimestamp(changed.expires_at, UTC).astimezone()
+        loop.output.note(f"this chat expires on {at:%Y-%m-%d}, unless it goes on")
 
 
 async def export(loop: ChatLoop, argument: str) -> None:
@@ -318,6 +332,7 @@ HANDLERS: dict[str, Handler] = {
     "approve": approve,
     "erase": erase,
     "keep": keep,
+    "pin": pin,
     "export": export,
     "import": import_file,
     "share": share,

@@ -26,7 +26,7 @@ async def pick_chat(engine: Engine, output: ChatOutput) -> str | None:
         if not query.strip():
             found = await chats.list_chats(DEFAULT_TENANT, _MAX_CHATS)
             return [_row(chat, "") for chat in found]
-        matches = await chats.search(DEFAULT_TENANT, query, _MAX_CHATS)
+        matches = (await chats.search(DEFAULT_TENANT, query, _MAX_CHATS)).matches
         return [_row(match.chat, match.hit.excerpt) for match in matches]
 
     return await pick_row(output, "chats", find)

@@ -8,7 +8,7 @@ answers of which nothing could be read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +17,17 @@ from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS
 from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
 from antiphon.models.openai.native_answers import native_completion
 from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.text_generation_answers import text_generation
+from antiphon.models.openai.tool_call_fragments import call_of_part
 
 _MAX_DEPTH: Final = 4
 _MODEL_ROLES: Final = ("assistant", "model", "chatbot", "CHATBOT")
 _TEXT_FIELDS: Final = ("response", "generated_text", "output_text", "completion")
+_WHOLE_TEXT_FIELDS: Final = (*_TEXT_FIELDS, "text", "answer", "result")
+_OTHER_TEXT_FIELDS: Final = (*_WHOLE_TEXT_FIELDS, "content", "output", "outputs", "generation")
+_GENERATION_FIELDS: Final = ("usage", "conversation_id", "tool_calls")
+#: What has one of these may be an error in words of its own.
+_FAILURE_FIELDS: Final = ("error", "errors", "code", "detail", "message", "msg", "status")
 _REASON_FIELDS: Final = (
     *("finish_reason", "finishReason", "done_reason", "stop_reason", "stopReason"),
 )
@@ -42,20 +49,23 @@ _SUCCESS_CODES: Final = ("0", "200")
 _CHOICE_PLACES: Final = ("text", "content", "messages")
 
 
-def to_completion(value: Any) -> dict[str, Any] | None:
-    """An object without choices as a completion, or as one chunk of it; None: it is none."""
-    return _to_completion(value, 0)
+def to_completion(value: Any, *, is_whole: bool = False) -> dict[str, Any] | None:
+    """An object without choices as a completion, or as one chunk of it; None: it is none.
+
+    ``is_whole``: it is all of the answer. In a stream, some texts are all that has come so far.
+    """
+    return _to_completion(value, is_whole, 0)
 
 
-def _to_completion(value: Any, depth: int) -> dict[str, Any] | None:
+def _to_completion(value: Any, is_whole: bool, depth: int) -> dict[str, Any] | None:
     if not isinstance(value, dict) or depth > _MAX_DEPTH:
         return None
     if value.get("choices"):
         return value if depth else None
-    native = native_completion(value)
+    native = native_completion(value) or text_generation(value)
     if native is not None:
         return native
-    message = _find_message(value)
+    message = _find_message(value, is_whole=is_whole)
     if message is not None:
         choice = {"index": 0, "message": message, "finish_reason": _find_reason(value)}
         return {
@@ -70,22 +80,41 @@ def _to_completion(value: Any, depth: int) -> dict[str, Any] | None:
             inner = _decode_text(inner)
         if isinstance(inner, list) and inner:
             inner = inner[0]
-        if found := _to_completion(inner, depth + 1):
-            return found
+        if found := _to_completion(inner, is_whole, depth + 1):
+            return _with_end_beside(found, value)
     return None
 
 
-def _find_message(value: dict[str, Any]) -> dict[str, Any] | None:
+def _with_end_beside(found: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    """An answer with the reason and the usage that stand beside it, where it has none itself."""
+    choices = found["choices"]
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        reason = choices[0].get("finish_reason") or _find_reason(value)
+        choices = [{**choices[0], "finish_reason": reason}, *choices[1:]]
+    return {**found, "choices": choices, "usage": found.get("usage") or _find_usage(value)}
+
+
+def _find_message(value: dict[str, Any], *, is_whole: bool) -> dict[str, Any] | None:
     message = value.get("message")
     if message is None:
         message = message_of_list(value.get("messages"))
     if message is None and value.get("role") in _MODEL_ROLES and "content" in value:
         message = value
     if message is None:
-        texts = [value[name] for name in _TEXT_FIELDS if isinstance(value.get(name), str)]
+        names: Sequence[str] = _TEXT_FIELDS
+        if is_whole and _is_generated(value):
+            names = _WHOLE_TEXT_FIELDS
+        texts = [value[name] for name in names if isinstance(value.get(name), str)]
         is_text = len(texts) == 1 and not texts[0].startswith("{")
-        return {"content": texts[0]} if is_text else None
+        calls = value.get("tool_calls")
+        return {"content": texts[0], "tool_calls": calls} if is_text else None
     return with_tool_use(message) if isinstance(message, dict) else None
+
+
+def _is_generated(value: dict[str, Any]) -> bool:
+    """Whether a text has what only one of a model has beside it."""
+    signs = any(value.get(name) for name in (*_REASON_FIELDS, *_GENERATION_FIELDS))
+    return signs and not any(value.get(name) for name in _FAILURE_FIELDS)
 
 
 def message_of_list(messages: Any) -> dict[str, Any] | None:
@@ -100,18 +129,14 @@ def message_of_list(messages: Any) -> dict[str, Any] | None:
 
 
 def with_tool_use(message: dict[str, Any]) -> dict[str, Any]:
-    """A message with its ``tool_use`` parts, which are Anthropic's, as calls."""
+    """A message with the calls among the parts of its content in their own place."""
     content = message.get("content")
     if not isinstance(content, list):
         return message
-    used = [one for one in content if isinstance(one, dict) and one.get("type") == "tool_use"]
-    if not used:
+    calls = [call for one in content if (call := call_of_part(one)) is not None]
+    if not calls:
         return message
-    calls = [
-        {"id": one.get("id"), "function": {"name": one.get("name"), "arguments": one.get("input")}}
-        for one in used
-    ]
-    rest = [one for one in content if one not in used]
+    rest = [one for one in content if call_of_part(one) is None]
     return {**message, "content": rest, "tool_calls": calls}
 
 
@@ -149,7 +174,7 @@ def hides_words(events: Iterable[bytes]) -> bool:
     for event in events:
         for choice in _choices_of(event):
             given = [choice[name] for name in _CHOICE_PLACES if name in choice]
-            for message in _flatten([choice.get("delta"), choice.get("message")]):
+            for message in flattened([choice.get("delta"), choice.get("message")]):
                 if not isinstance(message, dict):
                     given += [] if message is None else [message]
                     continue
@@ -173,10 +198,11 @@ def _choices_of(event: bytes) -> list[dict[str, Any]]:
     return [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
 
 
-def _flatten(values: list[Any]) -> Iterable[Any]:
+def flattened(values: list[Any]) -> Iterable[Any]:
+    """The values in lists within lists."""
     for value in values:
         if isinstance(value, list):
-            yield from _flatten(value)
+            yield from flattened(value)
         else:
             yield value
 
@@ -209,6 +235,12 @@ def missing_answer_reason(data: bytes, kind: str = "chat") -> str:
     ):
         return 'it is an answer of the Responses API, so set kind = "responses" for this model'
     return "it holds no answer"
+
+
+def holds_text(data: bytes) -> bool:
+    """Whether an event without an answer has words where APIs of other shapes have them."""
+    value = _decode_object(data)
+    return any(_has_words(value.get(name)) for name in _OTHER_TEXT_FIELDS)
 
 
 def _decode_object(data: bytes) -> dict[str, Any]:

@@ -45,10 +45,10 @@ from antiphon.models.openai.responses_item_matching import (
     MESSAGE,
     Json,
     TextKind,
-    arguments_text,
 )
 from antiphon.models.openai.responses_items import ITEM_TYPES, ItemAssembler
 from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.tool_call_fragments import arguments_text
 from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 
@@ -143,6 +143,10 @@ class ResponsesParser:
             if self.done or self.error is not None:
                 break
         return out
+
+    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
+        """None: there is no shorter way."""
+        return None
 
     def parse_body(self, body: bytes) -> list[Delta]:
         """The deltas of an answer that is not streamed."""

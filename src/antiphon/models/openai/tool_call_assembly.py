@@ -16,7 +16,7 @@ import msgspec
 from antiphon.core.custom_tool_input import INPUT_END, INPUT_START
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.models.openai.argument_mending import normalize_arguments
+from antiphon.models.openai.argument_mending import is_object, normalize_arguments
 from antiphon.models.openai.chat_completions_answer import PlainCall
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_fragments import (
@@ -92,6 +92,8 @@ class _Call:
         self.index = fragment.index
         self.id = fragment.id
         self.name = fragment.name
+        #: Whether it began under the index of a call before it.
+        self.has_shared_index = False
         #: Whether its beginning was sent; the pieces of its arguments, and how many were sent.
         self.is_sent = False
         self.sent_pieces = 0
@@ -129,13 +131,22 @@ class _Call:
         """Whether the arguments will stay as they are: some may still be replaced at the end."""
         if self.sent_pieces or not self.pieces:
             return bool(self.pieces)
-        if self.pieces[0][0] not in "{[" or "".join(self.pieces[:2]).startswith("{'"):
+        if self.pieces[0][0] != "{" or "".join(self.pieces[:2]).startswith(("{'", "{{")):
             # At the end it may be found to be an object.
             return False
         if self._size <= LONGEST_BLANK:
             text = "".join(self.arguments.split())
             return text not in _MAYBE_NO_ARGUMENTS and not "null".startswith(text)
         return True
+
+    def is_repeated_by(self, fragment: ToolCallFragment) -> bool:
+        """Whether a fragment under this call's id has the same name and the same arguments."""
+        return (
+            fragment.name == self.name
+            and self.is_complete
+            and not is_blank(fragment.arguments)
+            and _is_same_json(fragment.arguments, self.arguments)
+        )
 
     def append(self, piece: str) -> str:
         """Take a piece of the arguments; what is left of it is another call's."""
@@ -283,10 +294,15 @@ class ToolCallAssembler:
                 if not call.name and not call.is_blank:
                     (call.name,) = self._tool_names
 
-    def finish(self, *, is_cut: bool = False) -> list[ToolCallDelta]:
-        """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
+    def finish(self, *, is_cut: bool = False, is_announced: bool = False) -> list[ToolCallDelta]:
+        """What has not been emitted yet. ``is_cut``: the last call may lack its end.
+
+        ``is_announced``: the answer ends because of its calls, so that a brace is all they lack.
+        """
         out: list[ToolCallDelta] = []
         for call in self._calls:
+            if is_announced and call.is_cut and is_object(call.arguments + "}"):
+                call.append("}")
             if not is_cut:
                 call.close_input()
             if not is_cut and not call.sent_pieces:
@@ -300,10 +316,14 @@ class ToolCallAssembler:
         call = self._marked_call(fragment)
         if call is None:
             last = self._calls[-1] if self._calls else None
-            if fragment.id or fragment.name or last is None or last.is_complete or last.is_blank:
+            if fragment.id or fragment.name or last is None or last.is_complete:
                 return None
+            is_beginning = fragment.arguments.lstrip().startswith("{")
+            if last.is_blank:
+                # The arguments of a call that began under another's index.
+                return last if last.name and (last.has_shared_index or is_beginning) else None
             # An index that grows with each piece.
-            return None if fragment.arguments.lstrip().startswith("{") else last
+            return None if is_beginning else last
         return None if self._starts_call(call, fragment, call in touched) else call
 
     def _marked_call(self, fragment: ToolCallFragment) -> _Call | None:
@@ -314,8 +334,8 @@ class ToolCallAssembler:
         if by_id is None or by_id is call:
             return call
         if call is None:
-            # Some servers give one id to all calls.
-            return None if fragment.name else by_id
+            # Some servers give one id to all calls, others each piece of a call an index.
+            return by_id if not fragment.name or by_id.is_repeated_by(fragment) else None
         return by_id if by_id.index == fragment.index else call
 
     def _starts_call(self, call: _Call, fragment: ToolCallFragment, is_touched: bool) -> bool:
@@ -340,6 +360,7 @@ class ToolCallAssembler:
         call = _Call(len(self._calls), fragment)
         self._calls.append(call)
         if fragment.index is not None:
+            call.has_shared_index = fragment.index in self._call_by_index
             self._call_by_index[fragment.index] = call
         if fragment.id:
             self._call_by_id[fragment.id] = call

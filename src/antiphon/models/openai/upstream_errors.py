@@ -90,6 +90,8 @@ _STATUS_BY_ERROR_NAME = [
     (429, "too_many_requests"),
     (429, "resource_exhausted"),
     (429, "insufficient_quota"),
+    (429, "toomanyrequests"),
+    (429, "throttl"),
     (401, "api_key"),
     (401, "authentication"),
     (401, "unauthenticated"),
@@ -189,7 +191,9 @@ class ErrorMapper:
     def with_plain_words(self, failure: AttemptError, words: bytes) -> AttemptError:
         """The same failure, with what the upstream sent in place of an event, if it is a text."""
         quoted = self._quote(words)
-        if " " in quoted and not quoted.startswith(":"):
+        if quoted.startswith("<"):
+            failure.error.message += " It sent an HTML page."
+        elif " " in quoted and not quoted.startswith(":"):
             failure.error.message += f" It sent: {quoted}"
         return failure
 
@@ -365,9 +369,8 @@ def _is_model_not_found(provider_error: ProviderError) -> bool:
 
 def _infer_status(provider_error: ProviderError) -> int:
     """The HTTP status that corresponds to an error inside a stream."""
-    for code in (provider_error.code, provider_error.kind):
-        if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600:
-            return int(code)
+    if provider_error.status is not None:
+        return provider_error.status
     names = f"{provider_error.code} {provider_error.kind}".lower()
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)
 

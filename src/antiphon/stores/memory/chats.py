@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
 
 from antiphon.core.chat_titles import TITLE_ITEMS, opening_of
 from antiphon.core.ids import chat_key, response_id_of
+from antiphon.stores.conflict_errors import expires_at_once
 from antiphon.stores.memory.conversations import MemoryConversationStore
 from antiphon.stores.memory.turns import ChatEntry, MemoryTurns, TurnRecord
 from antiphon.turn.chat_protocols import (
@@ -58,21 +60,25 @@ class MemoryChatStore:
         return [chat for _, _, chat in mine if chat_filter.matches(chat)][: max(0, limit)]
 
     async def get(self, tenant: str, chat_id: str) -> ChatRecord | None:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         return None if tree is None else await self._chat(tree)
 
     async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
         return [await self.get(tenant, name) for name in response_ids]
 
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord | None:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         if tree is None:
             return None
         entry = self._turns.chats[tree]
+        if update.is_permanent is False and self._would_expire(tree):
+            raise expires_at_once()
         if update.title is not msgspec.UNSET:
             entry.title, entry.is_title_generated = update.title or None, False
         if update.is_pinned is not msgspec.UNSET:
             entry.is_pinned = update.is_pinned
+        if update.is_permanent is not msgspec.UNSET:
+            entry.is_permanent = update.is_permanent
         if update.metadata is not msgspec.UNSET:
             entry.metadata = dict(update.metadata)
         self._turns.note_chat("chat.updated", tenant, entry.id)
@@ -89,7 +95,7 @@ class MemoryChatStore:
         return True
 
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         return [
             record.response_id
             for record in self._records(tree)
@@ -97,7 +103,7 @@ class MemoryChatStore:
         ]
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         chat = None if tree is None else await self._chat(tree)
         if chat is None:
             return False
@@ -109,7 +115,7 @@ class MemoryChatStore:
         return True
 
     async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
-        tree = await self._find(tenant, chat_id)
+        tree = await self.find_tree(tenant, chat_id)
         if tree is None:
             return None
         threads: dict[int, list[TurnRecord]] = {}
@@ -259,7 +265,7 @@ class MemoryChatStore:
             self._turns.head(record, found[1]), above[0].response_id if above else None
         )
 
-    async def _find(self, tenant: str, name: str) -> int | None:
+    async def find_tree(self, tenant: str, name: str) -> int | None:
         """The tree of a chat, by any of its ids."""
         self._turns.check_open()
         response_id: str | None = name
@@ -276,6 +282,11 @@ class MemoryChatStore:
         found = self._turns.find(tenant, response_id) if response_id else None
         return found[0].tree if found else None
 
+    def _would_expire(self, tree: int) -> bool:
+        """Whether a chat lives only because it is permanent."""
+        latest = max(record.timestamp for record in self._records(tree))
+        return latest <= self._turns.expiry.cutoff(self._turns.chats[tree].tenant)
+
     def _records(self, tree: int | None) -> list[TurnRecord]:
         """The turns of a tree that are not erased."""
         entry = self._turns.chats.get(tree) if tree is not None else None
@@ -286,7 +297,8 @@ class MemoryChatStore:
         entry = self._turns.chats[tree]
         records = self._records(tree)
         newest = max(records, key=lambda one: (one.timestamp, one.sort_key))
-        if newest.timestamp <= self._turns.expiry.cutoff(entry.tenant):
+        timestamp = math.inf if entry.is_permanent else newest.timestamp
+        if timestamp <= self._turns.expiry.cutoff(entry.tenant):
             return None
         conversation, head = await self._conversation_of(tree, entry)
         shown = head or newest
@@ -303,8 +315,9 @@ class MemoryChatStore:
             status=self._status(newest),
             title=self._opening(tree, newest) if entry.title is None else entry.title,
             conversation=conversation,
-            expires_at=self._turns.expiry.expires_at(entry.tenant, newest.timestamp),
+            expires_at=self._turns.expiry.expires_at(entry.tenant, timestamp),
             is_pinned=entry.is_pinned,
+            is_permanent=entry.is_permanent,
             metadata=entry.metadata,
             usage=msgspec.structs.replace(entry.usage, reasoning_tokens=0),
             cost=entry.cost,

@@ -34,6 +34,7 @@ from antiphon.stores.search_tokenizer import (
     searchable_text,
     tokenize,
 )
+from antiphon.turn.search_protocols import SearchHit
 from antiphon.turn.store_protocols import (
     NO_FILTER,
     ApiKey,
@@ -43,7 +44,6 @@ from antiphon.turn.store_protocols import (
     NewTurn,
     RecentThread,
     ResponseFilter,
-    SearchHit,
     StoredTurn,
     Stores,
     Window,
@@ -138,18 +138,30 @@ class MemoryResponseIndex:
 
 
 class MemorySearchIndex:
-    """A ``SearchIndex`` without an index. ``turns_of`` gives all turns of a tenant."""
+    """A ``SearchIndex`` without an index."""
 
-    def __init__(self, turns_of: Callable[[str], Iterable[StoredTurn]]) -> None:
-        self._turns_of = turns_of
+    def __init__(self, turns: MemoryTurns, chats: MemoryChatStore) -> None:
+        self._turns = turns
+        self._chats = chats
 
     async def search(
-        self, tenant: str, query: str, limit: int, *, after: str | None = None
+        self,
+        tenant: str,
+        query: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
         parsed = parse_query(query)
         if not parsed.terms or limit < 1:
             return []
-        ended = [turn for turn in self._turns_of(tenant) if turn.end is not None]
+        tree = None if chat_id is None else await self._chats.find_tree(tenant, chat_id)
+        ended = [
+            turn
+            for record, turn in self._turns.visible_turns(tenant)
+            if turn.end is not None and (chat_id is None or record.tree == tree)
+        ]
         ranked = _rank_turns(ended, parsed)
         if after is not None:
             ids = [turn.response_id for turn, _ in ranked]
@@ -242,16 +254,15 @@ class MemoryStore:
         self._idempotency = MemoryIdempotencyStore(clock)
         self._conversations = MemoryConversationStore(turns, self._idempotency)
         nodes = MemoryNodeRegistry(turns, clock)
+        chats = MemoryChatStore(turns, self._conversations)
         self.stores = Stores(
             response_index=MemoryResponseIndex(turns, self._conversations),
             conversations=self._conversations,
             api_keys=MemoryApiKeyStore(clock),
             idempotency=self._idempotency,
-            search=MemorySearchIndex(
-                lambda tenant: [turn for _, turn in turns.visible_turns(tenant)]
-            ),
+            search=MemorySearchIndex(turns, chats),
             health=MemoryHealth(),
-            chats=MemoryChatStore(turns, self._conversations),
+            chats=chats,
             changes=self._changes,
             shares=MemoryShareStore(clock),
             chat_transfer=MemoryChatTransferStore(turns, self._conversations),
@@ -292,6 +303,9 @@ class MemoryStore:
         return [turn for record in above if (turn := record.turn)][::-1]
 
     async def history(self, head: Head) -> list[HistoryTurn]:
+        now = await self.head(head.tenant, head.response_id)
+        if now is None or now.epoch != head.epoch:
+            return []
         return [
             HistoryTurn(
                 turn.response_id,

@@ -59,6 +59,7 @@ class ChatEntry(msgspec.Struct):
     response_ids: set[str] = set()
     conversation: str | None = None
     is_pinned: bool = False
+    is_permanent: bool = False
     title: str | None = None
     is_title_generated: bool = False
     metadata: dict[str, str] = {}
@@ -147,11 +148,16 @@ class MemoryTurns:
         return record.timestamp <= cutoff and self.latest_timestamp(record) <= cutoff
 
     def latest_timestamp(self, record: TurnRecord) -> float:
-        """The latest timestamp among a turn and its descendants; -inf: all are erased."""
-        return max(
+        """The latest timestamp among a turn and its descendants; -inf: all are erased.
+
+        inf: their chat is permanent.
+        """
+        latest = max(
             (one.timestamp for one in self.subtree(record) if one.turn is not None),
             default=-math.inf,
         )
+        chat = self.chats.get(record.tree)
+        return math.inf if chat and chat.is_permanent and latest > -math.inf else latest
 
     def with_expiry(self, record: TurnRecord, turn: StoredTurn) -> StoredTurn:
         """The turn, with the time when it expires."""

@@ -96,6 +96,7 @@ UPDATE chats AS c SET
     is_title_generated = false,
     metadata = CASE WHEN top.thread IS NULL THEN NULL ELSE c.metadata END,
     is_pinned = c.is_pinned AND top.thread IS NOT NULL,
+    is_permanent = c.is_permanent AND top.thread IS NOT NULL,
     check_at = CASE WHEN top.thread IS NOT NULL THEN '-Infinity'::float8 END
 FROM old AS o LEFT JOIN top ON true
 WHERE c.tree = o.tree AND o.newest_thread IS NOT NULL

@@ -216,6 +216,7 @@ def _record(
         conversation=conversation,
         expires_at=expiry.expires_at(row["tenant"], row["timestamp"]),
         is_pinned=row["is_pinned"],
+        is_permanent=row["is_permanent"],
         metadata=_metadata_decoder.decode(row["metadata"]) if row["metadata"] else {},
         usage=Usage(row["input_tokens"], row["output_tokens"], row["cached_tokens"]),
         cost=row["cost"],

@@ -187,7 +187,7 @@ async def _set_chat(
     await transaction.execute(CHAT_SQL["set_imported"], *values)
     transaction.changes.add_chat("chat.updated", chat.tenant, first.tree)
     if times is None:
-        update = ChatUpdate(chat.title, chat.is_pinned, chat.metadata)
+        update = ChatUpdate(title=chat.title, is_pinned=chat.is_pinned, metadata=chat.metadata)
         await set_chat_fields(transaction, first.tree, update)
 
 

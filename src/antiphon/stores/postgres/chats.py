@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from antiphon.core.retention import Expiry
+from antiphon.stores.conflict_errors import expires_at_once
 from antiphon.stores.postgres.chain_reader import (
     read_branches,
     read_chain_part,
@@ -181,6 +182,12 @@ async def update_chat(
     found = await find_chat(transaction.connection, tenant, chat_id, expiry)
     if found is not None:
         await transaction.lock_tree(found[1])
+        if update.is_permanent is False:
+            timestamp = await transaction.connection.fetchval(
+                CHAT_SQL["expiry_timestamp"], found[1]
+            )
+            if timestamp <= expiry.cutoff(tenant):
+                raise expires_at_once()
         transaction.changes.add_chat("chat.updated", tenant, found[1])
         await set_chat_fields(transaction, found[1], update)
 
@@ -209,6 +216,8 @@ async def set_chat_fields(transaction: WriteTransaction, tree: int, update: Chat
         await transaction.execute(CHAT_SQL["set_metadata"], tree, metadata)
     if update.is_pinned is not msgspec.UNSET:
         await transaction.execute(CHAT_SQL["set_pinned"], tree, update.is_pinned)
+    if update.is_permanent is not msgspec.UNSET:
+        await transaction.execute(CHAT_SQL["set_permanent"], tree, update.is_permanent)
 
 
 async def erase_chat(

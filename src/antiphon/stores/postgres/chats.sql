@@ -26,12 +26,14 @@ JOIN chats AS c ON c.tree = w.tree AND c.newest_thread = w.thread AND c.newest_s
 WHERE w.tenant = $1
 
 -- name: chat_position
--- And the timestamp that its expiry counts from.
-SELECT updated_at, tree, greatest(updated_at, imported_at)
+-- And the timestamp that its expiry counts from; infinity: it is permanent.
+SELECT updated_at, tree,
+    CASE WHEN is_permanent THEN 'Infinity'::float8 ELSE greatest(updated_at, imported_at) END
 FROM chats WHERE tenant = $1 AND key = $2 AND newest_thread IS NOT NULL
 
 -- name: position_of_response
-SELECT c.updated_at, c.tree, greatest(c.updated_at, c.imported_at)
+SELECT c.updated_at, c.tree,
+    CASE WHEN c.is_permanent THEN 'Infinity'::float8 ELSE greatest(c.updated_at, c.imported_at) END
 FROM responses AS r JOIN chats AS c ON c.tree = r.tree
 WHERE r.tenant = $1 AND r.id = $2 AND r.timestamp IS NOT NULL AND c.newest_thread IS NOT NULL
 
@@ -41,8 +43,10 @@ WHERE r.tenant = $1 AND r.id = $2 AND r.timestamp IS NOT NULL AND c.newest_threa
 -- they have no title: of the first thread, or else of the newest one.
 SELECT
     c.tree, c.tenant, c.key, c.created_at, c.updated_at, c.newest_thread, c.newest_seq, c.branches,
-    c.conversation, c.is_pinned, c.title, c.metadata, c.input_tokens, c.cached_tokens,
-    c.output_tokens, c.cost, greatest(c.updated_at, c.imported_at) AS timestamp,
+    c.conversation, c.is_pinned, c.is_permanent, c.title, c.metadata, c.input_tokens,
+    c.cached_tokens, c.output_tokens, c.cost,
+    CASE WHEN c.is_permanent THEN 'Infinity'::float8 ELSE greatest(c.updated_at, c.imported_at) END
+        AS timestamp,
     u.node, n.id AS living_node, w.tree IS NOT NULL AS is_waiting,
     a.tree AS active_tree, a.thread AS active_thread, a.seq AS active_seq,
     ending.ending AS active_ending, ua.tree IS NOT NULL AS is_active_running,
@@ -194,6 +198,15 @@ RETURNING tree
 
 -- name: set_pinned
 UPDATE chats SET is_pinned = $2 WHERE tree = $1
+
+-- name: expiry_timestamp
+-- What its expiry counts from, or would.
+SELECT greatest(updated_at, imported_at) FROM chats WHERE tree = $1
+
+-- name: set_permanent
+UPDATE chats SET
+    is_permanent = $2, check_at = CASE WHEN $2 THEN 'Infinity'::float8 ELSE '-Infinity' END
+WHERE tree = $1
 
 -- name: set_metadata
 UPDATE chats SET metadata = $2 WHERE tree = $1

@@ -85,7 +85,10 @@ SELECT tree, thread, seq, id FROM responses
 WHERE tenant = $1 AND conversation = $2 AND timestamp IS NOT NULL ORDER BY tree, thread, seq
 
 -- name: latest
--- The later one of the timestamps of a conversation's head and active turn.
-SELECT max(r.timestamp) FROM conversations AS c
+-- The later one of the timestamps of a conversation's head and active turn; infinity: one of them is
+-- in a permanent chat.
+SELECT max(CASE WHEN chat.is_permanent THEN 'Infinity'::float8 ELSE r.timestamp END)
+FROM conversations AS c
 JOIN responses AS r ON r.tenant = c.tenant AND r.id IN (c.head, c.active)
+JOIN chats AS chat ON chat.tree = r.tree
 WHERE c.tenant = $1 AND c.id = $2

@@ -126,8 +126,11 @@ WHERE l.tree = $1 AND l.part = 0 AND l.header IS NOT NULL AND r.conversation IS 
 ORDER BY r.thread, r.seq DESC
 
 -- name: leaves
--- Of each thread of a tree the last turn that is not erased.
-SELECT t.id, l.seq, l.timestamp
+-- Of each thread of a tree the last turn that is not erased, and its timestamp; infinity: the chat is
+-- permanent.
+SELECT t.id, l.seq, CASE
+    WHEN (SELECT is_permanent FROM chats WHERE tree = $1) THEN 'Infinity'::float8 ELSE l.timestamp
+END
 FROM threads AS t CROSS JOIN LATERAL (
     SELECT log.seq, log.timestamp FROM log
     WHERE log.tree = $1 AND log.thread = t.id AND log.part = 0 AND log.header IS NOT NULL

@@ -261,6 +261,7 @@ def _chat(chat: Any) -> FamilyChat | None:
         chat["imported_at"],
         chat["conversation"],
         chat["is_pinned"],
+        chat["is_permanent"],
         chat["title"],
         chat["is_title_generated"],
         chat["metadata"],
@@ -338,13 +339,14 @@ async def _write_family(
         _add_turn(family.tenant, TurnKey(tree, threads[number], seq), turn, previous, columns)
     chat = family.chat
     values: tuple[object, ...] = (family.turns[0].key, family.tenant, 0.0, 0.0, None, None, None, 0)
-    rest: tuple[object, ...] = (None, False, None, False, None, 0, 0, 0, None)
+    rest: tuple[object, ...] = (None, False, False, None, False, None, 0, 0, 0, None)
     if chat is not None:
         newest = (threads[chat.newest[0]], chat.newest[1])
         times = (chat.created_at, chat.updated_at, *newest, chat.imported_at)
         values = (chat.key, family.tenant, *times, chat.branches)
         texts = (chat.title, chat.is_title_generated, chat.metadata)
-        rest = (chat.conversation, chat.is_pinned, *texts, *chat.tokens, chat.cost)
+        marks = (chat.is_pinned, chat.is_permanent)
+        rest = (chat.conversation, *marks, *texts, *chat.tokens, chat.cost)
     await transaction.execute(_SQL["add_chat"], tree, family.epoch, *values, *rest)
 
 

@@ -4,8 +4,8 @@ SELECT tree FROM chats WHERE tree > $1 ORDER BY tree LIMIT $2
 -- name: chats
 SELECT
     tree, tenant, epoch, key, created_at, updated_at, newest_thread, newest_seq, imported_at,
-    conversation, is_pinned, title, is_title_generated, metadata, input_tokens, cached_tokens,
-    output_tokens, cost
+    conversation, is_pinned, is_permanent, title, is_title_generated, metadata, input_tokens,
+    cached_tokens, output_tokens, cost
 FROM chats WHERE tree = ANY($1::bigint[])
 
 -- name: threads
@@ -73,10 +73,10 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
 -- name: add_chat
 INSERT INTO chats (
     tree, epoch, key, tenant, created_at, updated_at, newest_thread, newest_seq, imported_at,
-    branches, conversation, is_pinned, title, is_title_generated, metadata, input_tokens,
-    cached_tokens, output_tokens, cost, check_at
+    branches, conversation, is_pinned, is_permanent, title, is_title_generated, metadata,
+    input_tokens, cached_tokens, output_tokens, cost, check_at
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
     CASE WHEN $7::bigint IS NOT NULL THEN '-Infinity'::float8 END
 )
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import conversation_id_of
+from antiphon.core.retention import DAY_SECONDS
 from antiphon.stores.postgres.conversation_reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.deletion import (
@@ -25,6 +26,8 @@ from antiphon.stores.postgres.write_transaction import WriteTransaction
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
 
+#: Seconds until a conversation that has not expired is looked at again, at the latest.
+_CHECK_SECONDS: Final = DAY_SECONDS
 #: How many chats are found at once.
 _STEP: Final = 100
 
@@ -172,4 +175,6 @@ async def sweep_conversation(
         return
     latest = await connection.fetchval(CONVERSATION_SQL["latest"], tenant, key)
     if latest is not None and latest > cutoff:
+        # One in a permanent chat may not be in one when it is looked at again.
+        latest = min(latest, cutoff + _CHECK_SECONDS)
         await transaction.execute(DELETION_SQL["set_conversation_check"], tenant, key, latest)

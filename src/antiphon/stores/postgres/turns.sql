@@ -29,7 +29,7 @@ SELECT tree, thread, seq FROM responses WHERE tenant = $1 AND id = $2 AND timest
 
 -- name: latest_timestamp
 -- The latest timestamp of the turn at ($1, $2, $3) and its descendants: of each thread the last
--- turn that is not erased has it. NULL: all are erased.
+-- turn that is not erased has it. Infinity: their chat is permanent. NULL: all are erased.
 WITH RECURSIVE span (thread, seq) AS (
     SELECT $2::bigint, $3::integer
     UNION ALL
@@ -37,13 +37,19 @@ WITH RECURSIVE span (thread, seq) AS (
     FROM span JOIN threads AS t
     ON t.tree = $1 AND t.parent_thread = span.thread AND t.parent_seq >= span.seq
 )
-SELECT max((
-    SELECT l.timestamp FROM log AS l
-    WHERE l.tree = $1 AND l.thread = span.thread AND l.seq >= span.seq AND l.part = 0
-    AND l.header IS NOT NULL
-    ORDER BY l.seq DESC LIMIT 1
-))
-FROM span
+SELECT CASE
+    WHEN latest IS NOT NULL AND (SELECT is_permanent FROM chats WHERE tree = $1)
+    THEN 'Infinity'::float8 ELSE latest
+END
+FROM (
+    SELECT max((
+        SELECT l.timestamp FROM log AS l
+        WHERE l.tree = $1 AND l.thread = span.thread AND l.seq >= span.seq AND l.part = 0
+        AND l.header IS NOT NULL
+        ORDER BY l.seq DESC LIMIT 1
+    )) AS latest
+    FROM span
+) AS found
 
 -- name: chain
 -- The rows of the chain that ends at ($1, $2, $3) of the tenant $4, oldest first.
@@ -64,10 +70,11 @@ FROM part CROSS JOIN LATERAL (
 ORDER BY part.depth DESC, l.seq, l.part
 
 -- name: history
--- The same without the headers.
+-- The same without the headers, where the tree has the epoch $5 still.
 WITH RECURSIVE part (thread, seq, parent_thread, parent_seq, depth) AS (
     SELECT t.id, $3::integer, t.parent_thread, t.parent_seq, 0
-    FROM threads AS t WHERE t.tree = $1 AND t.id = $2 AND t.tenant = $4
+    FROM threads AS t JOIN chats AS c ON c.tree = $1 AND c.epoch = $5
+    WHERE t.tree = $1 AND t.id = $2 AND t.tenant = $4
     UNION ALL
     SELECT t.id, part.parent_seq, t.parent_thread, t.parent_seq, part.depth + 1
     FROM part JOIN threads AS t ON t.tree = $1 AND t.id = part.parent_thread

@@ -272,6 +272,7 @@ class _ChatRow(msgspec.Struct, frozen=True):
     branches: int
     conversation: bytes | None
     is_pinned: int
+    is_permanent: int
     title: bytes | None
     metadata: bytes | None
     input_tokens: int
@@ -314,6 +315,7 @@ def chat_at(
         conversation=conversation,
         expires_at=expiry.expires_at(tenant, row.timestamp),
         is_pinned=bool(row.is_pinned),
+        is_permanent=bool(row.is_permanent),
         metadata=_metadata_decoder.decode(row.metadata) if row.metadata else {},
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens),
         cost=row.cost,

@@ -202,7 +202,7 @@ def _set_chat(
     )
     transaction.changes.add_chat("chat.updated", chat.tenant, first.tree)
     if times is None:
-        update = ChatUpdate(chat.title, chat.is_pinned, chat.metadata)
+        update = ChatUpdate(title=chat.title, is_pinned=chat.is_pinned, metadata=chat.metadata)
         set_chat_fields(transaction, first.tree, update)
 
 

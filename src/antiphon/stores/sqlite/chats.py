@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.retention import Expiry
+from antiphon.stores.conflict_errors import expires_at_once
 from antiphon.stores.sqlite.chain_reader import read_branches, read_chain_part, read_origin
 from antiphon.stores.sqlite.chat_reader import (
     conversation_of,
@@ -72,6 +73,7 @@ class SqliteChatStore:
         newest_first: bool = True,
         chat_filter: ChatFilter = ALL_CHATS,
     ) -> list[ChatRecord]:
+        await self._database.apply_deferred()
         read = partial(
             read_chats,
             tenant=tenant,
@@ -82,10 +84,12 @@ class SqliteChatStore:
         return await self._database.read_recovered(read)
 
     async def get(self, tenant: str, chat_id: str) -> ChatRecord | None:
+        await self._database.apply_deferred()
         read = partial(read_chat, tenant=tenant, name=chat_id, expiry=self._database.expiry)
         return await self._database.read_recovered(read)
 
     async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
+        await self._database.apply_deferred()
         read = partial(
             read_chats_of,
             tenant=tenant,
@@ -103,12 +107,14 @@ class SqliteChatStore:
         return is_set
 
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
+        await self._database.apply_deferred()
         read = partial(
             read_running_turns, tenant=tenant, name=chat_id, expiry=self._database.expiry
         )
         return await self._database.read_pooled(read)
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
+        await self._database.apply_deferred()
         read = partial(_read_later_turns, tenant=tenant, name=chat_id, expiry=self._database.expiry)
         await erase_most(self._database, read)
         erased: bool = await self._database.submit(
@@ -117,12 +123,14 @@ class SqliteChatStore:
         return erased
 
     async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        await self._database.apply_deferred()
         read = partial(
             read_chat_branches, tenant=tenant, name=chat_id, expiry=self._database.expiry
         )
         return await self._database.read_recovered(read)
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        await self._database.apply_deferred()
         read = partial(read_usage_sums, tenant=tenant, days=(first_day, last_day))
         return await self._database.read_pooled(read)
 
@@ -133,6 +141,7 @@ class SqliteChatStore:
         return await self._database.read_pooled(partial(read_image, tenant=tenant, sha256=sha256))
 
     async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        await self._database.apply_deferred()
         return await self._database.read_pooled(
             partial(read_waiting_turns, tenant=tenant, expiry=self._database.expiry)
         )
@@ -177,6 +186,12 @@ def update_chat(
     transaction.flush()
     found = find_chat(transaction.connection, tenant, chat_id, expiry)
     if found is not None:
+        if update.is_permanent is False:
+            ((timestamp,),) = transaction.connection.execute(
+                CHAT_SQL["expiry_timestamp"], (found[1],)
+            ).fetchall()
+            if timestamp <= expiry.cutoff(tenant):
+                raise expires_at_once()
         transaction.changes.add_chat("chat.updated", tenant, found[1])
         set_chat_fields(transaction, found[1], update)
 
@@ -211,6 +226,8 @@ def set_chat_fields(transaction: WriteTransaction, tree: int, update: ChatUpdate
         connection.execute(CHAT_SQL["set_metadata"], (text, tree))
     if update.is_pinned is not msgspec.UNSET:
         connection.execute(CHAT_SQL["set_pinned"], (update.is_pinned, tree))
+    if update.is_permanent is not msgspec.UNSET:
+        connection.execute(CHAT_SQL["set_permanent"], (update.is_permanent, tree))
 
 
 def _replace_text(

@@ -4,23 +4,12 @@ INSERT INTO chats (
     input_tokens, cached_tokens, output_tokens, cost
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
--- name: move
+-- name: add_turns
 -- The newest turn is the one with the greatest timestamp and row id.
-UPDATE chats SET updated_at = ?, newest = ? WHERE tree = ? AND (updated_at, newest) < (?, ?)
-
--- name: add_usage
-UPDATE chats SET
-    input_tokens = input_tokens + ?,
-    cached_tokens = cached_tokens + ?,
-    output_tokens = output_tokens + ?,
-    cost = CASE WHEN ? IS NULL THEN cost ELSE coalesce(cost, 0) + ? END
-WHERE tree = ?
-
--- name: move_and_add_usage
--- Both at once. The newest turn hardly ever is not the one that began last.
 UPDATE chats SET
     newest = CASE WHEN (updated_at, newest) < (?, ?) THEN ? ELSE newest END,
     updated_at = max(updated_at, ?),
+    branches = branches + ?,
     input_tokens = input_tokens + ?,
     cached_tokens = cached_tokens + ?,
     output_tokens = output_tokens + ?,
@@ -81,6 +70,13 @@ UPDATE chats SET title = ?, is_title_generated = ? WHERE tree = ?
 -- name: set_pinned
 UPDATE chats SET is_pinned = ? WHERE tree = ?
 
+-- name: expiry_timestamp
+-- What its expiry counts from, or would.
+SELECT max(updated_at, coalesce(imported_at, updated_at)) FROM chats WHERE tree = ?
+
+-- name: set_permanent
+UPDATE chats SET is_permanent = ? WHERE tree = ?
+
 -- name: set_metadata
 UPDATE chats SET metadata = ? WHERE tree = ?
 
@@ -88,12 +84,18 @@ UPDATE chats SET metadata = ? WHERE tree = ?
 SELECT title, metadata FROM chats WHERE tree = ?
 
 -- name: tree_of_chat
--- And the timestamp that its expiry counts from.
-SELECT tree, updated_at, max(updated_at, coalesce(imported_at, updated_at))
+-- And the timestamp that its expiry counts from; infinity: it is permanent.
+SELECT
+    tree, updated_at,
+    CASE WHEN is_permanent THEN 9e999 ELSE max(updated_at, coalesce(imported_at, updated_at)) END
 FROM chats WHERE key = ? AND tenant = ?
 
 -- name: tree_of_response
-SELECT c.tree, c.updated_at, max(c.updated_at, coalesce(c.imported_at, c.updated_at))
+SELECT
+    c.tree, c.updated_at,
+    CASE
+        WHEN c.is_permanent THEN 9e999 ELSE max(c.updated_at, coalesce(c.imported_at, c.updated_at))
+    END
 FROM responses AS r
 JOIN threads AS t ON t.id = r.row_id >> 34
 JOIN chats AS c ON c.tree = t.tree
@@ -128,9 +130,12 @@ WHERE c.tenant = ?
 -- name: chat
 SELECT
     c.key, c.created_at, c.updated_at, c.newest, c.branches, c.conversation, c.is_pinned,
+    c.is_permanent,
     title.body, metadata.body, c.input_tokens, c.cached_tokens, c.output_tokens, c.cost,
     u.owner, w.row_id,
-    max(c.updated_at, coalesce(c.imported_at, c.updated_at))
+    CASE
+        WHEN c.is_permanent THEN 9e999 ELSE max(c.updated_at, coalesce(c.imported_at, c.updated_at))
+    END
 FROM chats AS c
 LEFT JOIN texts AS title ON title.id = c.title
 LEFT JOIN texts AS metadata ON metadata.id = c.metadata

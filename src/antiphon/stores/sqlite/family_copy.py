@@ -12,6 +12,7 @@ from typing import Final
 from antiphon.core.ids import conversation_key
 from antiphon.errors import StoreError
 from antiphon.stores.family_builder import FamilyBuilder
+from antiphon.stores.sqlite.chat_changes import write_pending
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
     add_text,
@@ -96,6 +97,7 @@ class SqliteCopyStore:
         return [number for (number,) in await self._fetch(_SQL["families"], values)]
 
     async def read_families(self, numbers: Sequence[int]) -> Sequence[Family | None]:
+        await self._database.apply_deferred()
         return await self._database.read_pooled(partial(_read_families, numbers=numbers))
 
     async def find_families(self, keys: Sequence[tuple[str, bytes]]) -> Sequence[int | None]:
@@ -141,6 +143,7 @@ class SqliteCopyStore:
     async def read_rows(
         self, table: str, after: CopiedRow | None, limit: int
     ) -> Sequence[CopiedRow]:
+        await self._database.apply_deferred()
         start = _BEFORE_FIRST[table] if after is None else after
         return await self._fetch(_READ[table], (*start, limit))
 
@@ -240,8 +243,9 @@ def _read_chat(connection: sqlite3.Connection, tree: int) -> FamilyChat | None:
     if not rows:
         return None
     key, created_at, updated_at, newest, *tokens_and_rest = rows[0]
-    *tokens, imported_at, conversation, is_pinned, title, is_generated, metadata, cost = (
-        tokens_and_rest
+    tokens = tokens_and_rest[:3]
+    imported_at, conversation, is_pinned, is_permanent, title, is_generated, metadata, cost = (
+        tokens_and_rest[3:]
     )
     return FamilyChat(
         key,
@@ -253,6 +257,7 @@ def _read_chat(connection: sqlite3.Connection, tree: int) -> FamilyChat | None:
         imported_at,
         conversation,
         bool(is_pinned),
+        bool(is_permanent),
         title,
         bool(is_generated),
         metadata,
@@ -305,7 +310,7 @@ def _write_family(connection: sqlite3.Connection, family: Family) -> None:
         )
         newest = row_id_at(chat.newest)
         about = (chat.key, family.tenant, chat.created_at, chat.updated_at, newest, chat.branches)
-        origin = (chat.imported_at, chat.conversation, chat.is_pinned)
+        origin = (chat.imported_at, chat.conversation, chat.is_pinned, chat.is_permanent)
         texts = (title, chat.is_title_generated, metadata)
         values = (first, *about, *chat.tokens, *origin, *texts, chat.cost)
         connection.execute(_SQL["add_chat"], values)
@@ -328,7 +333,7 @@ def _write_turn(connection: sqlite3.Connection, tenant: str, row_id: int, turn: 
         rows.append((last_of_turn(row_id), END, None, encode_end(turn.end)))
     response = (turn.key, owner, row_id, turn.timestamp, conversation)
     connection.execute(TURN_SQL["add_response"], response)
-    write_log_rows(connection, rows)
+    write_pending(connection, write_log_rows(connection, rows))
     if turn.is_waiting:
         connection.execute(_SQL["add_waiting"], (row_id,))
     if turn.fingerprint is not None:

@@ -25,8 +25,8 @@ WHERE log.row_id BETWEEN ? AND ? AND log.kind IN (0, 4)
 -- name: chat
 SELECT
     c.key, c.created_at, c.updated_at, c.newest, c.input_tokens, c.cached_tokens, c.output_tokens,
-    c.imported_at, c.conversation, c.is_pinned, title.body, c.is_title_generated, metadata.body,
-    c.cost
+    c.imported_at, c.conversation, c.is_pinned, c.is_permanent, title.body, c.is_title_generated,
+    metadata.body, c.cost
 FROM chats AS c
 LEFT JOIN texts AS title ON title.id = c.title
 LEFT JOIN texts AS metadata ON metadata.id = c.metadata
@@ -60,8 +60,9 @@ INSERT INTO imported_turns (tenant, digest, row_id, is_of_words) VALUES (?, ?, ?
 -- name: add_chat
 INSERT INTO chats (
     tree, key, tenant, created_at, updated_at, newest, branches, input_tokens, cached_tokens,
-    output_tokens, imported_at, conversation, is_pinned, title, is_title_generated, metadata, cost
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    output_tokens, imported_at, conversation, is_pinned, is_permanent, title, is_title_generated,
+    metadata, cost
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: delete_chat
 DELETE FROM chats WHERE tree = ?

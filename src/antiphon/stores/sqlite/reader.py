@@ -71,7 +71,7 @@ def read_head(
 def has_expired(connection: sqlite3.Connection, row_id: int, cutoff: float) -> bool:
     """Whether neither a turn nor a descendant has a timestamp later than ``cutoff``.
 
-    True for what was erased, too.
+    True for what was erased, too; False in a permanent chat.
     """
     return not connection.execute(
         TURN_SQL["has_unexpired"], {"row_id": row_id, "cutoff": cutoff}
@@ -79,7 +79,10 @@ def has_expired(connection: sqlite3.Connection, row_id: int, cutoff: float) -> b
 
 
 def latest_timestamp(connection: sqlite3.Connection, row_id: int) -> float | None:
-    """The latest timestamp among a turn and its descendants; None: all of them are erased."""
+    """The latest timestamp among a turn and its descendants; None: all of them are erased.
+
+    Infinity: their chat is permanent.
+    """
     timestamp: float | None = connection.execute(
         TURN_SQL["latest_timestamp"], {"row_id": row_id}
     ).fetchall()[0][0]
@@ -151,12 +154,17 @@ def read_history(
     cutoff: float = _NO_CUTOFF,
     limits: ReadLimits | None = None,
 ) -> tuple[list[HistoryTurn] | None, set[int]]:
-    """The same turns for a history; None: that takes more than the limits."""
+    """The same turns for a history; no turns where something was erased since ``head`` was read.
+
+    None: that takes more than the limits.
+    """
     values = {
         "limit": limits.rows if limits else -1,
         "longest": limits.text_bytes if limits else _MAX_TEXT,
     }
     with snapshot(connection):
+        if not connection.execute(TURN_SQL["has_epoch"], (head.tree, head.epoch)).fetchone()[0]:
+            return [], set()
         rows: list[Row] = []
         for first, last in chain_row_ranges(connection, head, cutoff):
             values |= {"first": first, "last": last}

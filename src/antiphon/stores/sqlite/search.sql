@@ -26,6 +26,18 @@ LEFT JOIN log AS h ON h.row_id = w.row_id AND h.kind = 0
 WHERE t.tenant = :tenant
 ORDER BY w.revision DESC LIMIT :limit
 
+-- name: pending_turns_in
+-- The same of one chat.
+SELECT w.row_id, w.revision, t.tenant, substr(h.key, 17, 8)
+FROM (
+    SELECT id, tenant FROM threads WHERE id = :tree
+    UNION ALL
+    SELECT id, tenant FROM threads WHERE tree = :tree AND id <> tree
+) AS t
+CROSS JOIN search_pending AS w ON w.row_id BETWEEN t.id << 34 AND t.id << 34 | 17179869183
+LEFT JOIN log AS h ON h.row_id = w.row_id AND h.kind = 0
+ORDER BY w.revision DESC LIMIT :limit
+
 -- name: items_of
 -- Of turns in the order of their row ids in an array, a row for each: its items, with a character
 -- (30) between them that JSON never contains. A row for each item would be as many changes of
@@ -130,6 +142,17 @@ SELECT id, body FROM search_buckets WHERE id BETWEEN ? << 16 AND ? << 16 | 65535
 -- name: segments_in
 -- The turns between two places that are in segments, with these.
 SELECT row_id, segment FROM search_segment_turns WHERE row_id BETWEEN ? AND ?
+
+-- name: segments_of_chat
+-- The turns of a chat that are in segments, with these.
+SELECT s.row_id, s.segment
+FROM (
+    SELECT id FROM threads WHERE id = :tree
+    UNION ALL
+    SELECT id FROM threads WHERE tree = :tree AND id <> tree
+) AS t
+CROSS JOIN search_segment_turns AS s
+    ON s.row_id BETWEEN t.id << 34 AND t.id << 34 | 17179869183
 
 -- name: add_pending
 INSERT OR IGNORE INTO search_pending (row_id, revision) VALUES (?, random() & 1048575)

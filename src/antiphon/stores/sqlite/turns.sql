@@ -10,24 +10,31 @@ WHERE r.id = ? AND r.tenant = ?
 SELECT row_id FROM responses WHERE id = ? AND tenant = ?
 
 -- name: latest_timestamp
--- The latest stamp of the turn at :place and its descendants: of each thread the last turn that is
--- not erased has it. NULL: all are erased.
+-- The latest stamp of the turn at :row_id and its descendants: of each thread the last turn that is
+-- not erased has it. Infinity: their chat is permanent. NULL: all are erased.
 WITH RECURSIVE span (first, last) AS (
     SELECT :row_id, :row_id | 17179869183
     UNION ALL
     SELECT threads.id << 34, threads.id << 34 | 17179869183
     FROM span CROSS JOIN threads ON threads.parent BETWEEN span.first AND span.last
 )
-SELECT max((
-    SELECT r.created_at
-    FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
-    WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
-    ORDER BY log.row_id DESC LIMIT 1
-))
-FROM span
+SELECT CASE WHEN latest IS NOT NULL AND (
+    SELECT c.is_permanent FROM threads AS t JOIN chats AS c ON c.tree = t.tree
+    WHERE t.id = :row_id >> 34
+) THEN 9e999 ELSE latest END
+FROM (
+    SELECT max((
+        SELECT r.created_at
+        FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
+        WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
+        ORDER BY log.row_id DESC LIMIT 1
+    )) AS latest
+    FROM span
+)
 
 -- name: has_unexpired
--- Whether a turn or a descendant has a stamp behind the cutoff: ends at the first that does.
+-- Whether a turn or a descendant has a stamp behind the cutoff: ends at the first that does. In a
+-- permanent chat every one has.
 WITH RECURSIVE span (first, last) AS (
     SELECT :row_id, :row_id | 17179869183
     UNION ALL
@@ -40,7 +47,10 @@ WHERE (
     FROM log CROSS JOIN responses AS r ON r.id = substr(log.key, 1, 16)
     WHERE log.row_id BETWEEN span.first AND span.last AND log.kind = 0
     ORDER BY log.row_id DESC LIMIT 1
-) > :cutoff
+) > CASE WHEN (
+    SELECT c.is_permanent FROM threads AS t JOIN chats AS c ON c.tree = t.tree
+    WHERE t.id = :row_id >> 34
+) THEN -9e999 ELSE :cutoff END
 LIMIT 1
 
 -- name: response_exists
@@ -105,6 +115,9 @@ SELECT coalesce(max(id), 0) FROM threads
 -- name: turn_exists
 -- Whether a turn is there, erased or not.
 SELECT 1 FROM log WHERE row_id = ?
+
+-- name: has_epoch
+SELECT coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
 
 -- name: is_unchanged
 -- Whether there is a turn at the first place, if the one at the second is the same, and its tree

@@ -86,6 +86,8 @@ CREATE TABLE chats (
     -- conversations.id of the one that its first turn was begun on
     conversation bytea,
     is_pinned boolean NOT NULL DEFAULT false,
+    -- its turns do not expire
+    is_permanent boolean NOT NULL DEFAULT false,
     -- UTF-8; NULL: the first words are its title
     title bytea,
     -- a model made the title of the words of its turns, and it goes with any of them
@@ -96,7 +98,8 @@ CREATE TABLE chats (
     cached_tokens bigint NOT NULL DEFAULT 0,
     output_tokens bigint NOT NULL DEFAULT 0,
     cost double precision,
-    -- no turn of it expires before its retention counted from then; NULL: it has no turns
+    -- no turn of it expires before its retention counted from then; NULL: it has no turns;
+    -- infinity: it is permanent
     check_at double precision
 );
 

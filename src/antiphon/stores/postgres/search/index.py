@@ -23,6 +23,7 @@ import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
 from antiphon.errors import StoreError
+from antiphon.stores.postgres.chat_reader import find_chat
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.reader import has_expired
 from antiphon.stores.postgres.rows import TurnKey, decode_header, decode_items
@@ -41,7 +42,8 @@ from antiphon.stores.search_tokenizer import (
     parse_query,
     searchable_text,
 )
-from antiphon.turn.store_protocols import SearchHit, unknown_cursor
+from antiphon.turn.search_protocols import SearchHit
+from antiphon.turn.store_protocols import unknown_cursor
 
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
@@ -73,6 +75,7 @@ class _Request(msgspec.Struct, frozen=True):
     lexemes: list[str]
     limit: int
     after: str | None
+    chat_id: str | None
 
 
 class PostgresSearchIndex:
@@ -94,14 +97,20 @@ class PostgresSearchIndex:
             self._start_indexing()
 
     async def search(
-        self, tenant: str, query: str, limit: int, *, after: str | None = None
+        self,
+        tenant: str,
+        query: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
         parsed = parse_query(query)
         if not parsed.terms or limit < 1:
             return []
         await self._index_tenant(tenant)
         lexemes = query_lexemes(await self._read_secret(), tenant, parsed.terms)
-        request = _Request(tenant, parsed, lexemes, limit, after)
+        request = _Request(tenant, parsed, lexemes, limit, after, chat_id)
         return await self._database.read_snapshot(
             lambda connection: self._find(connection, request)
         )
@@ -194,18 +203,26 @@ class PostgresSearchIndex:
     async def _find(self, connection: Connection, request: _Request) -> list[SearchHit]:
         tenant, lexemes, limit = request.tenant, request.lexemes, request.limit
         cutoff = self._database.expiry.cutoff(tenant)
+        tree: int | None = None
+        totals: tuple[Any, ...] = (SEARCH_SQL["totals"], tenant)
+        if request.chat_id is not None:
+            chat = await find_chat(connection, tenant, request.chat_id, self._database.expiry)
+            if chat is None:
+                return []
+            tree = chat[1]
+            totals = (SEARCH_SQL["totals_of_chat"], tenant, tree)
         cursor: tuple[int | None, ...] = (None, None, None)
         if request.after is not None:
-            cursor = await _find_cursor(connection, request, cutoff)
-        ((turns, words, _),) = await connection.fetch(SEARCH_SQL["totals"], tenant)
-        counts = await connection.fetch(SEARCH_SQL["counts"], tenant, lexemes, _MAX_COUNTED)
+            cursor = await _find_cursor(connection, request, tree, cutoff)
+        ((turns, words, _),) = await connection.fetch(*totals)
+        counts = await connection.fetch(SEARCH_SQL["counts"], tenant, lexemes, _MAX_COUNTED, tree)
         weights = bm25_weights(turns, words, [row[0] for row in counts])
         terms = (lexemes, list(weights.term_weights))
         values = (tenant, *terms, weights.norm, weights.norm_per_word, *cursor)
         hits: list[SearchHit] = []
         offset, step = 0, limit + 8
         while len(hits) < limit:
-            rows = await connection.fetch(SEARCH_SQL["best"], *values, step, offset)
+            rows = await connection.fetch(SEARCH_SQL["best"], *values, step, offset, tree)
             keys = [TurnKey(*row[:3]) for row in rows]
             found = await _build_hits(connection, keys, request.query)
             for key, hit in zip(keys, found, strict=True):
@@ -219,10 +236,12 @@ class PostgresSearchIndex:
         return hits
 
 
-async def _find_cursor(connection: Connection, request: _Request, cutoff: float) -> TurnKey:
+async def _find_cursor(
+    connection: Connection, request: _Request, tree: int | None, cutoff: float
+) -> TurnKey:
     """The key of the turn that a page begins behind. ``InvalidRequestError``: it is no hit."""
     after = request.after or ""
-    values = (request.tenant, response_key(after), request.lexemes)
+    values = (request.tenant, response_key(after), request.lexemes, tree)
     row = await connection.fetchrow(SEARCH_SQL["where"], *values)
     if row is None or await has_expired(connection, TurnKey(*row), cutoff):
         raise unknown_cursor(after)

@@ -70,6 +70,10 @@ FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS t (tenant, 
 SELECT coalesce(sum(turns), 0)::bigint, coalesce(sum(words), 0)::bigint, count(*)
 FROM search_totals WHERE tenant = $1
 
+-- name: totals_of_chat
+SELECT count(*), coalesce(sum(words), 0)::bigint, 0
+FROM search_terms WHERE tenant = $1 AND tree = $2
+
 -- name: join_totals
 -- Many rows as one; those that are being added or joined elsewhere stay.
 WITH old AS (
@@ -82,10 +86,11 @@ INSERT INTO search_totals (tenant, id, turns, words)
 SELECT $1, $2::bigint, coalesce(sum(turns), 0), coalesce(sum(words), 0) FROM gone
 
 -- name: counts
--- How many turns have each term, of very many so many.
+-- How many turns have each term, of very many so many. A tree: of that one's.
 SELECT (
     SELECT count(*) FROM (
-        SELECT 1 FROM search_terms WHERE tenant = $1 AND terms @@ t.term LIMIT $3
+        SELECT 1 FROM search_terms
+        WHERE tenant = $1 AND terms @@ t.term AND ($4::bigint IS NULL OR tree = $4) LIMIT $3
     ) AS counted
 )
 FROM (
@@ -96,7 +101,8 @@ FROM (
 ORDER BY t.number
 
 -- name: best
--- The turns that have all terms, the best by BM25 first, from behind one on where that is given.
+-- The turns that have all terms, the best by BM25 first, from behind one on where that is given, and
+-- of one tree where that is.
 -- ts_rank of a lexeme that a turn has n times, with the weight 1, is the sum of 1/k² up to n,
 -- divided by π²/6: what is missing of 1 tells n.
 WITH matching AS MATERIALIZED (
@@ -112,6 +118,7 @@ WITH matching AS MATERIALIZED (
     FROM search_terms AS s
     -- In a query of its own it is parsed once, and not for every row.
     WHERE s.tenant = $1 AND s.terms @@ (SELECT array_to_string($2::text[], '&')::tsquery)
+    AND ($11::bigint IS NULL OR s.tree = $11)
 ), cursor AS (
     SELECT score, created_at, tree, thread, seq FROM matching
     WHERE (tree, thread, seq) = ($6::bigint, $7::bigint, $8::integer)
@@ -131,6 +138,7 @@ FROM responses AS r
 JOIN search_terms AS s USING (tenant, tree, thread, seq)
 WHERE r.tenant = $1 AND r.id = $2 AND r.timestamp IS NOT NULL
 AND s.terms @@ array_to_string($3::text[], '&')::tsquery
+AND ($4::bigint IS NULL OR s.tree = $4)
 
 -- name: headers
 SELECT l.tree, l.thread, l.seq, l.key, l.created_at, l.header

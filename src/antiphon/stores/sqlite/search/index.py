@@ -1,6 +1,6 @@
 """Full-text search in SQLite: an inverted index in immutable segments, built in the background.
 
-    a turn ends        a trigger records its row id as pending: all that the commit does here
+    a turn ends        its row id is recorded as pending: all that commits do here
     256 have ended     they are indexed in the background, while others run    (indexing.py)
     64 segments        half of them get a group, which says what each has      (group.py)
     a search           indexes up to 256 pending turns of its tenant, then reads groups, segments
@@ -36,9 +36,9 @@ from antiphon.stores.sqlite.search.indexing import (
     read_plan,
 )
 from antiphon.stores.sqlite.search.pending import SEARCH_SQL
-from antiphon.stores.sqlite.search.query import read_hits
+from antiphon.stores.sqlite.search.query import SearchRequest, read_hits
 from antiphon.stores.sqlite.search.segment import MAX_SEGMENT_TURNS
-from antiphon.turn.store_protocols import SearchHit
+from antiphon.turn.search_protocols import SearchHit
 
 #: How many waiting turns are counted at most.
 _MAX_COUNTED: Final = 10_000
@@ -68,7 +68,13 @@ class SqliteSearchIndex:
             self._start_indexing()
 
     async def search(
-        self, tenant: str, query: str, limit: int, *, after: str | None = None
+        self,
+        tenant: str,
+        query: str,
+        limit: int,
+        *,
+        after: str | None = None,
+        chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
         parsed = parse_query(query)
         if not parsed.terms or limit < 1:
@@ -77,12 +83,12 @@ class SqliteSearchIndex:
         # behind an import of a million turns answers at once.
         if not await self._index(tenant, minimum=1) or self._crowded:
             self._start_indexing()
-        page, cutoff = PageRequest(limit, after), self._database.expiry.cutoff(tenant)
-        return await self._database.read_pooled(
-            partial(read_hits, tenant=tenant, query=parsed, page=page, cutoff=cutoff)
-        )
+        request = SearchRequest(tenant, parsed, PageRequest(limit, after), chat_id)
+        read = partial(read_hits, request=request, expiry=self._database.expiry)
+        return await self._database.read_pooled(read)
 
     async def count_unsearched(self, tenant: str) -> int:
+        await self._database.apply_deferred()
         count: int = await self._database.read_pooled(partial(_count_unsearched, tenant=tenant))
         return count
 
@@ -117,6 +123,7 @@ class SqliteSearchIndex:
     async def _index(self, tenant: str | None, minimum: int) -> bool:
         """Index up to 256 turns; whether all that waited have been."""
         async with self._indexing_lock:
+            await self._database.apply_deferred()
             plan = await self._read(partial(read_plan, tenant=tenant, minimum=minimum))
             if plan is None:
                 return True

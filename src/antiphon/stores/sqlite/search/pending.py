@@ -34,10 +34,14 @@ class PendingTurns(msgspec.Struct, frozen=True):
     is_last: bool
 
 
-def read_pending_turns(connection: sqlite3.Connection, tenant: str | None) -> PendingTurns:
-    """Up to a segment's worth of pending turns; of one tenant, the newest first."""
+def read_pending_turns(
+    connection: sqlite3.Connection, tenant: str | None, tree: int | None = None
+) -> PendingTurns:
+    """Up to a segment's worth of pending turns; of one tenant or chat, the newest first."""
     name = "pending_turns" if tenant is None else "pending_turns_of"
-    values = {"tenant": tenant, "limit": MAX_SEGMENT_TURNS}
+    if tree is not None:
+        name = "pending_turns_in"
+    values = {"tenant": tenant, "tree": tree, "limit": MAX_SEGMENT_TURNS}
     rows = connection.execute(SEARCH_SQL[name], values).fetchall()
     living = [(row_id, time) for row_id, _, _, time in rows if time is not None]
     turns = read_indexed_turns(

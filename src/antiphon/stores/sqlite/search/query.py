@@ -4,18 +4,23 @@ Groups say which of their segments hold the terms; those segments, and the ones 
 are read, a segment at a time, in small steps that let other threads run: a search among a
 million turns must not delay running turns. Turns that wait to be indexed, as many as one segment
 has, are searched as a segment that is made for it.
+
+A search within a chat reads the segments that have turns of that chat, whatever else is stored. How
+much a word counts there depends on the chat alone.
 """
 
 from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence, Set
 from typing import Final, TypeAlias
 
 import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
+from antiphon.core.retention import Expiry
 from antiphon.stores.search_tokenizer import (
     Bm25Weights,
     SearchQuery,
@@ -24,10 +29,12 @@ from antiphon.stores.search_tokenizer import (
     build_excerpt,
     searchable_text,
 )
+from antiphon.stores.sqlite.chat_reader import find_chat
 from antiphon.stores.sqlite.reader import PageRequest, has_expired, snapshot
 from antiphon.stores.sqlite.rows import decode_header
 from antiphon.stores.sqlite.search.pending import SEARCH_SQL, read_pending_turns
 from antiphon.stores.sqlite.search.segment import (
+    IndexedTurn,
     IndexSegment,
     build_segment,
     decode_postings,
@@ -36,7 +43,8 @@ from antiphon.stores.sqlite.search.segment import (
     hash_term,
 )
 from antiphon.stores.sqlite.sql_files import TURN_SQL
-from antiphon.turn.store_protocols import SearchHit, unknown_cursor
+from antiphon.turn.search_protocols import SearchHit
+from antiphon.turn.store_protocols import unknown_cursor
 
 #: Minus the score, minus the time, and where it lies: the least is the best.
 _Candidate: TypeAlias = tuple[float, float, int]
@@ -68,20 +76,33 @@ class _Matches(msgspec.Struct):
     words: int = 0
 
 
+class SearchRequest(msgspec.Struct, frozen=True):
+    """What to find, and which page of it; ``chat_id``: in one chat only, by any of its ids."""
+
+    tenant: str
+    query: SearchQuery
+    page: PageRequest
+    chat_id: str | None = None
+
+
 def read_hits(
-    connection: sqlite3.Connection,
-    tenant: str,
-    query: SearchQuery,
-    page: PageRequest,
-    cutoff: float,
+    connection: sqlite3.Connection, request: SearchRequest, expiry: Expiry
 ) -> list[SearchHit]:
-    """A page of the turns that hold all of ``query`` and have not expired by ``cutoff``.
+    """A page of the turns that hold all of the query and have not expired.
 
     Raises ``InvalidRequestError`` where it begins behind one that is not among them.
     """
+    tenant, query, page = request.tenant, request.query, request.page
     hits: list[SearchHit] = []
+    cutoff = expiry.cutoff(tenant)
     with snapshot(connection):
-        matches = _find_segments(connection, tenant, query)
+        if request.chat_id is None:
+            matches = _find_segments(connection, tenant, query)
+        else:
+            chat = find_chat(connection, tenant, request.chat_id, expiry)
+            if chat is None:
+                return []
+            matches = _find_segments_of_chat(connection, tenant, chat[1], query)
         weights = _weights(matches)
         ranked = [
             _rank_segment(connection, segment, counts, weights) for segment, counts in matches.found
@@ -105,10 +126,39 @@ def text_at(connection: sqlite3.Connection, row_id: int) -> str:
     )
 
 
-def _find_segments(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
+def _new_matches(query: SearchQuery) -> _Matches:
     terms = len(query.terms)
     names = [hash_term(term) for term in query.terms]
-    matches = _Matches(names, [0] * terms, [0] * terms, [0] * terms, [])
+    return _Matches(names, [0] * terms, [0] * terms, [0] * terms, [])
+
+
+def _find_segments_of_chat(
+    connection: sqlite3.Connection, tenant: str, tree: int, query: SearchQuery
+) -> _Matches:
+    """The segments that have turns of a chat, with what they have of it."""
+    matches = _new_matches(query)
+    turns_of: defaultdict[int, set[int]] = defaultdict(set)
+    for row_id, segment_id in connection.execute(
+        SEARCH_SQL["segments_of_chat"], {"tree": tree}
+    ).fetchall():
+        turns_of[segment_id].add(row_id)
+    for segment_id, row_ids in turns_of.items():
+        ((bucket_count, secret),) = connection.execute(
+            SEARCH_SQL["segment"], (segment_id,)
+        ).fetchall()
+        segment = _Segment(segment_id, bucket_count, secret)
+        ids, entries = _read_entries(connection, segment)
+        numbers = {number for number, row_id in enumerate(ids) if row_id in row_ids}
+        matches.turns += len(numbers)
+        matches.words += sum(entries[number][1] for number in numbers)
+        _read_segment(connection, matches, segment, numbers)
+    turns = read_pending_turns(connection, tenant, tree).by_tenant
+    _read_pending(connection, matches, turns.get(tenant, ()))
+    return matches
+
+
+def _find_segments(connection: sqlite3.Connection, tenant: str, query: SearchQuery) -> _Matches:
+    matches = _new_matches(query)
     for segment_id, turns, words, bucket_count, secret in connection.execute(
         SEARCH_SQL["single_segments"], (tenant,)
     ).fetchall():
@@ -122,19 +172,33 @@ def _find_segments(connection: sqlite3.Connection, tenant: str, query: SearchQue
         matches.words += words
         _read_group(connection, matches, _Segment(group_id, bucket_count, secret), members)
     turns_of = read_pending_turns(connection, tenant).by_tenant
-    pending = build_segment(turns_of.get(tenant, ()))
+    _read_pending(connection, matches, turns_of.get(tenant, ()))
+    return matches
+
+
+def _read_pending(
+    connection: sqlite3.Connection, matches: _Matches, turns: Sequence[IndexedTurn]
+) -> None:
+    """Add a segment that is made of pending turns."""
+    pending = build_segment(turns)
     if pending is not None:
         matches.turns += len(pending.row_ids)
         matches.words += pending.words
         _read_segment(
             connection, matches, _Segment(None, pending.bucket_count, pending.secret, pending)
         )
-    return matches
 
 
-def _read_segment(connection: sqlite3.Connection, matches: _Matches, segment: _Segment) -> None:
-    """Add a segment that may have the terms."""
+def _read_segment(
+    connection: sqlite3.Connection,
+    matches: _Matches,
+    segment: _Segment,
+    numbers: Set[int] | None = None,
+) -> None:
+    """Add a segment that may have the terms; ``numbers``: of its turns only these."""
     postings = [_read_postings(connection, segment, name) for name in matches.names]
+    if numbers is not None:
+        postings = [bytes(one for one in of_term if one in numbers) for of_term in postings]
     for number, of_term in enumerate(postings):
         matches.counts[number] += len(set(of_term))
         matches.read[number] += bool(of_term)
@@ -191,15 +255,7 @@ def _rank_segment(
     matching = set(counts[0]).intersection(*counts[1:])
     if not matching:
         return []
-    row_ids: Sequence[int]
-    if segment.pending is not None:
-        row_ids, data = segment.pending.row_ids, segment.pending.turn_entries
-    else:
-        ((ids, data),) = connection.execute(
-            SEARCH_SQL["turn_entries"], (segment.segment_id,)
-        ).fetchall()
-        row_ids = _ids_decoder.decode(ids)
-    entries = decode_turn_entries(data)
+    row_ids, entries = _read_entries(connection, segment)
     ranked: list[_Candidate] = []
     for number in matching:
         created_at, words = entries[number]
@@ -207,6 +263,18 @@ def _rank_segment(
         ranked.append((-score, -created_at, row_ids[number]))
     ranked.sort()
     return ranked
+
+
+def _read_entries(
+    connection: sqlite3.Connection, segment: _Segment
+) -> tuple[Sequence[int], list[tuple[float, int]]]:
+    """The row ids, times and numbers of words of a segment's turns."""
+    if segment.pending is not None:
+        return segment.pending.row_ids, decode_turn_entries(segment.pending.turn_entries)
+    ((ids, data),) = connection.execute(
+        SEARCH_SQL["turn_entries"], (segment.segment_id,)
+    ).fetchall()
+    return _ids_decoder.decode(ids), decode_turn_entries(data)
 
 
 def _skip_through(
