@@ -1,8 +1,10 @@
-"""Load on several nodes: each request of a script goes to the next one, as through a balancer."""
+"""Load on several nodes: each request of a script goes to the next one, as through a balancer; or
+all of a script go to one, as if each node were alone."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -36,14 +38,16 @@ class _Link(asyncio.Protocol):
 
 
 class RoundRobinConnection(Connection):
-    """One script over a link to each node; ``ports`` are set by ``over``."""
+    """One script over a link to each node; ``ports`` and ``stays`` are set by ``over``."""
 
     ports: Sequence[int] = ()
+    stays = False
+    _made = itertools.count()
 
     def __init__(self, script: Script, tally: LoadStats, mark: bytes | None) -> None:
         super().__init__(script, tally, mark)
         self._links: list[_Link] = []
-        self._next = id(self) // 64
+        self._next = next(self._made)
         self._connecting = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
@@ -72,12 +76,13 @@ class RoundRobinConnection(Connection):
         self._fail(error)
 
     def _write(self, request: bytes) -> None:
-        self._next = (self._next + 1) % len(self._links)
-        transport = self._links[self._next].transport
+        if not self.stays:
+            self._next += 1
+        transport = self._links[self._next % len(self._links)].transport
         assert transport is not None
         transport.write(request)
 
 
-def over(ports: Sequence[int]) -> type[RoundRobinConnection]:
-    """The kind of connection that asks these nodes in turn."""
-    return type("RoundRobin", (RoundRobinConnection,), {"ports": tuple(ports)})
+def over(ports: Sequence[int], *, stays: bool = False) -> type[RoundRobinConnection]:
+    """The kind of connection that asks these nodes in turn; ``stays``: each asks one of them."""
+    return type("RoundRobin", (RoundRobinConnection,), {"ports": tuple(ports), "stays": stays})

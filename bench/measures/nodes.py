@@ -31,19 +31,23 @@ _GOAL_RELAY = 2.0
 
 
 class _Nodes:
-    """Nodes of one store, and what a turn took on them round by round; times in seconds."""
+    """Nodes of one store, and what a turn took on them round by round; times in seconds.
 
-    def __init__(self, name: str, servers: Sequence[Server]) -> None:
+    ``stays``: all turns of a conversation go to one node.
+    """
+
+    def __init__(self, name: str, servers: Sequence[Server], *, stays: bool = False) -> None:
         self.name = name
+        self._stays = stays
         self.servers = servers
         self.rates: list[float] = []
         self.cpu: list[float] = []
         self.database_cpu: list[float] = []
 
     def run(self, lab: BenchEnvironment, connections: int, database: PostgresServer) -> None:
-        """One window: the turns of a conversation go to one node after the other."""
+        """One window: the turns of a conversation go to one node after the other, or stay."""
         talk = Conversations(_TURNS, endless=True)
-        kind = over([server.port for server in self.servers])
+        kind = over([server.port for server in self.servers], stays=self._stays)
         port = self.servers[0].port
 
         async def by(server: Server, scripts, seconds, mark):  # type: ignore[no-untyped-def]
@@ -114,16 +118,20 @@ def _measure_counts(
         counted.append((_Nodes(f"{name}, {_CONNECTIONS} at a time each", servers[:count]), count))
     few = _Nodes(f"1 node, {_CONNECTIONS // _MOST_NODES} at a time", servers[:1])
     spread = _Nodes(f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time in all", servers)
+    staying = _Nodes(
+        f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time each, staying", servers, stays=True
+    )
     for _ in range(lab.rounds):
-        for nodes, count in counted:
+        for nodes, count in (*counted, (staying, _MOST_NODES)):
             nodes.run(lab, _CONNECTIONS * count, database)
         few.run(lab, _CONNECTIONS // _MOST_NODES, database)
         spread.run(lab, _CONNECTIONS, database)
     one, most = counted[0][0], counted[-1][0]
-    rows = [nodes.row() for nodes in (*[nodes for nodes, _ in counted], few, spread)]
+    rows = [nodes.row() for nodes in (*[nodes for nodes, _ in counted], staying, few, spread)]
     note = (
-        "Each turn of a conversation goes to the next node. All nodes share one core. The fewer "
-        "turns a node has at once, the fewer share a commit: so on one node, too."
+        "Each turn of a conversation goes to the next node; staying: all go to one, as if each "
+        "node were alone. All nodes share one core, and take its caches from each other. The "
+        "fewer turns a node has at once, the fewer share a commit: so on one node, too."
     )
     targets = [
         Target(f"CPU per turn on {_MOST_NODES} nodes, times that on one{what}", to, most=goal)
@@ -132,6 +140,8 @@ def _measure_counts(
             (f", {_CONNECTIONS} at a time in all", one.ratio(spread), _GOAL_GROWTH),
         )
     ]
+    what = f"CPU per turn of a conversation that moves between {_MOST_NODES} nodes, times staying"
+    targets.append(Target(what, staying.ratio(most), most=_GOAL_GROWTH))
     return Table("Several nodes", rows, note), targets
 
 

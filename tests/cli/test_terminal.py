@@ -141,9 +141,9 @@ def test_control_characters_of_the_model_are_stripped(home: Path) -> None:
 def test_an_unknown_model_is_an_error_in_place_of_the_prompt(home: Path) -> None:
     with chat(home, "--model", "nobody") as terminal:
         assert terminal.leave() == 1
-        greeting, error = terminal.rows
+        greeting, *error = terminal.rows
         assert greeting.startswith("antiphon")
-        assert error == "error: The model 'nobody' does not exist here."
+        assert "".join(error).startswith("error: The model 'nobody' does not exist here: there is")
 
 
 def test_kill_during_an_answer_keeps_the_printed_text(home: Path) -> None:

@@ -54,6 +54,8 @@ GOOD_CALLS: dict[str, tuple[list[bytes], list[tuple[str, str]]]] = {
     ),
     "call-resp-arguments-done-only": ([added(_FIRST), arguments_done('{"c":1}'), end()], CALL),
     "call-resp-item-done-only": ([added(_FIRST), item_done(_FIRST), end()], CALL),
+    "call-arguments-in-pieces": ([end({**_FIRST, "arguments": ['{"c"', ":1}"]})], CALL),
+    "call-arguments-listed": ([end({**_FIRST, "arguments": [{"c": 1}]})], CALL),
     "call-item-never-added": ([item_done(_FIRST), end()], CALL),
     "call-completed-only": ([end(_FIRST, _SECOND)], BOTH),
     "call-completed-adds-one": ([added(_FIRST), item_done(_FIRST), end(_FIRST, _SECOND)], BOTH),

@@ -1,9 +1,10 @@
-"""PostgreSQL fails under nodes at work: what was acknowledged is there, and they come back."""
+"""A database fails under nodes at work: what was acknowledged is there, and they come back."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -11,13 +12,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from support.http_server import Address
 from support.node_cluster import NodeCluster, Stream, node_cluster, started
-from support.postgres_server import NoPostgresError, running
+from support.postgres_server import USER, NoPostgresError, running
+from support.severable_link import severable_link
+from support.small_disk import SmallDisk, small_disk
 
 pytestmark = pytest.mark.slow
 CLIENTS = 6
@@ -41,12 +46,18 @@ class Database:
         self._server.close()
 
     def terminate_connections(self) -> None:
-        async def terminate() -> None:
-            connection = await asyncpg.connect(self.uri)
-            await connection.execute(_TERMINATE)
-            await connection.close()
+        self.execute(_TERMINATE)
 
-        asyncio.run(terminate())
+    def execute(self, *statements: str) -> None:
+        async def run() -> None:
+            connection = await asyncpg.connect(self.uri)
+            try:
+                for statement in statements:
+                    await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        asyncio.run(run())
 
 
 @pytest.fixture
@@ -94,6 +105,12 @@ class Load:
                 if count > 20:
                     previous, count = None, 1
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         self._is_over.set()
         for thread in self._threads:
@@ -118,28 +135,103 @@ def assert_nothing_is_lost(nodes: NodeCluster, load: Load) -> None:
 def test_connections_that_are_all_cut_under_load_lose_nothing(
     nodes: NodeCluster, database: Database
 ) -> None:
-    load = Load(nodes.proxy)
-    for _ in range(8):
+    with Load(nodes.proxy) as load:
+        for _ in range(8):
+            load.wait_for_more(nodes, 20)
+            database.terminate_connections()
         load.wait_for_more(nodes, 20)
-        database.terminate_connections()
-    load.wait_for_more(nodes, 20)
-    assert_nothing_is_lost(nodes, load)
+        assert_nothing_is_lost(nodes, load)
 
 
 def test_database_that_is_started_again_under_load_loses_nothing(
     nodes: NodeCluster, database: Database
 ) -> None:
-    load = Load(nodes.proxy)
-    load.wait_for_more(nodes, 20)
-    database.stop()
-    nodes.wait_until(lambda: load.statuses[503] > 0)
-    for node in nodes.nodes:
-        nodes.wait_until(lambda node=node: node.get("/readyz").status == 503)  # type: ignore[misc]
-    database.start()
-    load.wait_for_more(nodes, 20)
-    for node in nodes.nodes:
-        nodes.wait_until(lambda node=node: node.get("/readyz").status == 200)  # type: ignore[misc]
-    assert_nothing_is_lost(nodes, load)
+    with Load(nodes.proxy) as load:
+        load.wait_for_more(nodes, 20)
+        database.stop()
+        nodes.wait_until(lambda: load.statuses[503] > 0)
+        for node in nodes.nodes:
+            nodes.wait_until(lambda node=node: node.get("/readyz").status == 503)  # type: ignore[misc]
+        database.start()
+        load.wait_for_more(nodes, 20)
+        for node in nodes.nodes:
+            nodes.wait_until(lambda node=node: node.get("/readyz").status == 200)  # type: ignore[misc]
+        assert_nothing_is_lost(nodes, load)
+
+
+def test_node_that_is_cut_off_from_the_database_answers_503_and_comes_back(
+    tmp_path: Path, database: Database
+) -> None:
+    with (
+        severable_link(database.uri) as link,
+        node_cluster(tmp_path, 3, store=database.uri, other_ways={2: link.uri}) as nodes,
+        Load(nodes.proxy) as load,
+    ):
+        load.wait_for_more(nodes, 20)
+        *others, cut = nodes.nodes
+        question = "count to 2 gate:cut"
+        background = cut.respond(question, background=True).json["id"]
+        hanging = started(cut, "hang here")
+        nodes.wait_until(lambda: len(nodes.upstream.requests_of(question)) == 1)
+        link.cut()
+        nodes.wait_until(lambda: cut.get("/readyz").status == 503)
+        assert cut.respond("Is anybody there?").status == 503
+        # The others go on, and have its turns as soon as its lease is over.
+        nodes.wait_until(lambda: len(nodes.upstream.requests_of(question)) == 2)
+        ended = others[0].get(f"/v1/responses/{hanging}").json
+        assert ended["error"]["code"] == "interrupted"
+        assert [one.get("/readyz").status for one in others] == [200, 200]
+        link.mend()
+        nodes.wait_until(lambda: cut.get("/readyz").status == 200)
+        nodes.upstream.open("cut")
+        path = f"/v1/responses/{background}"
+        nodes.wait_until(lambda: cut.get(path).json["status"] == "completed")
+        assert cut.get(path).body == others[1].get(path).body
+        load.wait_for_more(nodes, 20)
+        assert_nothing_is_lost(nodes, load)
+        assert load.statuses[503]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def small_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SmallDisk, str]]:
+    """A small disk, and a store whose words are there."""
+    # Where another user may look, as which PostgreSQL runs for root.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        with small_disk(Path(folder, "disk"), 64) as disk:
+            if request.param == "sqlite":
+                yield disk, f"sqlite:{disk.folder}/antiphon.db"
+                return
+            made: Database = request.getfixturevalue("database")
+            space = disk.folder / "tablespace"
+            space.mkdir()
+            if os.geteuid() == 0:
+                shutil.chown(space, USER)
+            made.execute(
+                f"CREATE TABLESPACE small LOCATION '{space}'",
+                "CREATE DATABASE small TABLESPACE small",
+            )
+            yield disk, urlunsplit(urlsplit(made.uri)._replace(path="/small"))
+
+
+def test_full_disk_refuses_turns_until_there_is_room_and_loses_nothing(
+    tmp_path: Path, small_store: tuple[SmallDisk, str]
+) -> None:
+    disk, store = small_store
+    with node_cluster(tmp_path, store=store) as nodes, Load(nodes.proxy) as load:
+        load.wait_for_more(nodes, 20)
+        disk.fill()
+        nodes.wait_until(lambda: load.statuses[503] > CLIENTS)
+        for node in nodes.nodes:
+            nodes.wait_until(lambda node=node: node.get("/readyz").status == 503)  # type: ignore[misc]
+        # What is there is still read.
+        name, _ = load.acknowledged[-1]
+        assert nodes.proxy.get(f"/v1/responses/{name}").status == 200
+        disk.make_room()
+        load.wait_for_more(nodes, 20)
+        for node in nodes.nodes:
+            nodes.wait_until(lambda node=node: node.get("/readyz").status == 200)  # type: ignore[misc]
+        assert_nothing_is_lost(nodes, load)
 
 
 def test_node_that_was_paused_for_longer_than_its_lease_stops_what_others_have(

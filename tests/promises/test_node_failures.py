@@ -22,6 +22,7 @@ from xai_sdk.proto import chat_pb2, chat_pb2_grpc  # type: ignore[import-untyped
 from support.grpc_client import RpcFailure
 from support.http_server import TIMEOUT, ServerProcess
 from support.node_cluster import NodeCluster, SteeredUpstream, Stream, node_cluster, started
+from support.node_interfaces import files_server
 from support.postgres_database import empty_database
 from support.scenario import UpstreamThread
 from support.side_stores import query_file
@@ -95,6 +96,58 @@ def test_background_turn_of_a_killed_node_is_answered_whole_by_another(
     assert len(cluster.upstream.requests_of(question)) == 2
     follow_up = json.loads(second.respond("Hi", previous_response_id=response_id).body)
     assert text_of(follow_up) == "3 messages"
+
+
+def tools_of(response: dict[str, Any]) -> list[dict[str, Any]]:
+    return [item for item in response["output"] if item["type"] == "mcp_call"]
+
+
+@pytest.fixture
+def tool_cluster(tmp_path: Path, store: str) -> Iterator[NodeCluster]:
+    with node_cluster(tmp_path, store=store, settings=files_server()) as nodes:
+        yield nodes
+
+
+FILES = [{"type": "mcp", "server_label": "files", "require_approval": "never"}]
+
+
+@pytest.mark.slow
+def test_tool_that_has_answered_is_not_run_again_when_its_node_is_killed(
+    tool_cluster: NodeCluster, tmp_path: Path
+) -> None:
+    first, second = tool_cluster.nodes
+    runs, answer = tmp_path / "runs", "count to 2 gate:tool"
+    question = f"use files__record {json.dumps({'file': str(runs), 'answer': answer})}"
+    created = first.respond(question, background=True, tools=FILES)
+    name = str(created.json["id"])
+    upstream = tool_cluster.upstream
+    poll(lambda: upstream.requests_of(answer), "the model was not given the output")
+    (stored,) = poll(lambda: tools_of(response_at(second, name)), "the call was not stored")
+    first.kill()
+    poll(lambda: len(upstream.requests_of(answer)) == 2, "it was not run again", NOTICED)
+    upstream.open("tool")
+    response = ended_at(second, name)
+    assert response["status"] == "completed"
+    assert tools_of(response) == [stored]
+    assert stored["output"] == answer
+    assert runs.read_text() == "run\n"
+
+
+@pytest.mark.slow
+def test_tool_that_may_have_run_when_its_node_was_killed_is_not_run_again(
+    tool_cluster: NodeCluster, tmp_path: Path
+) -> None:
+    first, second = tool_cluster.nodes
+    runs = tmp_path / "runs"
+    question = f"use files__record {json.dumps({'file': str(runs)})}"
+    name = str(first.respond(question, background=True, tools=FILES).json["id"])
+    poll(runs.exists, "the tool was not run")
+    first.kill()
+    response = ended_at(second, name, NOTICED)
+    assert response["status"] == "completed"
+    (call,) = tools_of(response)
+    assert call["error"]
+    assert runs.read_text() == "run\n"
 
 
 @pytest.mark.slow

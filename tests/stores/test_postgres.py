@@ -360,6 +360,22 @@ async def test_a_commit_of_turns_is_one_round_trip(tmp_path: Path) -> None:
             assert await store.head("", turn.response_id)
 
 
+async def test_beginning_that_nobody_awaits_is_committed_with_its_end_or_alone(
+    tmp_path: Path,
+) -> None:
+    uri = empty_database(tmp_path)
+    quick, slow = [msgspec.structs.replace(new_turn("Hi."), is_awaited=False) for _ in range(2)]
+    async with opened(uri) as (store,), connected(uri) as connection:
+        slow_begun, begun = store.begin(slow), store.begin(quick)
+        await store.write(quick.response_id, [assistant("Yes.")], DONE)
+        assert begun.done()
+        # In one row.
+        assert await connection.fetchval("SELECT count(*) FROM log WHERE ending IS NOT NULL") == 1
+        await slow_begun
+        await store.write(slow.response_id, [], DONE)
+        assert await connection.fetchval("SELECT max(part) FROM log") == 1
+
+
 async def test_a_store_notifies_others_only_while_somebody_follows_there(tmp_path: Path) -> None:
     async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 2) as (store, other):
 
@@ -382,6 +398,19 @@ async def test_a_store_notifies_others_only_while_somebody_follows_there(tmp_pat
         reader.close()
         assert not await is_notified()
         own.close()
+
+
+async def test_a_cold_turn_of_a_long_chain_reads_twice(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri) as (store,):
+        models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")
+        head = (await complete_turns(store, 40))[-1]
+        service = TurnService(store, models, store.stores)
+        proxy.executed.clear()
+        request = TurnRequest((Message("user", "Hi."),), previous_response_id=head.response_id)
+        assert (await (await service.start(request)).result()).status == "completed"
+        reads = [name for sql in proxy.executed for name in READS if TURN_SQL[name] == sql]
+        assert reads == ["head_with_turns", "history"]
+        await service.close()
 
 
 async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:

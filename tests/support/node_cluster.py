@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -30,8 +30,9 @@ class SteeredUpstream:
     """Answers by the last message: what comes behind a gate's name in it waits for that gate.
 
     ``count to 3 gate:a`` says one word for each number; before the last one it waits until the
-    gate ``a`` is opened. ``hang`` says a word and never ends. ``use files__add`` calls that tool.
-    All else is answered with how many messages there were.
+    gate ``a`` is opened. ``hang`` says a word and never ends. ``use files__add`` calls that tool,
+    with the JSON object at the end of the message, if it has one. All else is answered with how
+    many messages there were.
     """
 
     def __init__(self, thread: UpstreamThread) -> None:
@@ -65,6 +66,11 @@ class SteeredUpstream:
             return stream_of(status=404)
         question = _last_message(request)
         words = question.split()
+        if words[:1] == ["use"]:
+            given = question[question.index("{") :] if "{" in question else '{"a":1,"b":2}'
+            made = {"index": 0, "id": "call_1", "type": "function"}
+            made["function"] = {"name": words[1], "arguments": given}
+            return stream_of(call(made), end("tool_calls"), DONE)
         if "hang" in words:
             return stream_of(text("Well"), HANG)
         if "count" in words:
@@ -72,10 +78,6 @@ class SteeredUpstream:
             parts = [text(f" {number}") for number in numbers]
             gates = [self._gates[one[5:]] for one in words if one.startswith("gate:")]
             return stream_of(*parts[:-1], *gates, parts[-1], end(), DONE)
-        if "use" in words:
-            tool = {"name": words[words.index("use") + 1], "arguments": '{"a":1,"b":2}'}
-            made = {"index": 0, "id": "call_1", "type": "function", "function": tool}
-            return stream_of(call(made), end("tool_calls"), DONE)
         said = f"{len(request.json['messages'])} messages"
         if request.json.get("stream"):
             return stream_of(text(said), end(), DONE)
@@ -180,9 +182,17 @@ class NodeCluster:
 
 @contextmanager
 def node_cluster(
-    home: Path, count: int = 2, *, store: str | None = None, settings: str = ""
+    home: Path,
+    count: int = 2,
+    *,
+    store: str | None = None,
+    settings: str = "",
+    other_ways: Mapping[int, str] = {},
 ) -> Iterator[NodeCluster]:
-    """Nodes on one store: that of the URI, or a SQLite file in ``home``."""
+    """Nodes on one store: that of the URI, or a SQLite file in ``home``.
+
+    ``other_ways`` are URIs by which some nodes reach the same store, by their numbers.
+    """
     uri = store or f"sqlite:{home / 'shared.db'}"
     with ExitStack() as opened:
         upstream = SteeredUpstream(opened.enter_context(UpstreamThread()))
@@ -190,7 +200,8 @@ def node_cluster(
         for number in range(count):
             folder = home / f"node{number}"
             folder.mkdir()
-            node = ServerProcess(folder, upstream.base_url, store=uri, settings=settings)
+            way = other_ways.get(number, uri)
+            node = ServerProcess(folder, upstream.base_url, store=way, settings=settings)
             nodes.append(opened.enter_context(node))
         proxy = RoundRobinProxy([one.port for one in nodes])
         opened.callback(proxy.close)

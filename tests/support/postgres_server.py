@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 #: PostgreSQL refuses to run as root, so there it runs as this user.
-_USER: Final = "nobody"
+USER: Final = "nobody"
 _START_SECONDS: Final = 60
 #: A socket's path has 107 characters at most.
 _LONGEST_SOCKET_FOLDER: Final = 85
@@ -48,7 +48,7 @@ def _is_root() -> bool:
 
 def _as_user() -> dict[str, Any]:
     """The arguments of ``subprocess`` that a program of PostgreSQL needs to run at all."""
-    return {"user": _USER, "extra_groups": []} if _is_root() else {}
+    return {"user": USER, "extra_groups": []} if _is_root() else {}
 
 
 def _programs(folder: Path) -> Path:
@@ -78,8 +78,8 @@ def _create(folder: Path, programs: Path) -> Path:
         return data
     data.mkdir(parents=True, exist_ok=True)
     if _is_root():
-        shutil.chown(folder, _USER)
-        shutil.chown(data, _USER)
+        shutil.chown(folder, USER)
+        shutil.chown(data, USER)
     options = ("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync")
     made = subprocess.run(
         [programs / "initdb", "-D", data, *options],
@@ -103,7 +103,7 @@ def running(folder: Path, settings: Mapping[str, str] = {}) -> Iterator[str]:
     if len(str(folder)) > _LONGEST_SOCKET_FOLDER:
         sockets = Path(tempfile.mkdtemp(prefix="antiphon-postgres-", dir="/tmp"))
         if _is_root():
-            shutil.chown(sockets, _USER)
+            shutil.chown(sockets, USER)
     flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
     with (folder / "log").open("ab") as log:
         server = subprocess.Popen(

@@ -146,6 +146,8 @@ PROGRAMS = {"antiphon": (_ANTIPHON, _run_antiphon), "mcp": (_MCP_SERVER, _run_mc
 
 def main() -> None:
     modules, run = PROGRAMS[sys.argv[1]]
+    # As ``bootstrap.grpc_server`` has it, before gRPC is loaded.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     for name in modules:
         import_module(name)
     # What is loaded stays: no process collects it, nor copies its memory by doing so.

@@ -148,6 +148,20 @@ def say(text: str) -> str:
 
 
 @server.tool()
+async def record(file: str, answer: str | None = None) -> str:
+    """Add a line to a file, and answer with a text; without one, never."""
+    _add_line(file)
+    if answer is None:
+        await asyncio.Event().wait()
+    return answer or ""
+
+
+def _add_line(file: str) -> None:
+    with Path(file).open("a") as runs:
+        runs.write("run\n")
+
+
+@server.tool()
 def variable(name: str) -> str:
     """A variable of the process."""
     return os.environ.get(name, "not set")

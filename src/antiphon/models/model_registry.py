@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from antiphon.errors import InvalidRequestError, ModelNotFoundError
 from antiphon.turn.protocols import Model
 
+#: How many names an error lists, and how much of an unknown one it repeats, in characters.
+_MAX_LISTED = 20
+_MAX_NAME_LENGTH = 200
+
 
 class ModelRegistry:
     """Routes a model name to a model: configured ones first, then the fallback upstream."""
@@ -43,7 +47,12 @@ class ModelRegistry:
             )
         model = self._models.get(wanted, self.catch_all)
         if model is None:
-            raise ModelNotFoundError(f"The model '{wanted}' does not exist here.", param="model")
+            there = ", ".join([f"'{one}'" for one, _ in self.items()][:_MAX_LISTED])
+            raise ModelNotFoundError(
+                f"The model '{wanted[:_MAX_NAME_LENGTH]}' does not exist here: there is"
+                f" {there or 'none'}.",
+                param="model",
+            )
         return wanted, model
 
     def items(self) -> list[tuple[str, Model]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
@@ -154,7 +154,43 @@ def test_a_key_at_fault_is_found_in_its_object() -> None:
         msgspec.json.decode(b'{"one":1,"short":{"long":1}}', type=Outer)
     error = invalid_value_error(caught.value)
     assert error.param == "short"
-    assert error.message == "Invalid value for 'short': expected `str` of length <= 3."
+    reason = "it has to be a string of at most 3 characters"
+    assert error.message == f"Invalid value for 'short': {reason}."
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "The body is not valid JSON: it is empty, or ends too early."),
+        (b"[]", "Invalid body: it has to be an object, not an array."),
+        (b"{}", "'one' is required."),
+        (b'{"one":"1"}', "Invalid value for 'one': it has to be an integer, not a string."),
+        (b'{"one":true}', "Invalid value for 'one': it has to be an integer, not a boolean."),
+        (b'{"one":1,"many":7}', "Invalid value for 'many': it has to be an array, not an integer."),
+    ],
+)
+def test_errors_are_in_words_of_json(body: bytes, message: str) -> None:
+    with pytest.raises(DECODE_ERRORS) as caught:
+        msgspec.json.decode(body, type=Outer)
+    assert invalid_value_error(caught.value).message == message
+
+
+class Limits(msgspec.Struct):
+    number: Annotated[float, msgspec.Meta(le=2)] | None = None
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z]+$")] | None = None
+    role: Literal["user", "tool"] | None = None
+
+
+def test_limits_and_values_are_named() -> None:
+    for body, reason in {
+        b'{"number":3}': "it has to be a number of at most 2.0",
+        b'{"name":"A"}': "it has to be a string that matches ^[a-z]+$",
+        b'{"name":[]}': "it has to be a string or null, not an array",
+        b'{"role":"critic"}': "'critic' is not one of its values",
+    }.items():
+        with pytest.raises(msgspec.ValidationError) as caught:
+            msgspec.json.decode(body, type=Limits)
+        assert invalid_value_error(caught.value).message.endswith(f": {reason}.")
 
 
 def nested(levels: int) -> Any:

@@ -197,21 +197,60 @@ def invalid_value_error(error: Exception, at: str = "") -> InvalidRequestError:
             "The body is not valid UTF-8, the encoding of JSON.", code="invalid_json"
         )
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidRequestError(f"The body is not valid JSON: {error}.", code="invalid_json")
+        reason = _TRUNCATED if "truncated" in str(error) else str(error)
+        return InvalidRequestError(f"The body is not valid JSON: {reason}.", code="invalid_json")
     match = _VALIDATION_MESSAGE.match(str(error))
     what, path = (match["what"], match["path"] or "") if match else (str(error), "")
-    if what.startswith("Object missing required field"):
+    is_missing = what.startswith("Object missing required field")
+    if is_missing:
         path += "." + what.rpartition("field `")[2].rstrip("`")
     param = (at + path).lstrip(".") or None
     code = "invalid_type" if ", got `" in what else "invalid_value"
-    location = f" for '{param}'" if param else ""
-    return InvalidRequestError(
-        f"Invalid value{location}: {_lower_first(what)}.", code=code, param=param
-    )
+    if is_missing:
+        return InvalidRequestError(f"'{param}' is required.", code=code, param=param)
+    location = f"Invalid value for '{param}'" if param else "Invalid body"
+    return InvalidRequestError(f"{location}: {_reason(what)}.", code=code, param=param)
 
 
-def _lower_first(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+_TRUNCATED = "it is empty, or ends too early"
+_EXPECTED = re.compile(
+    r"Expected `(?P<types>[^`]+)`(?: (?P<bound>[<>]=?) (?P<number>\S+))?"
+    r"(?: of length (?P<size>[<>]=?|==)? ?(?P<length>\d+))?"
+    r"(?: matching regex '(?P<pattern>.*)')?(?:, got `(?P<given>\w+)`)?",
+    re.DOTALL,
+)
+_UNKNOWN = re.compile(r"Invalid (?:enum )?value '(?P<value>.*)'", re.DOTALL)
+_TYPE_NAMES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "a boolean",
+    "object": "an object",
+    "array": "an array",
+}
+_BOUNDS = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than", "==": "exactly"}
+_UNITS = {"str": "characters", "array": "elements", "object": "fields"}
+
+
+def _reason(what: str) -> str:
+    """What a validation error says, in words of JSON in place of Python's types. Pure."""
+    if unknown := _UNKNOWN.fullmatch(what):
+        return f"'{unknown['value']}' is not one of its values"
+    found = _EXPECTED.fullmatch(what)
+    if found is None:
+        return what[:1].lower() + what[1:]
+    kinds = found["types"].split(" | ")
+    *others, last = (_TYPE_NAMES.get(kind, kind) for kind in kinds)
+    text = "it has to be " + (f"{', '.join(others)} or {last}" if others else last)
+    if found["bound"]:
+        text += f" of {_BOUNDS[found['bound']]} {found['number']}"
+    if found["length"]:
+        size = _BOUNDS[found["size"] or "=="]
+        text += f" of {size} {found['length']} {_UNITS.get(kinds[0], 'elements')}"
+    if found["pattern"] is not None:
+        text += f" that matches {found['pattern']}"
+    given = found["given"]
+    return text if given is None else f"{text}, not {_TYPE_NAMES.get(given, given)}"
 
 
 def check_depth(value: object, path: str) -> None:

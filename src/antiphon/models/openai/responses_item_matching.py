@@ -18,6 +18,7 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.items import Phase
 from antiphon.models.openai.lenient_json import name_of_value, text_of_value
+from antiphon.models.openai.tool_call_fragments import arguments_text
 
 Json: TypeAlias = dict[str, Any]
 TextKind: TypeAlias = (
@@ -34,8 +35,6 @@ FUNCTION_CALL = "function_call"
 PARAGRAPH = "\n\n"
 #: Parts of a message that some servers send in an item's place.
 _PART_TYPES = ("output_text", "text", "input_text", "refusal")
-
-_encode = msgspec.json.Encoder().encode
 
 
 class KnownItem(msgspec.Struct, eq=False):
@@ -94,13 +93,6 @@ def type_of(body: Json) -> str:
     if "arguments" in body:
         return FUNCTION_CALL
     return MESSAGE
-
-
-def arguments_text(value: Any) -> str:
-    """A call's arguments as text; servers also send the object itself."""
-    if isinstance(value, dict):
-        return _encode(value).decode()
-    return value if isinstance(value, str) else ""
 
 
 def best_match(

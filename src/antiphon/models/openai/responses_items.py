@@ -18,9 +18,7 @@ from antiphon.core.deltas import (
     EncryptedReasoning,
     ForeignItemDelta,
     ItemEnd,
-    ItemSwitch,
     OutputTextDelta,
-    PhaseDelta,
     ProviderFieldsDelta,
     ReasoningSummaryDelta,
     ReasoningTextDelta,
@@ -42,15 +40,15 @@ from antiphon.models.openai.responses_item_matching import (
     KnownItem,
     TextKind,
     agreement,
-    arguments_text,
     best_match,
-    has_plain_text,
     is_repetition,
     match_output,
     message_parts,
     texts_of,
     type_of,
 )
+from antiphon.models.openai.responses_item_writer import ItemWriter
+from antiphon.models.openai.tool_call_fragments import arguments_text
 from antiphon.models.openai.tool_names import known_name
 
 #: Which type of item a text belongs to.
@@ -80,8 +78,7 @@ class ItemAssembler:
         self._by_id: dict[tuple[str, str], KnownItem] = {}
         self._by_index: dict[tuple[str, int], KnownItem] = {}
         self._last: dict[str, KnownItem] = {}
-        self._slot = 0
-        self._slots: dict[int, KnownItem | None] = {}
+        self._writer = ItemWriter()
         #: The last delta's kind, item id, index and part, while more of that is all that comes,
         #: and the pieces of that part.
         self._recent: tuple[TextKind, str | None, int | None, int | None] | None = None
@@ -166,7 +163,7 @@ class ItemAssembler:
             if piece in item.words:
                 return
             item = self._create(item.type, item.index, item.item_id)
-        self._emit_text(item, kind, piece, out, part=part, logprobs=logprobs)
+        self._writer.emit_text(item, kind, piece, out, part=part, logprobs=logprobs)
 
     def finish_text(  # noqa: PLR0913
         self,
@@ -186,7 +183,7 @@ class ItemAssembler:
             item.finals[kind, part] = text
         written = "".join(item.texts.get((kind, part), ()))
         if (not written or item.last_part == (kind, part)) and text.startswith(written):
-            self._emit_text(item, kind, text[len(written) :], out, part=part)
+            self._writer.emit_text(item, kind, text[len(written) :], out, part=part)
 
     def add_annotation(self, item: KnownItem, annotation: Any) -> None:
         """A source of an item's text."""
@@ -301,16 +298,16 @@ class ItemAssembler:
             case "function_call":
                 self._complete_call(item, body, out, is_whole=is_whole and not is_cut)
             case _ if body and (is_whole or is_ended):
-                self._pause(out)
+                self._writer.pause(out)
                 out.append(ForeignItemDelta(body))
         item.is_done = True
         if item.type == REASONING and is_ended and body.get("encrypted_content"):
-            self._write(item, out)
+            self._writer.switch_to(item, out)
             content = name_of_value(body["encrypted_content"])
             out.append(EncryptedReasoning(content, self._origin))
             item.is_ended = True
         elif item.slot is not None and is_ended:
-            self._write(item, out)
+            self._writer.switch_to(item, out)
             if item.type == REASONING and item.text(ReasoningTextDelta):
                 # It goes back as it came.
                 out.append(ProviderFieldsDelta(ProviderFields(self._origin)))
@@ -321,17 +318,17 @@ class ItemAssembler:
         parts = message_parts(body)
         if not item.texts:
             for number, (kind, text, logprobs) in enumerate(parts):
-                self._emit_text(item, kind, text, out, part=number, logprobs=logprobs)
+                self._writer.emit_text(item, kind, text, out, part=number, logprobs=logprobs)
         for kind in (OutputTextDelta, RefusalTextDelta):
             target = "".join(text for one, text, _ in parts if one is kind)
-            self._finish_kind(item, kind, target, body, out)
+            self._writer.finish_kind(item, kind, target, body, out)
         if item.phase is not None and not item.has_phase and item.texts:
-            self._write(item, out)
-            self._emit_phase(item, item.phase, out)
+            self._writer.switch_to(item, out)
+            self._writer.emit_phase(item, item.phase, out)
         sources = [one for part in _dicts(body.get("content")) for one in _annotations(part)]
         annotations = [one for one in sources or item.annotations if isinstance(one, dict)]
         if annotations and item.texts:
-            self._write(item, out)
+            self._writer.switch_to(item, out)
             out += [AnnotationDelta(one) for one in annotations]
 
     def _complete_reasoning(self, item: KnownItem, body: Json, out: list[Delta]) -> None:
@@ -341,7 +338,7 @@ class ItemAssembler:
             (ReasoningSummaryDelta, PARAGRAPH.join(summary)),
             (ReasoningTextDelta, content),
         ):
-            self._finish_kind(item, kind, target, body, out)
+            self._writer.finish_kind(item, kind, target, body, out)
 
     def _complete_call(
         self, item: KnownItem, body: Json, out: list[Delta], *, is_whole: bool
@@ -389,99 +386,15 @@ class ItemAssembler:
     def _flush_arguments(self, item: KnownItem, out: list[Delta]) -> None:
         if text := "".join(item.held_arguments):
             item.arguments.append(text)
-            self._pause(out)
+            self._writer.pause(out)
             out.append(ToolCallDelta(item.number, arguments=text))
         item.held_arguments.clear()
 
     def _start_call(self, item: KnownItem, out: list[Delta]) -> None:
         if not item.is_started:
             item.is_started = self.has_calls = True
-            self._pause(out)
+            self._writer.pause(out)
             out.append(ToolCallDelta(item.number, item.call_id or None, item.name or None))
-
-    def _finish_kind(
-        self, item: KnownItem, kind: TextKind, target: str, body: Json, out: list[Delta]
-    ) -> None:
-        """Emit what a final text has more than what was emitted, or the text itself.
-
-        A text of an odd type adds to what was emitted, but does not replace it.
-        """
-        final, is_plain = (
-            (target, has_plain_text(body)) if target else (_final_text(item, kind), True)
-        )
-        written = item.text(kind)
-        part = item.last_part[1] if item.last_part and item.last_part[0] is kind else 0
-        if not final or written.startswith(final):
-            return
-        if final.startswith(written):
-            self._emit_text(item, kind, final[len(written) :], out, part=part)
-        elif is_plain and all(one is kind for one, _ in item.texts):
-            self._write(item, out)
-            item.texts = {(kind, part): [final]}
-            out.append(TextCorrection(final))
-
-    def _emit_text(  # noqa: PLR0913
-        self,
-        item: KnownItem,
-        kind: TextKind,
-        text: str,
-        out: list[Delta],
-        *,
-        part: int = 0,
-        logprobs: Any = None,
-    ) -> None:
-        if not text:
-            return
-        self._write(item, out)
-        if item.phase is not None and not item.has_phase:
-            self._emit_phase(item, item.phase, out)
-        if item.last_part != (kind, part):
-            is_paragraph = kind is ReasoningSummaryDelta and any(
-                one is kind and number != part for one, number in item.texts
-            )
-            item.last_part = (kind, part)
-            pieces = item.texts.setdefault(item.last_part, [])
-            if is_paragraph and not pieces:
-                text = PARAGRAPH + text
-        else:
-            pieces = item.texts[kind, part]
-        pieces.append(text)
-        if kind is OutputTextDelta and logprobs:
-            out.append(OutputTextDelta(text, normalize_logprobs(logprobs)))
-        else:
-            out.append(kind(text))
-
-    def _emit_phase(self, item: KnownItem, phase: Phase, out: list[Delta]) -> None:
-        item.has_phase = True
-        out.append(PhaseDelta(phase))
-
-    def _write(self, item: KnownItem, out: list[Delta]) -> None:
-        """Make an item the one whose text is written."""
-        if item.slot is None:
-            occupant = self._slots.get(self._slot)
-            is_free = occupant is None or occupant.is_ended
-            item.slot = self._slot if is_free else max(self._slots) + 1
-            self._slots[item.slot] = item
-        if item.slot != self._slot:
-            self._slot = item.slot
-            out.append(ItemSwitch(item.slot))
-
-    def _pause(self, out: list[Delta]) -> None:
-        """Let no item be written, so that one of another type does not end it."""
-        occupant = self._slots.get(self._slot)
-        if occupant is not None and not occupant.is_ended:
-            self._slot = max(self._slots) + 1
-            self._slots[self._slot] = None
-            out.append(ItemSwitch(self._slot))
-
-
-def _final_text(item: KnownItem, kind: TextKind) -> str:
-    """What the ends of an item's parts said, if they said it of each part that has text."""
-    finals = {part: text for (one, part), text in item.finals.items() if one is kind}
-    if any(part not in finals for one, part in item.texts if one is kind):
-        return ""
-    separator = PARAGRAPH if kind is ReasoningSummaryDelta else ""
-    return separator.join(finals[part] for part in sorted(finals))
 
 
 def _annotations(part: Json) -> list[Any]:

@@ -45,10 +45,10 @@ from antiphon.models.openai.responses_item_matching import (
     MESSAGE,
     Json,
     TextKind,
-    arguments_text,
 )
 from antiphon.models.openai.responses_items import ITEM_TYPES, ItemAssembler
 from antiphon.models.openai.sse import DECODE_ERRORS
+from antiphon.models.openai.tool_call_fragments import arguments_text
 from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
 from antiphon.models.retry import AttemptError
 

@@ -9,10 +9,11 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from antiphon.core.retention import Expiry
+from antiphon.core.retention import Clock, Expiry, RetentionPolicy
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.postgres.connection import Connection, ReadPool, connect
+from antiphon.stores.postgres.database_clock import DatabaseClock
 from antiphon.stores.postgres.errors import (
     CONNECTION_LOST,
     DATABASE_ERRORS,
@@ -41,15 +42,17 @@ class PostgresDatabase:
     ended and the read is done again.
     """
 
-    def __init__(self, uri: str, expiry: Expiry) -> None:
-        self.expiry = expiry
+    def __init__(self, uri: str, retention: RetentionPolicy, clock: Clock | None) -> None:
+        self._clock = DatabaseClock()
+        self._goes_by_own_clock = clock is not None
+        self.expiry = Expiry(retention, clock or self._clock)
         self._uri = uri
         self._health = Health(DATABASE_ERRORS)
         #: What is called after each commit of this process, and after one that erased words.
         self.on_written: Callable[[], None] | None = None
         self.on_erased: Callable[[], None] | None = None
         self._pool = ReadPool(uri, _READER_COUNT)
-        self.lease = NodeLease(self.read)
+        self.lease = NodeLease(self.read, self._clock)
         self._writer = Writer(uri, lambda: self.lease.node, self._health, self._note_written)
         self._probe: asyncio.Future[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
@@ -59,11 +62,23 @@ class PostgresDatabase:
         await self.lease.start()
         await self.end_orphans(on_open=True)
 
+    def stored_at(self, created_at: float) -> float | None:
+        """See ``DatabaseClock.stored_at``."""
+        return None if self._goes_by_own_clock else self._clock.stored_at(created_at)
+
     def submit(
         self, job: Callable[..., Any], *arguments: Any, max_delay: float = 0.0
     ) -> asyncio.Future[Any]:
         """Have the writer do ``job(transaction, *arguments)``; done when it is committed."""
         return self._writer.submit(job, *arguments, max_delay=max_delay)
+
+    def hold(self, name: str, job: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """The same, together with the job that ``release`` precedes, or a little later."""
+        return self._writer.hold(name, job, *arguments)
+
+    def release(self, name: str) -> None:
+        """Have a held job done right before the next one."""
+        self._writer.release(name)
 
     async def read(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """The result of ``work`` on a connection. Each statement sees what is committed by then.

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from antiphon.errors import StoreError
+from antiphon.stores.postgres.database_clock import DatabaseClock
 from antiphon.stores.postgres.sql_files import read_queries
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ _Read: TypeAlias = Callable[[Callable[["Connection"], Awaitable[Any]]], Awaitabl
 class NodeLease:
     """The row of this process, renewed until ``stop``."""
 
-    def __init__(self, read: _Read) -> None:
+    def __init__(self, read: _Read, clock: DatabaseClock) -> None:
         self._read = read
+        self._clock = clock
         self.node = new_node_id()
         self._started_at = time.time()
         #: Whether it serves and where, its version, and whether it is about to end.
@@ -90,7 +92,8 @@ class NodeLease:
         who = (self._started_at, socket.gethostname(), os.getpid())
         what = (self.is_node, self._url, self._version, self.is_draining)
         values = (self.node, LEASE_SECONDS, *who, *what)
-        await self._read(lambda connection: connection.execute(NODE_SQL["add"], *values))
+        now = await self._read(lambda connection: connection.fetchval(NODE_SQL["add"], *values))
+        self._clock.set(now)
         self._renewed_at = time.monotonic()
 
     async def _run(self) -> None:
@@ -106,17 +109,16 @@ class NodeLease:
         """Be alive for some seconds more."""
         began = time.monotonic()
         values = (self.node, LEASE_SECONDS, self.is_following)
-        followed = await self._read(
-            lambda connection: connection.fetchval(NODE_SQL["renew"], *values)
-        )
-        if followed is None:
+        row = await self._read(lambda connection: connection.fetchrow(NODE_SQL["renew"], *values))
+        if row is None:
             log.warning("this process was taken for dead by another; it goes on as a new one")
             self.node = new_node_id()
             if self.on_lost is not None:
                 self.on_lost()
             await self._add()
         else:
-            self.is_followed = followed
+            now, self.is_followed = row
+            self._clock.set(now)
         self._renewed_at = began
 
 

@@ -2,11 +2,12 @@
 INSERT INTO nodes (
     id, lease_until, started_at, host, pid, is_node, url, version, is_draining
 ) VALUES ($1, now() + make_interval(secs => $2), $3, $4, $5, $6, $7, $8, $9)
+RETURNING extract(epoch FROM clock_timestamp())::float8
 
 -- name: renew
--- And whether another process follows the feed.
+-- The time, and whether another process follows the feed.
 UPDATE nodes SET lease_until = now() + make_interval(secs => $2), is_following = $3 WHERE id = $1
-RETURNING EXISTS (
+RETURNING extract(epoch FROM clock_timestamp())::float8, EXISTS (
     SELECT FROM nodes AS n WHERE n.is_following AND n.id <> $1 AND n.lease_until > now()
 )
 

@@ -11,14 +11,14 @@ A turn without an end is running as long as the lease of the process that began 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import asyncpg
+import msgspec
 
 from antiphon.core.erase_report import EraseReport
-from antiphon.core.retention import RETAIN_FOREVER, Clock, Expiry, RetentionPolicy
+from antiphon.core.retention import RETAIN_FOREVER, Clock, RetentionPolicy
 from antiphon.core.secrets import uri_without_password
 from antiphon.core.turns import End
 from antiphon.errors import ConfigError, StoreError
@@ -63,17 +63,14 @@ from antiphon.turn.store_protocols import (
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
 
-#: How long an unawaited beginning may wait to share a commit, in seconds.
-_UNAWAITED_COMMIT_DELAY: Final = 0.005
-
 
 async def open_postgres(
-    uri: str, retention: RetentionPolicy = RETAIN_FOREVER, *, clock: Clock = time.time
+    uri: str, retention: RetentionPolicy = RETAIN_FOREVER, *, clock: Clock | None = None
 ) -> PostgresStore:
     """Open the database that a libpq URI names, for the running event loop.
 
-    Makes the tables that are missing, and ends the turns that dead processes left. Raises
-    ConfigError, which says what to do.
+    Makes the tables that are missing, and ends the turns that dead processes left. What expires
+    goes by the database's clock, or by ``clock``. Raises ConfigError, which says what to do.
     """
     try:
         connection = await connect(uri)
@@ -84,7 +81,7 @@ async def open_postgres(
             await close_connection(connection)
     except (asyncpg.PostgresError, ValueError, *CONNECTION_LOST) as error:
         raise _cannot_open(uri, error) from error
-    store = PostgresStore(PostgresDatabase(uri, Expiry(retention, clock)))
+    store = PostgresStore(PostgresDatabase(uri, retention, clock))
     try:
         await store.start()
     except StoreError as error:
@@ -140,15 +137,21 @@ class PostgresStore:
         return await self._database.read(read_erase_report)
 
     def begin(self, turn: NewTurn) -> asyncio.Future[None]:
-        max_delay = 0.0 if turn.is_awaited else _UNAWAITED_COMMIT_DELAY
-        arguments: tuple[NewTurn] | tuple[NewTurn, float] = (turn,)
+        if turn.stored_at is None and (now := self._database.stored_at(turn.created_at)):
+            turn = msgspec.structs.replace(turn, stored_at=now)
         if turn.conversation is not None:
-            arguments = (turn, self._database.expiry.cutoff(turn.tenant))
-        return self._database.submit(WriteTransaction.begin, *arguments, max_delay=max_delay)
+            # Whoever takes the conversation next has to find it taken.
+            cutoff = self._database.expiry.cutoff(turn.tenant)
+            return self._database.submit(WriteTransaction.begin, turn, cutoff)
+        if turn.is_awaited:
+            return self._database.submit(WriteTransaction.begin, turn)
+        # The end of a quick turn may be stored with its beginning, which costs much less.
+        return self._database.hold(turn.response_id, WriteTransaction.begin, turn)
 
     def write(
         self, response_id: str, items: Sequence[bytes], end: End | None = None, inline: bool = False
     ) -> asyncio.Future[None]:
+        self._database.release(response_id)
         if end is not None:
             self._search.on_turn_end()
         return self._database.submit(WriteTransaction.write, response_id, tuple(items), end)

@@ -1,8 +1,8 @@
 """Writer: group commit. All jobs that wait share one transaction, on a connection of its own.
 
-While a commit is under way the next jobs gather, so that with many turns at once the cost of a
-commit, and of each statement, is divided among them. Nothing is confirmed before PostgreSQL has
-confirmed the commit.
+While a commit is under way, and for a moment behind one that many jobs shared, the next jobs
+gather, so that with many turns at once the cost of a commit, and of each statement, is divided
+among them. Nothing is confirmed before PostgreSQL has confirmed the commit.
 """
 
 from __future__ import annotations
@@ -41,6 +41,12 @@ _MAX_ATTEMPTS: Final = 8
 _MAX_BATCH: Final = 1000
 #: How many turns that have ended are remembered: late writes to them are dropped.
 _MAX_ENDED: Final = 10_000
+#: How long a job is held back for another one, in seconds, and how much less may do.
+_HOLD_SECONDS: Final = 0.005
+_HOLD_STEP: Final = 0.001
+#: Behind a transaction of so many jobs the next one waits so many seconds for more of them.
+_MANY_JOBS: Final = 4
+_GATHER_SECONDS: Final = 0.002
 #: Seconds without a commit after which the connection may have been lost silently. What a
 #: transaction finds lost at its beginning is done again; of a lost commit nobody knows.
 _FRESH_SECONDS: Final = 5.0
@@ -71,7 +77,10 @@ class Writer:
         self._connection: Connection | None = None
         self._jobs: list[Job] = []
         self._has_jobs = asyncio.Event()
-        self._used_at = -math.inf
+        #: Jobs that wait for another by name, the first the one that is due first; with the time.
+        self._held_jobs: dict[str, tuple[Job, float]] = {}
+        self._hold_timer: asyncio.TimerHandle | None = None
+        self._used_at = self._gather_until = -math.inf
         #: False: the server refuses statements that write a table twice.
         self._takes_single_statements = True
         self._closed = False
@@ -91,6 +100,9 @@ class Writer:
         if self._closed:
             future.set_exception(StoreError("The store is closed."))
             return future
+        if job not in _TURN_JOBS:
+            # It may look at any turn.
+            self._release_all()
         self._jobs.append((job, arguments, future))
         if max_delay:
             self._loop.call_later(max_delay, self._has_jobs.set)
@@ -98,9 +110,47 @@ class Writer:
             self._has_jobs.set()
         return future
 
+    def hold(self, name: str, job: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """As ``submit``, but the job waits for one that ``release`` of this name precedes, or for
+        ``_HOLD_SECONDS``.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreError("The store is closed."))
+            return future
+        self._held_jobs[name] = ((job, arguments, future), self._loop.time() + _HOLD_SECONDS)
+        if self._hold_timer is None:
+            self._hold_timer = self._loop.call_later(_HOLD_SECONDS, self._release_due)
+        return future
+
+    def release(self, name: str) -> None:
+        """Have a held job done right before the next that is submitted."""
+        held = self._held_jobs.pop(name, None)
+        if held is not None:
+            self._jobs.append(held[0])
+
+    def _release_due(self) -> None:
+        """Do held jobs that have waited long enough: the first ones, as all wait as long."""
+        self._hold_timer = None
+        now = self._loop.time()
+        for name, (_, due) in list(self._held_jobs.items()):
+            if due > now + _HOLD_STEP:
+                self._hold_timer = self._loop.call_later(due - now, self._release_due)
+                break
+            self.release(name)
+        if self._jobs:
+            self._has_jobs.set()
+
+    def _release_all(self) -> None:
+        for name in list(self._held_jobs):
+            self.release(name)
+
     async def stop(self) -> None:
         """Take no more jobs, and do what is queued."""
         self._closed = True
+        self._release_all()
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
         self._has_jobs.set()
         await self._task
         if self._connection is not None:
@@ -111,12 +161,16 @@ class Writer:
             await self._has_jobs.wait()
             self._has_jobs.clear()
             while self._jobs:
+                if (wait := self._gather_until - self._loop.time()) > 0 and not self._closed:
+                    await asyncio.sleep(wait)
                 jobs, self._jobs = self._jobs[:_MAX_BATCH], self._jobs[_MAX_BATCH:]
                 try:
                     results = await self._commit_or_split(jobs)
                 except Exception as error:  # noqa: BLE001  a task that ends would leave futures hanging
                     results = [(future, None, error) for _, _, future in jobs]
                 self._resolve(results)
+                if len(jobs) >= _MANY_JOBS:
+                    self._gather_until = self._loop.time() + _GATHER_SECONDS
             if self._closed:
                 return
 
