@@ -400,6 +400,19 @@ async def test_a_store_notifies_others_only_while_somebody_follows_there(tmp_pat
         own.close()
 
 
+async def test_a_cold_turn_of_a_long_chain_reads_twice(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri) as (store,):
+        models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")
+        head = (await complete_turns(store, 40))[-1]
+        service = TurnService(store, models, store.stores)
+        proxy.executed.clear()
+        request = TurnRequest((Message("user", "Hi."),), previous_response_id=head.response_id)
+        assert (await (await service.start(request)).result()).status == "completed"
+        reads = [name for sql in proxy.executed for name in READS if TURN_SQL[name] == sql]
+        assert reads == ["head_with_turns", "history"]
+        await service.close()
+
+
 async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:
     async with proxy_of(tmp_path) as proxy, opened(proxy.uri, 3) as stores:
         models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")

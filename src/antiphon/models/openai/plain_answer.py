@@ -63,15 +63,19 @@ class PlainUsage(msgspec.Struct, gc=False):
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
     input_tokens: None = None
+    promptTokens: None = None
+    inputTokens: None = None
     output_tokens: None = None
+    completionTokens: None = None
+    outputTokens: None = None
     cached_tokens: None = None
     prompt_cache_hit_tokens: None = None
     input_tokens_details: None = None
     output_tokens_details: None = None
-    promptTokens: None = None
-    inputTokens: None = None
-    completionTokens: None = None
-    outputTokens: None = None
+
+
+class GroqFields(msgspec.Struct, gc=False):
+    usage: None = None
 
 
 class WholeAnswer(msgspec.Struct, gc=False):
@@ -82,7 +86,7 @@ class WholeAnswer(msgspec.Struct, gc=False):
     error: None = None
     base_resp: None = None
     finish_reason: None = None
-    x_groq: None = None
+    x_groq: GroqFields | None = None
     is_unfinished: None = None
 
 
