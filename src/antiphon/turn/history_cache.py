@@ -162,18 +162,25 @@ class HistoryCache:
 
         Raises ``HistoryChangedError`` where it was erased since it was found.
         """
+        history, _ = await self.read(head)
+        return history
+
+    async def read(self, head: Head) -> tuple[History, bool]:
+        """The same, and whether the store has just said that nothing was erased since."""
         found = self.find(head)
         if found is not None:
-            return found
-        entry = None
+            return found, False
         if head.seq >= self._min_extended_length and head.tree in self._trees:
             newest = await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND + 1))
             entry = self._join(head, newest)
-        if entry is None:
-            turns = await self._turns(head)
-            entry = await run_unless_short(_read_entry, turns, head)
+            if entry is not None:
+                self._put(head.response_id, entry)
+                return entry.history, False
+        turns = await self._turns(head)
+        entry = await run_unless_short(_read_entry, turns, head)
         self._put(head.response_id, entry)
-        return entry.history
+        # Images are read by themselves.
+        return entry.history, is_short(turns) and not any(turn.blobs for turn in turns)
 
     async def find_head(
         self, tenant: str, response_id: str
@@ -321,9 +328,14 @@ async def run_unless_short(
 
     It would take milliseconds otherwise, which other turns must not wait for.
     """
-    if len(turns) <= _MAX_INLINE_TURNS and _item_bytes(turns) <= _MAX_INLINE_BYTES:
+    if is_short(turns):
         return function(turns, *arguments, **options)
     return await asyncio.to_thread(function, turns, *arguments, **options)
+
+
+def is_short(turns: Sequence[StoredTurn | HistoryTurn]) -> bool:
+    """Whether a chain is made something of within less than a millisecond or so."""
+    return len(turns) <= _MAX_INLINE_TURNS and _item_bytes(turns) <= _MAX_INLINE_BYTES
 
 
 def _item_bytes(turns: Sequence[StoredTurn | HistoryTurn]) -> int:

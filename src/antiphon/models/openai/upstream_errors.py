@@ -5,6 +5,7 @@ Secrets (the API key, a proxy's password) are redacted from every text of the up
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
@@ -226,6 +227,7 @@ class ErrorMapper:
             case aiohttp.ClientHttpProxyError():
                 return self._map_proxy_status(raised.status)
             case aiohttp.ClientProxyConnectionError():
+                reason = self._redact(_connection_failure(raised.os_error))
                 error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ConnectionTimeoutError():
@@ -236,6 +238,7 @@ class ErrorMapper:
             case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
                 error = ModelUnavailableError(f"There is no safe connection to {route}: {reason}")
             case aiohttp.ClientConnectorError():
+                reason = self._redact(_connection_failure(raised.os_error))
                 error = ModelUnavailableError(f"{route} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ClientPayloadError():
@@ -370,3 +373,11 @@ def _infer_status(provider_error: ProviderError) -> int:
         return provider_error.status
     names = f"{provider_error.code} {provider_error.kind}".lower()
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)
+
+
+def _connection_failure(error: OSError) -> str:
+    """Why there is no connection, without the address, which the message has already."""
+    number = error.errno or 0
+    # Those of a failed look-up of a name are negative.
+    reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]
