@@ -194,6 +194,7 @@ async def _read_chain(store: SqliteStore, response_id: str) -> None:
         ("search_segments", "bucket_count"),
         ("search_buckets", "body"),
         ("search_pending", "revision"),
+        ("changes", "deferred"),
     ],
 )
 def test_damaged_row_raises_only_antiphon_errors(path: Path, table: str, column: str) -> None:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
+from antiphon.stores.sqlite.deferred_changes import apply_deferred
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from support.postgres_database import empty_database
 
@@ -70,6 +71,17 @@ def openers(folder: Path) -> dict[str, Opener]:
             await store.close()
 
     return {"memory": memory, "sqlite": file, "postgres": database}
+
+
+def apply_deferred_in(path: Path) -> None:
+    """Brings the tables up to date that commits write to later, for a test that looks at them."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        apply_deferred(connection)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
 
 
 def query_file(path: Path, sql: str, *values: object) -> list[tuple[object, ...]]:

@@ -54,6 +54,9 @@ class ChangeEntries:
         self._entries: list[_ChangeEntry] = []
         self._tenant: str | None = None
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def add_turn(  # noqa: PLR0913
         self,
         change_type: ChangeType,

@@ -21,6 +21,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import filterfalse
 from typing import Final
 
 import msgspec
@@ -119,8 +120,8 @@ def tokenize(text: str) -> list[bytes]:
             text = text.replace(character, " ")
     words = text.encode("utf-8", "surrogatepass").translate(_ASCII_FOLDING).split()
     if not text.isascii():
-        foreign = [word for word in words if not word.isascii()]
-        words = [word for word in words if word.isascii()]
+        foreign = list(filterfalse(bytes.isascii, words))
+        words = list(filter(bytes.isascii, words))
         words += _foreign_terms(foreign)
     if max(map(len, words), default=0) > MAX_WORD_LENGTH:
         # Others than ASCII words have more bytes than characters, and are truncated already.
@@ -131,21 +132,17 @@ def tokenize(text: str) -> list[bytes]:
 def _foreign_terms(words: Iterable[bytes]) -> list[bytes]:
     """The terms of what lies between two separators of ASCII and is not all ASCII."""
     plain: list[str] = []
-    terms: list[str] = []
-    for data in words:
-        word = data.decode("utf-8", "surrogatepass")
-        if _PLAIN_WORD.fullmatch(word):
-            plain.append(word)
-            continue
-        for _, _, term, unspaced in _tokens(word):
-            if unspaced:
-                terms += term
-                terms += _bigrams(term)
-            else:
-                terms.append(term)
-    if plain:
-        # Folding costs as much for all of them as for a few.
-        terms += [word[:MAX_WORD_LENGTH] for word in _fold(" ".join(plain)).split()]
+    others: list[str] = []
+    for word in b" ".join(words).decode("utf-8", "surrogatepass").split(" "):
+        (plain if _PLAIN_WORD.fullmatch(word) else others).append(word)
+    # Each step costs as much for all of them as for a few.
+    terms = [word[:MAX_WORD_LENGTH] for word in _fold(" ".join(plain)).split()]
+    for _, _, term, unspaced in _tokens(" ".join(others)):
+        if unspaced:
+            terms += term
+            terms += _bigrams(term)
+        else:
+            terms.append(term)
     return [term.encode("utf-8", "surrogatepass") for term in terms]
 
 

@@ -19,14 +19,20 @@ CHANGE_SQL: Final = read_queries("changes.sql")
 _TRIM_STEP: Final = 256
 
 
-def write_changes(connection: sqlite3.Connection, entries: ChangeEntries) -> None:
-    """Write the changes of a transaction as a row."""
+def write_changes(
+    connection: sqlite3.Connection, entries: ChangeEntries, deferred: bytes | None = None
+) -> int:
+    """Write the changes of a transaction as a row, with those that are deferred; the row's id.
+
+    0: there were no entries.
+    """
     body = entries.encode()
     if body is None:
-        return
-    row_id = connection.execute(CHANGE_SQL["add"], (body,)).lastrowid or 0
+        return 0
+    row_id = connection.execute(CHANGE_SQL["add"], (body, deferred)).lastrowid or 0
     if row_id % _TRIM_STEP == 0 and row_id > MAX_ROWS:
         connection.execute(CHANGE_SQL["trim"], (row_id - MAX_ROWS,))
+    return row_id
 
 
 def read_bounds(connection: sqlite3.Connection) -> LogBounds:

@@ -73,6 +73,7 @@ class SqliteChatStore:
         newest_first: bool = True,
         chat_filter: ChatFilter = ALL_CHATS,
     ) -> list[ChatRecord]:
+        await self._database.apply_deferred()
         read = partial(
             read_chats,
             tenant=tenant,
@@ -83,10 +84,12 @@ class SqliteChatStore:
         return await self._database.read_recovered(read)
 
     async def get(self, tenant: str, chat_id: str) -> ChatRecord | None:
+        await self._database.apply_deferred()
         read = partial(read_chat, tenant=tenant, name=chat_id, expiry=self._database.expiry)
         return await self._database.read_recovered(read)
 
     async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
+        await self._database.apply_deferred()
         read = partial(
             read_chats_of,
             tenant=tenant,
@@ -104,12 +107,14 @@ class SqliteChatStore:
         return is_set
 
     async def running_turns(self, tenant: str, chat_id: str) -> list[str]:
+        await self._database.apply_deferred()
         read = partial(
             read_running_turns, tenant=tenant, name=chat_id, expiry=self._database.expiry
         )
         return await self._database.read_pooled(read)
 
     async def delete(self, tenant: str, chat_id: str) -> bool:
+        await self._database.apply_deferred()
         read = partial(_read_later_turns, tenant=tenant, name=chat_id, expiry=self._database.expiry)
         await erase_most(self._database, read)
         erased: bool = await self._database.submit(
@@ -118,12 +123,14 @@ class SqliteChatStore:
         return erased
 
     async def branches(self, tenant: str, chat_id: str) -> list[ChatBranch] | None:
+        await self._database.apply_deferred()
         read = partial(
             read_chat_branches, tenant=tenant, name=chat_id, expiry=self._database.expiry
         )
         return await self._database.read_recovered(read)
 
     async def usage_sums(self, tenant: str, first_day: int, last_day: int) -> list[UsageSum]:
+        await self._database.apply_deferred()
         read = partial(read_usage_sums, tenant=tenant, days=(first_day, last_day))
         return await self._database.read_pooled(read)
 
@@ -134,6 +141,7 @@ class SqliteChatStore:
         return await self._database.read_pooled(partial(read_image, tenant=tenant, sha256=sha256))
 
     async def waiting_turns(self, tenant: str) -> list[tuple[ChatRecord, StoredTurn]]:
+        await self._database.apply_deferred()
         return await self._database.read_pooled(
             partial(read_waiting_turns, tenant=tenant, expiry=self._database.expiry)
         )

@@ -4,23 +4,12 @@ INSERT INTO chats (
     input_tokens, cached_tokens, output_tokens, cost
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
--- name: move
+-- name: add_turns
 -- The newest turn is the one with the greatest timestamp and row id.
-UPDATE chats SET updated_at = ?, newest = ? WHERE tree = ? AND (updated_at, newest) < (?, ?)
-
--- name: add_usage
-UPDATE chats SET
-    input_tokens = input_tokens + ?,
-    cached_tokens = cached_tokens + ?,
-    output_tokens = output_tokens + ?,
-    cost = CASE WHEN ? IS NULL THEN cost ELSE coalesce(cost, 0) + ? END
-WHERE tree = ?
-
--- name: move_and_add_usage
--- Both at once. The newest turn hardly ever is not the one that began last.
 UPDATE chats SET
     newest = CASE WHEN (updated_at, newest) < (?, ?) THEN ? ELSE newest END,
     updated_at = max(updated_at, ?),
+    branches = branches + ?,
     input_tokens = input_tokens + ?,
     cached_tokens = cached_tokens + ?,
     output_tokens = output_tokens + ?,

@@ -5,6 +5,7 @@ probe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from antiphon.errors import StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.connection import DatabaseConnections
+from antiphon.stores.sqlite.deferred_changes import has_deferred
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy, read_error
 from antiphon.stores.sqlite.page_scrubbing import ScrubTask
 from antiphon.stores.sqlite.reader import read_owners
@@ -127,6 +129,13 @@ class SqliteDatabase:
         if owners and await self._end_dead(owners):
             return await self.read_recovered(read)
         return value
+
+    async def apply_deferred(self) -> None:
+        """Have chats, sums of usage and pending turns up to date, for a read of them."""
+        if await self.read_inline(_read_has_deferred):
+            # Where nothing can be written, they are read as they are.
+            with contextlib.suppress(StoreError):
+                await self.submit(WriteTransaction.flush, is_alone=True)
 
     async def end_orphans(self) -> None:
         """End the turns of dead owners, and take over the scrubbing after their erasures.
@@ -243,6 +252,10 @@ class SqliteDatabase:
             connection.close()
         self._connections.page_file.close()
         self._process_locks.release()
+
+
+def _read_has_deferred(connection: sqlite3.Connection) -> tuple[bool, set[int]]:
+    return has_deferred(connection), set()
 
 
 def _scrub(transaction: WriteTransaction) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from antiphon.core.ids import conversation_key
 from antiphon.errors import StoreError
 from antiphon.stores.family_builder import FamilyBuilder
+from antiphon.stores.sqlite.chat_changes import write_pending
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.deletion import (
     add_text,
@@ -96,6 +97,7 @@ class SqliteCopyStore:
         return [number for (number,) in await self._fetch(_SQL["families"], values)]
 
     async def read_families(self, numbers: Sequence[int]) -> Sequence[Family | None]:
+        await self._database.apply_deferred()
         return await self._database.read_pooled(partial(_read_families, numbers=numbers))
 
     async def find_families(self, keys: Sequence[tuple[str, bytes]]) -> Sequence[int | None]:
@@ -141,6 +143,7 @@ class SqliteCopyStore:
     async def read_rows(
         self, table: str, after: CopiedRow | None, limit: int
     ) -> Sequence[CopiedRow]:
+        await self._database.apply_deferred()
         start = _BEFORE_FIRST[table] if after is None else after
         return await self._fetch(_READ[table], (*start, limit))
 
@@ -330,7 +333,7 @@ def _write_turn(connection: sqlite3.Connection, tenant: str, row_id: int, turn: 
         rows.append((last_of_turn(row_id), END, None, encode_end(turn.end)))
     response = (turn.key, owner, row_id, turn.timestamp, conversation)
     connection.execute(TURN_SQL["add_response"], response)
-    write_log_rows(connection, rows)
+    write_pending(connection, write_log_rows(connection, rows))
     if turn.is_waiting:
         connection.execute(_SQL["add_waiting"], (row_id,))
     if turn.fingerprint is not None:

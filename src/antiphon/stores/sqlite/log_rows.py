@@ -15,11 +15,12 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL
 _LAST_TEXT: Final = TURN_SQL["last_text"]
 _ADD_TEXT: Final = TURN_SQL["add_text"]
 _ADD_ROW: Final = TURN_SQL["add_row"]
-_ADD_PENDING: Final = TURN_SQL["add_pending"]
 
 
-def write_log_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Add rows to the log, and the turns that end with them to those that wait for the index."""
+def write_log_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[tuple[int, int]]:
+    """Add rows to the log. Returns the turns that end with them, each with a revision, for those
+    that wait for the index.
+    """
     ((text_id,),) = connection.execute(_LAST_TEXT).fetchall()
     texts: list[tuple[int, bytes]] = []
     placed: list[tuple[int, int, bytes | None, int | None]] = []
@@ -35,7 +36,8 @@ def write_log_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
             ended.append(row_id - END_POSITION)
     insert_rows(connection, _ADD_TEXT, texts)
     insert_rows(connection, _ADD_ROW, placed)
-    if ended:
-        # A revision is the time, in milliseconds, and random bits.
-        now = int(time.time() * 1000) << 20
-        insert_rows(connection, _ADD_PENDING, [(one, now + getrandbits(20)) for one in ended])
+    if not ended:
+        return []
+    # A revision is the time, in milliseconds, and random bits.
+    now = int(time.time() * 1000) << 20
+    return [(row_id, now + getrandbits(20)) for row_id in ended]

@@ -82,10 +82,7 @@ class SqliteResponseIndex:
         self, response_id: str, fingerprint: ChainFingerprint
     ) -> asyncio.Future[None]:
         return self._database.submit(
-            WriteTransaction.add_fingerprint,
-            response_id,
-            fingerprint,
-            max_delay=_FINGERPRINT_DELAY,
+            add_fingerprint, response_id, fingerprint, max_delay=_FINGERPRINT_DELAY
         )
 
     async def find_chain(
@@ -182,6 +179,19 @@ def read_responses(
             )
         cursor.close()
         return turns, owners_of(connection, turns)
+
+
+def add_fingerprint(
+    transaction: WriteTransaction, response_id: str, fingerprint: ChainFingerprint
+) -> None:
+    """Have a turn that has ended found by the fingerprint of its chain."""
+    transaction.write_rows()
+    values = {
+        "key": response_key(response_id),
+        "fingerprint": fingerprint.digest,
+        "epoch": fingerprint.epoch,
+    }
+    transaction.connection.execute(TURN_SQL["add_fingerprint"], values)
 
 
 def find_fingerprint(

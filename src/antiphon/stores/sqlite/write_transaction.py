@@ -18,7 +18,6 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.chain_fingerprints import ChainFingerprint
 from antiphon.core.ids import conversation_key, response_key
 from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
@@ -32,6 +31,7 @@ from antiphon.stores.conflict_errors import (
 from antiphon.stores.idempotency_keys import hash_idempotency_key
 from antiphon.stores.sqlite.change_log import write_changes
 from antiphon.stores.sqlite.chat_changes import ChatChanges
+from antiphon.stores.sqlite.deferred_changes import DEFERRED_COMMITS, apply_deferred
 from antiphon.stores.sqlite.deletion import (
     ErasedRows,
     add_text,
@@ -69,6 +69,8 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.turn.store_protocols import Head, NewTurn
 
 IDEMPOTENCY_SQL: Final = read_queries("idempotency.sql")
+#: A commit of more turns and chats writes what they change at once: enough of them share the pages.
+_MAX_DEFERRED: Final = 8
 
 
 def check_reservation(
@@ -240,9 +242,8 @@ class WriteTransaction:
             self.changed_turns[response_id] = msgspec.structs.replace(turn, next_row_id=after)
         else:
             self._rows.append((last_of_turn(turn.row_id), END, None, encode_end(end)))
-            self._chats.end_turn(turn.tree, turn.row_id, end)
-            if not is_import:
-                self._chats.add_to_sums(turn.tenant, turn.model, turn.key_id, end)
+            in_sums = None if is_import else (turn.tenant, turn.model, turn.key_id)
+            self._chats.end_turn(turn.tree, turn.row_id, end, in_sums)
             key = response_key(response_id)
             where = (turn.tenant, end.ended_at, turn.tree, key)
             self.changes.add_turn(
@@ -293,16 +294,6 @@ class WriteTransaction:
             self.changes.add_erasure(tenant, tree, key, cascade=cascade)
         return True
 
-    def add_fingerprint(self, response_id: str, fingerprint: ChainFingerprint) -> None:
-        """Have a turn that has ended found by the fingerprint of its chain."""
-        self.flush()
-        values = {
-            "key": response_key(response_id),
-            "fingerprint": fingerprint.digest,
-            "epoch": fingerprint.epoch,
-        }
-        self.connection.execute(TURN_SQL["add_fingerprint"], values)
-
     def update_metadata(self, tenant: str, response_id: str, metadata: dict[str, str]) -> bool:
         """Set a turn's metadata."""
         self.flush()
@@ -328,8 +319,8 @@ class WriteTransaction:
             return self.changed_turns[response_id]
         return self._open_turns.get(response_id)
 
-    def flush(self) -> None:
-        """Write the rows collected so far."""
+    def write_rows(self) -> None:
+        """Write the rows collected so far, for jobs that read turns."""
         connection = self.connection
         waiting = len(self._rows) + len(self._responses) + len(self._threads)
         before = connection.total_changes
@@ -340,16 +331,41 @@ class WriteTransaction:
             insert_rows(connection, _ADD_RESPONSE, self._responses)
             self._responses = []
         if self._rows:
-            write_log_rows(connection, self._rows)
+            self._chats.add_pending(write_log_rows(connection, self._rows))
             self._rows = []
         if self._running:
             insert_rows(connection, _ADD_RUNNING, list(self._running.items()))
             self._running = {}
-        self._chats.flush(connection)
+        self._chats.write_new(connection)
+        self._count_flushed(before, waiting)
+
+    def flush(self) -> None:
+        """The same, and bring chats, sums of usage and pending turns up to date, for jobs that read
+        or change these, or erase something.
+        """
+        self.write_rows()
+        before = self.connection.total_changes
+        apply_deferred(self.connection)
+        self._chats.apply(self.connection)
         self.settle_chats()
-        write_changes(connection, self.changes)
+        write_changes(self.connection, self.changes)
+        self._count_flushed(before, 0)
+
+    def finish(self) -> None:
+        """Write what is left, before the commit, or defer what of that can be."""
+        self.write_rows()
+        # They are stored with a row of changes.
+        count = self._chats.count
+        if self.erased.trees or count > (_MAX_DEFERRED if len(self.changes) else 0):
+            self.flush()
+            return
+        row_id = write_changes(self.connection, self.changes, self._chats.encode())
+        if row_id and row_id % DEFERRED_COMMITS == 0:
+            apply_deferred(self.connection)
+
+    def _count_flushed(self, before: int, waiting: int) -> None:
         rows, changes = self._flushed
-        changes += connection.total_changes - before
+        changes += self.connection.total_changes - before
         self._flushed = (rows + waiting, changes)
 
     def settle_chats(self) -> None:
@@ -390,7 +406,7 @@ class WriteTransaction:
 
     def check_head_unchanged(self, tenant: str, seen: ConversationRecord, cutoff: float) -> None:
         """Reject a turn on a conversation whose head or active turn has changed since."""
-        self.flush()
+        self.write_rows()
         now, _ = resolve_conversation(self.connection, tenant, seen.id, cutoff)
         if now is None:
             raise conversation_not_found(seen.id, "conversation")

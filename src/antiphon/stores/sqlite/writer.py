@@ -362,7 +362,7 @@ class Writer:
                     # Half a job must not be committed: roll back, and run each job alone.
                     raise
                 results.append((future, None, error))
-        transaction.flush()
+        transaction.finish()
         commit = self._erasures.committing(transaction.erased)
         with commit if transaction.has_erased else _NOTHING:
             self._connection.execute("COMMIT")

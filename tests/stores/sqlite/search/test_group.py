@@ -137,6 +137,7 @@ async def test_group_is_discarded_where_its_segments_have_changed(
         # Nothing is indexed in the background from here on.
         monkeypatch.setattr(index.SqliteSearchIndex, "on_turn_end", lambda self: None)
         await asyncio.gather(*[complete_turn(store, "common") for _ in range(4)])
+        await store._database.apply_deferred()
         plan = await store._database.read_pooled(lambda one: indexing.read_plan(one, None, 1))
         assert plan is not None
         assert await store._database.submit(indexing.apply_plan, plan)

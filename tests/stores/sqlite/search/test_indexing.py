@@ -18,7 +18,14 @@ from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head
-from support.side_stores import CHILD_PROGRAM, ManualClock, all_bytes, openers, query_file
+from support.side_stores import (
+    CHILD_PROGRAM,
+    ManualClock,
+    all_bytes,
+    apply_deferred_in,
+    openers,
+    query_file,
+)
 from support.store_turns import DONE, assistant, complete_turn, new_turn, run, sqlite
 
 
@@ -49,11 +56,13 @@ def segment_sizes(path: Path) -> list[object]:
 
 
 def pending_count(path: Path) -> object:
+    apply_deferred_in(path)
     return query_file(path, "SELECT count(*) FROM search_pending")[0][0]
 
 
 def is_consistent(path: Path) -> bool:
     """Every turn with text is in one segment or pending, and every row belongs to a segment."""
+    apply_deferred_in(path)
     unindexed = query_file(
         path,
         "SELECT count(*) FROM log WHERE kind = 3"
@@ -263,6 +272,7 @@ def test_index_plan_is_discarded_after_an_erasure(path: Path, erased: str) -> No
             if erased == "merged":
                 await search_ids(store, "x")
                 await complete_turn(store, "gamma")
+            await store._database.apply_deferred()
             plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
             assert plan is not None
             assert len(plan.merged_segments) == (erased == "merged")
@@ -284,6 +294,7 @@ async def test_deletion_and_indexing_share_a_commit(path: Path) -> None:
     async with sqlite(path) as store:
         head = await complete_turn(store, "alpha")
         await complete_turn(store, "beta")
+        await store._database.apply_deferred()
         plan = await store._database.read_pooled(lambda reading: read_plan(reading, None, 1))
         done = store._database.submit(apply_plan, plan)
         await store.delete("", head.response_id)

@@ -91,6 +91,7 @@ async def store_turns(store: SqliteStore, path: Path, chance: random.Random) -> 
         text = " ".join(chance.choices(words, k=chance.randint(1, 6)))
         ids.append((await complete_turn(store, text, chance.choice(words))).response_id)
     # A search indexes a segment's worth; how many turns wait then depends on the one before.
+    await store._database.apply_deferred()
     while query_file(path, "SELECT 1 FROM search_pending LIMIT 1"):
         await search_ids(store, "word1")
         await wait_until_indexed(store)

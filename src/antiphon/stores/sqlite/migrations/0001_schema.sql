@@ -16,8 +16,9 @@ CREATE INDEX threads_parent ON threads (parent) WHERE parent IS NOT NULL;
 -- The branches of a tree; first those that begin beside its first turn.
 CREATE INDEX threads_tree ON threads (tree, parent) WHERE id <> tree;
 
--- Chats: one row per tree, from its first turn until its last one is gone. The beginning and the
--- end of a turn update it in their transactions.
+-- Chats: one row per tree, from its first turn until its last one is gone. What later turns change
+-- of it is applied some transactions after theirs, and before anybody reads it
+-- (stores/sqlite/deferred_changes.py).
 CREATE TABLE chats (
     tree INTEGER PRIMARY KEY,
     -- of its first turn's response
@@ -205,7 +206,10 @@ CREATE TABLE changes (
     id INTEGER PRIMARY KEY,
     -- random: it distinguishes the row from one of another copy of the file
     mark INTEGER NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    -- what the commit changes of chats, sums of usage and turns that wait for the index, until that
+    -- is written there (stores/sqlite/deferred_changes.py)
+    deferred BLOB
 );
 
 -- API keys, by the SHA-256 of each. A revoked one keeps its row: once a key has been made,
@@ -276,8 +280,8 @@ CREATE TABLE copy_marks (
 -- (stores/sqlite/search/segment.py). SQLite leaves copies of rows that it moves in the unused parts
 -- of pages, where secure_delete does not reach; without the secret they say nothing.
 
--- The ended turns that are in no segment, by the row id of their header; whoever adds a turn's end
--- adds it here. The revision grows with each change of the turn's text, so that an index made of
+-- The ended turns that are in no segment, by the row id of their header: they are added as chats are
+-- updated. The revision grows with each change of the turn's text, so that an index made of
 -- older text is rejected. It is the time of the end, in milliseconds, and 20 random bits: the newest
 -- are searched first.
 CREATE TABLE search_pending (

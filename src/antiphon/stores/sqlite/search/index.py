@@ -1,6 +1,6 @@
 """Full-text search in SQLite: an inverted index in immutable segments, built in the background.
 
-    a turn ends        a trigger records its row id as pending: all that the commit does here
+    a turn ends        its row id is recorded as pending: all that commits do here
     256 have ended     they are indexed in the background, while others run    (indexing.py)
     64 segments        half of them get a group, which says what each has      (group.py)
     a search           indexes up to 256 pending turns of its tenant, then reads groups, segments
@@ -88,6 +88,7 @@ class SqliteSearchIndex:
         return await self._database.read_pooled(read)
 
     async def count_unsearched(self, tenant: str) -> int:
+        await self._database.apply_deferred()
         count: int = await self._database.read_pooled(partial(_count_unsearched, tenant=tenant))
         return count
 
@@ -122,6 +123,7 @@ class SqliteSearchIndex:
     async def _index(self, tenant: str | None, minimum: int) -> bool:
         """Index up to 256 turns; whether all that waited have been."""
         async with self._indexing_lock:
+            await self._database.apply_deferred()
             plan = await self._read(partial(read_plan, tenant=tenant, minimum=minimum))
             if plan is None:
                 return True
