@@ -48,6 +48,7 @@ _UNSUPPORTED: Final = _pattern(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|unavailable|deprecated|forbidden|\bextra\b|"
     r"additional propert|cannot find|no such|did you mean|"
     r"\bremove\b|"
+    r"only (be )?(allowed|valid|used|supported) (when|if|with)\b|"
     r"not (\w+ )?(supported?|permitted|allowed|available|accepted|recogni[sz]ed|enabled|found)|"
     r"n't (support|accept|allow|recogni[sz]e|exist|work)|"
     r"invalid (argument|field|param|key|property|name)|illegal|不支持|未知|无效|非法"
@@ -72,6 +73,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
+            r"stream(ing)?\b.{0,20}(disabled|turned off)|"
             r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
             r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream|"
             r"cannot.{0,30}\bstream|unsupported (for|with|in)\W+stream"
@@ -81,12 +83,13 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"non-?\s?stream|only.{0,20}\bstream|stream(ing)?( mode)? (is |be )?required|"
+            r"stream\W{1,3}false\b.{0,30}(not|un|must)|"
             r"(must|please).{0,40}\bstream|stream\W+(must|has to|should) be (set to )?true"
         ),
         ("always-stream",),
     ),
     (
-        _pattern(r"(single|one|parallel|multiple).{0,20}(tool|function)[- _]?calls?\b"),
+        _pattern(r"(single|one|parallel|multiple).{0,20}(tool|function)[- _]?call(s|ing)?\b"),
         ("single-calls",),
     ),
     (
@@ -98,7 +101,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|prefill|"
+            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|pre-?fill|"
+            r"continu\w+ from an assistant|"
             r"(end|finish) with a user|最后"
         ),
         ("user-message-last",),
@@ -137,7 +141,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"alternat|(2|two|more) (or more )?assistant messages|consecutive|in a row|same role|"
+            r"alternat|交替|expected message \d+ to be from|cannot follow|"
+            r"(2|two|more) (or more )?assistant messages|consecutive|in a row|same role|"
             r"(first|begin|start).*\buser\b|"
             r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after|"
             r"\bodd (number|index)|immediately after a user"
@@ -154,7 +159,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"empty|blank|without content|at least (one|1) (character|token)|"
+            r"empty|blank|without content|未正常接收到prompt|at least (one|1) (character|token)|"
             r"<nil>|must have a text|(messages?|消息|参数)\W{0,3}(参数)?(非法|为空|不能为空)|"
             r"content\b.*(required|missing|null|must)|(either|must).*\bcontent\b"
         ),
@@ -178,7 +183,10 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         ("no-image-detail",),
     ),
     (
-        _pattern(r"image|picture|media|multimodal|output.*string|string.*output|input_image"),
+        _pattern(
+            r"image|picture|media|multimodal|output.*string|string.*output|input_image|"
+            r"output of (a )?tool|tool (call )?outputs?\b.*\btext"
+        ),
         ("text-tool-outputs",),
     ),
     (_pattern(r"\btools\b|toolconfig|function declarations?"), ("tools-of-history",)),
@@ -187,6 +195,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         _pattern(
             r"(role\W{1,3}|\b)tool\W{1,3}(role|messages?)?.{0,20}(not|un)|"
             r"(unsupported|unknown|invalid|unrecogni[sz]ed|unexpected) (message )?role\W+tool|"
+            r"unknown variant \W?tool\b|"
             r"only.*\buser\b.*\bassistant\b|roles? must alternate"
         ),
         ("no-tool-messages",),
@@ -309,7 +318,7 @@ def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[
         for name in ("store", "truncation"):
             if name in fields and name in message:
                 yield without_field(name)
-    if re.search(r"\bstrict\b", message):
+    if re.search(r"\bstrict\b", message, re.IGNORECASE):
         yield "no-strict"
     if _THOUGHTS.search(message):
         yield "no-thoughts"
