@@ -244,6 +244,7 @@ def _chat_fields(chat: ChatRecord) -> dict[str, object]:
         "branches": chat.branches,
         "status": chat.status,
         "pinned": chat.is_pinned,
+        "permanent": chat.is_permanent,
         "expires_at": chat.expires_at,
         "cost": chat.cost,
     }

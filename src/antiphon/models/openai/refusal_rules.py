@@ -48,6 +48,7 @@ _UNSUPPORTED: Final = _pattern(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|unavailable|deprecated|forbidden|\bextra\b|"
     r"additional propert|cannot find|no such|did you mean|"
     r"\bremove\b|"
+    r"only (be )?(allowed|valid|used|supported) (when|if|with)\b|"
     r"not (\w+ )?(supported?|permitted|allowed|available|accepted|recogni[sz]ed|enabled|found)|"
     r"n't (support|accept|allow|recogni[sz]e|exist|work)|"
     r"invalid (argument|field|param|key|property|name)|illegal|不支持|未知|无效|非法"
@@ -57,7 +58,7 @@ _UNSUPPORTED: Final = _pattern(
 _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (_pattern(r"thought_?\s?signature"), ("signed-calls",)),
     (_pattern(r"\buse\W+max_?completion_?tokens"), ("max-completion-tokens",)),
-    (_pattern(r"stream\W{0,3}(=|is|:)?\W{0,3}false.{0,20}(not|un)|非流式"), ("always-stream",)),
+    (_pattern(r"非流式"), ("always-stream",)),
     (
         _pattern(
             r"function_?response\W+name|\btool (message|result)s?\b.{0,30}\bname\b|"
@@ -74,8 +75,8 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
+            r"stream(ing)?\b.{0,20}(disabled|turned off)|"
             r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
-            r"stream\w*.{0,30}\bdisabled|"
             r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream|"
             r"cannot.{0,30}\bstream|unsupported (for|with|in)\W+stream"
         ),
@@ -84,7 +85,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"non-?\s?stream|only.{0,20}\bstream|stream(ing)?( mode)? (is |be )?required|"
-            r"(must|please).{0,40}\bstream|"
+            r"(must|please).{0,40}\bstream|stream\W{1,3}false\b.{0,30}(not|un|must)|"
             r"stream(ing)?\W+(must|has to|should|needs to) be (set to true|true|enabled)"
         ),
         ("always-stream",),
@@ -102,9 +103,9 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|prefill|"
-            r"(end|finish|ends|ending)\b.{0,12} with\b.{0,20}\buser\b|最后|\bpre-fill|"
-            r"messages\[-1\]|continue an assistant|assistant messages? at the end"
+            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|pre-?fill|"
+            r"continu\w+ (from )?an assistant|messages\[-1\]|assistant messages? at the end|"
+            r"(end|finish|ends|ending)\b.{0,12} with\b.{0,20}\buser\b|最后"
         ),
         ("user-message-last",),
     ),
@@ -147,6 +148,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"alternat|交替|\buser\b.{0,20} (must|should) be followed by|"
+            r"expected message \d+ to be from|cannot follow|"
             r"(2|two|more) (or more )?assistant messages|consecutive|in a row|same role|"
             r"(first|begin|start).*\buser\b|"
             r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after|"
@@ -164,9 +166,9 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"empty|blank|without content|at least (one|1) (character|token)|"
+            r"empty|blank|without content|未正常接收到prompt|at least (one|1) (character|token)|"
             r"<nil>|must have a text|为空|\b(has|have|with) no content|"
-            r"(required|missing)\b.{0,30}\bcontent\b|(messages?|消息|参数)\W{0,3}(参数)?(非法|为空|不能为空)|"
+            r"(required|missing)\b.{0,30}\bcontent\b|(messages?|消息|参数)\W{0,3}(参数)?非法|"
             r"content\b.*(required|missing|null|must)|(either|must).*\bcontent\b"
         ),
         ("no-empty-messages",),
@@ -189,7 +191,10 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         ("no-image-detail",),
     ),
     (
-        _pattern(r"image|picture|media|multimodal|output.*string|string.*output|input_image"),
+        _pattern(
+            r"image|picture|media|multimodal|output.*string|string.*output|input_image|"
+            r"output of (a )?tool|tool (call )?outputs?\b.*\btext"
+        ),
         ("text-tool-outputs",),
     ),
     (
@@ -208,6 +213,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         _pattern(
             r"(role\W{1,3}|\b)tool\W{1,3}(role|messages?)?.{0,20}(not|un)|"
             r"(unsupported|unknown|invalid|unrecogni[sz]ed|unexpected) (message )?role\W+tool|"
+            r"unknown variant \W?tool\b|"
             r"only.*\buser\b.*\bassistant\b|roles? must alternate"
         ),
         ("no-tool-messages",),
@@ -356,7 +362,7 @@ def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[
         for name in ("store", "truncation"):
             if name in fields and name in message:
                 yield without_field(name)
-    if re.search(r"\bstrict\b", message):
+    if re.search(r"\bstrict\b", message, re.IGNORECASE):
         yield "no-strict"
     if _THOUGHTS.search(message):
         yield "no-thoughts"
