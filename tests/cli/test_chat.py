@@ -97,6 +97,7 @@ def test_instructions_stay_with_the_conversation(antiphon: Command) -> None:
         (["--base-url", "http://127.0.0.1:9/v1", "-p", "x"], 0, ""),
         (["--store", "bogus", "-p", "x"], 1, "--store"),
         (["-c", "--from", "resp_1", "-p", "x"], 2, "exclude"),
+        (["--resume", "-p", "x"], 2, "--resume"),
         (["--temperature", "3", "-p", "x"], 2, "temperature"),
         (["--max-tokens", "0", "-p", "x"], 2, "max-tokens"),
         (["--bogus"], 2, "--bogus"),

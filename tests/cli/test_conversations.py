@@ -113,14 +113,6 @@ def test_no_key_is_needed_to_read(antiphon: Command, tmp_path: Path) -> None:
     assert len(ids(antiphon)) == 1
 
 
-def test_a_file_that_is_no_database_is_a_one_line_error(antiphon: Command, tmp_path: Path) -> None:
-    (tmp_path / "bad.db").write_text("certainly not a database\n" * 100)
-    ran = antiphon("list", "--store", "sqlite:bad.db")
-    assert ran.code == 1
-    assert ran.err.count("\n") == 1
-    assert "unforeseen" not in ran.err
-
-
 @pytest.mark.parametrize(
     "command",
     [

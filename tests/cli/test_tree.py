@@ -5,30 +5,67 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.cli.tree_outline import outline
 from antiphon.turn.transfer_protocols import TreeTurn
 from support.command_line import PROGRAM, SCRIPTED_CONFIG, environment
 from support.pseudo_terminal import CTRL_D, Terminal
 
+_FORKS = [
+    TreeTurn("a", 0.0, None),
+    TreeTurn("b", 0.0, "a"),
+    TreeTurn("c", 0.0, "a"),
+    TreeTurn("d", 0.0, "b"),
+    TreeTurn("e", 0.0, "c"),
+    TreeTurn("f", 0.0, "e"),
+    TreeTurn("g", 0.0, "a"),
+]
 
-def test_branches_stand_to_the_right_before_the_newest() -> None:
-    turns = [
-        TreeTurn("a", 0.0, None),
-        TreeTurn("b", 0.0, "a"),
-        TreeTurn("c", 0.0, "a"),
-        TreeTurn("d", 0.0, "b"),
-        TreeTurn("e", 0.0, "c"),
-        TreeTurn("f", 0.0, "a"),
-    ]
-    assert outline(turns) == [
+
+def test_the_longest_branch_stays_in_its_column_and_the_others_stand_before_it() -> None:
+    assert outline(_FORKS) == [
         ("a", ""),
         ("b", "├─"),
         ("d", "│ "),
-        ("c", "├─"),
-        ("e", "│ "),
+        ("g", "├─"),
+        ("c", ""),
+        ("e", ""),
         ("f", ""),
     ]
+
+
+def test_the_present_branch_stays_in_its_column() -> None:
+    assert outline(_FORKS, "b") == [
+        ("a", ""),
+        ("c", "├─"),
+        ("e", "│ "),
+        ("f", "│ "),
+        ("g", "├─"),
+        ("b", ""),
+        ("d", ""),
+    ]
+
+
+@st.composite
+def _trees(draw: st.DrawFn) -> list[TreeTurn]:
+    """Each turn continues one before it, or begins a tree."""
+    parents = draw(st.lists(st.integers(0, 40), max_size=40))
+    return [
+        TreeTurn(f"{at}", 0.0, f"{at - parent}" if 0 < parent <= at else None)
+        for at, parent in enumerate(parents)
+    ]
+
+
+@given(_trees(), st.integers(0, 40))
+def test_each_turn_is_shown_once_and_behind_what_it_continues(
+    turns: list[TreeTurn], head: int
+) -> None:
+    shown = [response_id for response_id, _ in outline(turns, f"{head}")]
+    assert sorted(shown) == sorted(one.response_id for one in turns)
+    places = {response_id: at for at, response_id in enumerate(shown)}
+    assert all(places[one.parent] < places[one.response_id] for one in turns if one.parent)
 
 
 @pytest.mark.parametrize("branches", [1, 1000])
@@ -37,7 +74,7 @@ def test_a_long_chat_with_many_branches_is_laid_out_at_once(branches: int) -> No
     others = [TreeTurn(f"b{at}", 0.0, f"{at * 9}") for at in range(branches)]
     shown = outline([*chain, *others])
     assert len(shown) == 10_000 + branches
-    assert max(len(prefix) for _, prefix in shown) <= 26
+    assert max(len(prefix) for _, prefix in shown) <= 2, "none is deeper than one column"
 
 
 def test_one_goes_on_from_any_turn(tmp_path: Path) -> None:

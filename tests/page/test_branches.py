@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from support.browser import Watched
 from support.http_server import ThreadServer
+from support.page_model import PageModel
 
 
 def chain(server: ThreadServer, *questions: str, parent: str | None = None) -> list[str]:
@@ -104,6 +106,48 @@ def test_the_map_shows_every_branch_and_opens_it(world: Watched, server: ThreadS
         expect(branches.filter(has_text=f"way {name}")).to_have_count(1)
     branches.filter(has_text="way b").click()
     expect(page.get_by_text("You asked: way b")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_the_map_shows_a_thousand_branches_and_keeps_the_one_in_view_in_focus(
+    world: Watched, server: ThreadServer
+) -> None:
+    (root,) = chain(server, "root")
+    made = [chain(server, f"way {number}", parent=root)[0] for number in range(1000)]
+    page = world.open(f"/r/{made[700]}")
+    expect(page.get_by_text("You asked: way 700")).to_be_visible()
+    page.get_by_role("button", name="1000 branches").click()
+    branches = page.get_by_role("list", name="Branches").get_by_role("button")
+    expect(branches).to_have_count(1000)
+    expect(page.get_by_role("status").filter(has_text="1000 branches")).to_be_visible()
+    expect(branches.filter(has_text="way 700")).to_have_attribute("aria-current", "true")
+    expect(branches.filter(has_text="way 700")).to_be_focused()
+    branches.filter(has_text="way 999").click()
+    expect(page.get_by_text("You asked: way 999")).to_be_visible()
+
+
+def test_answers_that_were_compared_go_on_when_the_page_is_closed(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    page.get_by_role("textbox", name="Message").fill("hold on")
+    page.get_by_title("Ask several models, side by side").click()
+    for name in ("grok-4", "qwen3"):
+        page.get_by_label(f"One more of {name}").click()
+    page.get_by_role("button", name="Ask 2").click()
+    expect(page.get_by_text("First half,")).to_have_count(2)
+    page.close()
+    server.set(model.resume)
+    page = world.open()
+    page.get_by_role("link", name="hold on").click()
+    expect(page.get_by_text("2/2")).to_be_visible()
+    page.get_by_role("button", name="More", exact=True).last.click()
+    page.get_by_role("button", name="Versions side by side").click()
+    columns = page.get_by_role("dialog", name="Side by side")
+    expect(columns.get_by_text("First half, second half.")).to_have_count(2)
+    columns.get_by_role("button", name="Differences from the first").click()
+    columns.get_by_role("button", name="Go on with this").first.click()
+    expect(page.get_by_text("1/2")).to_be_visible()
 
 
 def test_another_address_is_nothing(world: Watched) -> None:

@@ -152,9 +152,9 @@ def test_rename_a_chat(page: Page) -> None:
 def test_choose_a_branch_on_the_map(page: Page) -> None:
     page.keyboard.press("m")
     dialog(page, "Map of branches")
-    branches = page.get_by_role("list", name="Branches").get_by_role("button")
-    expect(branches.first).to_be_focused()
-    page.keyboard.press("Tab")
+    branches = page.get_by_role("list", name="Branches")
+    expect(branches.locator("[aria-current=true]")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_have_count(0)
 

@@ -119,6 +119,23 @@ def test_each_block_is_written_from_the_side_of_its_own_words(page: Page) -> Non
     assert sides == ["rtl", "rtl", "ltr", "rtl", "ltr"]
 
 
+def test_quote_and_list_of_paragraphs_are_written_from_the_side_of_their_words(page: Page) -> None:
+    arabic = "\u0645\u0631\u062d\u0628\u0627"
+    text = f"> {arabic}\n\n- {arabic}\n\n- {arabic}\n\n> - {arabic}\n\n> Hello\n\n1. Hello"
+    sides = page.evaluate(
+        """(text) => {
+          const made = whole(text);
+          document.body.append(made);
+          const all = [...made.querySelectorAll("*")];
+          const seen = all.map((one) => getComputedStyle(one).direction);
+          made.remove();
+          return seen;
+        }""",
+        text,
+    )
+    assert sides == ["rtl"] * 10 + ["ltr"] * 4
+
+
 _BLOCKS = st.sampled_from(
     [
         "Some *emphasis* and `code`.",

@@ -63,8 +63,17 @@ async def test_history_follows_branches_and_leaves_out_erased_turns(store_in: Op
         assert await history_ids(store, branch[-1]) == ids([*heads[:2], *branch])
         await store.delete("", heads[1].response_id)
         await store.delete("", branch[0].response_id)
-        assert await history_ids(store, branch[-1]) == ids([heads[0], *branch[1:]])
-        assert await history_ids(store, await begin_turn(store, "now", branch[-1]))
+        newest = await head_of(store, branch[-1].response_id)
+        assert await history_ids(store, newest) == ids([heads[0], *branch[1:]])
+        assert await history_ids(store, await begin_turn(store, "now", newest))
+
+
+async def test_history_of_a_head_from_before_an_erasure_is_empty(store_in: Opener) -> None:
+    async with store_in() as store:
+        heads = await complete_turns(store, 3)
+        await store.delete("", heads[0].response_id)
+        assert await store.history(heads[-1]) == []
+        assert await store.chain(heads[-1])
 
 
 async def test_history_has_long_texts_many_items_images_and_tokens(store_in: Opener) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -55,7 +56,8 @@ READS = ("head", "head_with_turns", "history", "chain_parts")
 @asynccontextmanager
 async def opened(uri: str, count: int = 1) -> AsyncIterator[list[PostgresStore]]:
     """As many stores on one database, as of several processes."""
-    stores = [await open_postgres(uri) for _ in range(count)]
+    # By a clock of their own, as the turns of tests have the times that they say.
+    stores = [await open_postgres(uri, clock=time.time) for _ in range(count)]
     try:
         yield stores
     finally:
@@ -398,6 +400,19 @@ async def test_a_store_notifies_others_only_while_somebody_follows_there(tmp_pat
         reader.close()
         assert not await is_notified()
         own.close()
+
+
+async def test_a_cold_turn_of_a_long_chain_reads_twice(tmp_path: Path) -> None:
+    async with proxy_of(tmp_path) as proxy, opened(proxy.uri) as (store,):
+        models = ModelRegistry({"m": ScriptedModel(lambda _: say("Yes."))}, default="m")
+        head = (await complete_turns(store, 40))[-1]
+        service = TurnService(store, models, store.stores)
+        proxy.executed.clear()
+        request = TurnRequest((Message("user", "Hi."),), previous_response_id=head.response_id)
+        assert (await (await service.start(request)).result()).status == "completed"
+        reads = [name for sql in proxy.executed for name in READS if TURN_SQL[name] == sql]
+        assert reads == ["head_with_turns", "history"]
+        await service.close()
 
 
 async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:

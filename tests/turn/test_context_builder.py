@@ -17,6 +17,7 @@ from antiphon.core.turns import FunctionTool, Header, Options, Usage
 from antiphon.errors import ContextLengthExceededError
 from antiphon.models.scripted import ScriptedModel, call, calls, report_usage, say
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
+from antiphon.turn.history_cache import History
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.protocols import ModelCall, ModelInfo
 from antiphon.turn.trimming import base_tokens, estimate_tokens, required_turns, tokens_of
@@ -52,7 +53,8 @@ def build_context(
     segments: Sequence[RenderedTurn], *context: ContextPolicy, model: ScriptedModel | None = None
 ) -> ModelContext:
     builder = ContextBuilder(HEADER, model or CountingModel(), context)
-    return run(builder.build(segments, 1000))
+    shown = run(builder.build(History(tuple(segments[:-1]), 1000), segments[-1]))
+    return msgspec.structs.replace(shown, turns=list(shown.turns))
 
 
 def counted_tokens(segments: Sequence[RenderedTurn]) -> int:

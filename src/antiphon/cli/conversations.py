@@ -176,7 +176,7 @@ def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
         turns = await engine.stores.chat_transfer.tree(DEFAULT_TENANT, response_id)
         parents = {one.response_id: one.parent for one in turns}
         lines = []
-        for turn_id, prefix in outline(turns):
+        for turn_id, prefix in outline(turns, response_id):
             turn = await reader.response(DEFAULT_TENANT, turn_id)
             first = next((text for speaker, text in _turn_lines(turn) if speaker == "user"), "")
             lines.append((turn_id, parents[turn_id], prefix, shorten(first)))
@@ -244,6 +244,7 @@ def _chat_fields(chat: ChatRecord) -> dict[str, object]:
         "branches": chat.branches,
         "status": chat.status,
         "pinned": chat.is_pinned,
+        "permanent": chat.is_permanent,
         "expires_at": chat.expires_at,
         "cost": chat.cost,
     }

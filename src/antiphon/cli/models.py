@@ -44,7 +44,10 @@ class ModelEntry(msgspec.Struct, frozen=True):
 
 @app.command("list")
 def list_(as_json: Json = False, model: Model = None, config: Config = None) -> None:
-    """List the models that can be named: configured ones and those on this machine."""
+    """List the models that can be named.
+
+    These are the configured ones, and those on this machine.
+    """
     list_models({"model": model, "config": config}, as_json=as_json)
 
 
@@ -57,7 +60,10 @@ def pull(
         ),
     ] = "smollm2",
 ) -> None:
-    """Fetch a model's weights, going on where an earlier attempt was cut off."""
+    """Fetch a model's weights.
+
+    An attempt that was cut off is gone on with.
+    """
     pull_model(what)
 
 

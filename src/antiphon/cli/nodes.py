@@ -28,10 +28,10 @@ _COLUMNS = (
 
 
 def nodes(as_json: Json = False, store: Store = None, config: Config = None) -> None:
-    """List the servers and workers that serve the store, the oldest first.
+    """List the servers of a store, the oldest first.
 
-    Turns are those that a node runs now. A dead node stays in the list until another one has ended
-    its turns, or goes on with them.
+    Each worker is one. Turns are those that a node runs now. A dead node stays in the list until
+    another one has ended its turns, or goes on with them.
     """
     settings = load_store_settings({"store": store, "config": config})
     if settings.store == "memory:":

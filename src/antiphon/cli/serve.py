@@ -93,12 +93,12 @@ def serve(
     store: Store = None,
     config: Config = None,
 ) -> None:
-    """Serve a chat page, the OpenAI Responses and chat completions APIs, and gRPC for the xai-sdk.
+    """Serve the chat page, and the APIs of OpenAI and xAI.
 
-    Without --base-url and without XAI_API_KEY the embedded model answers. Once there are
-    keys (`antiphon key create`) every request needs one; until then only this machine
-    is served. Ctrl-C or
-    SIGTERM stops the server when the answers under way are out, at most --drain-seconds later.
+    These are the Responses and chat completions APIs, and gRPC for the xai-sdk. Without --base-url
+    and without XAI_API_KEY the embedded model answers. Once there are keys (`antiphon key create`)
+    every request needs one; until then only this machine is served. Ctrl-C or SIGTERM stops the
+    server when the answers under way are out, at most --drain-seconds later.
     """
     from antiphon.cli import server  # loaded on first use
 

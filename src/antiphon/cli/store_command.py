@@ -39,12 +39,12 @@ def _group() -> None:
 
 @app.command()
 def copy(source: StoreArgument, target: StoreArgument, as_json: Json = False) -> None:
-    """Copy everything in a store to an empty one, while the first is in use.
+    """Copy a whole store to an empty one.
 
-    Ids, times, keys, links and images stay as they are. At the end all chats are compared by their
-    hashes. Ended half-way, it goes on from there when it is run again; run again after that, it
-    copies what has changed. Turns that run are copied by the next run. Exits with 1 where some
-    chats went on changing.
+    The first may be in use meanwhile. Ids, times, keys, links and images stay as they are. At the
+    end all chats are compared by their hashes. Ended half-way, it goes on from there when it is run
+    again; run again after that, it copies what has changed. Turns that run are copied by the next
+    run. Exits with 1 where some chats went on changing.
     """
     report = copy_store(source, target)
     if as_json:
@@ -57,7 +57,7 @@ def copy(source: StoreArgument, target: StoreArgument, as_json: Json = False) ->
 
 @app.command("erase-report")
 def erase_report(store: StoreArgument, as_json: Json = False) -> None:
-    """Show whether words that were erased are still in a store's own files.
+    """Show whether erased words are still in a store's files.
 
     They are gone from every answer at once. Exits with 1 while some are left.
     """

@@ -22,6 +22,8 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: Codings that nothing here decompresses. Other names are no codings, but mistakes of a server
 #: that means the character set, say, and the body is as it is.
 _UNSUPPORTED = frozenset({"br", "compress", "x-compress", "dcb", "dcz"})
+#: How a body begins that is not compressed, whatever its label says.
+_PLAIN_STARTS = (b'{"', b"{\n", b'[{"', b"data:", b"event:", b": ", b"<html", b"<!")
 
 
 class ContentDecodingError(Exception):
@@ -87,19 +89,25 @@ class ContentDecoder:
         is_whole = self._decompressor is None or self._decompressor.eof
         return is_whole and (self._inner is None or self._inner.is_complete)
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the body has begun, and is not compressed."""
+        return self._has_started and self._decompressor is None
+
     def feed(self, data: bytes) -> Iterable[bytes]:
         """The decompressed pieces of ``data``. Iterating raises ``ContentDecodingError``."""
-        if self._has_started and self._decompressor is None:
+        if self.is_identity:
             return (data,)
         return self._decode(data)
 
     def _decode(self, data: bytes) -> Iterator[bytes]:
-        if not self._is_supported:
-            text = f"its Content-Encoding is {self._label!r}, which is not supported"
-            raise ContentDecodingError(text)
         if not self._has_started and data:
-            self._has_started = True
             self._decompressor = self._create_decompressor(data)
+            is_known = self._decompressor is not None or data.startswith(_PLAIN_STARTS)
+            if not (self._is_supported or (is_known and not self._inner_codings)):
+                text = f"its Content-Encoding is {self._label!r}, which is not supported"
+                raise ContentDecodingError(text)
+            self._has_started = True
             if self._max_layers > 1 or self._inner_codings:
                 self._inner = ContentDecoder(self._inner_codings, self._max_layers - 1)
         if self._decompressor is None:
@@ -118,7 +126,7 @@ class ContentDecoder:
             return _ZstdStream()
         if GZIP_MAGIC.startswith(start[:2]):
             return zlib.decompressobj(16 + zlib.MAX_WBITS)
-        if self._coding == "deflate":
+        if self._coding == "deflate" and not start.startswith(_PLAIN_STARTS):
             # With zlib's header, as the standard says, or without it, as some servers do.
             return zlib.decompressobj(zlib.MAX_WBITS if start[0] & 0x0F == 8 else -zlib.MAX_WBITS)
         return None

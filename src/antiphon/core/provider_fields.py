@@ -36,12 +36,12 @@ REASONING_TEXT_FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_tex
 #: The name here of reasoning that came as a part of the content, and goes back as one.
 THINKING_PARTS: Final = "thinking_parts"
 #: Lists that a stream sends in pieces, and those fields of their entries that are text.
-_LIST_FIELDS: Final = ("reasoning_details", "thinking_blocks")
+REASONING_LIST_FIELDS: Final = ("reasoning_details", "thinking_blocks")
 _ENTRY_TEXT_FIELDS: Final = ("text", "summary", "thinking")
 #: Fields of a message, or of a call, that are no reasoning.
 EXTRA_FIELDS: Final = ("extra_content", "thought_signature", "provider_specific_fields")
 #: All fields of a message, but for text, that its model may want back.
-MESSAGE_FIELDS: Final = (*_LIST_FIELDS, "reasoning_opaque", *EXTRA_FIELDS)
+MESSAGE_FIELDS: Final = (*REASONING_LIST_FIELDS, "reasoning_opaque", *EXTRA_FIELDS)
 #: Those fields of a message that are reasoning.
 REASONING_FIELDS: Final = frozenset({*REASONING_TEXT_FIELDS, *MESSAGE_FIELDS} - {*EXTRA_FIELDS})
 #: How deep a field may be nested: deeper ones could not be read back from the store.
@@ -52,7 +52,7 @@ _CALL_FIELDS: Final = (
     *("id", "type", "index", "function", "custom"),
     *("call_id", "name", "arguments", "parameters", "args", "input", "status", "namespace"),
 )
-_FUNCTION_FIELDS: Final = ("name", "arguments", "parameters", "args", "input")
+_FUNCTION_FIELDS: Final = ("index", "name", "arguments", "parameters", "args", "input")
 
 
 #: How fields begin that a client was given in place of encrypted reasoning.
@@ -151,9 +151,9 @@ def group_by_origin(
 
 
 def entry_text(entry: Any) -> str:
-    """What an entry of ``reasoning_details`` tells, nothing where it is encrypted."""
+    """The text in an entry of a list of reasoning, none where it is encrypted."""
     if not isinstance(entry, Mapping):
-        return ""
+        return entry if isinstance(entry, str) else ""
     texts = (entry.get(name) for name in _ENTRY_TEXT_FIELDS)
     return next((text for text in texts if text and isinstance(text, str)), "")
 
@@ -193,7 +193,7 @@ def _join_objects(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[s
         old = joined.get(name)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             joined[name] = _join_objects(old, value)
-        elif name in _LIST_FIELDS and isinstance(old, list) and isinstance(value, list):
+        elif name in REASONING_LIST_FIELDS and isinstance(old, list) and isinstance(value, list):
             joined[name] = _join_lists(old, value)
         elif value is not None or name not in joined:
             joined[name] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -128,6 +129,10 @@ class ChatService:
         Raises ``NotFoundError``.
         """
         return _require_chat(await self._store.get(tenant, to_response_id(chat_id)), chat_id)
+
+    async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
+        """The chat of each response, None: it is not there any more."""
+        return await self._store.find(tenant, response_ids)
 
     async def update(self, tenant: str, chat_id: str, update: ChatUpdate) -> ChatRecord:
         """Change its title, its metadata, whether it is pinned or permanent.

@@ -8,6 +8,8 @@ import msgspec
 
 from antiphon.core.context_policies import ContextPolicy
 from antiphon.core.turns import Header
+from antiphon.turn.history_cache import History
+from antiphon.turn.joined_turns import NONE_JOINED, JoinedTurns
 from antiphon.turn.message_rendering import RenderedTurn, join_pieces, message_pieces
 from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.trimming import (
@@ -22,10 +24,14 @@ from antiphon.turn.trimming import (
 
 
 class ModelContext(msgspec.Struct, frozen=True):
-    """The turns that are shown, and what surrounds the newest of them, in tokens."""
+    """The turns that are shown, and what surrounds the newest of them, in tokens.
+
+    ``joined`` are the oldest of them.
+    """
 
     turns: Sequence[RenderedTurn]
     other_tokens: int
+    joined: JoinedTurns = NONE_JOINED
 
 
 class ContextBuilder:
@@ -37,13 +43,14 @@ class ContextBuilder:
         self._policies = policies
         self._base_tokens = base_tokens(header, model.info.few_shot)
 
-    async def build(self, turns: Sequence[RenderedTurn], history_tokens: int) -> ModelContext:
-        """What of these turns is shown; ``history_tokens`` is what the older ones take.
+    async def build(self, history: History, new: RenderedTurn) -> ModelContext:
+        """What is shown of a history and a turn behind it.
 
         Raises ``ContextLengthExceededError`` where what must be shown is over the budget.
         """
+        turns = (*history.turns, new)
         if not self._policies:
-            return ModelContext(turns, self._base_tokens + history_tokens)
+            return ModelContext(turns, self._base_tokens + history.tokens, history.joined)
         shown = await self._trim_to_policies(turns)
         return ModelContext(shown, self.other_tokens(shown))
 
@@ -52,11 +59,19 @@ class ContextBuilder:
         return self._base_tokens + sum(map(tokens_of, turns[:-1]))
 
     def model_call(
-        self, turns: Sequence[RenderedTurn], header: Header, *, stream: bool
+        self,
+        turns: Sequence[RenderedTurn],
+        header: Header,
+        *,
+        stream: bool,
+        joined: JoinedTurns = NONE_JOINED,
     ) -> ModelCall:
-        """The question to the model."""
+        """The question to the model. ``joined`` are the oldest of the turns."""
         pieces = message_pieces(
-            turns, instructions=header.instructions, few_shot=self._model.info.few_shot
+            turns[joined.count :] if joined.count else turns,
+            instructions=header.instructions,
+            few_shot=self._model.info.few_shot,
+            older=joined.pieces,
         )
         return ModelCall(header.model, join_pieces(pieces), header.options, stream, pieces)
 

@@ -21,7 +21,9 @@ from antiphon.core.items import (
     decode_item,
     replaces_turns,
 )
+from antiphon.core.turns import FunctionTool
 from antiphon.errors import HistoryChangedError
+from antiphon.turn.joined_turns import NONE_JOINED, JoinedTurns, join_oldest
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, tokens_of
@@ -55,10 +57,26 @@ _SUMMARY_PREFIXES = (COMPACTION_PREFIX, ERASED_SUMMARY_ITEM)
 
 
 class History(msgspec.Struct, frozen=True):
-    """A chain as it is shown, oldest first, and about how many tokens it takes."""
+    """A chain as it is shown, oldest first, and about how many tokens it takes.
+
+    ``joined`` are the oldest of its turns, in the form that a call needs.
+    """
 
     turns: RenderedTurns = ()
     tokens: int = 0
+    joined: JoinedTurns = NONE_JOINED
+
+    def extended(self, new: RenderedTurns) -> History:
+        """The same turns and some more: no need to add up or to join a long chain again."""
+        turns = (*self.turns, *new)
+        tokens = self.tokens + sum(map(tokens_of, new))
+        return History(turns, tokens, join_oldest(turns, self.joined))
+
+    @property
+    def added_tools(self) -> list[FunctionTool]:
+        """The tools that its items add to those of a request."""
+        rest = self.turns[self.joined.count :]
+        return [*self.joined.added_tools, *(tool for turn in rest for tool in turn.added_tools)]
 
 
 class ResolvedHistory(msgspec.Struct, frozen=True):
@@ -78,9 +96,8 @@ class ResolvedHistory(msgspec.Struct, frozen=True):
 
     def with_stored_history(self, history: History, stored_head: Head) -> ResolvedHistory:
         """The same with its stored part read again."""
-        turns = (*history.turns, *self.unstored_turns)
-        tokens = history.tokens + sum(map(tokens_of, self.unstored_turns))
-        return ResolvedHistory(History(turns, tokens), self.head, stored_head, self.unstored_turns)
+        history = history.extended(self.unstored_turns)
+        return ResolvedHistory(history, self.head, stored_head, self.unstored_turns)
 
 
 #: What a turn continues that begins a conversation.
@@ -145,18 +162,25 @@ class HistoryCache:
 
         Raises ``HistoryChangedError`` where it was erased since it was found.
         """
+        history, _ = await self.read(head)
+        return history
+
+    async def read(self, head: Head) -> tuple[History, bool]:
+        """The same, and whether the store has just said that nothing was erased since."""
         found = self.find(head)
         if found is not None:
-            return found
-        entry = None
+            return found, False
         if head.seq >= self._min_extended_length and head.tree in self._trees:
             newest = await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND + 1))
             entry = self._join(head, newest)
-        if entry is None:
-            turns = await self._turns(head)
-            entry = await run_unless_short(_read_entry, turns, head)
+            if entry is not None:
+                self._put(head.response_id, entry)
+                return entry.history, False
+        turns = await self._turns(head)
+        entry = await run_unless_short(_read_entry, turns, head)
         self._put(head.response_id, entry)
-        return entry.history
+        # Images are read by themselves.
+        return entry.history, is_short(turns) and not any(turn.blobs for turn in turns)
 
     async def find_head(
         self, tenant: str, response_id: str
@@ -225,8 +249,7 @@ class HistoryCache:
         if old is not None and old.history is history:
             self._put(response_id, _longer_entry(old, (new,), epoch, tree))
         else:
-            longer = History((*history.turns, new), history.tokens + tokens_of(new))
-            self._put(response_id, _new_entry(epoch, longer, tree))
+            self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
 
     def replace(self, head: Head, history: History) -> None:
         """Remember a chain that was just summed up."""
@@ -305,9 +328,14 @@ async def run_unless_short(
 
     It would take milliseconds otherwise, which other turns must not wait for.
     """
-    if len(turns) <= _MAX_INLINE_TURNS and _item_bytes(turns) <= _MAX_INLINE_BYTES:
+    if is_short(turns):
         return function(turns, *arguments, **options)
     return await asyncio.to_thread(function, turns, *arguments, **options)
+
+
+def is_short(turns: Sequence[StoredTurn | HistoryTurn]) -> bool:
+    """Whether a chain is made something of within less than a millisecond or so."""
+    return len(turns) <= _MAX_INLINE_TURNS and _item_bytes(turns) <= _MAX_INLINE_BYTES
 
 
 def _item_bytes(turns: Sequence[StoredTurn | HistoryTurn]) -> int:
@@ -319,14 +347,16 @@ def _read_entry(turns: Sequence[StoredTurn | HistoryTurn], head: Head) -> _Entry
 
 
 def _new_entry(epoch: int, history: History, tree: int) -> _Entry:
-    return _Entry(epoch, history, _ENTRY_BYTES + sum(map(_memory_of, history.turns)), tree)
+    size = _ENTRY_BYTES + sum(map(_memory_of, history.turns)) + history.joined.size
+    return _Entry(epoch, history, size, tree)
 
 
 def _longer_entry(old: _Entry, new: RenderedTurns, epoch: int, tree: int) -> _Entry:
-    """The same turns and some more: no need to add up a long chain again."""
-    tokens = old.history.tokens + sum(map(tokens_of, new))
-    longer = History((*old.history.turns, *new), tokens)
-    return _Entry(epoch, longer, old.size + sum(map(_memory_of, new)), tree)
+    longer, joined = old.history.extended(new), old.history.joined
+    size = old.size + sum(map(_memory_of, new))
+    if longer.joined is not joined:
+        size += longer.joined.size - joined.size
+    return _Entry(epoch, longer, size, tree)
 
 
 def _looks_back(turn: StoredTurn | HistoryTurn, segment: RenderedTurn) -> bool:
@@ -350,7 +380,7 @@ def history_of(turns: Sequence[StoredTurn | HistoryTurn]) -> History:
 
 def _history_of(segments: Sequence[RenderedTurn]) -> History:
     shown = tuple(apply_summaries(segments))
-    return History(shown, sum(map(tokens_of, shown)))
+    return History(shown, sum(map(tokens_of, shown)), join_oldest(shown))
 
 
 def render_chain(turns: Sequence[StoredTurn | HistoryTurn]) -> list[RenderedTurn]:

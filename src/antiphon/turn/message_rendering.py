@@ -417,10 +417,15 @@ _open_calls_of: Final = attrgetter("open_calls")
 
 
 def message_pieces(
-    turns: Sequence[RenderedTurn], *, instructions: str | None = None, few_shot: bytes = b""
+    turns: Sequence[RenderedTurn],
+    *,
+    instructions: str | None = None,
+    few_shot: bytes = b"",
+    older: Sequence[bytes] = (),
 ) -> tuple[bytes, ...]:
     """The messages, as JSON objects, of turns from oldest to newest: a piece or two a turn.
 
+    ``older`` are those of still older turns, of which the last leaves no call open.
     Calls that the newest turn leaves open stay open: their outputs come next. Only if it
     did not complete, none will come.
     """
@@ -429,6 +434,7 @@ def message_pieces(
         parts.append(encode_instructions(instructions))
     if few_shot:
         parts.append(few_shot)
+    parts += older
     if not any(map(_open_calls_of, turns)):
         # Nearly always, and much quicker where there are thousands.
         parts += [segment.messages for segment in turns if segment.messages]

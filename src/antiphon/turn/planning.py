@@ -248,7 +248,8 @@ class TurnPlanner:
         # A summary that the turn itself has made counts.
         history = await self._history_cache.get_before(head)
         new = render_input(response.input, request.instructions)
-        header = with_offered_tools(response.header, toolset, (*history.turns, new))
+        added_tools = (*history.added_tools, *new.added_tools)
+        header = with_offered_tools(response.header, toolset, added_tools)
         builder = ContextBuilder(header, model, ())
         has_begun = bool(response.output)
         compaction, replaced = None, 0
@@ -263,7 +264,7 @@ class TurnPlanner:
             model=model,
             base=ResolvedHistory(history, parent, head if previous else None),
             history_cache=self._history_cache,
-            context=await builder.build((*history.turns, new), history.tokens),
+            context=await builder.build(history, new),
             context_builder=builder,
             stored_input=(),
             tools=toolset,
@@ -321,7 +322,8 @@ class TurnPlanner:
         model_header = header
         if header.options is not request.options:
             model_header = msgspec.structs.replace(header, options=request.options)
-        model_header = with_offered_tools(model_header, toolset, (*turns, new))
+        added_tools = (*base.history.added_tools, *new.added_tools)
+        model_header = with_offered_tools(model_header, toolset, added_tools)
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)
@@ -329,7 +331,7 @@ class TurnPlanner:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
         history = base.history
         compaction, replaced = _due_compaction(request, history, items, new, model_header, model)
-        context = await builder.build((*history.turns, new), history.tokens)
+        context = await builder.build(history, new)
         if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
             # Reads, images, summaries, token counts and MCP servers may have taken long.
             await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
@@ -373,7 +375,7 @@ class TurnPlanner:
             if needs_summary(policy, history, new, call.header, call.model):
                 # A turn that exceeds its budget in any case should not pay for a summary.
                 unsummarized = [one for one in history.turns if one.retained_turns is None]
-                await builder.build([*unsummarized, new], 0)
+                await builder.build(History(tuple(unsummarized)), new)
                 head, history = await summarize_history(
                     self._history_cache, head, history, policy, call
                 )

@@ -91,7 +91,8 @@ async def resolve_history(
     history = cache.join(head, newest)
     if history is not None:
         return ResolvedHistory(history, head, head, is_current=True)
-    return ResolvedHistory(await cache.get(head), head, head)
+    history, is_current = await cache.read(head)
+    return ResolvedHistory(history, head, head, is_current=is_current)
 
 
 async def _reread_stored_part(base: ResolvedHistory, cache: HistoryCache) -> ResolvedHistory:

@@ -31,7 +31,7 @@ from antiphon.errors import (
 )
 from antiphon.turn.context_builder import ModelContext
 from antiphon.turn.exchanges import context_turn_count, render_exchanges, turns_besides
-from antiphon.turn.history_cache import History, ResolvedHistory
+from antiphon.turn.history_cache import ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn, shown_items
 from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
@@ -39,7 +39,7 @@ from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
 from antiphon.turn.summarization import Summary, can_summarize, compact_history, compact_input
 from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
-from antiphon.turn.trimming import tokens_of, trim_by_ratio
+from antiphon.turn.trimming import trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
 from antiphon.turn.uncancelled_wait import wait_uncancelled
@@ -281,8 +281,7 @@ class TurnRunner:
         turn = render_turn(self._items_so_far())
         await self._refresh()
         while True:
-            history = self._plan.base.history
-            view = await self._plan.context_builder.build((*history.turns, turn), history.tokens)
+            view = await self._plan.context_builder.build(self._plan.base.history, turn)
             if not await self._refresh():
                 return view
 
@@ -323,15 +322,16 @@ class TurnRunner:
 
     async def _call_model(self, context: ModelContext, header: Header) -> None:
         """Call the model; where asked to, again with less if the context is too long."""
-        segments, self._other_tokens = context.turns, context.other_tokens
-        self._context_turns = segments if self._plan.request.context_policies else None
+        self._context_turns = context.turns if self._plan.request.context_policies else None
         while True:
+            self._other_tokens = context.other_tokens
             try:
-                await self._consume_stream(segments, header)
+                await self._consume_stream(context, header)
                 return
             except ContextLengthExceededError as overflow:
                 if header.options.truncation != "auto" or not self._accumulator.is_round_empty:
                     raise
+                segments = context.turns
                 if turns_besides(segments[-1:], self._exchanges):
                     self._exchanges = render_exchanges(shown_items(self._items_so_far()))
                     segments = [*segments[:-1], *self._exchanges]
@@ -339,17 +339,16 @@ class TurnRunner:
                 if sum(one.size for one in shorter) >= sum(one.size for one in segments):
                     raise
                 if await self._refresh():
-                    context = await self._next_context()
-                    shorter = list(context.turns)
-                self._context_turns = segments = shorter
-                earlier = turns_besides(segments, self._exchanges)
-                self._other_tokens = self._plan.context_builder.other_tokens(
-                    [*earlier, segments[-1]]
-                )
+                    shorter = list((await self._next_context()).turns)
+                earlier = turns_besides(shorter, self._exchanges)
+                others = self._plan.context_builder.other_tokens([*earlier, shorter[-1]])
+                context, self._context_turns = ModelContext(shorter, others), shorter
 
-    async def _consume_stream(self, turns: Sequence[RenderedTurn], header: Header) -> None:
+    async def _consume_stream(self, context: ModelContext, header: Header) -> None:
         plan, machine = self._plan, self._accumulator
-        call = plan.context_builder.model_call(turns, header, stream=plan.request.stream)
+        call = plan.context_builder.model_call(
+            context.turns, header, stream=plan.request.stream, joined=context.joined
+        )
         machine.set_context(call.messages)
         emit, feed = self._running_turn.emit, machine.feed
         # Of a turn that can be run again, an answer is stored whole or not at all: its model is
@@ -451,9 +450,8 @@ class TurnRunner:
                 response_id, history, turn, base.head, stored_head=base.stored_head
             )
         elif plan.unstored_history is not None:
-            longer = History((*history.turns, turn), history.tokens + tokens_of(turn))
             unstored = (*base.unstored_turns, turn)
-            chain = ResolvedHistory(longer, None, base.stored_head, unstored)
+            chain = ResolvedHistory(history.extended((turn,)), None, base.stored_head, unstored)
             plan.unstored_history.update(response_id, chain)
 
     def _lose(self, lost: StoreError) -> None:

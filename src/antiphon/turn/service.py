@@ -444,5 +444,5 @@ async def _messages(
     newest = history.turns[-1] if history.turns else RenderedTurn(b"")
     owed = newest.open_calls if newest.completed else ()
     coming = RenderedTurn(b"", outputs=dict.fromkeys(owed, b""))
-    view = await viewer.build((*history.turns, coming), history.tokens)
+    view = await viewer.build(history, coming)
     return decode_messages(build_messages(view.turns[:-1], instructions=instructions))

@@ -208,7 +208,10 @@ class Store(Protocol):
         ...
 
     async def history(self, head: Head) -> list[HistoryTurn]:
-        """The same turns, as far as a context is made of them."""
+        """The same turns, as far as a context is made of them.
+
+        No turns where something was erased from the family since ``head`` was read.
+        """
         ...
 
     async def window(self, head: Head, window: Window) -> list[StoredTurn]:

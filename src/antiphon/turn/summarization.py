@@ -32,7 +32,6 @@ from antiphon.turn.trimming import (
     insert_summary,
     should_summarize,
     split_for_summary,
-    tokens_of,
     trim_by_ratio,
 )
 from antiphon.turn.turn_accumulator import TurnAccumulator
@@ -167,7 +166,7 @@ async def compact_history(  # noqa: PLR0913
         covered, retained, policy, header, model, check=check, time_limit=time_limit
     )
     segments = tuple(insert_summary(covered, render_turn([made.item]), retained))
-    return made, History(segments, sum(map(tokens_of, segments)))
+    return made, History().extended(segments)
 
 
 async def compact_input(

@@ -5,7 +5,7 @@ model is offered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -14,7 +14,7 @@ from antiphon.core.foreign_items import function_views
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, McpListTools
 from antiphon.core.tool_definitions import as_function
 from antiphon.core.tool_rules import is_tool_allowed
-from antiphon.core.turns import Header
+from antiphon.core.turns import FunctionTool, Header
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.message_rendering import RenderedTurn
 from antiphon.turn.protocols import McpToolset, ToolExecutor
@@ -73,13 +73,13 @@ async def run_tool_calls(
 
 
 def with_offered_tools(
-    header: Header, toolset: McpToolset | None, turns: Sequence[RenderedTurn]
+    header: Header, toolset: McpToolset | None, added_tools: Iterable[FunctionTool]
 ) -> Header:
-    """The header as the model gets it: with the tools that MCP servers and ``turns`` add, without
+    """The header as the model gets it: with the tools that MCP servers and items add, without
     those it may not call, and all of them functions.
     """
     options = header.options
-    added = {tool.name: tool for turn in turns for tool in turn.added_tools}
+    added = {tool.name: tool for tool in added_tools}
     if (
         toolset is None
         and not added

@@ -57,6 +57,8 @@ export default function BranchMap({ chat }) {
   const [trunk, setTrunk] = useState(null);
   useEffect(() => { if (branches && !more) trunkName(branches).then(setTrunk, () => {}); }, [branches, more]);
   const shown = groupByFork(branches ?? []);
+  const inView = shown.findIndex((one) => one.response_id === state.conversation?.head);
+  const first = inView < 0 && !more ? 0 : inView;
   const nameOf = (branch) => (trunk?.id === branch.response_id && trunk.words) || branch.opening || "Without words";
   const go = (branch) => {
     closeDialog();
@@ -66,7 +68,7 @@ export default function BranchMap({ chat }) {
     ${error && html`<p class="failure">${error.message}</p>`}
     ${shown.length > 0 && html`<p class="branch root"><${Guides} isRoot=${true} /><span class="option-title">${chat.title || "Untitled"}</span></p>`}
     <ol class="map" aria-label="Branches">${shown.map((branch, index) => html`<li key=${branch.response_id}>
-      <button type="button" data-first=${index === 0} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
+      <button type="button" data-first=${index === first || null} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
         <${Guides} isLast=${index === shown.length - 1} />
         <span><span class="option-title">${nameOf(branch)}</span>
         <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["running", "waiting", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status}` : ""}</span></span>

@@ -1,11 +1,11 @@
 /** Compare: one question to several models, each an ordinary branch, side by side. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { navigate, notify, request, state } from "./core.js";
+import { api, navigate, notify, query, request, state } from "./core.js";
 import { loadModels } from "./conversation.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { followTurn, LiveTurn } from "./live_turn.js";
 import { MarkdownStream } from "./markdown.js";
-import { queueMessage } from "./sending.js";
+import { deliver, queueMessage } from "./sending.js";
 import { answerText } from "./turns.js";
 import { diffWords } from "./word_diff.js";
 
@@ -19,13 +19,24 @@ async function begin(models, text, images, onBegun) {
   let first = null;
   for (const model of models) {
     const place = conversation?.head ? { previous_response_id: conversation.head } : first ? { sibling_of: first } : {};
-    const entry = await queueMessage({ model, input, background: true, ...place }, false);
-    const response = await (await request("/v1/responses", {
-      method: "POST", headers: { "Idempotency-Key": entry.id, "Content-Type": "application/json" }, body: new Blob([entry.body]),
-    })).json();
+    const entry = await queueMessage({ model, input, background: true, stream: true, ...place }, false);
+    // Its events are read by the column, of few turns at a time.
+    const { response, events } = await deliver(entry);
+    events.return();
     first ??= response.id;
     onBegun(new LiveTurn(response));
   }
+}
+
+/** The versions of a turn that are there, the newest of very many. */
+async function readVersions(id) {
+  const { data } = await api(query(`/v1/responses/${id}/siblings`, { limit: 100 }));
+  return Promise.all(data.slice(-MOST).map(async ({ response_id }) => {
+    const response = await api(`/v1/responses/${response_id}`);
+    const turn = new LiveTurn(response);
+    turn.adopt(response);
+    return turn;
+  }));
 }
 
 function Column({ turn, other, onEnd, onErase }) {
@@ -62,7 +73,8 @@ function Column({ turn, other, onEnd, onErase }) {
   </section>`;
 }
 
-export default function Compare({ text, images = [], done }) {
+/** Asks models about `text`, or shows the versions `of` a turn. */
+export default function Compare({ text, images = [], done, of = null }) {
   const [models, setModels] = useState(state.models ?? []);
   const [counts, setCounts] = useState({});
   const [turns, setTurns] = useState(null);
@@ -70,7 +82,8 @@ export default function Compare({ text, images = [], done }) {
   const [, draw] = useState(0);
   const control = useRef(new AbortController());
   useEffect(() => {
-    loadModels().then(setModels, () => {});
+    if (of) readVersions(of).then(followAll, (error) => notify(error.message));
+    else loadModels().then(setModels, () => {});
     return () => control.current.abort();
   }, []);
   const chosen = models.flatMap((model) => Array(counts[model] ?? 0).fill(model));
@@ -84,7 +97,11 @@ export default function Compare({ text, images = [], done }) {
     } catch (error) {
       notify(error.message);
     }
-    const waiting = [...begun];
+    await followAll(begun);
+  };
+  const followAll = async (all) => {
+    setTurns(all);
+    const waiting = [...all];
     const work = async () => {
       for (let turn; (turn = waiting.shift()); ) await followTurn(turn, { signal: control.current.signal }).catch(() => {});
     };
@@ -94,6 +111,7 @@ export default function Compare({ text, images = [], done }) {
     await request(`/v1/responses/${turn.response.id}`, { method: "DELETE" }).catch((error) => notify(error.message));
     setTurns((all) => all.filter((one) => one !== turn));
   };
+  if (!turns && of) return html`<${Dialog} title="Side by side" wide=${true}><p class="hint">…</p><//>`;
   if (!turns) return html`<${Dialog} title="Ask several models">
     <p class="plain excerpt">${text}</p>
     <ul class="plain-list">${models.map((model, index) => html`<li class="row" key=${model}><span class="grow">${model}</span>

@@ -46,8 +46,8 @@ function Head({ chat, conversation }) {
   return html`<header class="head">
     ${iconButton("menu", "Open the list", () => set({ sidebar: true }), { class: "icon-button menu-button" })}
     <h1 class="title" dir="auto" title=${title}>${title}</h1>
-    ${days !== null && days <= 14 && html`<button type="button" class="tag" title="Its turns are erased then, unless somebody goes on or keeps it" aria-haspopup="dialog" onClick=${() => openDialog("chat", { chat })}>expires in ${days} ${days === 1 ? "day" : "days"}</button>`}
-    ${chat?.branches > 1 && html`<button type="button" class="tag" onClick=${() => openDialog("branches", { chat })}>${chat.branches} branches</button>`}
+    ${days !== null && days <= 14 && html`<button type="button" class="tag wide-only" title="Its turns are erased then, unless somebody goes on or keeps it" aria-haspopup="dialog" onClick=${() => openDialog("chat", { chat })}>expires in ${days} ${days === 1 ? "day" : "days"}</button>`}
+    ${chat?.branches > 1 && html`<button type="button" class="tag" aria-label=${`${chat.branches} branches`} onClick=${() => openDialog("branches", { chat })}>${chat.branches}<span class="wide-only"> branches</span><span class="narrow-only" aria-hidden="true">${icon("branch")}</span></button>`}
     <span class="head-actions">
       ${chat && iconButton("search", "Search in this chat", () => openDialog("palette", { chat }))}
       ${chat && iconButton("share", "Share and export", () => openDialog("share", { chat }))}

@@ -62,12 +62,15 @@ const decode = (text) => text.includes("&")
   })
   : text;
 
-/** Blocks of words, each of which is written from its own side. */
+let nesting = 0; // lists and quotes around what is made; a heading in one is below, and leads none
+
+/** Blocks of words, each of which is written from its own side; those in a list or a quote from that of
+ * its first words. */
 const WRITTEN = new Set(["p", "h3", "h4", "h5", "h6", "ul", "ol", "blockquote", "table"]);
 
 export const element = (name, attributes = {}, ...children) => {
   const made = document.createElement(name);
-  if (WRITTEN.has(name)) made.dir = "auto";
+  if (WRITTEN.has(name) && (!nesting || name === "table")) made.dir = "auto";
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
@@ -139,7 +142,6 @@ function maths(text, display) {
 // Depths of the headings that the next one stands below. Texts leave levels out; readers that go
 // from heading to heading need them without gaps.
 let headings = [];
-let nesting = 0; // lists and quotes around what is made; a heading in one is below, and leads none
 
 function headingLevel(depth) {
   if (nesting) return Math.min(3 + headings.length, 6);
@@ -156,8 +158,8 @@ function block(token) {
     case "paragraph": return inline(token.tokens, element("p"));
     case "text": return token.tokens ? inline(token.tokens, element("p")) : element("p", {}, decode(token.text));
     case "code": return codeBlock(token.text, token.lang ?? "");
-    case "blockquote": return nested(() => blocks(token.tokens, element("blockquote")));
-    case "list": return nested(() => list(token));
+    case "blockquote": return nested(element("blockquote"), (made) => blocks(token.tokens, made));
+    case "list": return nested(element(token.ordered ? "ol" : "ul"), (made) => list(token, made));
     case "table": return table(token);
     case "hr": return element("hr");
     case "mathBlock": return maths(token.text, true);
@@ -166,10 +168,10 @@ function block(token) {
   }
 }
 
-function nested(make) {
+function nested(made, fill) {
   nesting++;
   try {
-    return make();
+    return fill(made);
   } finally {
     nesting--;
   }
@@ -183,8 +185,7 @@ function blocks(tokens, into) {
   return into;
 }
 
-function list(token) {
-  const made = element(token.ordered ? "ol" : "ul");
+function list(token, made) {
   if (token.ordered && token.start !== 1) made.start = token.start;
   for (const item of token.items) {
     const entry = element("li", item.task ? { class: "task" } : {});

@@ -16,8 +16,8 @@ export default function ModelDialog() {
     event.preventDefault();
     const { change, newConversation } = await loadParts();
     const settings = { model: model || null, instructions };
-    if (model) save("model", model);
-    set({ model: model || state.model });
+    save("model", model || null);
+    set({ model: model || null });
     if (state.conversation) change(state.conversation, { settings });
     else newConversation({ settings });
     closeDialog();
@@ -27,8 +27,9 @@ export default function ModelDialog() {
     <form onSubmit=${submit} class="stack">
       ${error && html`<p class="failure">${error.message}</p>`}
       <fieldset class="choices"><legend>Model</legend>
-        ${names.map((one, index) => html`<label key=${one}><input type="radio" name="model" data-first=${index === 0} checked=${one === model} onChange=${() => setModel(one)} /><span>${one}</span></label>`)}
-        ${!names.length && html`<p class="hint">${models ? "The server names none: it takes any." : "…"}</p>`}
+        <label><input type="radio" name="model" data-first checked=${!model} onChange=${() => setModel("")} /><span>The server's default</span></label>
+        ${names.map((one) => html`<label key=${one}><input type="radio" name="model" checked=${one === model} onChange=${() => setModel(one)} /><span>${one}</span></label>`)}
+        ${!names.length && html`<p class="hint">${models ? "The server names no others: it takes any." : "…"}</p>`}
       </fieldset>
       <label>Another name<input type="text" placeholder="as the upstream calls it" value=${names.includes(model) ? "" : model} onInput=${(event) => setModel(event.target.value.trim())} /></label>
       <label>System prompt<textarea rows="5" value=${instructions} onInput=${(event) => setInstructions(event.target.value)}></textarea></label>

@@ -1,8 +1,8 @@
 /** Share and export: a link to a reading copy, which expires and can be revoked, and files. */
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, notify, query, request, state } from "./core.js";
+import { api, follow, notify, query, request, state } from "./core.js";
 import { copyText } from "./code.js";
-import { Dialog } from "./dialog.js";
+import { closeDialog, Dialog } from "./dialog.js";
 
 const DAY = 86_400;
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
@@ -31,7 +31,7 @@ export function Shares({ only = null, changed = 0 }) {
   const shown = shares.filter((one) => !only || only.has(one.response_id));
   if (!shown.length) return null;
   return html`<h3>Links that work</h3><ul class="plain-list">${shown.map((one) => html`<li key=${one.id} class="row">
-    <span class="grow">${one.title || `Made ${date.format(new Date(one.created_at * 1000))}`}, ${one.expires_at ? `until ${date.format(new Date(one.expires_at * 1000))}` : "without an end"}</span>
+    <span class="grow"><a href=${`/r/${one.response_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Erased"}</a>, ${one.expires_at ? `until ${date.format(new Date(one.expires_at * 1000))}` : "without an end"}</span>
     <button type="button" class="button danger" onClick=${() => revoke(one)}>Revoke</button></li>`)}</ul>`;
 }
 

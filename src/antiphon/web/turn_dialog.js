@@ -6,6 +6,7 @@ import { ContinueIn } from "./continue_in.js";
 import { loadModels } from "./conversation.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import * as acts from "./turn_actions.js";
+import { questionText } from "./turns.js";
 
 export default function TurnDialog({ turn }) {
   const [models, setModels] = useState(state.models ?? []);
@@ -20,6 +21,7 @@ export default function TurnDialog({ turn }) {
       <button type="button" class="button" data-first onClick=${(event) => copyText(acts.permalink(turn), event.currentTarget)}>Copy its link</button>
       <button type="button" class="button" onClick=${(event) => copyText(acts.turnAsMarkdown(turn), event.currentTarget)}>Copy as Markdown</button>
       <button type="button" class="button" onClick=${then(() => acts.branchFrom(turn))}>Branch from here</button>
+      ${turn.siblings?.count > 1 && html`<button type="button" class="button" onClick=${() => openDialog("compare", { of: id, text: questionText(turn) })}>Versions side by side</button>`}
       <button type="button" class="button" onClick=${() => openDialog("replay", { turn })}>Replay</button>
     </p>
     <form class="row" onSubmit=${(event) => { event.preventDefault(); const model = choice.current.value; closeDialog(); acts.regenerate(turn, model); }}>

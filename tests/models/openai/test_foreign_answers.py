@@ -47,7 +47,8 @@ def test_words_that_are_not_found_fail_their_answer(
     if in_choice:
         value = {"choices": [{"index": 0, **value}]}
     text, is_good = parse(value, is_stream=is_stream)
-    assert text in ("", "Hello")
+    # An object in place of words is shown as the JSON that it is.
+    assert text in ("", "Hello") or "Hello" in json.dumps(json.loads(text))
     assert text or not is_good
 
 

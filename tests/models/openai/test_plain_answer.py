@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.deltas import Delta, Finish, OutputTextDelta, UsageUpdate
@@ -15,11 +15,14 @@ from antiphon.models.openai.answer_framing import AnswerFraming
 from antiphon.models.openai.chat_completions_answer import AnswerMessage, Choice, Completion
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.plain_answer import (
+    PlainUsage,
     WholeAnswer,
     WholeChoice,
     WholeMessage,
     plain_answer_deltas,
 )
+from antiphon.models.openai.usage_counts import _COUNT_FIELDS, _DETAIL_COUNT_FIELDS
+from support.example_counts import examples
 
 #: An answer as OpenAI sends it, and one as vLLM does.
 OPENAI: dict[str, Any] = {
@@ -75,6 +78,7 @@ VLLM: dict[str, Any] = {
 #: Fields of the general structs that an answer with words and a reason never needs.
 UNUSED = {
     *("messages", "content", "stop_reason", "finishReason", "native_finish_reason"),
+    *("stopReason", "done_reason", "finish_details"),
 }
 VALUES: st.SearchStrategy[Any] = st.one_of(
     st.none(),
@@ -91,10 +95,9 @@ MESSAGE = st.fixed_dictionaries(
         **{name: VALUES for name in AnswerMessage.__struct_fields__ if name != "content"},
     },
 )
-COUNTS = (
-    *("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "cached_tokens"),
-    *("prompt_cache_hit_tokens", "prompt_tokens_details", "completion_tokens_details"),
-    *("input_tokens_details", "output_tokens_details", "output_tokens"),
+COUNTS = sorted(
+    {name for _, names in _COUNT_FIELDS for name in names}
+    | {name for _, names, _ in _DETAIL_COUNT_FIELDS for name in names}
 )
 
 
@@ -115,7 +118,10 @@ def bodies(draw: st.DrawFn) -> bytes:
     choice = answer["choices"][0]
     choice["message"]["content"] = draw(st.text(max_size=8))
     places = [
-        (answer, ("usage", "error", "base_resp", "finish_reason", "is_unfinished", "choices")),
+        (
+            answer,
+            ("usage", "error", "base_resp", "finish_reason", "is_unfinished", "choices", "x_groq"),
+        ),
         (choice, Choice.__struct_fields__),
         (choice["message"], AnswerMessage.__struct_fields__),
         (answer["usage"], COUNTS),
@@ -132,6 +138,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     return body[:cut]
 
 
+@settings(max_examples=examples(100))
 @given(bodies())
 def test_deltas_are_those_of_the_general_way(body: bytes) -> None:
     deltas = plain_answer_deltas(body)
@@ -165,3 +172,7 @@ def test_reasoning_that_is_counted_apart_is_output() -> None:
 )
 def test_every_field_that_may_count_is_looked_at(plain: Any, general: Any) -> None:
     assert {*general.__struct_fields__} - UNUSED == {*plain.__struct_fields__} - UNUSED
+
+
+def test_every_count_is_looked_at() -> None:
+    assert {*PlainUsage.__struct_fields__} == {*COUNTS}

@@ -147,7 +147,7 @@ def _create_endpoints(  # noqa: PLR0913, PLR0917
         blobs=BlobEndpoints(stores.chats),
         usage=UsageEndpoints(stores.chats, chats, health.authenticator),
         feed=FeedEndpoints(stores.changes, health.authenticator),
-        shares=ShareEndpoints(ShareService(service, stores.shares)),
+        shares=ShareEndpoints(ShareService(service, stores.shares), chats),
         mcp=McpEndpoint(service, nodes),
         health=health,
         xai=xai,

@@ -27,6 +27,7 @@ from antiphon.transfer.html_page import (
     page_head,
     turn_html,
 )
+from antiphon.turn.chats import ChatService
 from antiphon.turn.shares import ShareService
 from antiphon.turn.transfer_protocols import ShareRecord
 
@@ -46,10 +47,11 @@ _create_decoder = msgspec.json.Decoder(ShareCreate)
 
 
 class ShareEndpoints:
-    """The endpoints, over the shared links of one service."""
+    """The endpoints, over the shared links and the chats of one service."""
 
-    def __init__(self, shares: ShareService) -> None:
+    def __init__(self, shares: ShareService, chats: ChatService) -> None:
         self._shares = shares
+        self._chats = chats
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/shares: the one answer that has the link"""
@@ -61,15 +63,19 @@ class ShareEndpoints:
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/shares"""
-        query = query_params(scope)
+        query, tenant = query_params(scope), tenant_of(scope)
         limit = parse_limit(query)
         found = await self._shares.list_shares(
-            tenant_of(scope),
+            tenant,
             limit + 1,
             after=query.get("after", [None])[-1],
             newest_first=parse_order(query) == "desc",
         )
-        page = [_share_body(share) for share in found[:limit]]
+        chats = await self._chats.find(tenant, [share.response_id for share in found[:limit]])
+        page = [
+            {**_share_body(share), "title": chat.title if chat else None}
+            for share, chat in zip(found, chats, strict=False)
+        ]
         await send_json(send, _encode(list_body(page, has_more=len(found) > limit)))
 
     async def delete(self, scope: Scope, receive: Receive, send: Send) -> None:

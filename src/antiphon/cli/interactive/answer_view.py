@@ -35,7 +35,7 @@ _CALL = Style(color="blue")
 _MAX_SHOWN = 400
 #: The least time between two looks of a growing answer, in seconds: as smooth as a screen needs.
 #: Below a prompt each costs a layout of it.
-_FRAME_SECONDS = 0.033
+_FRAME_SECONDS = 0.04
 _PROMPT_FRAME_SECONDS = 0.1
 
 

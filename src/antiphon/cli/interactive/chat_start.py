@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
 
 #: How many chats, and how many of the last questions of each, are in the prompt's history.
-_MAX_HISTORY_CHATS = 100
+_MAX_HISTORY_CHATS = 50
 _MAX_CHAT_QUESTIONS = 10
 #: The same of the chat that is gone on with.
 _MAX_PRESENT_QUESTIONS = 200

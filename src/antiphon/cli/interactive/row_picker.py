@@ -6,6 +6,7 @@ On the alternate screen, which leaves nothing behind. On a plain terminal: numbe
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -25,6 +26,8 @@ from antiphon.cli.markdown.styled_line import make_safe
 
 _STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim"})
 _MAX_NUMBERED = 30
+#: What is not the list: the query, two rows of detail, the help.
+_OTHER_ROWS = 4
 _HELP = "type to search · ↑↓ PgUp PgDn Home End · Enter chooses · Esc leaves"
 
 
@@ -125,7 +128,7 @@ class _RowPicker:
 
     def _height(self) -> int:
         info = self._list.render_info
-        return info.window_height if info is not None else 20
+        return info.window_height if info is not None else _terminal_rows() - _OTHER_ROWS
 
     def _list_text(self) -> StyleAndTextTuples:
         """The rows that the window has room for: thousands cost no more than those."""
@@ -186,3 +189,7 @@ class _RowPicker:
             event.app.exit(result=None)
 
         return bindings
+
+
+def _terminal_rows() -> int:
+    return max(shutil.get_terminal_size().lines, _OTHER_ROWS + 1)

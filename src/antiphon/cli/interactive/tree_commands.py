@@ -26,7 +26,7 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
         raise InvalidRequestError("nothing has been asked yet")
     stores = loop.engine.stores
     turns = await stores.chat_transfer.tree(DEFAULT_TENANT, head)
-    shape = outline(turns)
+    shape = outline(turns, head)
     known = {one.response_id for one in turns}
 
     async def find(query: str) -> list[Row]:

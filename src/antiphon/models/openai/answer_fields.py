@@ -11,6 +11,7 @@ from typing import Any
 
 from antiphon.core.deltas import Delta, ProviderFieldsDelta, ReasoningSummaryDelta
 from antiphon.core.provider_fields import (
+    REASONING_LIST_FIELDS,
     ProviderFields,
     entry_text,
     joined_text,
@@ -18,7 +19,6 @@ from antiphon.core.provider_fields import (
     select_message_fields,
 )
 
-_DETAILS = "reasoning_details"
 #: What nearly all calls have, and nothing else.
 _CALL_NAMES = frozenset(("index", "id", "type", "function"))
 _FUNCTION_NAMES = frozenset(("name", "arguments"))
@@ -31,8 +31,9 @@ class AnswerFields:
         self._origin = origin
         self._by_name: dict[str, ProviderFields] = {}
         self._has_text = False
-        #: What ``reasoning_details`` have told.
-        self._details_text = ""
+        #: The list whose reasoning is shown, and its text so far.
+        self._shown_list: str | None = None
+        self._entries_text = ""
 
     def text_delta(self, name: str, text: str) -> ReasoningSummaryDelta:
         """More reasoning that came as text, under this name."""
@@ -45,23 +46,31 @@ class AnswerFields:
     def field_deltas(self, fields: Mapping[str, Any], *, whole: bool) -> Iterator[Delta]:
         """The fields of a message, or of a chunk of one if it is not ``whole``.
 
-        What only ``reasoning_details`` tell is shown, too.
+        Reasoning that comes in lists alone is shown, too.
         """
-        details = fields.get(_DETAILS)
-        if not self._has_text and isinstance(details, list):
-            for text in map(entry_text, details):
-                joined = joined_text(self._details_text, text)
-                if text := joined[len(self._details_text) :]:
-                    yield ReasoningSummaryDelta(text)
-                self._details_text = joined
-        if isinstance(details, list) and not whole:
-            # Pieces of one entry may come together: joined, one by one, they are that entry.
-            for entry in details:
-                if chosen := select_message_fields({_DETAILS: [entry]}):
-                    yield self._fields_delta(chosen)
-            fields = {name: value for name, value in fields.items() if name != _DETAILS}
+        for name in REASONING_LIST_FIELDS:
+            given = fields.get(name)
+            entries = [given] if isinstance(given, dict) else given
+            if not isinstance(entries, list):
+                continue
+            if not self._has_text and self._shown_list in (None, name):
+                yield from self._show_entries(name, entries)
+            if not whole:
+                # Pieces of one entry may come together: joined, one by one, they are that entry.
+                for entry in entries:
+                    if chosen := select_message_fields({name: [entry]}):
+                        yield self._fields_delta(chosen)
+                fields = {it: value for it, value in fields.items() if it != name}
         if fields := select_message_fields(fields):
             yield self._fields_delta(fields)
+
+    def _show_entries(self, name: str, entries: list[Any]) -> Iterator[Delta]:
+        for text in map(entry_text, entries):
+            joined = joined_text(self._entries_text, text)
+            if text := joined[len(self._entries_text) :]:
+                self._shown_list = name
+                yield ReasoningSummaryDelta(text)
+            self._entries_text = joined
 
     def call_fields(self, call: Mapping[str, Any]) -> ProviderFields | None:
         """What stands beside a call, None: nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,21 +25,26 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_QUOTED_BYTES = 2048
 
 _SPACE = b"\r\n" + STRAY_BYTES
-#: The end marker as the parsers know it, and its other spellings.
+#: The end marker as the parsers know it, and the words of its other spellings.
 DONE = b"[DONE]"
-_DONE_SPELLINGS = frozenset({b"[DONE]", b'"[DONE]"', b"'[DONE]'", b"[done]", b"DONE"})
+_END_WORDS = frozenset((b"done", b"end", b"eos", b"finish", b"finished", b"complete", b"completed"))
+_END_MARKS = b" .\"'[]<>|"
+_LONGEST_END = 16
+#: The size limit of an object that only says that the stream ends, in bytes.
+_MAX_NOTICE_BYTES = 100
 
 _decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 #: The beginnings of bodies in UTF-16, and what may become one of them.
 _WIDE_CHARSETS = {
     **{first + b"\0": "utf-16-le" for first in (b"{", b"[", b"d", b":", b"e")},
-    **{b"\0" + first: "utf-16-be" for first in (b"{", b"[", b"d", b":", b"e")},
+    **{b"\0" + first + b"\0": "utf-16-be" for first in (b"{", b"[", b"d", b":", b"e")},
 }
 _WIDE_BEGINNINGS = frozenset((b"\xff", b"\xfe", b"[", b"d", b":", b"e"))
-#: How an object begins that is within a JSON string.
-_QUOTED_OBJECT = b'"{'
+#: How an answer begins that is within a JSON string.
+_QUOTED_STARTS = (b'"{', b'"[', b'"data:')
 #: How a line of an event stream begins.
 _SSE_LINE = re.compile(rb"(data|event|id|retry)?[ \t]*(:|$)", re.MULTILINE)
 #: A line within a body that may begin another object.
@@ -62,6 +67,8 @@ class AnswerFraming:
         self.document: bytes | None = None
         #: The last data of the stream that is no JSON: a sign of life, or an error in words.
         self.plain_words = b""
+        #: Whether an object has said that the stream ends, and nothing else.
+        self.has_ended = False
         self._form: Literal["stream", "document", "page"] | None = None
         #: The body from its beginning: a document's, or as much as an error message needs.
         self._head = bytearray()
@@ -76,7 +83,7 @@ class AnswerFraming:
         if self._wide_decoder is not None:
             data = self._wide_decoder.decode(data).encode(errors="replace")
         if self._form == "stream":
-            return self._filter(self._sse_parser.feed(data))
+            return self._feed_events(data)
         self._head += data
         if self._form is None:
             if self._wide_decoder is None and (name := _wide_charset(self._head)):
@@ -86,7 +93,7 @@ class AnswerFraming:
             self._form = _find_form(self._head)
             if self._form == "stream":
                 head, self._head = bytes(self._head), self._head[:_MAX_QUOTED_BYTES]
-                return self._filter(self._sse_parser.feed(head))
+                return self._feed_events(head)
         if self._form == "page" and len(self._head) >= _MAX_QUOTED_BYTES:
             raise self._page_error()
         if len(self._head) > MAX_BODY_BYTES:
@@ -94,16 +101,36 @@ class AnswerFraming:
             raise AttemptError(ModelError(text, code="upstream_invalid_response"))
         return []
 
+    def find_plain_event(self, data: bytes) -> bytes | None:
+        """The event that ``data`` is, as nearly each read of a stream is one; None: ``feed`` it.
+
+        Nothing of it has to be mended, and it is behind another event.
+        """
+        end = len(data) - 2
+        if (
+            data.startswith(b"data: {")
+            and data.find(b"\n") == end > _MAX_NOTICE_BYTES + 6
+            and data.endswith(b"}\n\n")
+            and data.isascii()
+            and b"\\u" not in data
+            and self._has_events
+            and self._form == "stream"
+            and self._wide_decoder is None
+            and self._sse_parser.is_between_events
+        ):
+            return data[6:end]
+        return None
+
     def close(self) -> list[bytes]:
         """The last events, at the end of the body."""
         if self._form == "page":
             raise self._page_error()
         if self._form == "document":
             return self._close_document(bytes(self._head.strip(_SPACE)))
-        events = self._filter(self._sse_parser.close())
+        events = self._feed_events(b"", is_last=True)
         if not self._has_events and not _SSE_LINE.match(self._head.lstrip(_SPACE)):
             raise Unreadable("it is neither JSON nor an event stream", bytes(self._head))
-        return events
+        return [*events, DONE] if self.has_ended else events
 
     def may_be_whole(self) -> bool:
         """Whether a document may end here: only ``is_whole`` looks at all of it."""
@@ -113,6 +140,13 @@ class AnswerFraming:
         """Whether a document is whole."""
         return self.may_be_whole() and _is_json(self._head.strip(_SPACE))
 
+    def _feed_events(self, data: bytes, *, is_last: bool = False) -> list[bytes]:
+        parser = self._sse_parser
+        events = self._filter(parser.close() if is_last else parser.feed(data))
+        if parser.stray_text:
+            self.plain_words, parser.stray_text = parser.stray_text, b""
+        return events
+
     def _page_error(self) -> AttemptError:
         return Unreadable("it is an HTML page, so check the base URL", bytes(self._head))
 
@@ -121,7 +155,10 @@ class AnswerFraming:
         body = _quoted_json(body) or body
         events = _listed_objects(body)
         if not events and not _is_json(body):
-            if _LATER_LINE.search(body):
+            if body.startswith(b"["):
+                # A list of events that lacks its end.
+                events = split_objects(body[1:])
+            elif body.startswith(b"data:") or _LATER_LINE.search(body):
                 events = self._filter(SseParser().feed(body + b"\n\n"))
             else:
                 events = split_objects(body)
@@ -136,6 +173,9 @@ class AnswerFraming:
         objects: list[bytes] = []
         for event in events:
             if event[:1] == b"{":
+                if len(event) <= _MAX_NOTICE_BYTES and _is_end_notice(event):
+                    self.has_ended = self._has_events = True
+                    continue
                 is_plain = event.isascii() and b"\\" not in event
                 objects += [event] if is_plain else self._mended_objects(event)
                 continue
@@ -143,7 +183,7 @@ class AnswerFraming:
             while data.startswith(b"data:"):
                 # A proxy framed the events of another once more.
                 data = data.removeprefix(b"data:").strip(_SPACE)
-            if data in _DONE_SPELLINGS:
+            if _is_end_mark(data):
                 objects.append(DONE)
             elif data.startswith(b"{"):
                 objects.append(self._mend(data))
@@ -228,29 +268,48 @@ def _wide_charset(head: bytearray) -> str | None:
     """The charset of a body in UTF-16, by its mark or by the zeros in it; None: it is no such."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    return _WIDE_CHARSETS.get(bytes(head[:2]))
+    # One zero at the beginning is padding.
+    return _WIDE_CHARSETS.get(bytes(head[: 3 if head.startswith(b"\0") else 2]))
 
 
 def _find_form(head: bytearray) -> Literal["stream", "document", "page"] | None:
     """What a body is by its first bytes; None: they are not enough."""
-    start = head.lstrip(_SPACE)
-    if len(start) < len(_QUOTED_OBJECT) and _QUOTED_OBJECT.startswith(start):
+    start = bytes(head.lstrip(_SPACE)[:6])
+    if any(len(start) < len(one) and one.startswith(start) for one in _QUOTED_STARTS):
         return None
-    if bytes(start) in _WIDE_BEGINNINGS:
+    if start in _WIDE_BEGINNINGS or (head.startswith(b"\0") and len(head) < 3):
         return None
-    if start.startswith((b"{", b"[", _QUOTED_OBJECT)):
+    if start.startswith((b"{", b"[", *_QUOTED_STARTS)):
         return "document"
     return "page" if start.startswith(b"<") else "stream"
 
 
 def _quoted_json(data: bytes) -> bytes:
     """The JSON in a JSON string, as gateways send it that encode twice; empty: there is none."""
-    if not data.startswith(_QUOTED_OBJECT):
+    if not data.startswith(_QUOTED_STARTS):
         return b""
     try:
         return _decode_text(data).encode(errors="replace")
     except DECODE_ERRORS:
         return b""
+
+
+def _is_end_mark(data: bytes) -> bool:
+    """Whether a text is the end marker, in any spelling."""
+    return len(data) <= _LONGEST_END and data.strip(_END_MARKS).lower() in _END_WORDS
+
+
+def _is_end_notice(data: bytes) -> bool:
+    """Whether an object says that the stream ends, and nothing else."""
+    try:
+        value = _decode_object(data)
+    except DECODE_ERRORS:
+        return False
+    names = (value.pop("type", None), value.pop("event", None), value.pop("status", None))
+    marks = [value.pop(name, None) for name in ("done", "finished", "is_end", "end")]
+    words = [one.lower().encode(errors="replace") for one in names if isinstance(one, str)]
+    is_end = True in marks or (bool(words) and all(one in _END_WORDS for one in words))
+    return is_end and not any(value.values())
 
 
 def _listed_objects(data: bytes) -> list[bytes]:

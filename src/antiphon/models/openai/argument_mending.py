@@ -19,11 +19,14 @@ from antiphon.models.openai.tool_call_fragments import is_blank
 _NOTHING: Final = ("None", "undefined", "nil", "NaN")
 _FENCE: Final = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
 _MARKUP: Final = re.compile(r"\A(?:\s*<[^<>{}]*>)+|(?:<[^<>{}]*>\s*)+\Z")
+#: A word of what follows, as behind a fence that is gone.
+_LABEL: Final = re.compile(r"(?:json|arguments|parameters)\s*[:=]?\s*(?={)", re.IGNORECASE)
 #: How often JSON is found within a JSON string.
 _MAX_DEPTH: Final = 3
 #: Longer arguments are not read as Python.
 _MAX_PYTHON_LENGTH: Final = 20_000
 
+_decoder = json.JSONDecoder(strict=False)
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -34,7 +37,7 @@ def normalize_arguments(arguments: str) -> str:
     """
     if is_blank(arguments):
         return "{}"
-    return arguments if _is_object(arguments) else _mended(arguments) or arguments
+    return arguments if is_object(arguments) else _mended(arguments) or arguments
 
 
 def _mended(arguments: str) -> str | None:
@@ -51,16 +54,37 @@ def _mended(arguments: str) -> str | None:
             return None
     if text in _NOTHING:
         return "{}"
+    if text.startswith("["):
+        return _single_object(text)
+    if label := _LABEL.match(text):
+        text = text[label.end() :]
+    if text.startswith("{{"):
+        # Doubled, as templates escape them.
+        inner = text[1:].removesuffix("}") if text.endswith("}}") else text[1:]
+        text = next((one for one in (text[1:], inner) if is_object(one)), text)
     if not text.startswith("{"):
         return None
-    return text if _is_object(text) else _rewritten(text)
+    return text if is_object(text) else _rewritten(text)
+
+
+def _single_object(text: str) -> str | None:
+    """The object that is alone in a list."""
+    try:
+        values = msgspec.json.decode(text, type=list[msgspec.Raw])
+    except DECODE_ERRORS:
+        return None
+    only = bytes(values[0]).decode() if len(values) == 1 else ""
+    return only if only.startswith("{") else None
 
 
 def _rewritten(text: str) -> str | None:
     """An object in almost JSON, or in Python, as JSON."""
     value: Any = None
     try:
-        value = json.loads(text, strict=False)
+        value, end = _decoder.raw_decode(text)
+        if "{" in text[end:]:
+            # Another call's arguments, or no JSON at all.
+            return None
     except (ValueError, RecursionError):
         if len(text) <= _MAX_PYTHON_LENGTH:
             value = _evaluate(text)
@@ -79,7 +103,8 @@ def _evaluate(text: str) -> Any:
         return None
 
 
-def _is_object(text: str) -> bool:
+def is_object(text: str) -> bool:
+    """Whether a text is an object of JSON."""
     try:
         _decode_object(text)
     except DECODE_ERRORS:

@@ -14,11 +14,14 @@ import msgspec
 from antiphon.core.provider_fields import ProviderMessageFields
 from antiphon.models.openai.foreign_answers import (
     encode_completion,
+    flattened,
     message_of_list,
     to_completion,
     with_tool_use,
 )
 from antiphon.models.openai.lenient_json import decode_lenient
+from antiphon.models.openai.provider_errors import find_message
+from antiphon.models.openai.sse import DECODE_ERRORS
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
@@ -36,6 +39,7 @@ class AnswerMessage(ProviderMessageFields, gc=False):
     text: Any = None
     error: Any = None
     finish_reason: Any = None
+    stop_reason: Any = None
 
 
 class Choice(msgspec.Struct, gc=False):
@@ -53,7 +57,13 @@ class Choice(msgspec.Struct, gc=False):
     #: The reason by its other names.
     stop_reason: Any = None
     finishReason: Any = None
+    stopReason: Any = None
+    done_reason: Any = None
+    finish_details: Any = None
     native_finish_reason: Any = None
+    #: Thoughts that stand beside the message.
+    reasoning_content: Any = None
+    reasoning: Any = None
     usage: Any = None
     error: Any = None
 
@@ -66,6 +76,7 @@ class Completion(msgspec.Struct, gc=False):
     error: Any = None
     base_resp: Any = None
     finish_reason: Any = None
+    stop_reason: Any = None
     #: Where Groq has the usage of a stream.
     x_groq: Any = None
     #: Another API says that more of it comes.
@@ -106,6 +117,7 @@ class PlainMessage(msgspec.Struct, gc=False):
     text: None = None
     error: None = None
     finish_reason: None = None
+    stop_reason: None = None
 
 
 class PlainChoice(msgspec.Struct, gc=False):
@@ -118,7 +130,12 @@ class PlainChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     stop_reason: None = None
     finishReason: None = None
+    stopReason: None = None
+    done_reason: None = None
+    finish_details: None = None
     native_finish_reason: None = None
+    reasoning_content: None = None
+    reasoning: None = None
     usage: None = None
     error: None = None
 
@@ -128,6 +145,7 @@ class PlainChunk(msgspec.Struct, gc=False):
 
     choices: tuple[PlainChoice]
     finish_reason: None = None
+    stop_reason: None = None
     usage: Any = None
     error: None = None
     base_resp: None = None
@@ -161,12 +179,16 @@ def decode_answer_leniently(data: bytes) -> Completion:
         raise msgspec.DecodeError("it is no JSON object")
     completion = _convert(value, Completion)
     choices: Any = completion.choices
+    if isinstance(choices, str) and choices.startswith(("[", "{")):
+        choices = decode_lenient(choices.encode(errors="replace"))
     if isinstance(choices, dict):
         # One by itself, or several by their numbers.
         is_choice = any(name in choices for name in Choice.__struct_fields__)
         choices = [choices] if is_choice else list(choices.values())
     completion.choices = [
-        _convert_choice(one) for one in (choices if isinstance(choices, list) else ()) if one
+        _convert_choice(one)
+        for one in flattened(choices if isinstance(choices, list) else [])
+        if one
     ]
     return completion
 
@@ -189,10 +211,28 @@ def message_beside(choice: Choice) -> AnswerMessage | None:
 def _convert_message(value: Any) -> AnswerMessage | None:
     """A message of any type; one that is a text is its content."""
     if isinstance(value, list) and value:
-        value = value[0]
+        value = _joined_messages(value)
     if isinstance(value, str) and value:
         return AnswerMessage(content=value)
     return _convert(value, AnswerMessage) if isinstance(value, dict) else None
+
+
+def _joined_messages(values: list[Any]) -> Any:
+    """One message of those in a list."""
+    if len(values) == 1:
+        return values[0]
+    joined: dict[str, Any] = {}
+    for value in values:
+        fields = {"content": value} if isinstance(value, str) else value
+        for name, given in fields.items() if isinstance(fields, dict) else ():
+            before = joined.get(name)
+            is_more = before and given and name != "role"
+            joined[name] = [*_listed(before), *_listed(given)] if is_more else given or before
+    return joined
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _convert(value: Any, kind: type[_Struct]) -> _Struct:
@@ -239,9 +279,25 @@ def choice_error(choice: Choice) -> Any:
 def given_reason(choice: Choice) -> Any:
     """Why a choice ends, under the name that says it."""
     message = choice.delta or choice.message
-    given = (choice.finish_reason, choice.finishReason, choice.stop_reason)
-    others = (choice.native_finish_reason, message.finish_reason if message else None)
-    return next((one for one in (*given, *others) if one is not None), None)
+    given = (choice.finish_reason, choice.finishReason, choice.stop_reason, choice.stopReason)
+    others = (choice.done_reason, choice.finish_details, choice.native_finish_reason)
+    inner = (message.finish_reason, message.stop_reason) if message else ()
+    return next((one for one in (*given, *others, *inner) if one is not None), None)
+
+
+def find_reason_words(data: bytes) -> str:
+    """Why an answer failed, in the words beside its finish reason; empty, if there are none."""
+    try:
+        value = decode_lenient(data)
+    except DECODE_ERRORS:
+        return ""
+    outer = {name: it for name, it in value.items() if name != "choices"}
+    choices = [one for one in flattened([value.get("choices")]) if isinstance(one, dict)]
+    inner = [
+        {name: it for name, it in one.items() if name not in ("message", "delta", "text")}
+        for one in choices
+    ]
+    return next(filter(None, map(find_message, (*inner, outer))), "")
 
 
 def _is_bare_error(value: dict[str, Any]) -> bool:

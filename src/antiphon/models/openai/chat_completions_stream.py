@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any, Final
 
+import msgspec
+
 from antiphon.core.deltas import (
     AnnotationDelta,
     Delta,
@@ -20,8 +22,12 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
     UsageUpdate,
 )
-from antiphon.core.provider_fields import MESSAGE_FIELDS, REASONING_TEXT_FIELDS, THINKING_PARTS
-from antiphon.core.turns import Usage
+from antiphon.core.provider_fields import (
+    MESSAGE_FIELDS,
+    REASONING_LIST_FIELDS,
+    REASONING_TEXT_FIELDS,
+    THINKING_PARTS,
+)
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_fields import AnswerFields
 from antiphon.models.openai.chat_completions_answer import (
@@ -34,6 +40,7 @@ from antiphon.models.openai.chat_completions_answer import (
     decode_plain_chunk,
     find_answer,
     find_error,
+    find_reason_words,
     given_reason,
     message_beside,
 )
@@ -44,38 +51,31 @@ from antiphon.models.openai.foreign_answers import (
     is_notice,
     is_unknown_failure,
     missing_answer_reason,
-    tool_use_call,
 )
-from antiphon.models.openai.lenient_json import count_of_value, split_objects, text_of_value
+from antiphon.models.openai.lenient_json import (
+    count_of_value,
+    is_plain_data,
+    split_objects,
+    text_of_value,
+    thoughts_of_value,
+)
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
 from antiphon.models.openai.plain_answer import (
-    MAX_COUNT,
     plain_answer_deltas,
-    usage_of_counts,
 )
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
-from antiphon.models.openai.tool_call_fragments import read_fragments
+from antiphon.models.openai.tool_call_fragments import call_of_part, decoded_text, read_fragments
 from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
+from antiphon.models.openai.usage_counts import UsageCounts
 from antiphon.models.retry import AttemptError
 
 _GOOD_ENDS: Final = ("stop", "tool_calls")
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
-_REASONING_PARTS: Final = ("thinking", "reasoning")
+_REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "reasoning_content")
 _MAX_QUIET_EVENTS: Final = 8
 #: How many chunks of other kinds are tried as one of the most common kind.
 _MAX_MISSES: Final = 8
-#: The counts of a usage, and the names under which they come.
-_COUNT_FIELDS: Final = (
-    ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
-    ("output", ("completion_tokens", "output_tokens", "completionTokens", "outputTokens")),
-    ("total", ("total_tokens",)),
-    ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
-)
-_DETAIL_COUNT_FIELDS: Final = (
-    ("cached", ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
-    ("reasoning", ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
-)
 
 
 class ChatCompletionsParser:
@@ -91,7 +91,7 @@ class ChatCompletionsParser:
         #: Why the model stopped, None until the answer has a reason.
         self.finish_reason: str | None = None
         self.error: bytes | AttemptError | None = None
-        self._counts: dict[str, int] = {}
+        self._counts = UsageCounts()
         self._origin = origin
         self._tool_names = tool_names
         #: Logprobs of tokens without text yet: a token may be half a character.
@@ -103,6 +103,8 @@ class ChatCompletionsParser:
         self._reasoning_field: str | None = None
         #: Those that are not the first, while that has said nothing.
         self._other_choices: list[Choice] | None = []
+        #: The event with the reason to stop.
+        self._reason_event = b""
         #: The last event without a choice.
         self._last_event = b""
         #: The last one that is no part of an answer.
@@ -166,7 +168,7 @@ class ChatCompletionsParser:
         else:
             self._keep_quiet_event(event)
         if chunk.usage is not None:
-            self._add_usage(chunk.usage)
+            self._counts.add(chunk.usage)
         if choice.finish_reason is not None:
             self._add_finish_reason(choice.finish_reason)
         return True
@@ -191,9 +193,13 @@ class ChatCompletionsParser:
         reason = self._read_ending() if self.error is None else "stop"
         if self.error is not None:
             return out
-        out += self._tool_calls.finish(is_cut=reason in ("length", "content_filter"))
-        if "input" in self._counts or "output" in self._counts:
-            out.append(UsageUpdate(_to_usage(self._counts)))
+        given = self.finish_reason
+        out += self._tool_calls.finish(
+            is_cut=reason in ("length", "content_filter"),
+            is_announced=given is not None and finish_meaning(given) == "tool_calls",
+        )
+        if (usage := self._counts.usage) is not None:
+            out.append(UsageUpdate(usage))
         return [*out, Finish(reason)]
 
     def _read_ending(self) -> FinishReason:
@@ -213,8 +219,7 @@ class ChatCompletionsParser:
         elif given is None and not (has_answer or self._has_reasoning or calls.nameless_arguments):
             self.error = _no_answer(self._last_event)
         elif meaning == "error":
-            text = f"The upstream failed while it was answering (finish_reason: {given})."
-            self.error = AttemptError(ModelError(text))
+            self.error = _failure(given or "", find_reason_words(self._reason_event))
         elif meaning == "length":
             return "length"
         elif meaning == "content_filter":
@@ -242,9 +247,9 @@ class ChatCompletionsParser:
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
         try:
             data, answer = _decode(data, is_whole=is_whole)
-            self._add_usage(answer.usage)
+            self._counts.add(answer.usage)
             if isinstance(answer.x_groq, dict):
-                self._add_usage(answer.x_groq.get("usage"))
+                self._counts.add(answer.x_groq.get("usage"))
             choice = self._parse_choices(answer, data, out, is_whole=is_whole)
             if (
                 choice is None
@@ -254,6 +259,10 @@ class ChatCompletionsParser:
             ):
                 self.error = find_error(answer, data)
             self._add_finish_reason(answer.finish_reason)
+            if self.finish_reason is None:
+                self._add_finish_reason(answer.stop_reason)
+            if self.finish_reason is not None and not self._reason_event:
+                self._reason_event = data
             if is_whole and answer.is_unfinished is True:
                 self.error = self.error or incomplete_stream()
         except DECODE_ERRORS as error:
@@ -308,6 +317,12 @@ class ChatCompletionsParser:
         if choice.logprobs and isinstance(choice.logprobs, dict):
             self._logprobs += normalize_logprobs(choice.logprobs.get("content"))
         size = len(out)
+        if choice.reasoning_content or choice.reasoning:
+            beside = AnswerMessage(
+                reasoning_content=choice.reasoning_content, reasoning=choice.reasoning
+            )
+            self._add_message_reasoning(beside, out, is_whole=is_whole)
+            size = len(out)
         if choice.delta is not None:
             self._add_message(choice.delta, out, is_whole=is_whole)
         message = choice.message
@@ -319,7 +334,7 @@ class ChatCompletionsParser:
             self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
         if choice.tool_calls and len(out) == size:
             self._add_calls(AnswerMessage(tool_calls=choice.tool_calls), out, is_whole=is_whole)
-        self._add_usage(choice.usage)
+        self._counts.add(choice.usage)
         self._add_finish_reason(given_reason(choice))
 
     def _add_finish_reason(self, given: Any) -> None:
@@ -350,8 +365,8 @@ class ChatCompletionsParser:
             self._add_annotations(message.annotations, out)
         if fields := _other_fields(message):
             out.extend(self._fields.field_deltas(fields, whole=is_whole))
-        if message.refusal and isinstance(message.refusal, str):
-            self._add_refusal(message.refusal, out)
+        if message.refusal and isinstance(message.refusal, str | list | dict):
+            self._add_refusal(text_of_value(message.refusal), out)
         if message.tool_calls or message.function_call:
             self._add_calls(message, out, is_whole=is_whole)
 
@@ -360,13 +375,13 @@ class ChatCompletionsParser:
     ) -> None:
         for name in REASONING_TEXT_FIELDS:
             # Servers in transition send the same text under two of these names.
-            if (value := getattr(message, name)) and (text := text_of_value(value)):
+            if (value := getattr(message, name)) and (text := thoughts_of_value(value)):
                 self._reasoning_field = name
                 self._add_reasoning(text, out)
                 break
-        if isinstance(message.reasoning_details, list):
+        if message.reasoning_details or message.thinking_blocks:
             # They are reasoning, and so before what it led to.
-            details = {"reasoning_details": message.reasoning_details}
+            details = {name: getattr(message, name) for name in REASONING_LIST_FIELDS}
             deltas = list(self._fields.field_deltas(details, whole=is_whole))
             self._has_reasoning |= any(isinstance(one, ReasoningSummaryDelta) for one in deltas)
             out += deltas
@@ -374,7 +389,7 @@ class ChatCompletionsParser:
     def _add_calls(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         calls = self._tool_calls
         fragments = read_fragments(message.tool_calls, self._fields.call_fields)
-        function = message.function_call
+        function = decoded_text(message.function_call)
         if isinstance(function, list) and function:
             function = function[0]
         if isinstance(function, dict) and all(one.is_stub for one in fragments):
@@ -384,16 +399,19 @@ class ChatCompletionsParser:
 
     def _add_content(self, content: Any, out: list[Delta]) -> None:
         """Content that is not a string: parts, or a number."""
-        for part in content if isinstance(content, list) else [content]:
+        if is_plain_data(content):
+            self._add_text(msgspec.json.encode(content).decode(), out)
+            return
+        for part in _listed(content):
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind in _REASONING_PARTS:
+            if kind in _REASONING_PARTS or (kind is not None and part.get("thought") is True):
                 thoughts = part.get("thinking") or part.get("summary") or part
                 if kind == "thinking":
                     self._reasoning_field = THINKING_PARTS
-                self._add_reasoning(text_of_value(thoughts), out)
+                self._add_reasoning(thoughts_of_value(thoughts), out)
             elif kind == "refusal":
                 self._add_refusal(text_of_value(part.get("refusal")), out)
-            elif (call := tool_use_call(part)) is not None:
+            elif (call := call_of_part(part)) is not None:
                 out += self._tool_calls.feed(read_fragments([call], self._fields.call_fields))
             else:
                 self._add_text(text_of_value(part), out)
@@ -423,25 +441,6 @@ class ChatCompletionsParser:
                 self._annotations.append(annotation)
                 out.append(AnnotationDelta(annotation))
 
-    def _add_usage(self, usage: Any) -> None:
-        """Take the counts of a usage; what it does not count stays as it was."""
-        if not isinstance(usage, dict):
-            return
-        for name, fields in _COUNT_FIELDS:
-            for field in fields:
-                self._add_count(name, usage.get(field))
-        for name, fields, inner in _DETAIL_COUNT_FIELDS:
-            for field in fields:
-                details = usage.get(field)
-                self._add_count(name, details.get(inner) if isinstance(details, dict) else None)
-
-    def _add_count(self, name: str, given: Any) -> None:
-        if given is None:
-            return
-        count = count_of_value(given)
-        if count is not None and count <= MAX_COUNT:
-            self._counts[name] = count
-
 
 def _decode(data: bytes, *, is_whole: bool) -> tuple[bytes, Completion]:
     """An answer and its JSON, which of another API's is that of a completion."""
@@ -459,6 +458,10 @@ def _may_have_words(data: bytes) -> bool:
     return any(name in data for name in (b'"content"', b'"delta"', b'"message"', b'"text"'))
 
 
+def _listed(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [content]
+
+
 def _choice_index(choice: Choice, position: int) -> int:
     index = count_of_value(choice.index)
     return position if index is None else index
@@ -466,6 +469,14 @@ def _choice_index(choice: Choice, position: int) -> int:
 
 def _no_answer(event: bytes) -> Unreadable:
     return Unreadable(missing_answer_reason(event), event)
+
+
+def _failure(reason: str, words: str) -> bytes | AttemptError:
+    """The error of an answer whose reason to stop is a failure, in the words beside it."""
+    if words:
+        return msgspec.json.encode({"error": {"message": f"{words} (finish_reason: {reason})"}})
+    text = f"The upstream failed while it was answering (finish_reason: {reason})."
+    return AttemptError(ModelError(text))
 
 
 def _other_words(message: AnswerMessage) -> str:
@@ -479,21 +490,10 @@ def _other_fields(message: AnswerMessage) -> dict[str, Any]:
     """What a model may want back of a message, but for its reasoning."""
     if not (
         message.extra_content
-        or message.thinking_blocks
         or message.reasoning_opaque
         or message.thought_signature
         or message.provider_specific_fields
     ):
         return {}
     fields = {name: getattr(message, name) for name in MESSAGE_FIELDS}
-    return {name: it for name, it in fields.items() if it and name != "reasoning_details"}
-
-
-def _to_usage(counts: dict[str, int]) -> Usage:
-    return usage_of_counts(
-        counts.get("input", 0),
-        counts.get("output", 0),
-        counts.get("total"),
-        counts.get("cached", 0),
-        counts.get("reasoning", 0),
-    )
+    return {name: it for name, it in fields.items() if it and name not in REASONING_LIST_FIELDS}

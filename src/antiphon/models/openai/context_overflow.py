@@ -12,6 +12,7 @@ import msgspec
 
 #: How much of a message is read, in characters: what it means, it says at its beginning.
 _MAX_MESSAGE_LENGTH = 2000
+_MAX_COMBINED = 400
 _CODES = re.compile(
     "context_length_exceeded|exceed_context_size|context_window_exceeded|tokens_limit_reached"
     "|max_prompt_tokens_exceeded|prompt_too_long|input_too_long|context_too_long",
@@ -28,6 +29,7 @@ _EXCEED = (
     r"(?:exceed\w*|over the|(?:more|great|long|larg)(?:er)? than|too (?:large|long)"
     r"|supports? (?:only |at most|up to)|limit (?:is|of))"
 )
+_TEXT = r"(?:prompts?|inputs?|messages?|conversation|history|text|chat)"
 _INPUT = r"(?:prompts?|inputs?|messages|conversation(?: history)?|history|query)"
 _SIGNS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
@@ -45,7 +47,14 @@ _SIGNS = [
         r"range of input length",
         r"\binputs must have less than",
         # Tokens, and that they are of the input or of all.
-        r"too many (?:input |prompt )?tokens",
+        r"(?<!logit_bias has )too many (?:input |prompt )?tokens",
+        r"\bmax_tokens must be at least 1, got -\d",
+        r"\bctx_len\b",
+        rf"\b{_TEXT}\b(?: \w+){{0,4}} (?:is |are |was )?too (?:long|large|big)\b",
+        r"\btoo long a (?:prompt|message|conversation)\b",
+        r"(?:提示词?|消息|输入|对话|请求|文本).{0,6}(?:过长|太长|超长|超限)",
+        r"reached the maximum length for this conversation",
+        r"\bprefill length exceeds",
         r"\b(?:input|prompt|message|total|model)s?[ _]tokens?(?: \w+){0,7} ?(?:exceed|must be|<=)",
         r"\binputs? tokens \+ max_new_tokens",
         r"your request exceed\w* (?:the )?(?:model )?token limit",
@@ -103,6 +112,41 @@ _SIGNS = [
         r"(?:超过|超出|超過).{0,20}(?:上下文|输入|輸入|tokens?|长度|長度)",
     )
 ]
+#: What means it in many combinations: a text or all of a request, its unit, and a limit of that.
+_TOPIC = re.compile(
+    rf"\b(?:{_TEXT}|requests?|requested|payload|sequence|prefill|models?|completion)\b"
+    r"|\b(?:input|prompt)_\w+",
+    re.IGNORECASE,
+)
+_UNIT = re.compile(r"\b(?:tokens?|contexts?|windows?|length|size|kv cache)\b", re.IGNORECASE)
+_LIMIT_WORDS = re.compile(
+    r"exceed|surpass|beyond|\b(?:over|above) (?:the |its )?(?:limit|maximum|max|cap)\b|overflow"
+    r"|\b(?:long|larg|great|bigg|high|small)er than\b|\bmore than\b|\bno more\b|\bonly\b"
+    r"|too (?:long|large|big|many|small)|at most|up to|\b(?:less|shorter|fewer) than"
+    r"|(?:does not|doesn?t|cannot) (?:fit|be longer)|\bmax(?:imum|\b)|\blimit(?:s|ed)?\b"
+    r"|insufficient|not enough|> ?\d{3}|<= ?\d{3}|\breduce\b|\bis [\d,]{4,} tokens but\b",
+    re.IGNORECASE,
+)
+#: Limits of anything but the input and all tokens together, where words are combined freely.
+_OTHER_TOPICS = re.compile(
+    r"\b(?:image|images|picture|audio|video|file|files|tools?|functions?|names?|keys?|ids?"
+    r"|metadata|schemas?|headers?|urls?|stop sequences?|characters|bytes|[MK]i?B|batch|quota|plan"
+    r"|billing|credits?|account|rate|minute|seconds?|concurrent\w*|budget|budget_tokens|timeout"
+    r"|timed out|logit_bias|top_\w+|temperature|truncate_\w+|min_tokens|number of messages"
+    r"|too many messages|body|entity|queue|overloaded|lower maximum)\b",
+    re.IGNORECASE,
+)
+_OUTPUT_WORDS = re.compile(
+    r"\b(?:max_(?:completion_|output_|new_)?tokens|outputs?|completions?|generat\w+|responses?"
+    r"|thinking|reasoning)\b",
+    re.IGNORECASE,
+)
+_INPUT_WORDS = re.compile(
+    r"\b(?:inputs?|prompts?|contexts?|total|messages?|conversation|history|combined|sum)\b"
+    r"|\b(?:input|prompt)_\w+",
+    re.IGNORECASE,
+)
+
 #: What is about the context, whatever else the message speaks of.
 _SURE = re.compile(r"maximum (?:context|prompt) length (?:of [\w. -]+ )?is [\d,]+", re.IGNORECASE)
 #: Limits of something else: of one field's text, of the output, of a rate.
@@ -118,7 +162,9 @@ _OTHER_LIMITS = re.compile(
     r"(?:\b(?:completion|output|generated) tokens\b"
     r"|\bmax_(?:completion_|output_|new_)?tokens (?:value|should|must|is too large))"
     r"|range of max_\w*tokens"
-    r"|每分钟|每日|每天"
+    r"|每分钟|每日|每天|max_tokens ?参数"
+    r"|truncate_prompt_tokens value|\binput should (?:be|have)\b"
+    r"|\b(?:api key|your plan|open requests)\b"
     r"|\b(?:per|this) (?:min(?:ute)?|hour|day|week|month)\b|\b[TR]P[MD]\b"
     r"|\b(?:today|daily|monthly|quota|credits?|balance|billing|subscription)\b",
     re.IGNORECASE | re.DOTALL,
@@ -174,9 +220,21 @@ def find_context_overflow(message: str, *codes: str) -> ContextOverflow | None:
     plain = _without_marks(message)
     if _SURE.search(plain):
         return _count(plain)
-    if _OTHER_LIMITS.search(plain) or not any(sign.search(plain) for sign in _SIGNS):
-        return _count(plain) if _CODES.search(plain) else None
-    return _count(plain)
+    if _CODES.search(plain):
+        return _count(plain)
+    if _OTHER_LIMITS.search(plain):
+        return None
+    is_overflow = any(sign.search(plain) for sign in _SIGNS) or _combines_signs(plain)
+    return _count(plain) if is_overflow else None
+
+
+def _combines_signs(message: str) -> bool:
+    """Whether a message says by single words that the input, or all of it, is over a limit."""
+    start = message[:_MAX_COMBINED]
+    if not all(one.search(start) for one in (_TOPIC, _UNIT, _LIMIT_WORDS)):
+        return False
+    is_of_output = _OUTPUT_WORDS.search(start) and not _INPUT_WORDS.search(start)
+    return not (is_of_output or _OTHER_TOPICS.search(start))
 
 
 def _without_marks(message: str) -> str:

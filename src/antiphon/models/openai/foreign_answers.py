@@ -18,6 +18,7 @@ from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
 from antiphon.models.openai.native_answers import native_completion
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.text_generation_answers import text_generation
+from antiphon.models.openai.tool_call_fragments import call_of_part
 
 _MAX_DEPTH: Final = 4
 _MODEL_ROLES: Final = ("assistant", "model", "chatbot", "CHATBOT")
@@ -128,26 +129,15 @@ def message_of_list(messages: Any) -> dict[str, Any] | None:
 
 
 def with_tool_use(message: dict[str, Any]) -> dict[str, Any]:
-    """A message with its ``tool_use`` parts, which are Anthropic's, as calls."""
+    """A message with the calls among the parts of its content in their own place."""
     content = message.get("content")
     if not isinstance(content, list):
         return message
-    calls = [call for part in content if (call := tool_use_call(part)) is not None]
+    calls = [call for one in content if (call := call_of_part(one)) is not None]
     if not calls:
         return message
-    rest = [part for part in content if tool_use_call(part) is None]
+    rest = [one for one in content if call_of_part(one) is None]
     return {**message, "content": rest, "tool_calls": calls}
-
-
-def tool_use_call(part: Any) -> dict[str, Any] | None:
-    """The call in a part of Anthropic's or Bedrock's; None: it is none."""
-    if not isinstance(part, dict):
-        return None
-    used = part if part.get("type") == "tool_use" else part.get("toolUse")
-    if not isinstance(used, dict):
-        return None
-    function = {"name": used.get("name"), "arguments": used.get("input")}
-    return {"id": used.get("id", used.get("toolUseId")), "function": function}
 
 
 def _find_reason(value: dict[str, Any]) -> Any:
@@ -184,7 +174,7 @@ def hides_words(events: Iterable[bytes]) -> bool:
     for event in events:
         for choice in _choices_of(event):
             given = [choice[name] for name in _CHOICE_PLACES if name in choice]
-            for message in _flatten([choice.get("delta"), choice.get("message")]):
+            for message in flattened([choice.get("delta"), choice.get("message")]):
                 if not isinstance(message, dict):
                     given += [] if message is None else [message]
                     continue
@@ -208,10 +198,11 @@ def _choices_of(event: bytes) -> list[dict[str, Any]]:
     return [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
 
 
-def _flatten(values: list[Any]) -> Iterable[Any]:
+def flattened(values: list[Any]) -> Iterable[Any]:
+    """The values in lists within lists."""
     for value in values:
         if isinstance(value, list):
-            yield from _flatten(value)
+            yield from flattened(value)
         else:
             yield value
 

@@ -16,6 +16,15 @@ import msgspec
 _decode = msgspec.json.Decoder().decode
 #: Where an object has its text.
 _TEXT_FIELDS: Final = ("text", "content", "value", "parts")
+_THOUGHT_FIELDS: Final = ("thinking", "summary", "reasoning", "reasoning_content", "reasoning_text")
+#: Fields of what is a part of a content, and no data.
+_CONTENT_FIELDS: Final = frozenset(
+    (
+        *(*_TEXT_FIELDS, *_THOUGHT_FIELDS, "type", "refusal", "thought", "signature"),
+        *("functionCall", "toolUse", "function_call", "tool_use", "tool_call"),
+        *("image_url", "inlineData", "inline_data", "image"),
+    )
+)
 #: Python limits the digits of an integer, to 4300 unless it is told otherwise.
 _MAX_DIGITS = 600
 
@@ -74,9 +83,18 @@ def wrapped_object(value: dict[str, Any], field: str) -> dict[str, Any] | None:
     """The object with a field, where another one is around it; None: there is none."""
     for name in WRAPPING_FIELDS:
         inner = value.get(name)
+        if isinstance(inner, str) and inner.startswith("{"):
+            inner = _decoded_text(inner)
         if isinstance(inner, dict) and inner.get(field):
             return inner
     return None
+
+
+def _decoded_text(text: str) -> Any:
+    try:
+        return decode_lenient(text.encode(errors="replace"))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def text_of_value(value: Any) -> str:
@@ -94,6 +112,24 @@ def text_of_value(value: Any) -> str:
             texts = (text_of_value(value.get(name)) for name in _TEXT_FIELDS)
             return next(filter(None, texts), "")
     return ""
+
+
+def thoughts_of_value(value: Any) -> str:
+    """The text in reasoning: as that in a content, or under a name of its own."""
+    if isinstance(value, list):
+        return "".join(map(thoughts_of_value, value))
+    text = text_of_value(value)
+    if text or not isinstance(value, dict):
+        return text
+    texts = (thoughts_of_value(value.get(name)) for name in _THOUGHT_FIELDS)
+    return next(filter(None, texts), "")
+
+
+def is_plain_data(value: Any) -> bool:
+    """Whether a content is an object that a model wrote as JSON, and some server has decoded."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, dict) and is_plain_data(one) for one in value)
+    return isinstance(value, dict) and bool(value) and _CONTENT_FIELDS.isdisjoint(value)
 
 
 def count_of_value(value: Any) -> int | None:

@@ -42,6 +42,8 @@ class WholeChoice(msgspec.Struct, gc=False):
     logprobs: None = None
     usage: None = None
     error: None = None
+    reasoning: None = None
+    reasoning_content: None = None
 
 
 class PromptDetails(msgspec.Struct, gc=False):
@@ -61,11 +63,19 @@ class PlainUsage(msgspec.Struct, gc=False):
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
     input_tokens: None = None
+    promptTokens: None = None
+    inputTokens: None = None
     output_tokens: None = None
+    completionTokens: None = None
+    outputTokens: None = None
     cached_tokens: None = None
     prompt_cache_hit_tokens: None = None
     input_tokens_details: None = None
     output_tokens_details: None = None
+
+
+class GroqFields(msgspec.Struct, gc=False):
+    usage: None = None
 
 
 class WholeAnswer(msgspec.Struct, gc=False):
@@ -76,6 +86,7 @@ class WholeAnswer(msgspec.Struct, gc=False):
     error: None = None
     base_resp: None = None
     finish_reason: None = None
+    x_groq: GroqFields | None = None
     is_unfinished: None = None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.models.openai.lenient_json import count_of_value
 from antiphon.models.openai.sse import DECODE_ERRORS, SseParser
 
 #: Fields with the message; with further errors; and with what may hold one, if nothing else does.
@@ -28,6 +29,10 @@ _WRAPPING_FIELDS = (
     "body",
 )
 _CODE_FIELDS = ("code", "error_code", "errorCode", "errcode", "status_code", "statusCode")
+_STATUS_FIELDS = (
+    *("code", "status", "status_code", "statusCode", "error_code"),
+    *("http_status", "httpStatus", "http_code", "httpCode", "http_status_code", "httpStatusCode"),
+)
 #: Gateways and object stores answer in XML. Of HTML nothing is quoted.
 _XML_STARTS = ("<?xml", "<Error", "<error", "<fault")
 _XML_MESSAGE = re.compile(r"<(?:\w+:)?(?:message|faultstring)[^>]*>([^<]+)</", re.IGNORECASE)
@@ -42,6 +47,8 @@ class ProviderError(msgspec.Struct, frozen=True):
     code: str = ""
     kind: str = ""
     param: str = ""
+    #: A status of HTTP that it names.
+    status: int | None = None
     used: int | None = None
     limit: int | None = None
 
@@ -57,10 +64,11 @@ def parse_provider_error(body: bytes) -> ProviderError:
         return ProviderError()
     error = _find_error_object(value)
     return ProviderError(
-        message=_find_message(value) or text,
+        message=find_message(value) or text,
         code=_first_text(_CODE_FIELDS, error, value),
         kind=_first_text(("type", "status", "__type"), error, value),
         param=_first_text(("param",), error, value) or _location(value),
+        status=_find_status(error, value),
         used=_int_or_none(error.get("n_prompt_tokens")),
         limit=_int_or_none(error.get("n_ctx")),
     )
@@ -84,26 +92,26 @@ def _decode_json(text: bytes) -> Any:
     return text.decode()
 
 
-def _find_message(value: Any, depth: int = 0) -> str:
+def find_message(value: Any, depth: int = 0) -> str:
     """The words in an error of any shape; empty, if there are none."""
     if isinstance(value, str):
         return value.strip()
     if depth == _MAX_DEPTH:
         return ""
     if isinstance(value, list):
-        return _join("; ", (_find_message(one, depth + 1) for one in value))
+        return _join("; ", (find_message(one, depth + 1) for one in value))
     if not isinstance(value, dict):
         return ""
     messages = [value[name] for name in _MESSAGE_FIELDS if isinstance(value.get(name), str)]
-    errors = [_find_message(value.get(name), depth + 1) for name in _ERROR_FIELDS]
+    errors = [find_message(value.get(name), depth + 1) for name in _ERROR_FIELDS]
     # A router's own words come with the raw ones of the server behind it.
     metadata = value.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    found = _join(": ", (*errors, *messages[:1], _find_message(raw, depth + 1)))
+    found = _join(": ", (*errors, *messages[:1], find_message(raw, depth + 1)))
     if found:
         return found
     return next(
-        filter(None, (_find_message(value.get(one), depth + 1) for one in _WRAPPING_FIELDS)), ""
+        filter(None, (find_message(value.get(one), depth + 1) for one in _WRAPPING_FIELDS)), ""
     )
 
 
@@ -135,6 +143,16 @@ def _first_text(names: Iterable[str], *objects: Any) -> str:
             if value is not None:
                 return value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return ""
+
+
+def _find_status(*objects: Any) -> int | None:
+    """The first field that is a status of HTTP."""
+    for one in objects:
+        for name in _STATUS_FIELDS:
+            status = count_of_value(one.get(name)) if isinstance(one, dict) else None
+            if status is not None and 400 <= status < 600:
+                return status
+    return None
 
 
 def _location(value: Any) -> str:

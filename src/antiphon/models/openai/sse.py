@@ -9,8 +9,9 @@ they mean is plain:
 - A line that begins as a JSON object or is the end marker, without a field's name, is data; so is
   one that goes on with JSON that is not whole.
 - A field's name may have other letters' case, and spaces or stray bytes around it.
+- A line without a field's name goes on with an object that is not yet whole.
 - An event's name goes into its data, see ``_name_event``: the dialects repeat it there.
-- An event ``error`` without data is an error, too.
+- An event that is named as an error or as the end is one without data, too.
 
 Written here because the maintained parser, httpx-sse, reads httpx responses, and no
 maintained library parses bytes without I/O, for aiohttp.
@@ -29,6 +30,18 @@ _BOM = b"\xef\xbb\xbf"
 STRAY_BYTES = b" \t\x00\x1e" + _BOM
 _JSON_SIGNS = (b'"', b"{", b"}", b"[", b"]")
 _LOOSE_FIELD = re.compile(rb"(data|event)[ \t]*:", re.IGNORECASE)
+_OTHER_FIELD = re.compile(rb":|(id|retry)[ \t]*:", re.IGNORECASE)
+#: How text begins that no server means as a field.
+_STRAY_TEXT = re.compile(rb"<|(error|exception|traceback)\b|[^:]+ [^:]", re.IGNORECASE)
+#: Names of events that are errors, and of those that are the end.
+_ERROR_NAMES = frozenset(
+    (b"error", b"exception", b"failed", b"failure", b"fatal", b"abort", b"aborted")
+)
+_END_NAMES = frozenset(
+    (b"done", b"end", b"complete", b"completed", b"finish", b"finished", b"close", b"closed")
+)
+#: The data of an event whose name alone says that the stream ends.
+END_NOTICE = b'{"type":"done"}'
 _ERROR_WITHOUT_DATA = b'{"error":{"message":"it gives no reason"}}'
 #: The size limit of an event, in bytes.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -55,16 +68,25 @@ class SseParser:
         #: The lines of an event that is not yet whole.
         self._data: list[bytes] = []
         self._name = b""
+        #: The last line that is no field but words, such as those of a proxy.
+        self.stray_text = b""
         #: Whether the event has had any data.
         self._has_data = False
         self._size = 0
         self._after_cr = False
 
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of an event has come, and no end of one may go on."""
+        return not (
+            self._line or self._data or self._name or self._after_cr or self._bom_prefix is not None
+        )
+
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that end in ``data``."""
         if self._bom_prefix is not None:
             data = self._strip_bom(data)
-        if not (self._line or self._data or self._name or self._after_cr):
+        if self.is_between_events:
             events = _split_events(data)
             if events is not None and len(data) <= self._max_event_bytes:
                 return events
@@ -106,8 +128,8 @@ class SseParser:
     def _handle_line(self, line: bytes, events: list[bytes]) -> None:
         if not line:
             self._end_event(events)
-            if not self._has_data and self._name.lower() == b"error":
-                events.append(_ERROR_WITHOUT_DATA)
+            if not self._has_data and self._name:
+                events += _event_without_data(self._name)
             self._name = b""
             self._has_data = False
         elif line.startswith(b"data:"):
@@ -129,6 +151,10 @@ class SseParser:
             self._handle_line(field[1].lower() + b":" + text[field.end() :], events)
         elif text.startswith((b"{", b"[DONE]")):
             self._add_data(text, events)
+        elif self._data and not _OTHER_FIELD.match(text):
+            self._add_data(line, events)
+        elif _STRAY_TEXT.match(text):
+            self.stray_text = text
 
     def _add_data(self, value: bytes, events: list[bytes]) -> None:
         text = value.strip()
@@ -197,11 +223,22 @@ def _name_event(name: bytes, data: bytes) -> bytes:
     An event ``error`` becomes an object with an ``error``, whatever it holds; another
     object gets its name as its ``type``, before its own type, which therefore counts.
     """
-    if name.lower() == b"error":
+    lower_name = name.lower()
+    if lower_name in _ERROR_NAMES:
         return _error_event(data)
+    if lower_name in _END_NAMES and not data.lstrip().startswith((b'{"', b"[")):
+        return END_NOTICE
     if not name or data.startswith(b'{"type"') or not data.startswith(b'{"'):
         return data
     return b'{"type":' + msgspec.json.encode(name.decode(errors="replace")) + b"," + data[1:]
+
+
+def _event_without_data(name: bytes) -> list[bytes]:
+    """What an event says by its name alone."""
+    lower_name = name.lower()
+    if lower_name in _ERROR_NAMES:
+        return [_ERROR_WITHOUT_DATA]
+    return [END_NOTICE] if lower_name in _END_NAMES else []
 
 
 def _error_event(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ import msgspec
 from antiphon.core.custom_tool_input import INPUT_END, INPUT_START
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import ProviderFields, join_provider_fields
-from antiphon.models.openai.argument_mending import normalize_arguments
+from antiphon.models.openai.argument_mending import is_object, normalize_arguments
 from antiphon.models.openai.chat_completions_answer import PlainCall
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_fragments import (
@@ -131,7 +131,7 @@ class _Call:
         """Whether the arguments will stay as they are: some may still be replaced at the end."""
         if self.sent_pieces or not self.pieces:
             return bool(self.pieces)
-        if self.pieces[0][0] not in "{[" or "".join(self.pieces[:2]).startswith("{'"):
+        if self.pieces[0][0] != "{" or "".join(self.pieces[:2]).startswith(("{'", "{{")):
             # At the end it may be found to be an object.
             return False
         if self._size <= LONGEST_BLANK:
@@ -294,10 +294,15 @@ class ToolCallAssembler:
                 if not call.name and not call.is_blank:
                     (call.name,) = self._tool_names
 
-    def finish(self, *, is_cut: bool = False) -> list[ToolCallDelta]:
-        """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
+    def finish(self, *, is_cut: bool = False, is_announced: bool = False) -> list[ToolCallDelta]:
+        """What has not been emitted yet. ``is_cut``: the last call may lack its end.
+
+        ``is_announced``: the answer ends because of its calls, so that a brace is all they lack.
+        """
         out: list[ToolCallDelta] = []
         for call in self._calls:
+            if is_announced and call.is_cut and is_object(call.arguments + "}"):
+                call.append("}")
             if not is_cut:
                 call.close_input()
             if not is_cut and not call.sent_pieces:
@@ -313,11 +318,12 @@ class ToolCallAssembler:
             last = self._calls[-1] if self._calls else None
             if fragment.id or fragment.name or last is None or last.is_complete:
                 return None
+            is_beginning = fragment.arguments.lstrip().startswith("{")
             if last.is_blank:
                 # The arguments of a call that began under another's index.
-                return last if last.name and last.has_shared_index else None
+                return last if last.name and (last.has_shared_index or is_beginning) else None
             # An index that grows with each piece.
-            return None if fragment.arguments.lstrip().startswith("{") else last
+            return None if is_beginning else last
         return None if self._starts_call(call, fragment, call in touched) else call
 
     def _marked_call(self, fragment: ToolCallFragment) -> _Call | None:

@@ -16,10 +16,17 @@ from antiphon.models.openai.lenient_json import (
 from antiphon.models.openai.sse import DECODE_ERRORS
 
 #: Arguments that hold none, without white space.
-NO_ARGUMENTS: Final = frozenset(("", "{}", "null", "[]", '""'))
+NO_ARGUMENTS: Final = frozenset(("", "{}", "null", "[]", '""', "None", "undefined"))
 LONGEST_BLANK: Final = 64
 #: What servers call the arguments.
 _ARGUMENT_FIELDS: Final = ("arguments", "parameters", "input", "args")
+#: What they call the name, and the id.
+_NAME_FIELDS: Final = ("name", "tool_name", "function_name", "toolName")
+_ID_FIELDS: Final = ("id", "call_id", "tool_call_id", "toolCallId")
+_NO_NAMES: Final = ("null", "None", "undefined")
+#: Calls among the parts of a content: by their types, or within a field of this name.
+_CALL_PARTS: Final = ("tool_use", "tool_call", "function_call", "tool-call", "toolCall")
+_CALL_PART_FIELDS: Final = ("functionCall", "toolUse", "function_call", "tool_use", "tool_call")
 
 
 class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
@@ -52,14 +59,34 @@ def read_fragments(
     if isinstance(tool_calls, dict):
         is_entry = any(name in tool_calls for name in ("function", "custom", "name", "arguments"))
         tool_calls = [tool_calls] if is_entry else list(tool_calls.values())
-    tool_calls = _decoded(tool_calls)
+    tool_calls = decoded_text(tool_calls)
     if not isinstance(tool_calls, list):
         return []
-    entries = [it for one in tool_calls for it in (one if isinstance(one, list) else (one,))]
+    entries = [
+        decoded_text(it) for one in tool_calls for it in (one if isinstance(one, list) else (one,))
+    ]
     return [_read_fragment(one, fields_of(one)) for one in entries if isinstance(one, dict)]
 
 
-def _decoded(value: Any) -> Any:
+def call_of_part(part: Any) -> dict[str, Any] | None:
+    """The entry of ``tool_calls`` that a part of a content is; None: it is no call."""
+    if not isinstance(part, dict):
+        return None
+    inner = next((part[one] for one in _CALL_PART_FIELDS if isinstance(part.get(one), dict)), None)
+    if inner is None and part.get("type") not in _CALL_PARTS:
+        return None
+    fields = part if inner is None else inner
+    names = (*_ID_FIELDS, "toolUseId")
+    return {
+        "id": next((fields[one] for one in names if fields.get(one) is not None), None),
+        "function": {
+            "name": next((fields[one] for one in _NAME_FIELDS if fields.get(one)), None),
+            "arguments": next((fields[it] for it in _ARGUMENT_FIELDS if it in fields), None),
+        },
+    }
+
+
+def decoded_text(value: Any) -> Any:
     """A value that may be JSON within a string."""
     if not isinstance(value, str) or not value.startswith(("[", "{")):
         return value
@@ -72,21 +99,31 @@ def _decoded(value: Any) -> Any:
 def _read_fragment(
     entry: dict[str, Any], provider_fields: ProviderFields | None
 ) -> ToolCallFragment:
-    function, custom = _decoded(entry.get("function")), entry.get("custom")
+    function, custom = decoded_text(entry.get("function")), entry.get("custom")
     if isinstance(function, list) and function:
         function = function[0]
     fields = function if isinstance(function, dict) else entry
     is_custom = fields is entry and isinstance(custom, dict)
     if isinstance(custom, dict) and is_custom:
         fields = custom
-    name = function if isinstance(function, str) else fields.get("name")
+    given = function if isinstance(function, str) else fields.get("name")
+    if given is None:
+        # Beside the function, or under another name.
+        given = next((entry[one] for one in _NAME_FIELDS if entry.get(one)), None)
+    if isinstance(given, list) and len(given) == 1:
+        given = given[0]
+    name = given.strip() if isinstance(given, str) else ""
     names = ("input",) if is_custom else _ARGUMENT_FIELDS
-    arguments = arguments_text(next((fields[one] for one in names if one in fields), None))
+    objects = (fields,) if is_custom else (fields, entry)
+    found = (it[one] for it in objects for one in names if one in it)
+    arguments = arguments_text(next(found, None))
+    index = entry.get("index", fields.get("index"))
+    call_id = next((entry[one] for one in _ID_FIELDS if entry.get(one) is not None), None)
     return ToolCallFragment(
-        index if type(index := entry.get("index")) is int else count_of_value(index),
-        name_of_value(call_id).strip() if (call_id := entry.get("id")) is not None else "",
+        index if type(index) is int else count_of_value(index),
+        name_of_value(call_id).strip() if call_id is not None else "",
         # No name has white space around it, or in it.
-        name.strip() if isinstance(name, str) else "",
+        "" if name in _NO_NAMES else name,
         escape_input(arguments) if is_custom else arguments,
         provider_fields,
         is_custom,

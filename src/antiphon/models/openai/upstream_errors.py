@@ -5,6 +5,7 @@ Secrets (the API key, a proxy's password) are redacted from every text of the up
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,8 @@ _STATUS_BY_ERROR_NAME = [
     (429, "too_many_requests"),
     (429, "resource_exhausted"),
     (429, "insufficient_quota"),
+    (429, "toomanyrequests"),
+    (429, "throttl"),
     (401, "api_key"),
     (401, "authentication"),
     (401, "unauthenticated"),
@@ -188,7 +191,9 @@ class ErrorMapper:
     def with_plain_words(self, failure: AttemptError, words: bytes) -> AttemptError:
         """The same failure, with what the upstream sent in place of an event, if it is a text."""
         quoted = self._quote(words)
-        if " " in quoted and not quoted.startswith(":"):
+        if quoted.startswith("<"):
+            failure.error.message += " It sent an HTML page."
+        elif " " in quoted and not quoted.startswith(":"):
             failure.error.message += f" It sent: {quoted}"
         return failure
 
@@ -222,7 +227,10 @@ class ErrorMapper:
             case aiohttp.ClientHttpProxyError():
                 return self._map_proxy_status(raised.status)
             case aiohttp.ClientProxyConnectionError():
-                error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {reason}")
+                reason = self._redact(_connection_failure(raised.os_error))
+                error = ModelUnavailableError(
+                    f"{self._proxy_name} cannot be reached: {reason}, on the way to {route}"
+                )
                 transient = True
             case aiohttp.ConnectionTimeoutError():
                 error = ModelTimeoutError(f"{route} did not accept a connection in time.")
@@ -232,6 +240,7 @@ class ErrorMapper:
             case ssl.SSLError() | ssl.CertificateError() | aiohttp.ClientSSLError():
                 error = ModelUnavailableError(f"There is no safe connection to {route}: {reason}")
             case aiohttp.ClientConnectorError():
+                reason = self._redact(_connection_failure(raised.os_error))
                 error = ModelUnavailableError(f"{route} cannot be reached: {reason}")
                 transient = True
             case aiohttp.ClientPayloadError():
@@ -362,8 +371,15 @@ def _is_model_not_found(provider_error: ProviderError) -> bool:
 
 def _infer_status(provider_error: ProviderError) -> int:
     """The HTTP status that corresponds to an error inside a stream."""
-    for code in (provider_error.code, provider_error.kind):
-        if len(code) == 3 and code.isdecimal() and 400 <= int(code) < 600:
-            return int(code)
+    if provider_error.status is not None:
+        return provider_error.status
     names = f"{provider_error.code} {provider_error.kind}".lower()
     return next((status for status, sign in _STATUS_BY_ERROR_NAME if sign in names), 500)
+
+
+def _connection_failure(error: OSError) -> str:
+    """Why there is no connection, without the address, which the message has already."""
+    number = error.errno or 0
+    # Those of a failed look-up of a name are negative.
+    reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+    return reason[:1].lower() + reason[1:]

@@ -27,6 +27,10 @@ _MAX_ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_TIMEOUT = 5.0
 #: How long the rest of a complete answer is waited for, in seconds: its usage, as a rule.
 _END_TIMEOUT = 1.5
+#: The same, where the server has given a reason to stop with each piece, so that it says nothing.
+_LATE_END_TIMEOUT = 10.0
+#: How many reads behind a reason to stop show that.
+_MAX_LATE_READS = 2
 #: How long a finished stream's connection is drained before it is closed, in seconds.
 _DRAIN_TIMEOUT = 1.0
 
@@ -86,6 +90,8 @@ class UpstreamResponse:
         self._errors = errors
         self._response_parser = response_parser
         self._has_begun = self._has_output = False
+        #: In how many reads something came behind a reason to stop.
+        self._late_reads = 0
         #: When the rest of an answer is no longer waited for, by the loop's clock.
         self._deadline: float | None = None
 
@@ -103,6 +109,7 @@ class UpstreamResponse:
         Raises ``AttemptError``; anything else is a bug here.
         """
         parser = self._response_parser
+        had_reason = parser.finish_reason is not None
         data = await self._read_or_end()
         if not self._has_begun:
             self._has_begun = True
@@ -124,9 +131,14 @@ class UpstreamResponse:
         if batch:
             self._has_output = True
             self._deadline = None
-        if self._deadline is None and (may_be_whole or parser.finish_reason is not None):
-            self._deadline = asyncio.get_running_loop().time() + _END_TIMEOUT
+            self._late_reads += had_reason
+        if self._deadline is None and (may_be_whole or self._has_ended()):
+            timeout = _END_TIMEOUT if self._late_reads < _MAX_LATE_READS else _LATE_END_TIMEOUT
+            self._deadline = asyncio.get_running_loop().time() + timeout
         return batch
+
+    def _has_ended(self) -> bool:
+        return self._response_parser.finish_reason is not None or self._framing.has_ended
 
     def raise_for_error(self) -> None:
         """Raise the ``AttemptError`` in what was read, if there is one."""
@@ -151,6 +163,9 @@ class UpstreamResponse:
         framing, parser = self._framing, self._response_parser
         batch: list[Delta] = []
         try:
+            if data and self._content_decoder.is_identity:
+                event = framing.find_plain_event(data)
+                return parser.feed(framing.feed(data) if event is None else (event,))
             if data:
                 for piece in self._content_decoder.feed(data):
                     batch += parser.feed(framing.feed(piece))
@@ -190,7 +205,7 @@ class UpstreamResponse:
             async with asyncio.timeout_at(self._deadline) as deadline:
                 return await self.response.read()
         except client_errors() as raised:
-            if self._response_parser.finish_reason is not None or self._framing.is_whole():
+            if self._has_ended() or self._framing.is_whole():
                 return b""
             if self._deadline is None or not deadline.expired():
                 failure = self._errors.from_exception(raised)

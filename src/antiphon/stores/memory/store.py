@@ -303,6 +303,9 @@ class MemoryStore:
         return [turn for record in above if (turn := record.turn)][::-1]
 
     async def history(self, head: Head) -> list[HistoryTurn]:
+        now = await self.head(head.tenant, head.response_id)
+        if now is None or now.epoch != head.epoch:
+            return []
         return [
             HistoryTurn(
                 turn.response_id,

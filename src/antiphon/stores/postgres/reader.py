@@ -151,7 +151,7 @@ async def read_chain(
     connection: Connection, head: Head, cutoff: float = NO_CUTOFF
 ) -> tuple[list[StoredTurn], set[int]]:
     """A response and its ancestors, oldest first."""
-    rows = await _chain_rows(connection, "chain", head, cutoff)
+    rows = await _chain_rows(connection, TURN_SQL["chain"], (), head, cutoff)
     turns = decode_turns(rows, await _blobs_of(connection, head.tenant, rows))
     return turns, await _dead_nodes(connection, turns, _places(rows, head.tree))
 
@@ -159,19 +159,19 @@ async def read_chain(
 async def read_history(
     connection: Connection, head: Head, cutoff: float = NO_CUTOFF
 ) -> tuple[list[HistoryTurn], set[int]]:
-    """The same turns for a history."""
-    rows = await _chain_rows(connection, "history", head, cutoff)
+    """The same turns for a history; no turns where something was erased since ``head`` was read."""
+    rows = await _chain_rows(connection, TURN_SQL["history"], (head.epoch,), head, cutoff)
     turns = decode_history(rows, await _blobs_of(connection, head.tenant, rows))
     return turns, await _dead_nodes(connection, turns, _places(rows, head.tree))
 
 
 async def _chain_rows(
-    connection: Connection, query: str, head: Head, cutoff: float
+    connection: Connection, query: str, more: tuple[object, ...], head: Head, cutoff: float
 ) -> Sequence[Row]:
     key = key_of(head)
     if head.timestamp <= cutoff and await has_expired(connection, key, cutoff):
         return []
-    return await connection.fetch(TURN_SQL[query], *key, head.tenant)
+    return await connection.fetch(query, *key, head.tenant, *more)
 
 
 async def chain_parts(

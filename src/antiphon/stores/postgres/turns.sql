@@ -70,10 +70,11 @@ FROM part CROSS JOIN LATERAL (
 ORDER BY part.depth DESC, l.seq, l.part
 
 -- name: history
--- The same without the headers.
+-- The same without the headers, where the tree has the epoch $5 still.
 WITH RECURSIVE part (thread, seq, parent_thread, parent_seq, depth) AS (
     SELECT t.id, $3::integer, t.parent_thread, t.parent_seq, 0
-    FROM threads AS t WHERE t.tree = $1 AND t.id = $2 AND t.tenant = $4
+    FROM threads AS t JOIN chats AS c ON c.tree = $1 AND c.epoch = $5
+    WHERE t.tree = $1 AND t.id = $2 AND t.tenant = $4
     UNION ALL
     SELECT t.id, part.parent_seq, t.parent_thread, t.parent_seq, part.depth + 1
     FROM part JOIN threads AS t ON t.tree = $1 AND t.id = part.parent_thread

@@ -154,12 +154,17 @@ def read_history(
     cutoff: float = _NO_CUTOFF,
     limits: ReadLimits | None = None,
 ) -> tuple[list[HistoryTurn] | None, set[int]]:
-    """The same turns for a history; None: that takes more than the limits."""
+    """The same turns for a history; no turns where something was erased since ``head`` was read.
+
+    None: that takes more than the limits.
+    """
     values = {
         "limit": limits.rows if limits else -1,
         "longest": limits.text_bytes if limits else _MAX_TEXT,
     }
     with snapshot(connection):
+        if not connection.execute(TURN_SQL["has_epoch"], (head.tree, head.epoch)).fetchone()[0]:
+            return [], set()
         rows: list[Row] = []
         for first, last in chain_row_ranges(connection, head, cutoff):
             values |= {"first": first, "last": last}

@@ -116,6 +116,9 @@ SELECT coalesce(max(id), 0) FROM threads
 -- Whether a turn is there, erased or not.
 SELECT 1 FROM log WHERE row_id = ?
 
+-- name: has_epoch
+SELECT coalesce((SELECT epoch FROM epochs WHERE tree = ?), 0) = ?
+
 -- name: is_unchanged
 -- Whether there is a turn at the first place, if the one at the second is the same, and its tree
 -- has the epoch still.
