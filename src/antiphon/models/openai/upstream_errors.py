@@ -228,7 +228,9 @@ class ErrorMapper:
                 return self._map_proxy_status(raised.status)
             case aiohttp.ClientProxyConnectionError():
                 reason = self._redact(_connection_failure(raised.os_error))
-                error = ModelUnavailableError(f"{self._proxy_name} cannot be reached: {reason}")
+                error = ModelUnavailableError(
+                    f"{self._proxy_name} cannot be reached: {reason}, on the way to {route}"
+                )
                 transient = True
             case aiohttp.ConnectionTimeoutError():
                 error = ModelTimeoutError(f"{route} did not accept a connection in time.")
