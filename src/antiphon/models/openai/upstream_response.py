@@ -164,8 +164,8 @@ class UpstreamResponse:
         batch: list[Delta] = []
         try:
             if data and self._content_decoder.is_identity:
-                event = framing.find_plain_event(data)
-                return parser.feed(framing.feed(data) if event is None else (event,))
+                events = framing.find_plain_events(data)
+                return parser.feed(framing.feed(data) if events is None else events)
             if data:
                 for piece in self._content_decoder.feed(data):
                     batch += parser.feed(framing.feed(piece))
