@@ -124,41 +124,6 @@ def test_any_framing_and_chunking_gives_the_same_words(
     assert read_words(label.decode(), pieces, parser) == text
 
 
-LONG_EVENT = b'{"id":"%b","choices":[{"delta":{"content":"a"}}]}' % (b"x" * 100)
-PIECES = st.one_of(
-    st.sampled_from([LONG_EVENT, b"data: " + LONG_EVENT, b"data: %b\n\n" % LONG_EVENT]),
-    st.sampled_from(
-        [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n", b"data: ", b"event: x\n", b": ping\n\n"]
-    ),
-    st.sampled_from([b'{"a":"\\ud83d"}', b'{"a":"\xc3\xa9"}', b'{"done":true}', b"[DONE]", b"\0"]),
-)
-
-
-@given(st.lists(PIECES, max_size=3), st.lists(PIECES, max_size=5))
-def test_plain_events_are_what_a_read_gives_in_any_case(
-    before: list[bytes], pieces: list[bytes]
-) -> None:
-    framing = AnswerFraming()
-    framing.feed(b"data: {}\n\n" + b"".join(before))
-    data = b"data: %b%b\n\n" % (LONG_EVENT, b"".join(pieces))
-    events = framing.find_plain_events(data)
-    if events is not None:
-        assert framing.feed(data) == events
-
-
-def test_chunks_of_a_stream_are_plain_events_behind_another() -> None:
-    chunk = {"id": "chatcmpl-" + "0" * 60, "choices": [{"delta": {"content": 'Say "Hi"\n'}}]}
-    event = json.dumps(chunk).encode()
-    read = b"data: %b\n\n" % event
-    framing = AnswerFraming()
-    assert framing.find_plain_events(read) is None
-    framing.feed(read)
-    assert framing.find_plain_events(read) == [event]
-    assert framing.find_plain_events(read * 3) == [event] * 3
-    framing.feed(read[:20])
-    assert framing.find_plain_events(read) is None
-
-
 @given(st.data(), st.text(min_size=1))
 def test_a_document_gives_the_same_words_in_any_chunking(data: st.DataObject, text: str) -> None:
     choice = {"message": {"content": text}, "finish_reason": "stop"}

@@ -101,32 +101,6 @@ class AnswerFraming:
             raise AttemptError(ModelError(text, code="upstream_invalid_response"))
         return []
 
-    def find_plain_events(self, data: bytes) -> list[bytes] | None:
-        """The events of ``data``, as nearly all reads of a stream have them; None: ``feed`` it.
-
-        Each is one line and whole, nothing of it has to be mended, and others came before.
-        """
-        if not (
-            data.startswith(b"data: {")
-            and data.endswith(b"}\n\n")
-            and data.isascii()
-            and b"\\u" not in data
-            and b"\r" not in data
-            and self._has_events
-            and self._form == "stream"
-            and self._wide_decoder is None
-            and self._sse_parser.is_between_events
-        ):
-            return None
-        events = data[6:-2].split(b"\n\ndata: ")
-        is_plain = (
-            # Two line ends for each event: then there is no other line between them.
-            data.count(b"\n") == 2 * len(events)
-            and data.count(b"\n\ndata: {") == len(events) - 1
-            and min(map(len, events)) > _MAX_NOTICE_BYTES
-        )
-        return events if is_plain else None
-
     def close(self) -> list[bytes]:
         """The last events, at the end of the body."""
         if self._form == "page":
