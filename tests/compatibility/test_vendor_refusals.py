@@ -11,7 +11,8 @@ from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import Model, ModelInfo
 from support.misbehaving_upstream import Behaviour, Request
-from support.provider_refusals import PARALLEL, REFUSALS, TOOLS, WORDS, Fault, has
+from support.provider_refusals import REFUSALS, WORDS
+from support.request_faults import PARALLEL, TOOLS, Fault, has
 from support.scenario import Json, body_of, scenario
 from support.strict_upstreams import (
     CALL,
