@@ -407,8 +407,14 @@ def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> N
 
 
 def test_a_status_line_says_what_answers_and_what_it_costs(home: Path, url: str) -> None:
-    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+    with chat(home, "--tools", "tools.py", PROMPT_TOOLKIT_NO_CPR="") as terminal:
         terminal.expect("> ")
+        terminal.type('call weather {"city":"Oslo"}\n')
+        terminal.expect("└ sunny in Oslo")
+        terminal.expect(" % · 60 tokens · 60.0000")
+        assert "context 6 %" not in terminal.shown, "the first call is in the second one's context"
+        terminal.type("/new\n")
+        terminal.expect("a new chat")
         terminal.type("first\n")
         terminal.expect("the last: first")
         terminal.expect("far · context 3 % · 30 tokens · 30.0000")

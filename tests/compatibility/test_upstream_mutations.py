@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support.json_mutations import VALUES, Path, mutated, paths
 from support.misbehaving_upstream import Behaviour
 from support.scenario import (
     DONE,
@@ -20,8 +19,6 @@ from support.scenario import (
     data,
     stream_of,
 )
-
-Path = tuple[str | int, ...]
 
 FIELDS: Json = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 USAGE: Json = {
@@ -59,34 +56,6 @@ COMPLETION: Json = {
 }
 #: Fields that hold the words, or that the words are in.
 WORDS = {"choices", "delta", "message", "content"}
-VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-1, 10**20),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from(["", "x", "0", "null", [], {}, [None], [[]], [{}], {"a": {}}, [1, "x"]]),
-)
-
-
-def paths(value: Any, before: Path = ()) -> Iterator[Path]:
-    """The places of all values in a value of JSON."""
-    items: Any = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    for key, one in items:
-        yield (*before, key)
-        yield from paths(one, (*before, key))
-
-
-def mutated(value: Json, path: Path, other: Any) -> Json:
-    value = copy.deepcopy(value)
-    place: Any = value
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = other
-    return value
 
 
 def holds_words(path: Path) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,336 +11,20 @@ from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import Model, ModelInfo
 from support.misbehaving_upstream import Behaviour, Request
-from support.scenario import LOOKUP, Json, body_of, scenario
+from support.provider_refusals import REFUSALS, WORDS
+from support.request_faults import PARALLEL, TOOLS, Fault, has
+from support.scenario import Json, body_of, scenario
 from support.strict_upstreams import (
     CALL,
-    JSON_SCHEMA,
     OUTPUT,
+    PICTURE,
     ROUND,
     all_words,
     answer_hello,
-    messages_of,
     said,
-    system,
     user,
 )
 
-Fault = Callable[[Json], bool]
-
-
-def roles(request: Json) -> list[str]:
-    return [one["role"] for one in messages_of(request)]
-
-
-def does_not_alternate(request: Json) -> bool:
-    rest = list(itertools.dropwhile(lambda role: role == "system", roles(request)))
-    rest = ["user" if role == "tool" else role for role in rest]
-    return "system" in rest or rest[0] != "user" or any(a == b for a, b in itertools.pairwise(rest))
-
-
-def begins_otherwise(request: Json) -> bool:
-    return next(role for role in roles(request) if role != "system") != "user"
-
-
-def has_system(request: Json) -> bool:
-    return "system" in roles(request)
-
-
-def calls_of(request: Json) -> list[list[Json]]:
-    return [one["tool_calls"] for one in messages_of(request) if one.get("tool_calls")]
-
-
-def calls_without_tools(request: Json) -> bool:
-    return bool(calls_of(request)) and not request.get("tools")
-
-
-def has_parallel_calls(request: Json) -> bool:
-    return any(len(calls) > 1 for calls in calls_of(request))
-
-
-def has_odd_name(request: Json) -> bool:
-    names = [one["function"]["name"] for calls in calls_of(request) for one in calls]
-    return any(not re.fullmatch("[a-zA-Z0-9_-]{1,64}", name) for name in names)
-
-
-def has_blank(request: Json) -> bool:
-    return any(not one.get("content") for one in messages_of(request) if "tool_calls" not in one)
-
-
-def has_blank_beside_calls(request: Json) -> bool:
-    return any(one.get("content") == "" for one in messages_of(request) if "tool_calls" in one)
-
-
-def ends_otherwise(request: Json) -> bool:
-    return roles(request)[-1] == "assistant"
-
-
-def has_call_without_thoughts(request: Json) -> bool:
-    return any("tool_calls" in it and "reasoning_content" not in it for it in messages_of(request))
-
-
-def has_strict(request: Json) -> bool:
-    return any("strict" in one["function"] for one in request.get("tools", ()))
-
-
-def has_name(request: Json) -> bool:
-    return any("name" in one for one in messages_of(request))
-
-
-def has(field: str) -> Fault:
-    return lambda request: bool(request.get(field))
-
-
-def lacks(field: str) -> Fault:
-    return lambda request: not request.get(field)
-
-
-def formats_other_than(*taken: str | None) -> Fault:
-    return lambda request: (request.get("response_format") or {}).get("type") not in taken
-
-
-TURNS = [user("One."), user("Two."), said("Yes."), system("Sys."), user("Three.")]
-PARALLEL = [
-    user("Look."),
-    *(CALL, {**CALL, "call_id": "call_2"}),
-    *(OUTPUT, {**OUTPUT, "call_id": "call_2", "output": "Second."}),
-    user("And?"),
-]
-NAMED = [user("Look."), {**CALL, "name": "functions.lookup v2"}, OUTPUT, user("And?")]
-SYSTEM = [system("Sys."), user("One.")]
-EMPTY = [user("One."), user(""), said("Yes."), user("Two.")]
-TOOLS: Json = {"tools": [LOOKUP]}
-STRICT: Json = {"tools": [{**LOOKUP, "strict": True}]}
-SCHEMA: Json = {"text": {"format": JSON_SCHEMA}, **TOOLS}
-WHOLE: Json = {"stream": False}
-
-#: What is refused, the input, further fields of the request, and the words of providers.
-REFUSALS: dict[str, tuple[Fault, Any, Json, list[str]]] = {
-    "turns": (
-        does_not_alternate,
-        TURNS,
-        {},
-        [
-            "After the (optional) system message(s), user or tool message(s) should alternate with "
-            "assistant message(s).",
-            "After the (optional) system message(s), user and assistant roles should be "
-            "alternating.",
-            "Conversation roles must alternate user/assistant/user/assistant/... at row 1",
-            "the role of message with odd index in the messages must be user or function",
-            "the length of messages must be an odd number",
-        ],
-    ),
-    "beginning": (
-        begins_otherwise,
-        [said("I am Bo."), user("Hi")],
-        {},
-        [
-            "A conversation must start with a user message. Try again with a conversation that "
-            "starts with a user message.",
-        ],
-    ),
-    "beginning-with-a-call": (
-        begins_otherwise,
-        [CALL, OUTPUT, user("And?")],
-        {},
-        [
-            "Please ensure that function call turn comes immediately after a user turn or after a "
-            "function response turn.",
-        ],
-    ),
-    "end": (
-        ends_otherwise,
-        [user("One."), said("Begin")],
-        {},
-        [
-            "Expected last role User or Tool (or Assistant with prefix True) for serving but got "
-            "assistant",
-            "last message role must be user",
-            "The final message must be a user message",
-            "This model does not support assistant message prefill. The conversation must end with "
-            "a user message.",
-            "messages 最后一个角色必须为 user 或 tool",
-        ],
-    ),
-    "system": (
-        has_system,
-        SYSTEM,
-        {},
-        [
-            "Please use a valid role: user, model.",
-            "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
-            "invalid params, invalid message role: system (2013)",
-            "Unsupported role system: only user and assistant allowed",
-        ],
-    ),
-    "calls-without-tools": (
-        calls_without_tools,
-        ROUND,
-        {},
-        [
-            "The toolConfig field must be defined when using toolUse and toolResult blocks.",
-            "litellm.UnsupportedParamsError: Bedrock doesn't support tool calling without `tools=` "
-            "param specified. Pass `tools=` param OR set `litellm.modify_params = True`",
-            "Requests which include `tool_use` or `tool_result` blocks must define tools",
-            "No function declarations were provided, but a function call is in the history",
-        ],
-    ),
-    "signatures": (
-        lambda request: "thought_signature" not in str(request),
-        ROUND,
-        {},
-        [
-            "Function call is missing a thought_signature in functionCall parts. This is required "
-            "for tools to work correctly.",
-        ],
-    ),
-    "names-of-outputs": (
-        lambda request: any(
-            "name" not in it for it in messages_of(request) if it["role"] == "tool"
-        ),
-        ROUND,
-        {},
-        [
-            "* GenerateContentRequest.contents[2].parts[0].function_response.name: is empty.",
-            "messages.2: tool message must have a name",
-        ],
-    ),
-    "content-and-calls": (
-        lambda request: any(
-            it.get("content") and "tool_calls" in it for it in messages_of(request)
-        ),
-        [user("Look."), said("I look."), CALL, OUTPUT, user("And?")],
-        {},
-        [
-            "Assistant message must have either content or tool_calls, but not both.",
-            "An assistant message with 'tool_calls' must not have 'content'",
-        ],
-    ),
-    "parallel-calls": (
-        has_parallel_calls,
-        PARALLEL,
-        {},
-        [
-            "This model only supports single tool-calls at once!",
-            "Parallel tool calls are not supported: one tool call per message",
-        ],
-    ),
-    "names-of-functions": (
-        has_odd_name,
-        NAMED,
-        {},
-        [
-            "Invalid 'messages[1].tool_calls[0].function.name': string does not match pattern. "
-            "Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'.",
-            "Invalid function name. Must start with a letter or an underscore.",
-            "messages.1.content.0.tool_use.name: String should match pattern '^[a-zA-Z0-9_-]+$'",
-            "Value 'functions.lookup v2' at 'messages.1.member.content.1.member.toolUse.name' "
-            "failed to satisfy constraint: Member must satisfy regular expression pattern",
-        ],
-    ),
-    "empty": (
-        has_blank,
-        EMPTY,
-        {},
-        [
-            "Each message must have at least one content element.",
-            "messages 参数非法。请检查文档。",
-            "invalid params, chat content is empty (2013)",
-            "invalid request: message must be at least 1 token long or tool results must be "
-            "specified.",
-            "Unable to submit request because it must have a text parameter",
-            "invalid message content type: <nil>",
-            "<400> InternalError.Algo.InvalidParameter: The content field is a required field.",
-        ],
-    ),
-    "empty-beside-calls": (
-        has_blank_beside_calls,
-        ROUND,
-        {},
-        ["The text field in the ContentBlock object at messages.1.content.0 is blank."],
-    ),
-    "thoughts": (
-        has_call_without_thoughts,
-        ROUND,
-        {},
-        [
-            "The `reasoning_content` in the thinking mode must be passed back to the API.",
-            "thinking is enabled but reasoning_content is missing in assistant tool call message "
-            "at index 2",
-        ],
-    ),
-    "stream_options": (
-        has("stream_options"),
-        "One.",
-        {"stream": True},
-        [
-            "Unrecognized request argument supplied: stream_options",
-            "unexpected keyword argument 'stream_options'",
-            'json: unknown field "stream_options"',
-            "不支持的参数 stream_options",
-            "stream_options is illegal",
-        ],
-    ),
-    "parallel_tool_calls": (
-        lambda request: "parallel_tool_calls" in request,
-        "One.",
-        {**TOOLS, "parallel_tool_calls": False},
-        ["`parallel_tool_calls` is not supported with this model"],
-    ),
-    "strict": (
-        has_strict,
-        "One.",
-        STRICT,
-        [
-            "unknown field: parameter 'strict' is not a valid field. For proper usage, please "
-            "refer to the reference",
-            "Unknown name \"strict\" at 'tools[0].function_declarations[0]': Cannot find field.",
-        ],
-    ),
-    "only-streams": (
-        lacks("stream"),
-        "One.",
-        WHOLE,
-        [
-            "parameter.enable_thinking must be set to false for non-streaming calls",
-            "Stream must be set to true",
-            "Streaming is required for this operation that may take longer than 10 minutes",
-        ],
-    ),
-    "never-streams": (
-        has("stream"),
-        "One.",
-        {**TOOLS, "stream": True},
-        ["Cannot use tools with stream", "The model is unsupported for streaming"],
-    ),
-    "format": (
-        formats_other_than(None),
-        "One.",
-        SCHEMA,
-        [
-            "json mode cannot be combined with tool/function calling",
-            "Function calling with a response mime type: 'application/json' is unsupported",
-            'invalid format: expected "json" or a JSON schema',
-        ],
-    ),
-    "schema": (
-        formats_other_than("json_object", None),
-        "One.",
-        SCHEMA,
-        ["response_format: Input should be 'text' or 'json_object'"],
-    ),
-}
-#: The words that reach the model, where they are not the first message's.
-WORDS = {
-    "turns": ["One.", "Two.", "Sys.", "Three."],
-    "beginning": ["I am Bo.", "Hi"],
-    "beginning-with-a-call": ["Found.", "And?"],
-    "end": ["One.", "Begin"],
-    "system": ["Sys.", "One."],
-    "content-and-calls": ["I look.", "Found.", "And?"],
-    "parallel-calls": ["Found.", "Second.", "And?"],
-    "empty": ["One.", "Two."],
-}
 NAMES = [(name, number) for name, row in REFUSALS.items() for number in range(len(row[3]))]
 
 
@@ -462,6 +144,23 @@ RESPONSES_REFUSALS: dict[str, tuple[Fault, Any, Json, str]] = {
         ROUND,
         {},
         "input.1.status: Field required",
+    ),
+    "output-of-parts": (
+        lambda request: any(isinstance(one.get("output"), list) for one in request["input"]),
+        [
+            user("Look."),
+            CALL,
+            {**OUTPUT, "output": [{"type": "input_image", "image_url": PICTURE}]},
+            user("And?"),
+        ],
+        {},
+        "Output of tool call should be 'Input text'",
+    ),
+    "phases": (
+        lambda request: any("phase" in one for one in request["input"]),
+        [user("Hi"), {**said("Yo"), "phase": "final_answer"}, user("And?")],
+        {},
+        "Unknown parameter: 'input[1].phase'.",
     ),
     "custom-tools": (
         lambda request: any(one["type"] == "custom" for one in request.get("tools", ())),

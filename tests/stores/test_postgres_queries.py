@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from antiphon.stores.postgres.connection import connect
@@ -57,6 +59,36 @@ async def test_no_query_reads_a_whole_table(tmp_path: Path) -> None:
     finally:
         await connection.close()
     assert not found, "\n".join(found)
+
+
+async def test_search_visits_each_match_a_few_times_only(tmp_path: Path) -> None:
+    connection = await connect(empty_database(tmp_path))
+    count = 300
+    try:
+        await migrate(connection)
+        await connection.execute(
+            "INSERT INTO search_terms (tenant, tree, thread, seq, created_at, words, terms)"
+            " SELECT 't', n, n, 0, n, 1, 'abc:1A'::tsvector FROM generate_series(1, $1::int) AS n",
+            count,
+        )
+        # As the store has it: planned without the values.
+        query = QUERIES["search/search.sql: best"]
+        await connection.execute(f"PREPARE best AS {query}")
+        for cursor in ("NULL, NULL, NULL", "7, 7, 0"):
+            values = f"'t', ARRAY['abc'], ARRAY[1.0], 1, 1, {cursor}, 10, 0, NULL"
+            explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE best({values})"
+            (plan,) = msgspec.json.decode(await connection.fetchval(explain))
+            assert visited_rows(plan["Plan"]) <= 10 * count
+    finally:
+        await connection.execute("DELETE FROM search_terms")
+        await connection.close()
+
+
+def visited_rows(node: dict[str, Any]) -> float:
+    """The rows that the parts of a plan went through."""
+    rows = [value for name, value in node.items() if name.startswith("Rows Removed")]
+    own = (node["Actual Rows"] + sum(rows)) * node["Actual Loops"]
+    return float(own + sum(map(visited_rows, node.get("Plans", ()))))
 
 
 @pytest.mark.parametrize("file", sorted({name.partition(":")[0] for name in QUERIES}))

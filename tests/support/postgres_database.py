@@ -77,12 +77,14 @@ async def _create(server: str, database: str) -> None:
 
 
 async def _empty(uri: str) -> None:
-    connection = await asyncpg.connect(uri, server_settings={"lock_timeout": "20s"})
+    connection = await asyncpg.connect(uri)
     try:
         if uri not in _deletions:
             tables = [row[0] for row in await connection.fetch(_TABLES)]
             # Of tables with few rows quicker than TRUNCATE, which makes a new file for each.
-            _deletions[uri] = ";".join(f"DELETE FROM {table}" for table in tables)
+            deletions = [f"DELETE FROM {table}" for table in tables]
+            # One transaction, also behind a pooler that takes no setting of a connection.
+            _deletions[uri] = ";".join(["SET LOCAL lock_timeout = '20s'", *deletions])
         await connection.execute(_deletions[uri])
     finally:
         await connection.close()

@@ -32,16 +32,12 @@ _OUTPUT_ROLES = ("tool", "function")
 _CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
 _OUTPUT_TYPES = ("function_call_output", "custom_tool_call_output")
 #: The parts that an output may have. A list of anything else is a tool's value.
-_OUTPUT_PARTS = frozenset(
-    {
-        *("input_text", "output_text", "text", "refusal", "input_image", "image_url"),
-        *("input_file", "file", "input_audio", "input_video", "video_url"),
-    }
+_OUTPUT_PARTS = (
+    *("input_text", "output_text", "text", "refusal", "input_image", "image_url"),
+    *("input_file", "file", "input_audio", "input_video", "video_url"),
 )
 #: Parts of a message that are calls, outputs or thoughts, in other APIs.
-FOREIGN_PARTS: Final = frozenset(
-    {"tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning"}
-)
+FOREIGN_PARTS: Final = ("tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning")
 #: What clients call the types of items besides.
 _TYPE_NAMES: Final = {"Message": "message", "compaction_summary": "compaction"}
 #: Fields that say what a part without a type is.

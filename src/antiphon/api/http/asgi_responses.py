@@ -275,12 +275,18 @@ class KeepAlive:
         self._is_silent = True
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        # Most streams are over before the first look, and need no task for it.
-        self._timer = self._loop.call_later(self.INTERVAL / 2, self._start)
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Most streams are over before the first look, and need no task for it.
+        self._timer = self._loop.call_later(self.INTERVAL / 2, self._start_watching)
+
+    def stop(self) -> None:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
@@ -293,7 +299,7 @@ class KeepAlive:
         """A piece of the stream was written without ``send``."""
         self._is_silent = False
 
-    def _start(self) -> None:
+    def _start_watching(self) -> None:
         self._task = self._loop.create_task(self._watch())
 
     async def _watch(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Final
 
 import msgspec
@@ -76,8 +75,8 @@ async def _write(  # noqa: PLR0913, PLR0917
     number = skip if options.has_ids else None
     can_relay = skip == 0 and number is None
     last = b""
-    with ExitStack() as started:
-        keep_alive = None
+    keep_alive = None
+    try:
         async for batch in turn.events(relay=relay):
             body = encoder.encode(batch)
             if skip > 0:
@@ -88,7 +87,8 @@ async def _write(  # noqa: PLR0913, PLR0917
                 # all still gets an honest HTTP status.
                 await head.put()
             if keep_alive is None:
-                keep_alive = started.enter_context(KeepAlive(send, keep_alive_comment))
+                keep_alive = KeepAlive(send, keep_alive_comment)
+                keep_alive.start()
             if number is not None:
                 body, number = _with_ids(body, number)
             if body:
@@ -96,6 +96,11 @@ async def _write(  # noqa: PLR0913, PLR0917
                 await send_chunk(keep_alive.send, body)
             if can_relay:
                 relay.open(keep_alive)
+            # A stream that waits for long holds nothing of what was sent.
+            body = b""
+    finally:
+        if keep_alive is not None:
+            keep_alive.stop()
     if options.needs_end and last:
         # Fewer events than the reader has: a turn that was interrupted keeps what was finished.
         end = last.split(EVENT_END)[-2] + EVENT_END

@@ -32,16 +32,20 @@ from antiphon.turn.shares import ShareService
 
 _MAX_HITS = 10
 _MAX_ATTACHMENT = 1_000_000
+_KEYS = (
+    "Alt-Enter starts a new line, Ctrl-X Ctrl-E opens the editor, Ctrl-R searches what was asked,"
+    " Esc stops an answer, Esc Esc edits the last question, // sends a slash"
+)
+_PLAIN_KEYS = (
+    "a backslash at the end of a line goes on with it, Ctrl-C stops an answer, // sends a slash"
+)
 
 
 async def show_help(loop: ChatLoop, _: str) -> None:
     width = max(len(f"{one.name} {one.arguments}") for one in COMMANDS) + 2
     for one in COMMANDS:
         loop.output.text(f"/{f'{one.name} {one.arguments}':{width}}{one.help}")
-    loop.output.note(
-        "Alt-Enter starts a new line, Ctrl-X Ctrl-E opens the editor, Ctrl-R searches what was"
-        " asked, Esc stops an answer, Esc Esc edits the last question, // sends a slash"
-    )
+    loop.output.note(_PLAIN_KEYS if loop.output.terminal.is_plain else _KEYS)
 
 
 async def model(loop: ChatLoop, argument: str) -> None:

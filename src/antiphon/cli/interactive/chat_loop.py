@@ -17,7 +17,7 @@ from antiphon.cli.interactive.slash_commands import parse_command, question_of
 from antiphon.cli.interrupt import InterruptHandler
 from antiphon.cli.terminal_output import status_note
 from antiphon.cli.waiting_calls import open_calls
-from antiphon.core.items import FunctionCall
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, InvalidRequestError
 from antiphon.turn.chats import ChatService
@@ -319,11 +319,20 @@ class ChatLoop:
             info = self.session.service.models.get(response.header.model)[1].info
             used = usage.input_tokens + usage.output_tokens
             if info.context_window:
-                parts.append(f"context {100 * used // info.context_window} %")
+                filled = await self._context_tokens(response, used)
+                parts.append(f"context {100 * filled // info.context_window} %")
             parts.append(f"{used} tokens")
         if response.end is not None and response.end.cost:
             parts.append(f"{response.end.cost:.4f}")
         return " · ".join(parts)
+
+    async def _context_tokens(self, response: Response, used: int) -> int:
+        """How many tokens the next question comes behind. ``used``: what the turn's calls took."""
+        if not any(isinstance(item, FunctionCallOutput) for item in response.output):
+            return used
+        # The model was called more than once, each time with all that was there.
+        next_one = self.session.request((Message("user", "…"),), response.id)
+        return await self.session.service.count_tokens(next_one)
 
     def _waiting_note(self) -> str:
         name = self.session.model

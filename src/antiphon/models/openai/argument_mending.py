@@ -26,6 +26,7 @@ _MAX_DEPTH: Final = 3
 #: Longer arguments are not read as Python.
 _MAX_PYTHON_LENGTH: Final = 20_000
 
+_decoder = json.JSONDecoder(strict=False)
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -80,7 +81,10 @@ def _rewritten(text: str) -> str | None:
     """An object in almost JSON, or in Python, as JSON."""
     value: Any = None
     try:
-        value = json.loads(text, strict=False)
+        value, end = _decoder.raw_decode(text)
+        if "{" in text[end:]:
+            # Another call's arguments, or no JSON at all.
+            return None
     except (ValueError, RecursionError):
         if len(text) <= _MAX_PYTHON_LENGTH:
             value = _evaluate(text)

@@ -83,9 +83,18 @@ def wrapped_object(value: dict[str, Any], field: str) -> dict[str, Any] | None:
     """The object with a field, where another one is around it; None: there is none."""
     for name in WRAPPING_FIELDS:
         inner = value.get(name)
+        if isinstance(inner, str) and inner.startswith("{"):
+            inner = _decoded_text(inner)
         if isinstance(inner, dict) and inner.get(field):
             return inner
     return None
+
+
+def _decoded_text(text: str) -> Any:
+    try:
+        return decode_lenient(text.encode(errors="replace"))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def text_of_value(value: Any) -> str:

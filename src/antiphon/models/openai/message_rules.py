@@ -237,7 +237,7 @@ def no_provider_fields(messages: Messages) -> Messages:
     """Without the other fields of messages and calls that only their model could read."""
     out: Messages = []
     for one in messages:
-        plain = _without(one, EXTRA_FIELDS)
+        plain = _without(one, (*EXTRA_FIELDS, "phase"))
         if plain.get("tool_calls"):
             plain["tool_calls"] = [_plain_call(call) for call in plain["tool_calls"]]
         elif plain.get("type") == "function_call":

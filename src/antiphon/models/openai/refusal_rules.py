@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Iterator
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -48,6 +48,7 @@ _UNSUPPORTED: Final = _pattern(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|unavailable|deprecated|forbidden|\bextra\b|"
     r"additional propert|cannot find|no such|did you mean|"
     r"\bremove\b|"
+    r"only (be )?(allowed|valid|used|supported) (when|if|with)\b|"
     r"not (\w+ )?(supported?|permitted|allowed|available|accepted|recogni[sz]ed|enabled|found)|"
     r"n't (support|accept|allow|recogni[sz]e|exist|work)|"
     r"invalid (argument|field|param|key|property|name)|illegal|不支持|未知|无效|非法"
@@ -56,6 +57,8 @@ _UNSUPPORTED: Final = _pattern(
 #: Words of refusals, and the rules that they call for; all that match are proposed, in this order.
 _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (_pattern(r"thought_?\s?signature"), ("signed-calls",)),
+    (_pattern(r"\buse\W+max_?completion_?tokens"), ("max-completion-tokens",)),
+    (_pattern(r"非流式"), ("always-stream",)),
     (
         _pattern(
             r"function_?response\W+name|\btool (message|result)s?\b.{0,30}\bname\b|"
@@ -72,6 +75,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
+            r"stream(ing)?\b.{0,20}(disabled|turned off)|"
             r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
             r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream|"
             r"cannot.{0,30}\bstream|unsupported (for|with|in)\W+stream"
@@ -81,12 +85,13 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"non-?\s?stream|only.{0,20}\bstream|stream(ing)?( mode)? (is |be )?required|"
-            r"(must|please).{0,40}\bstream|stream\W+(must|has to|should) be (set to )?true"
+            r"(must|please).{0,40}\bstream|stream\W{1,3}false\b.{0,30}(not|un|must)|"
+            r"stream(ing)?\W+(must|has to|should|needs to) be (set to true|true|enabled)"
         ),
         ("always-stream",),
     ),
     (
-        _pattern(r"(single|one|parallel|multiple).{0,20}(tool|function)[- _]?calls?\b"),
+        _pattern(r"(single|one|parallel|multiple).{0,20}(tool|function)[- _]?call(s|ing)?\b"),
         ("single-calls",),
     ),
     (
@@ -98,19 +103,23 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|prefill|"
-            r"(end|finish) with a user|最后"
+            r"\b(last|final)\b.{0,30}\b(role|message|user|content)\b|pre-?fill|"
+            r"continu\w+ (from )?an assistant|messages\[-1\]|assistant messages? at the end|"
+            r"(end|finish|ends|ending)\b.{0,12} with\b.{0,20}\buser\b|最后"
         ),
         ("user-message-last",),
     ),
     (
-        _pattern(r"\bids?\b.*(of 9|9 char|nine|\{9\})|(of 9|nine|\{9\}).*\bids?\b"),
+        _pattern(
+            r"\bids?\b.*((of|length) 9|9 (char|alpha|letter)|nine|\{9\})|"
+            r"(of 9|nine|\{9\}).*\bids?\b"
+        ),
         ("nine-character-call-ids",),
     ),
     (
         _pattern(
             r"(tool|call|function)\S*?[._ ]?ids?\b"
-            r".*(pattern|too long|max\w* length|at most|must|a-z|invalid|unique|duplicate)|"
+            r".*(pattern|too long|max\w* length|at most|must|a-z|invalid|unique|duplicate|exceed)|"
             r"(duplicate|repeated|invalid|unique).*(tool|call)\S*?[._ ]?ids?\b"
         ),
         ("plain-call-ids", "nine-character-call-ids"),
@@ -125,6 +134,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
+            r"system.{0,12}(第一|首|最前|开头)|"
             r"(system|developer).*(begin|first|start|single|\bone\b|multiple|several|more than|"
             r"once|after|between|middle|position|order|twice|duplicate|\btop\b|lead|only)|"
             r"(first|single|multiple|more than one|only one|second).*(system|developer)"
@@ -137,7 +147,9 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"alternat|(2|two|more) (or more )?assistant messages|consecutive|in a row|same role|"
+            r"alternat|交替|\buser\b.{0,20} (must|should) be followed by|"
+            r"expected message \d+ to be from|cannot follow|"
+            r"(2|two|more) (or more )?assistant messages|consecutive|in a row|same role|"
             r"(first|begin|start).*\buser\b|"
             r"\buser\b.*(first|begin|start)|role\W+(user|assistant)\W+after|"
             r"\bodd (number|index)|immediately after a user"
@@ -154,8 +166,9 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     ),
     (
         _pattern(
-            r"empty|blank|without content|at least (one|1) (character|token)|"
-            r"<nil>|must have a text|(messages?|消息|参数)\W{0,3}(参数)?(非法|为空|不能为空)|"
+            r"empty|blank|without content|未正常接收到prompt|at least (one|1) (character|token)|"
+            r"<nil>|must have a text|为空|\b(has|have|with) no content|"
+            r"(required|missing)\b.{0,30}\bcontent\b|(messages?|消息|参数)\W{0,3}(参数)?非法|"
             r"content\b.*(required|missing|null|must)|(either|must).*\bcontent\b"
         ),
         ("no-empty-messages",),
@@ -178,8 +191,21 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         ("no-image-detail",),
     ),
     (
-        _pattern(r"image|picture|media|multimodal|output.*string|string.*output|input_image"),
+        _pattern(
+            r"image|picture|media|multimodal|output.*string|string.*output|input_image|"
+            r"output of (a )?tool|tool (call )?outputs?\b.*\btext"
+        ),
         ("text-tool-outputs",),
+    ),
+    (
+        _pattern(
+            r"\A(?!.*\bwithout\b).*"
+            r"(not|un|n't)\s?-?(be )?(support|enable|available)\w*.{0,30}\b(tools?|function)\b|"
+            r"\b(tools?|function) ?call\w*\b.{0,30}(not|un)\s?-?(be )?(support|enabled|available)|"
+            r"variant \W?tool\b|"
+            r"\brole\b.{0,40}(should|must|expected).{0,60}\bassistant\W*\Z"
+        ),
+        ("no-tool-messages",),
     ),
     (_pattern(r"\btools\b|toolconfig|function declarations?"), ("tools-of-history",)),
     (_pattern(r"jinja flag"), ("no-tool-messages",)),
@@ -187,6 +213,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         _pattern(
             r"(role\W{1,3}|\b)tool\W{1,3}(role|messages?)?.{0,20}(not|un)|"
             r"(unsupported|unknown|invalid|unrecogni[sz]ed|unexpected) (message )?role\W+tool|"
+            r"unknown variant \W?tool\b|"
             r"only.*\buser\b.*\bassistant\b|roles? must alternate"
         ),
         ("no-tool-messages",),
@@ -227,6 +254,19 @@ _SCHEMA_KEYWORD: Final = _pattern(
     r"unknown name \\?[\"'`]([^\"'`\\]+)\\?[\"'`] at .*(param|schema|function|tool|declaration)"
 )
 
+#: What a refusal of a keyword speaks of, and the keywords that a schema is as good without.
+_OF_SCHEMAS: Final = _pattern(
+    r"tool|function|param|schema|declaration|keyword|grammar|for STRING type"
+)
+_ONLY_SUPPORTED: Final = _pattern(r"\bonly\b.{0,60}\bsupported\b")
+_DISPENSABLE_KEYWORDS: Final = (
+    *("$schema", "$id", "$comment", "additionalProperties", "unevaluatedProperties"),
+    *("patternProperties", "propertyNames", "pattern", "format", "default", "title", "examples"),
+    *("minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    *("multipleOf", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    *("nullable", "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType"),
+)
+
 #: Fields that are the client's own choice: that the upstream refuses one is for the client to see.
 _OF_THE_CLIENT: Final = frozenset(
     {
@@ -250,14 +290,27 @@ def repair_request(
         return None
     decoded = decode_request(request)
     sent = apply_rules(decoded, rules)
-    refused_types = refused_tool_types(sent, f"{error.message} {error.param or ''}")
-    by_type = [without_tools_of_type(one) for one in refused_types]
-    for rule in (*by_type, *candidate_rules(error, sent)):
+    message = f"{error.message} {error.param or ''}"
+    by_type = [without_tools_of_type(one) for one in refused_tool_types(sent, message)]
+    by_keyword = [without_schema_keyword(one) for one in _refused_keywords(sent, message)]
+    for rule in (*by_type, *by_keyword, *candidate_rules(error, sent)):
         more = rules | {rule}
         fitted = apply_rules(decoded, more)
         if fitted != sent:
             return _encode(fitted), more
     return None
+
+
+def _refused_keywords(request: dict[str, Any], message: str) -> Iterator[str]:
+    """The keywords of schemas of tools that a refusal names."""
+    is_unsupported = _UNSUPPORTED.search(message) or _ONLY_SUPPORTED.search(message)
+    if not (request.get("tools") and is_unsupported and _OF_SCHEMAS.search(message)):
+        return
+    tools = _encode(request["tools"])
+    for keyword in _DISPENSABLE_KEYWORDS:
+        is_named = re.search(rf"(?<![\w$]){re.escape(keyword)}(?!\w)", message)
+        if is_named and b'"%b":' % keyword.encode() in tools:
+            yield keyword
 
 
 def _is_refusal(error: AntiphonError) -> bool:
@@ -309,7 +362,7 @@ def _unsupported_field_rules(message: str, fields: Collection[str]) -> Iterator[
         for name in ("store", "truncation"):
             if name in fields and name in message:
                 yield without_field(name)
-    if re.search(r"\bstrict\b", message):
+    if re.search(r"\bstrict\b", message, re.IGNORECASE):
         yield "no-strict"
     if _THOUGHTS.search(message):
         yield "no-thoughts"

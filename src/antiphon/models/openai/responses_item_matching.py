@@ -17,7 +17,7 @@ from antiphon.core.deltas import (
     RefusalTextDelta,
 )
 from antiphon.core.items import Phase
-from antiphon.models.openai.lenient_json import name_of_value, text_of_value
+from antiphon.models.openai.lenient_json import is_plain_data, name_of_value, text_of_value
 from antiphon.models.openai.tool_call_fragments import arguments_text
 
 Json: TypeAlias = dict[str, Any]
@@ -189,8 +189,12 @@ def message_parts(body: Json) -> list[tuple[TextKind, str, Any]]:
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, dict):
             refusal = part.get("refusal")
+            if part.get("type") == "refusal":
+                refusal = refusal or text_of_value(part)
             if isinstance(refusal, str) and refusal:
                 parts.append((RefusalTextDelta, refusal, None))
+            elif is_plain_data(part.get("text")):
+                parts.append((OutputTextDelta, msgspec.json.encode(part["text"]).decode(), None))
             elif text := text_of_value(part):
                 parts.append((OutputTextDelta, text, part.get("logprobs")))
         elif text := text_of_value(part):

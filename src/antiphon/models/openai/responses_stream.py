@@ -7,6 +7,7 @@ text is emitted as it comes. Its annotations and encrypted reasoning come with i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, TypeAlias
 
@@ -26,6 +27,7 @@ from antiphon.core.deltas import (
 from antiphon.core.turns import Usage
 from antiphon.errors import ModelError
 from antiphon.models.openai.answer_framing import DONE
+from antiphon.models.openai.finish_reasons import finish_meaning
 from antiphon.models.openai.foreign_answers import (
     is_notice,
     is_unknown_failure,
@@ -78,6 +80,8 @@ _TEXT_EVENTS: dict[str, TextKind] = {
     "response.reasoning_summary": ReasoningSummaryDelta,
     "response.reasoning_text": ReasoningTextDelta,
     "response.reasoning": ReasoningTextDelta,
+    "response.reasoning_content": ReasoningTextDelta,
+    "response.thinking": ReasoningTextDelta,
 }
 _DELTA_EVENTS = {f"{name}.delta": kind for name, kind in _TEXT_EVENTS.items()}
 _DONE_EVENTS = {f"{name}.done": kind for name, kind in _TEXT_EVENTS.items()}
@@ -95,12 +99,21 @@ _END_EVENTS: dict[str, _Status] = {
 _STATUSES: dict[str, _Status] = {
     **dict.fromkeys(("incomplete", "length", "max_tokens", "max_output_tokens"), "incomplete"),
     **dict.fromkeys(("failed", "failure", "error", "abort", "aborted", "expired"), "failed"),
-    **dict.fromkeys(("cancelled", "canceled", "interrupted"), "failed"),
+    **dict.fromkeys(("cancelled", "canceled", "interrupted", "rejected"), "failed"),
+}
+#: What other statuses mean, as reasons to stop.
+_STATUS_BY_MEANING: dict[str, _Status] = {
+    "length": "incomplete",
+    "content_filter": "incomplete",
+    "error": "failed",
 }
 #: What is still being worked on is no answer yet, unless its stream says that it is over.
 _UNFINISHED_STATUSES = ("in_progress", "queued", "pending", "processing", "running")
-_ERROR_TYPES = ("error", "exception")
-_FILTER_REASONS = ("content_filter", "safety", "sensitive")
+_FAILURE_FIELDS = (
+    *("error", "errors", "last_error", "status_details", "incomplete_details"),
+    *("message", "detail", "msg"),
+)
+_ERROR_TYPE = re.compile("error|exception|fail", re.IGNORECASE)
 #: Where servers that send no answer say why.
 _ERROR_FIELDS = ("error", "message", "detail", "msg", "base_resp", "errors")
 
@@ -161,7 +174,8 @@ class ResponsesParser:
             return out
         response = wrapped_object(response, "output") or response
         output = output_of(response)
-        if output is None and any(response.get(field) for field in _ERROR_FIELDS):
+        is_empty = not output and not response.get("status")
+        if is_empty and any(response.get(field) for field in _ERROR_FIELDS):
             self.error = body
         elif output is None:
             self.error = _no_answer(body)
@@ -220,8 +234,10 @@ class ResponsesParser:
         handler = self._handlers.get(event.type)
         if handler is not None:
             handler(event, fields, out)
-        elif event.type in _ERROR_TYPES or fields.get("error"):
+        elif fields.get("error") or _ERROR_TYPE.search(event.type):
             self.error = data
+        elif not event.type and (named := _event_in_field(fields)):
+            self._handle_event(named, out)
         elif event.type:
             return
         elif (output := output_of(fields)) is not None:
@@ -317,6 +333,12 @@ class ResponsesParser:
         self._end(output_of(response) or [], status, response, out)
 
     def _end(self, output: list[Json], status: _Status, response: Json, out: list[Delta]) -> None:
+        if status == "completed" and (failed := _error_item(output)) is not None:
+            self.error = msgspec.json.encode(failed)
+            return
+        reason = _incomplete_reason(response)
+        if status == "incomplete" and finish_meaning(reason) == "error":
+            status, response = "failed", {**response, "error": response.get("error") or reason}
         self._items.end(output, out, is_whole=status == "completed", is_failed=status == "failed")
         self._usage = _usage_of(response.get("usage")) or self._usage
         if status == "completed" and hides_words(output) and not self._items.has_words:
@@ -327,8 +349,7 @@ class ResponsesParser:
             self.error = Unreadable("a tool call has no name", arguments)
             return
         if status == "failed":
-            names = ("error", "last_error", "status_details", "incomplete_details")
-            error = next((response[one] for one in names if response.get(one)), None)
+            error = next((response[one] for one in _FAILURE_FIELDS if response.get(one)), None)
             given = name_of_value(response.get("status"))
             if not error and _STATUSES.get(given.lower()) == "failed" and given != "failed":
                 self.error = _given_up(given)
@@ -337,8 +358,8 @@ class ResponsesParser:
             return
         self.done = True
         if status == "incomplete":
-            reason = _incomplete_reason(response).lower()
-            self.finish_reason = "content_filter" if reason in _FILTER_REASONS else "length"
+            is_filtered = finish_meaning(reason) == "content_filter"
+            self.finish_reason = "content_filter" if is_filtered else "length"
         else:
             self.finish_reason = "tool_calls" if self._items.has_calls else "stop"
 
@@ -365,7 +386,7 @@ def _lenient_event(fields: Any) -> _Event:
 def _status_of(response: Json, default: _Status) -> _Status:
     """How an answer ended. Of two that disagree the worse counts."""
     given = name_of_value(response.get("status")).lower()
-    status = _STATUSES.get(given, default)
+    status = _STATUSES.get(given) or _STATUS_BY_MEANING.get(finish_meaning(given), default)
     if default == "failed" or status == "failed" or (response.get("error") and not given):
         return "failed"
     if default == "incomplete" or (not given and _incomplete_reason(response)):
@@ -375,7 +396,24 @@ def _status_of(response: Json, default: _Status) -> _Status:
 
 def _incomplete_reason(response: Json) -> str:
     details = response.get("incomplete_details")
-    return name_of_value(details.get("reason") if isinstance(details, dict) else details)
+    if isinstance(details, list) and details:
+        details = details[0]
+    reason = name_of_value(details.get("reason") if isinstance(details, dict) else details)
+    status = name_of_value(response.get("status"))
+    return reason or (status if finish_meaning(status) == "content_filter" else "")
+
+
+def _error_item(output: list[Json]) -> Json | None:
+    """The first item that is an error; None: there is none."""
+    return next((one for one in output if one.get("type") in ("error", "exception")), None)
+
+
+def _event_in_field(fields: Json) -> bytes | None:
+    """An event whose name is in a field, as gateways put both into one object; None: it is none."""
+    name, inner = fields.get("event"), fields.get("data")
+    if not isinstance(name, str) or not name.startswith("response."):
+        return None
+    return msgspec.json.encode({**(inner if isinstance(inner, dict) else fields), "type": name})
 
 
 def _given_up(status: str) -> AttemptError:
@@ -388,7 +426,10 @@ def _usage_of(given: Any) -> Usage | None:
         return None
     counts = [
         next((one for one in (count_of_value(given.get(name)) for name in names) if one), None)
-        for names in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
+        for names in (
+            ("input_tokens", "prompt_tokens", "inputTokens", "promptTokens"),
+            ("output_tokens", "completion_tokens", "outputTokens", "completionTokens"),
+        )
     ]
     if counts == [None, None]:
         return None

@@ -125,9 +125,10 @@ def _token(value: Json) -> Json | None:
     token = value["token"]
     if isinstance(token, str):
         return _chunk({"content": token}, value.get("finish_reason"))
-    if not isinstance(token, dict) or not isinstance(token.get("text"), str):
+    if not isinstance(token, dict) and "generated_text" not in value:
         return None
-    delta = {} if token.get("special") is True else {"content": token["text"]}
+    token = _object(token)
+    delta = {} if token.get("special") is True else {"content": token.get("text")}
     details = _object(value.get("details"))
     if details or value.get("generated_text") is None:
         return _chunk(delta, *_tgi_end(details))

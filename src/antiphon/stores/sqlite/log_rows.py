@@ -12,7 +12,6 @@ from antiphon.stores.sqlite.multi_row_insert import insert_rows
 from antiphon.stores.sqlite.rows import END, END_POSITION, Row
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 
-_LAST_TEXT: Final = TURN_SQL["last_text"]
 _ADD_TEXT: Final = TURN_SQL["add_text"]
 _ADD_ROW: Final = TURN_SQL["add_row"]
 
@@ -21,8 +20,9 @@ def write_log_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[
     """Add rows to the log. Returns the turns that end with them, each with a revision, for those
     that wait for the index.
     """
-    ((text_id,),) = connection.execute(_LAST_TEXT).fetchall()
-    texts: list[tuple[int, bytes]] = []
+    texts = [(None, text) for _, _, _, text in rows if text is not None]
+    # SQLite numbers them in a row, behind all others.
+    text_id = insert_rows(connection, _ADD_TEXT, texts) - len(texts)
     placed: list[tuple[int, int, bytes | None, int | None]] = []
     ended: list[int] = []
     for row_id, kind, key, text in rows:
@@ -30,11 +30,9 @@ def write_log_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[
             placed.append((row_id, kind, key, None))
         else:
             text_id += 1
-            texts.append((text_id, text))
             placed.append((row_id, kind, key, text_id))
         if kind == END:
             ended.append(row_id - END_POSITION)
-    insert_rows(connection, _ADD_TEXT, texts)
     insert_rows(connection, _ADD_ROW, placed)
     if not ended:
         return []

@@ -18,19 +18,22 @@ _WIDTHS: Final = (64, 16, 4)
 
 def insert_rows(
     connection: sqlite3.Connection, query: str, rows: Sequence[tuple[object, ...]]
-) -> None:
+) -> int:
     """Insert rows by a query that inserts one and ends with its ``VALUES (...)``.
 
-    For tables without triggers: with one, SQLite copies the rows first.
+    Returns the id of the last row. For tables without triggers: with one, SQLite copies the rows
+    first.
     """
     done = 0
+    cursor: sqlite3.Cursor | None = None
     for width in _WIDTHS:
         while len(rows) - done >= width:
             values = tuple(chain.from_iterable(rows[done : done + width]))
-            connection.execute(_widen(query, width), values)
+            cursor = connection.execute(_widen(query, width), values)
             done += width
     for row in rows[done:]:
-        connection.execute(query, row)
+        cursor = connection.execute(query, row)
+    return (cursor.lastrowid if cursor else None) or 0
 
 
 @lru_cache(maxsize=64)

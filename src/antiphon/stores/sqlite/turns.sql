@@ -134,9 +134,6 @@ INSERT INTO threads (id, tenant, tree, parent) VALUES (?, ?, ?, ?)
 INSERT INTO responses (id, tenant, row_id, created_at, conversation)
 VALUES (?, ?, ?, ?, ?)
 
--- name: last_text
-SELECT coalesce(max(id), 0) FROM texts
-
 -- name: add_text
 -- Behind all others; with an id of NULL, right behind them.
 INSERT INTO texts (id, body) VALUES (?, ?)

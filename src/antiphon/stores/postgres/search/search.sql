@@ -119,7 +119,8 @@ WITH matching AS MATERIALIZED (
     -- In a query of its own it is parsed once, and not for every row.
     WHERE s.tenant = $1 AND s.terms @@ (SELECT array_to_string($2::text[], '&')::tsquery)
     AND ($11::bigint IS NULL OR s.tree = $11)
-), cursor AS (
+), cursor AS MATERIALIZED (
+    -- Looked for once, and not for every row.
     SELECT score, created_at, tree, thread, seq FROM matching
     WHERE (tree, thread, seq) = ($6::bigint, $7::bigint, $8::integer)
 )
