@@ -100,26 +100,6 @@ class AnswerFraming:
             raise AttemptError(ModelError(text, code="upstream_invalid_response"))
         return []
 
-    def find_plain_event(self, data: bytes) -> bytes | None:
-        """The event that ``data`` is, as nearly each read of a stream is one; None: ``feed`` it.
-
-        Nothing of it has to be mended, and it is behind another event.
-        """
-        end = len(data) - 2
-        if (
-            data.startswith(b"data: {")
-            and data.find(b"\n") == end > _MAX_NOTICE_BYTES + 6
-            and data.endswith(b"}\n\n")
-            and data.isascii()
-            and b"\\u" not in data
-            and self._has_events
-            and self._form == "stream"
-            and self._wide_decoder is None
-            and self._sse_parser.is_between_events
-        ):
-            return data[6:end]
-        return None
-
     def close(self) -> list[bytes]:
         """The last events, at the end of the body."""
         if self._form == "page":

@@ -56,6 +56,10 @@ _MISSING_MODEL = re.compile(
     re.IGNORECASE,
 )
 
+#: Statuses below 500 by which servers and gateways say that they cannot answer now: a conflict, a
+#: connection or a dependency that is not there, too early, no capacity (Groq), cancelled.
+_BUSY_STATUSES = (409, 421, 424, 425, 498, 499)
+
 
 class Unreadable(AttemptError):
     """A malformed answer, or a malformed piece of one.
@@ -309,8 +313,8 @@ class ErrorMapper:
             return failure
         if status in (408, 504):
             return _later(ModelTimeoutError(description), delay)
-        if status == 425 or (status >= 500 and status != 501):
-            kind = ModelUnavailableError if status in (425, 503) else ModelError
+        if status in _BUSY_STATUSES or (status >= 500 and status != 501):
+            kind = ModelUnavailableError if status in (*_BUSY_STATUSES, 503) else ModelError
             failure = _later(kind(description), delay)
             failure.transient = status != 505
             return failure
