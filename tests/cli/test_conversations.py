@@ -48,6 +48,14 @@ def test_a_chat_with_branches_is_one_line(antiphon: Command) -> None:
     assert row[3:] == ["2", "first"]
     (chat,) = json.loads(antiphon("list", "--json").out)
     assert (chat["turns"], chat["branches"], chat["status"]) == (2, 2, "idle")
+    # Its own id stands for its newest response.
+    for options in ([], ["--json"], ["--markdown"], ["--tree"]):
+        by_head = antiphon("show", row[0], *options).out
+        assert by_head == antiphon("show", chat["id"], *options).out
+        assert "another way" in by_head
+    assert "shown 5" in antiphon("chat", "--from", chat["id"], "-p", "third").out
+    missing = antiphon("show", "chat_" + "0" * 32)
+    assert (missing.code, missing.out) == (1, "")
 
 
 def test_an_empty_list(antiphon: Command) -> None:

@@ -390,6 +390,17 @@ def test_other_paths_take_more_slashes_too(world: Scenario) -> None:
     assert world.server.get("//").body == world.server.get("/").body
 
 
+def test_a_wrong_base_url_is_told_the_right_one(world: Scenario) -> None:
+    for prefix in ("", "/v1/v1", "/api/v1", "/openai", "/openai/deployments/m", "/V1"):
+        for path in ("/chat/completions", "/responses"):
+            error = world.server.request("POST", prefix + path, {"input": "Hi"}).error
+            assert error["code"] == "unknown_url"
+            assert error["message"].endswith(f"so that it asks for /v1{path}.")
+    for path in ("/api/tags", "/v1/messages", "/v1", "/health"):
+        error = world.server.get(path).error
+        assert error["message"] == f"There is nothing at {path}: /docs lists what there is."
+
+
 def test_more_slashes_do_not_go_round_the_keys() -> None:
     with serving_with_keys() as site:
         site.client()

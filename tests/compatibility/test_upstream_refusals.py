@@ -249,7 +249,7 @@ WORDS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", WORDS)
 def test_what_an_upstream_says_is_in_the_error(world: Scenario, name: str) -> None:
-    for status in (400, 404, 409, 418, 422, 451, 501):
+    for status in (400, 404, 414, 418, 422, 451, 501):
         for kind in ("application/json", "text/plain; charset=iso-8859-1"):
             world.upstream_sends(body_of(WORDS[name], status, kind))
             failed = world.respond(stream=False)
@@ -319,6 +319,10 @@ RETRIED: dict[str, Behaviour] = {
     "status-503-loading": body_of({"error": {"message": "Loading model", "code": 503}}, 503),
     "status-425-then-fine": body_of({"error": {"message": "Too early"}}, 425),
     "status-408": body_of(b"", 408),
+    **{
+        f"status-{status}": body_of({"error": {"message": "Not now."}}, status)
+        for status in (409, 421, 424, 498, 499)
+    },
     "status-429": body_of({"error": {"message": "Slow down."}}, 429),
     "status-500": body_of(b"", 500),
     "status-502-page": body_of(b"<html>", 502, "text/html"),

@@ -165,7 +165,7 @@ def by_terminal(stage: Stage, said: str, previous: str | None) -> Turn:
     assert (ran.returncode, ran.stderr) == (0, "")
     # It says the answer and nothing else; the newest conversation is this one.
     (newest, *_) = json.loads(stage.read("list", "--json").out)
-    return ran.stdout.removesuffix("\n"), newest["id"]
+    return ran.stdout.removesuffix("\n"), newest["head"]
 
 
 def by_python(stage: Stage, said: str, previous: str | None) -> Turn:

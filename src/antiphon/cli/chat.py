@@ -63,7 +63,9 @@ def chat(
     ] = False,
     response_id: Annotated[
         str | None,
-        typer.Option("--from", metavar="ID", help="Go on from any response: this may branch."),
+        typer.Option(
+            "--from", metavar="ID", help="Go on from any response (this may branch), or chat."
+        ),
     ] = None,
     system: Annotated[
         str | None,

@@ -95,8 +95,8 @@ def _choose_model(service: TurnService, options: ChatCommandOptions, head: Respo
         ) from error
 
 
-async def find_head(engine: Engine, newest: bool, response_id: str | None) -> Response | None:
-    """The response to continue: of the newest chat, by its id, or none.
+async def find_head(engine: Engine, newest: bool, name: str | None) -> Response | None:
+    """The response to continue: of the newest chat, by its id or its chat's, or none.
 
     Raises ``NotFoundError``.
     """
@@ -104,7 +104,16 @@ async def find_head(engine: Engine, newest: bool, response_id: str | None) -> Re
         chats = await engine.stores.chats.list_chats(DEFAULT_TENANT, 1)
         if not chats:
             raise NotFoundError("there is no chat to continue: begin one with `antiphon chat`")
-        response_id = chats[0].head
-    if response_id is None:
+        name = chats[0].head
+    if name is None:
         return None
+    response_id = await find_response_id(engine, name)
     return await engine.service.reader.response(DEFAULT_TENANT, response_id)
+
+
+async def find_response_id(engine: Engine, name: str) -> str:
+    """The id of a response: that is given, or that of the newest one of a chat."""
+    if not name.startswith("chat_"):
+        return name
+    chat = await engine.stores.chats.get(DEFAULT_TENANT, name)
+    return chat.head if chat is not None else name

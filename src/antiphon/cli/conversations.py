@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from antiphon.cli import terminal_output
+from antiphon.cli.chat_engine import find_response_id
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, ResponseId, Store
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
     from antiphon.turn.chat_protocols import ChatRecord
     from antiphon.turn.service import TurnService
+    from antiphon.turn.turn_reader import TurnReader
 
 T = TypeVar("T")
 
@@ -136,15 +138,13 @@ def show_conversation(flags: Flags, response_id: str, *, as_json: bool) -> None:
     from rich.text import Text  # loaded on first use
 
     if as_json:
-        messages = _with_service(
-            flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
+        messages = _read(
+            flags, response_id, lambda reader, head: reader.messages(DEFAULT_TENANT, head)
         )
         terminal_output.print_json(messages)
         return
     console = terminal_output.stdout_console()
-    for turn in _with_service(
-        flags, lambda service: service.reader.chain(DEFAULT_TENANT, response_id)
-    ):
+    for turn in _read(flags, response_id, lambda reader, head: reader.chain(DEFAULT_TENANT, head)):
         title = f"{turn.id}  {format_time(turn.created_at)}  {turn.header.model}"
         if turn.status != "completed":
             title += f"  {turn.status}"
@@ -160,9 +160,7 @@ def show_page(flags: Flags, response_id: str) -> None:
     """Print a response's whole chain in Markdown. Raises ``NotFoundError``."""
     from antiphon.transfer.messages_export import as_markdown  # loaded on first use
 
-    messages = _with_service(
-        flags, lambda service: service.reader.messages(DEFAULT_TENANT, response_id)
-    )
+    messages = _read(flags, response_id, lambda reader, head: reader.messages(DEFAULT_TENANT, head))
     terminal_output.print_output(as_markdown(messages))
 
 
@@ -172,11 +170,12 @@ def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
 
     async def read(engine: Engine) -> list[tuple[str, str | None, str, str]]:
         reader = engine.service.reader
-        await reader.response(DEFAULT_TENANT, response_id)
-        turns = await engine.stores.chat_transfer.tree(DEFAULT_TENANT, response_id)
+        head = await find_response_id(engine, response_id)
+        await reader.response(DEFAULT_TENANT, head)
+        turns = await engine.stores.chat_transfer.tree(DEFAULT_TENANT, head)
         parents = {one.response_id: one.parent for one in turns}
         lines = []
-        for turn_id, prefix in outline(turns, response_id):
+        for turn_id, prefix in outline(turns, head):
             turn = await reader.response(DEFAULT_TENANT, turn_id)
             first = next((text for speaker, text in _turn_lines(turn) if speaker == "user"), "")
             lines.append((turn_id, parents[turn_id], prefix, shorten(first)))
@@ -195,9 +194,7 @@ def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
 
 def show_code(flags: Flags, response_id: str) -> None:
     """Print the first code block of a response. Raises ``NotFoundError``."""
-    turn = _with_service(
-        flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
-    )
+    turn = _read(flags, response_id, lambda reader, head: reader.response(DEFAULT_TENANT, head))
     text = "\n".join(text for speaker, text in _turn_lines(turn) if speaker == "assistant")
     blocks = code_blocks(text)
     if not blocks:
@@ -223,6 +220,15 @@ def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: b
         flags, lambda service: service.delete(DEFAULT_TENANT, response_id, cascade=cascade)
     )
     return True
+
+
+def _read(flags: Flags, name: str, work: Callable[[TurnReader, str], Awaitable[T]]) -> T:
+    """What is read of a response, which may be named by its chat."""
+
+    async def run(engine: Engine) -> T:
+        return await work(engine.service.reader, await find_response_id(engine, name))
+
+    return run_with_engine(flags, run)
 
 
 def _with_service(flags: Flags, work: Callable[[TurnService], Awaitable[T]]) -> T:

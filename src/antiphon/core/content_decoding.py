@@ -89,14 +89,9 @@ class ContentDecoder:
         is_whole = self._decompressor is None or self._decompressor.eof
         return is_whole and (self._inner is None or self._inner.is_complete)
 
-    @property
-    def is_identity(self) -> bool:
-        """Whether the body has begun, and is not compressed."""
-        return self._has_started and self._decompressor is None
-
     def feed(self, data: bytes) -> Iterable[bytes]:
         """The decompressed pieces of ``data``. Iterating raises ``ContentDecodingError``."""
-        if self.is_identity:
+        if self._has_started and self._decompressor is None:
             return (data,)
         return self._decode(data)
 

@@ -124,41 +124,6 @@ def test_any_framing_and_chunking_gives_the_same_words(
     assert read_words(label.decode(), pieces, parser) == text
 
 
-PIECES = st.one_of(
-    st.sampled_from(
-        [b"data: {", b"event: x\n", b"\r", b"\n\n", b": ping\n\n", b'data: {"done":true}\n\n']
-    ),
-    st.sampled_from(
-        [b"{", b"}", b'"a":1', b'"\\ud83d"', b'"\xc3\xa9"', b'"\\n"', b"data: ", b"\0"]
-    ),
-    st.just(b'data: {"id":"%b","choices":[{"delta":{"content":"a"}}]}\n\n' % (b"x" * 100)),
-)
-
-
-@given(st.lists(PIECES, max_size=4), st.lists(PIECES, min_size=1, max_size=4))
-def test_a_plain_event_is_what_a_read_gives_in_any_case(
-    before: list[bytes], pieces: list[bytes]
-) -> None:
-    framing = AnswerFraming()
-    framing.feed(b"data: {}\n\n" + b"".join(before))
-    data = b"".join(pieces)
-    event = framing.find_plain_event(data)
-    if event is not None:
-        assert framing.feed(data) == [event]
-
-
-def test_a_chunk_of_a_stream_is_a_plain_event_behind_another() -> None:
-    chunk = {"id": "chatcmpl-" + "0" * 60, "choices": [{"delta": {"content": 'Say "Hi"\n'}}]}
-    event = json.dumps(chunk).encode()
-    read = b"data: %b\n\n" % event
-    framing = AnswerFraming()
-    assert framing.find_plain_event(read) is None
-    framing.feed(read)
-    assert framing.find_plain_event(read) == event
-    framing.feed(read[:20])
-    assert framing.find_plain_event(read) is None
-
-
 @given(st.data(), st.text(min_size=1))
 def test_a_document_gives_the_same_words_in_any_chunking(data: st.DataObject, text: str) -> None:
     choice = {"message": {"content": text}, "finish_reason": "stop"}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
@@ -51,6 +52,10 @@ from antiphon.turn.conversations import ConversationService
 from antiphon.turn.service import TurnService
 from antiphon.turn.shares import ShareService
 from antiphon.turn.store_protocols import ApiKeyStore, StoreHealth
+
+#: What clients ask for whose base URL lacks the version, has it twice, or is another server's.
+_API_PATHS: Final = ("/chat/completions", "/responses", "/models", "/conversations")
+_MAX_SHOWN_PATH: Final = 200
 
 
 class HttpApp:
@@ -176,7 +181,13 @@ class _MethodRouter:
 
 
 async def _path_not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    raise NotFoundError(f"There is nothing at {scope['path']}.", code="unknown_url")
+    path: str = scope["path"]
+    found = next((it for it in _API_PATHS if path.endswith(it)), None)
+    hint = f"the base URL of a client ends in /v1, so that it asks for /v1{found}" if found else ""
+    raise NotFoundError(
+        f"There is nothing at {path[:_MAX_SHOWN_PATH]}: {hint or '/docs lists what there is'}.",
+        code="unknown_url",
+    )
 
 
 def create_app(  # noqa: PLR0913

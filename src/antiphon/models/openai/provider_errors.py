@@ -104,6 +104,9 @@ def find_message(value: Any, depth: int = 0) -> str:
         return ""
     messages = [value[name] for name in _MESSAGE_FIELDS if isinstance(value.get(name), str)]
     errors = [find_message(value.get(name), depth + 1) for name in _ERROR_FIELDS]
+    if isinstance(by_field := value.get("errors"), dict) and not any(errors):
+        lists = (one for one in by_field.values() if isinstance(one, list))
+        errors = [find_message(one, depth + 1) for one in lists]
     # A router's own words come with the raw ones of the server behind it.
     metadata = value.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None

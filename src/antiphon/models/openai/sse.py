@@ -75,18 +75,11 @@ class SseParser:
         self._size = 0
         self._after_cr = False
 
-    @property
-    def is_between_events(self) -> bool:
-        """Whether nothing of an event has come, and no end of one may go on."""
-        return not (
-            self._line or self._data or self._name or self._after_cr or self._bom_prefix is not None
-        )
-
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that end in ``data``."""
         if self._bom_prefix is not None:
             data = self._strip_bom(data)
-        if self.is_between_events:
+        if not (self._line or self._data or self._name or self._after_cr):
             events = _split_events(data)
             if events is not None and len(data) <= self._max_event_bytes:
                 return events

@@ -41,7 +41,24 @@ _QUOTED = 200
 #: The length of a key's prefix that identifies it, in characters.
 _KEY_PREFIX_LENGTH = 8
 
-_INVALID_KEY = re.compile(r"(incorrect|invalid|malformed) api[ _]key|api[ _]key not valid", re.I)
+_INVALID_KEY = re.compile(
+    r"(incorrect|invalid|malformed|missing|\bno) api[ _]key"
+    r"|api[ _]key (is |was )?(not valid|invalid|missing|required)"
+    r"|authentication[ _](fails|failed|error)",
+    re.IGNORECASE,
+)
+#: What says that the model is missing, in a refusal of the request as such.
+_MISSING_MODEL = re.compile(
+    r"\bmodel\b.{0,80}\b(not found|(does not|doesn't|not) exist|decommissioned)\b"
+    r"|\bnot a valid model\b|\bmodel\W+\S{1,80}\W+is not available\b"
+    r"|\b(invalid|unknown) model\b(?! (output|response|input|param|type))|_?model_not_(found|exist)"
+    r"|\binvalid_model\b|\bmodel_decommissioned\b",
+    re.IGNORECASE,
+)
+
+#: Statuses below 500 by which servers and gateways say that they cannot answer now: a conflict, a
+#: connection or a dependency that is not there, too early, no capacity (Groq), cancelled.
+_BUSY_STATUSES = (409, 421, 424, 425, 498, 499)
 
 
 class Unreadable(AttemptError):
@@ -282,7 +299,8 @@ class ErrorMapper:
         context_error = _context_length_error(status, provider_error, message or description)
         if context_error is not None:
             return AttemptError(context_error)
-        if status in (401, 403) or (status < 500 and _INVALID_KEY.search(provider_error.message)):
+        names = f"{provider_error.message} {provider_error.code} {provider_error.kind}"
+        if status in (401, 403) or (status < 500 and status != 429 and _INVALID_KEY.search(names)):
             return AttemptError(
                 ModelError(
                     f"{_sentence(description)} Check the API key.", code="upstream_unauthorized"
@@ -295,8 +313,8 @@ class ErrorMapper:
             return failure
         if status in (408, 504):
             return _later(ModelTimeoutError(description), delay)
-        if status == 425 or (status >= 500 and status != 501):
-            kind = ModelUnavailableError if status in (425, 503) else ModelError
+        if status in _BUSY_STATUSES or (status >= 500 and status != 501):
+            kind = ModelUnavailableError if status in (*_BUSY_STATUSES, 503) else ModelError
             failure = _later(kind(description), delay)
             failure.transient = status != 505
             return failure
@@ -312,6 +330,8 @@ class ErrorMapper:
         error: AntiphonError
         match status:
             case 404 | 410 if _is_model_not_found(provider_error):
+                error = ModelNotFoundError(message or description, param="model")
+            case 400 | 422 if _names_missing_model(provider_error):
                 error = ModelNotFoundError(message or description, param="model")
             case 404 | 405 | 410 | 501:
                 text = f"{_sentence(description)} Check the base URL."
@@ -367,6 +387,11 @@ def _context_length_error(
 
 def _is_model_not_found(provider_error: ProviderError) -> bool:
     return provider_error.code == "model_not_found" or "model" in provider_error.message.lower()
+
+
+def _names_missing_model(provider_error: ProviderError) -> bool:
+    names = f"{provider_error.code} {provider_error.kind} {provider_error.message}"
+    return _MISSING_MODEL.search(names) is not None
 
 
 def _infer_status(provider_error: ProviderError) -> int:

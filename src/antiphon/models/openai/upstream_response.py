@@ -163,9 +163,6 @@ class UpstreamResponse:
         framing, parser = self._framing, self._response_parser
         batch: list[Delta] = []
         try:
-            if data and self._content_decoder.is_identity:
-                event = framing.find_plain_event(data)
-                return parser.feed(framing.feed(data) if event is None else (event,))
             if data:
                 for piece in self._content_decoder.feed(data):
                     batch += parser.feed(framing.feed(piece))
