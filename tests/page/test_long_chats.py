@@ -117,6 +117,30 @@ def test_what_is_read_above_does_not_move_the_view(browser: Browser, chat: LongC
         assert moved[1] <= 1
 
 
+def test_the_view_follows_an_answer_whose_blocks_are_tall_or_become_smaller(
+    browser: Browser,
+) -> None:
+    formula = (
+        "$$\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix} = \\frac{\\sqrt{x_1}}{\\sum_i y_i}$$"
+    )
+    answer = f"echo {'A few words. ' * 9}\n\n{formula}\n\n```\n{'line' * 4}\n```\n\n" * 30
+    with (
+        serving(PageModel(delay=0.001).models("grok-4")) as server,
+        watched(browser, server.url) as watching,
+    ):
+        page = watching.open()
+        page.get_by_role("textbox", name="Message").fill(f"echo {answer}")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+        assert page.locator(".maths .katex").count() >= 30
+        until(
+            page,
+            """() => { const one = document.querySelector('.scroller');
+              return one.scrollHeight - one.scrollTop - one.clientHeight < 2 }""",
+        )
+
+
 def test_the_view_moves_with_an_answer_only_at_the_end(browser: Browser) -> None:
     model = PageModel(delay=0.002)
     with serving(model.models("grok-4")) as server, watched(browser, server.url) as watching:

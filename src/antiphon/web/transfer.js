@@ -1,6 +1,6 @@
 /** Import and export: files of other programs in, with a report for each chat; everything out. */
 import { html, useRef, useState } from "./vendor/preact.js";
-import { api, follow, notify, pause, query, request } from "./core.js";
+import { api, ApiError, follow, notify, pause, query, request } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { download, Shares } from "./share.js";
 
@@ -17,10 +17,28 @@ async function importFile(file, onProgress) {
   while (job.status === "running" || job.has_more) {
     onProgress({ ...job, report: [...reports] });
     if (!job.has_more) await pause(300);
-    job = await api(query(`/v1/import/${job.id}`, { after: reports.length }));
+    job = await readJob(job.id, reports.length);
     reports.push(...job.report);
   }
   onProgress({ ...job, report: reports });
+}
+
+/** How far an import has got, as soon as a server answers: any that has the store knows it. */
+async function readJob(id, after) {
+  for (let failures = 0; ; failures++) {
+    try {
+      return await api(query(`/v1/import/${id}`, { after }));
+    } catch (error) {
+      if (error instanceof ApiError && error.status < 500) throw error;
+    }
+    await pause(Math.min(400 * 2 ** failures, 8_000));
+  }
+}
+
+/** What became of an import that failed, and of its chats until then. */
+function failureOf({ error, counts = {} }) {
+  const became = Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`);
+  return `${error?.message ?? "The import failed."} Until then: ${became.join(", ") || "no chat"}.`;
 }
 
 function Report({ job }) {
@@ -28,7 +46,7 @@ function Report({ job }) {
   const hasNote = (one) => one.status === "failed" || one.skipped?.length > 0;
   const shown = [...(job.report ?? []).filter(hasNote), ...(job.report ?? []).filter((one) => !hasNote(one))].slice(0, MOST_ROWS);
   return html`<section aria-label="Import">
-    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? job.error?.message ?? "The import failed." : `${done} chats from ${SOURCES[job.source] ?? job.source}.`}</p>
+    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? failureOf(job) : `${done} chats from ${SOURCES[job.source] ?? job.source}.`}</p>
     ${job.status === "running" && html`<progress max="1" value=${job.progress} aria-label="Progress"></progress>`}
     ${job.skipped_files?.length > 0 && html`<p class="hint">Files without chats: ${job.skipped_files.map((one) => one.name ?? one).join(", ")}</p>`}
     ${job.report?.length > 0 && html`<div class="table report" tabindex="0" role="region" aria-label="Report"><table><thead><tr><th scope="col">Chat</th><th scope="col">Turns</th><th scope="col">Branches</th><th scope="col">Pictures</th><th scope="col">Result</th></tr></thead>

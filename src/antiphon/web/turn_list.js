@@ -90,7 +90,11 @@ export class TurnList extends Component {
   onScroll = () => {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const below = scrollHeight - scrollTop - clientHeight;
-    const atEnd = below < AT_END && !state.conversation.after;
+    // What has grown since the view was last moved is no step of the reader's.
+    const isLeft = below >= AT_END && (!this.atEnd || scrollTop < this.stayedAt);
+    const atEnd = !isLeft && !state.conversation.after;
+    // What has become smaller, as a formula does once it is typeset, has moved the view, too.
+    if (below < AT_END) this.stayedAt = scrollTop;
     if (atEnd !== this.atEnd) {
       this.atEnd = atEnd;
       this.forceUpdate();
