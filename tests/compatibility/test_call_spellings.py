@@ -103,6 +103,12 @@ NAMES = {
     ),
 }
 ARGUMENTS = {
+    "empty-beside-parameters": one_whole(
+        function={"name": "lookup", "arguments": "", "parameters": {"c": 1}}
+    ),
+    "null-beside-parameters": one_whole(
+        function={"name": "lookup", "arguments": None, "parameters": {"c": 1}}
+    ),
     "beside-the-function": one({"index": 0, "function": {"name": "lookup"}, "arguments": C1}),
     "parameters-beside": one_whole(function={"name": "lookup"}, parameters={"c": 1}),
     "undefined-then": one(first(arguments="undefined"), then(C1)),
@@ -140,6 +146,23 @@ ARGUMENTS = {
 }
 FINAL: Json = {"tool_calls": [first(arguments=C1), first(arguments=C2, index=1, id="b")]}
 PLACES = {
+    "part-and-call": calls(
+        ONE,
+        whole(
+            {
+                "content": [{"type": "tool_use", "id": "t", "name": "lookup", "input": {"c": 1}}],
+                "tool_calls": [entry("lookup", C1, id="t")],
+            }
+        ),
+    ),
+    "arguments-in-the-last-message": calls(
+        ONE,
+        stream_of(
+            call(first()),
+            chunk({}, "tool_calls", message={"tool_calls": [first(arguments=C1)]}),
+            DONE,
+        ),
+    ),
     "delta-and-message": calls(
         ONE,
         stream_of(

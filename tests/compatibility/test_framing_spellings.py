@@ -86,6 +86,14 @@ OBJECTS_OVER_LINES = {
     "events-in-a-string": Meant(body_of(json.dumps(SENT.decode()).encode())),
 }
 ERRORS = {
+    "words-behind-an-end-notice": Meant(stream_of(A, data({"type": "done"}), B, end(), DONE)),
+    "counts-behind-an-end-notice": Meant(
+        stream_of(A, B, data({"type": "done"}), data({"usage": {"prompt_tokens": 12}}), DONE),
+        tokens=(12, 0),
+    ),
+    "chunk-in-an-event-named-as-the-end": Meant(
+        stream_of(A, b"event: complete\n" + B, b"event: done\n" + end())
+    ),
     **{
         f"event-{name}": fails_behind_a_word(f"event: {name}\ndata: {said}\n\n".encode(), *more)
         for name, said, more in (

@@ -191,6 +191,42 @@ MESSAGES: dict[str, tuple[list[Any], list[str]]] = {
         [user({"type": "text", "text": {"value": "Hello", "annotations": []}})],
         ["Hello"],
     ),
+    "bedrock-picture": (
+        [user({"image": {"format": "png", "source": {"bytes": PNG}}})],
+        [PIXEL],
+    ),
+    "bedrock-document": (
+        [user({"document": {"format": "pdf", "name": "a", "source": {"bytes": PDF}}})],
+        [f"data:application/pdf;base64,{PDF}"],
+    ),
+    "qwen-picture": ([user({"image": PIXEL}, {"text": "What?"})], [PIXEL, "What?"]),
+    "mistral-document": (
+        [user({"type": "document_url", "document_url": "https://a.example/a.pdf"})],
+        ["https://a.example/a.pdf"],
+    ),
+    "ai-sdk-output-with-picture": (
+        [
+            HI,
+            assistant([{"type": "tool-call", "toolCallId": "c1", "toolName": "lookup"}]),
+            {
+                "role": "tool",
+                "content": [
+                    {
+                        "type": "tool-result",
+                        "toolCallId": "c1",
+                        "output": {
+                            "type": "content",
+                            "value": [
+                                {"type": "text", "text": "one"},
+                                {"type": "media", "data": PNG, "mediaType": "image/png"},
+                            ],
+                        },
+                    }
+                ],
+            },
+        ],
+        ["one", PIXEL],
+    ),
     "picture-url-beside": ([user({"type": "image_url", "url": URL})], [URL]),
     "picture-mcp": ([user({"type": "image", "data": PNG, "mimeType": "image/png"})], [PIXEL]),
     "message-text": ([{"role": "user", "text": "Hello"}], ["Hello"]),
@@ -259,6 +295,7 @@ TOOL_ROUNDS: dict[str, list[Any]] = {
 TOOLS: dict[str, Json] = {
     "mcp-typed": {"type": "function", "name": "lookup", "inputSchema": SCHEMA},
     "anthropic-typed": {"type": "function", "name": "lookup", "input_schema": SCHEMA},
+    "upper": {"type": "Function", "function": {"name": "lookup", "parameters": SCHEMA}},
     "ai-sdk-nested": {"type": "function", "function": {"name": "lookup", "inputSchema": SCHEMA}},
 }
 

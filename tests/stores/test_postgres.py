@@ -29,6 +29,7 @@ from antiphon.errors import (
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, say
 from antiphon.stores.postgres.erasures import vacuum_erased
+from antiphon.stores.postgres.search.erasure import SEARCH_SQL
 from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.turn.node_protocols import OrphanedTurn
@@ -413,6 +414,22 @@ async def test_a_cold_turn_of_a_long_chain_reads_twice(tmp_path: Path) -> None:
         reads = [name for sql in proxy.executed for name in READS if TURN_SQL[name] == sql]
         assert reads == ["head_with_turns", "history"]
         await service.close()
+
+
+async def test_nodes_share_the_turns_that_are_to_be_indexed(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    async with opened(uri, 3) as (alone, *nodes), connected(uri) as connection:
+        for number, store in enumerate(nodes):
+            await store.stores.nodes.join(f"unix:/run/{number}", "1.0")
+        for _ in range(20):
+            await complete_turn(alone)
+        query = SEARCH_SQL["pending_of_node"]
+        shares = [
+            [tuple(row) for row in await connection.fetch(query, 1000, store._database.lease.node)]
+            for store in (*nodes, alone)
+        ]
+        assert sorted(shares[0] + shares[1]) == sorted(shares[2])
+        assert len(shares[2]) == 20
 
 
 async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path) -> None:

@@ -31,7 +31,10 @@ LARGE = (
 #: What is done once, for everything there is.
 WHOLE = {"family_copy.sql"}
 #: A batch of what there is, in no order.
-BATCHES = {"search/search.sql: pending_of_all"}
+BATCHES = {
+    f"search/search.sql: {name}"
+    for name in ("pending_of_all", "pending_of_node", "count_pending_of_all")
+}
 #: Not one statement with values.
 UNEXPLAINED = {"turns.sql: begin", "changes.sql: notify"}
 

@@ -77,6 +77,8 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
     """
     clean = {name: value for name, value in definition.items() if value is not None}
     kind = clean.get("type", "function")
+    if isinstance(kind, str) and kind.lower() in ("function", "custom"):
+        clean["type"] = kind = kind.lower()
     nested = clean.pop(kind, None) if kind in ("function", "custom") else None
     if isinstance(nested, dict):
         clean |= {name: value for name, value in nested.items() if value is not None}

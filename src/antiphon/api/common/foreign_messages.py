@@ -21,11 +21,22 @@ ROLE_TYPES: Final = {
 #: Other names of a message's content.
 _CONTENT_FIELDS: Final = ("parts", "blocks", "text")
 #: Files in parts of their kind.
-_MEDIA_PARTS: Final = ("image", "file", "audio", "video", "document", "media", "image_url")
+_MEDIA_PARTS: Final = (
+    "image",
+    "file",
+    "audio",
+    "video",
+    "document",
+    "document_url",
+    "media",
+    "image_url",
+)
 #: Fields that say what a part without a type is.
 _CALL_FIELDS: Final = ("functionCall", "function_call", "toolUse")
 _OUTPUT_FIELDS: Final = ("functionResponse", "function_response", "toolResult")
 _DATA_FIELDS: Final = ("inlineData", "inline_data", "fileData")
+#: Files of Bedrock's and Qwen's.
+_MEDIA_FIELDS: Final = ("image", "document")
 _TYPED: Final = frozenset(
     (
         *_MEDIA_PARTS,
@@ -37,11 +48,13 @@ _TYPED: Final = frozenset(
         "step-start",
     )
 )
-_UNTYPED: Final = frozenset((*_CALL_FIELDS, *_OUTPUT_FIELDS, *_DATA_FIELDS, "block_type"))
+_UNTYPED: Final = frozenset(
+    (*_CALL_FIELDS, *_OUTPUT_FIELDS, *_DATA_FIELDS, *_MEDIA_FIELDS, "block_type")
+)
 #: What the kind of a file is called, its data, and where it is.
 _KIND_FIELDS: Final = ("mediaType", "mimeType", "media_type", "mime_type")
-_BASE64_FIELDS: Final = ("data", "base64", "image")
-_URL_FIELDS: Final = ("url", "file_uri", "fileUri", "uri")
+_BASE64_FIELDS: Final = ("data", "base64", "bytes", "image")
+_URL_FIELDS: Final = ("url", "file_uri", "fileUri", "uri", "document_url")
 _DEFAULT_KINDS: Final = {"image": "image/png", "audio": "audio/wav", "document": "application/pdf"}
 #: The formats of recordings whose media types have another name.
 _AUDIO_FORMATS: Final = {"audio/mpeg": "mp3", "audio/x-wav": "wav", "audio/wave": "wav"}
@@ -128,6 +141,11 @@ def _rewrite_untyped(part: Fields) -> Fields:
     for name in _DATA_FIELDS:
         if isinstance(part.get(name), dict):
             return _rewrite_media(part[name], "media")
+    for name in _MEDIA_FIELDS:
+        if isinstance(given := part.get(name), dict):
+            return _rewrite_media({**given, "type": name}, name)
+        if isinstance(given, str):
+            return _rewrite_media({"url": given}, name)
     return part
 
 
@@ -154,6 +172,8 @@ def _tool_result(result: Fields) -> Fields:
     output = _first(result, "output", "result", "response", "content")
     if isinstance(output, dict) and output.keys() >= {"type", "value"}:
         output = output["value"]
+    if isinstance(output, list):
+        output = [rewrite_part(one) if isinstance(one, dict) else one for one in output]
     return {
         "type": "tool_result",
         "tool_use_id": _first(result, "toolCallId", "toolUseId", "id", "name"),
@@ -171,7 +191,11 @@ def _rewrite_media(part: Fields, kind: str) -> Fields:
         return {"type": "text", "text": data}
     if isinstance(data, str) and data.startswith(("data:", "http:", "https:")):
         url, data = data, data.partition(",")[2]
-    media = media if isinstance(media, str) else _DEFAULT_KINDS.get(kind, "")
+    if not isinstance(media, str):
+        media = _DEFAULT_KINDS.get(kind, "")
+        form = part.get("format")
+        if media and isinstance(form, str):
+            media = f"{media.partition('/')[0]}/{form}"
     if not isinstance(data, str) and not isinstance(url, str):
         return part
     if not isinstance(url, str):

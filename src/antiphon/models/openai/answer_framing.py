@@ -65,8 +65,7 @@ class AnswerFraming:
     def __init__(self, charset: str | None = None) -> None:
         self._charset = charset
         self.document: bytes | None = None
-        #: The last data of the stream that is no JSON: a sign of life, or an error in words.
-        self.plain_words = b""
+        self._plain_words = b""
         #: Whether an object has said that the stream ends, and nothing else.
         self.has_ended = False
         self._form: Literal["stream", "document", "page"] | None = None
@@ -83,7 +82,7 @@ class AnswerFraming:
         if self._wide_decoder is not None:
             data = self._wide_decoder.decode(data).encode(errors="replace")
         if self._form == "stream":
-            return self._feed_events(data)
+            return self._filter(self._sse_parser.feed(data))
         self._head += data
         if self._form is None:
             if self._wide_decoder is None and (name := _wide_charset(self._head)):
@@ -93,7 +92,7 @@ class AnswerFraming:
             self._form = _find_form(self._head)
             if self._form == "stream":
                 head, self._head = bytes(self._head), self._head[:_MAX_QUOTED_BYTES]
-                return self._feed_events(head)
+                return self._filter(self._sse_parser.feed(head))
         if self._form == "page" and len(self._head) >= _MAX_QUOTED_BYTES:
             raise self._page_error()
         if len(self._head) > MAX_BODY_BYTES:
@@ -107,7 +106,7 @@ class AnswerFraming:
             raise self._page_error()
         if self._form == "document":
             return self._close_document(bytes(self._head.strip(_SPACE)))
-        events = self._feed_events(b"", is_last=True)
+        events = self._filter(self._sse_parser.close())
         if not self._has_events and not _SSE_LINE.match(self._head.lstrip(_SPACE)):
             raise Unreadable("it is neither JSON nor an event stream", bytes(self._head))
         return [*events, DONE] if self.has_ended else events
@@ -120,12 +119,10 @@ class AnswerFraming:
         """Whether a document is whole."""
         return self.may_be_whole() and _is_json(self._head.strip(_SPACE))
 
-    def _feed_events(self, data: bytes, *, is_last: bool = False) -> list[bytes]:
-        parser = self._sse_parser
-        events = self._filter(parser.close() if is_last else parser.feed(data))
-        if parser.stray_text:
-            self.plain_words, parser.stray_text = parser.stray_text, b""
-        return events
+    @property
+    def plain_words(self) -> bytes:
+        """The last of the stream that is no JSON: a sign of life, or an error in words."""
+        return self._sse_parser.stray_text or self._plain_words
 
     def _page_error(self) -> AttemptError:
         return Unreadable("it is an HTML page, so check the base URL", bytes(self._head))
@@ -172,7 +169,7 @@ class AnswerFraming:
             elif quoted := _quoted_json(data):
                 objects.append(self._mend(quoted))
             elif data:
-                self.plain_words = data
+                self._plain_words = data
         self._has_events = self._has_events or bool(objects)
         return objects
 

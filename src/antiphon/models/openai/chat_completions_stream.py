@@ -350,7 +350,7 @@ class ChatCompletionsParser:
         if self._texts:
             may_repeat = len(self._texts) > 1 or self.finish_reason is not None
             return may_repeat and text_of_value(message.content) == "".join(self._texts)
-        return self._tool_calls.has_calls and not text_of_value(message.content)
+        return self._tool_calls.has_arguments and not text_of_value(message.content)
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         content = message.content
@@ -358,7 +358,7 @@ class ChatCompletionsParser:
         if type(content) is str:
             self._add_text(content, out)
         elif content is not None:
-            self._add_content(content, out)
+            self._add_content(content, out, with_calls=not message.tool_calls)
         if not content and (message.text or message.audio):
             self._add_text(_other_words(message), out)
         if message.annotations:
@@ -397,7 +397,7 @@ class ChatCompletionsParser:
             fragments = read_fragments(legacy, self._fields.call_fields)
         out += calls.feed_whole(fragments) if is_whole else calls.feed(fragments)
 
-    def _add_content(self, content: Any, out: list[Delta]) -> None:
+    def _add_content(self, content: Any, out: list[Delta], *, with_calls: bool) -> None:
         """Content that is not a string: parts, or a number."""
         if is_plain_data(content):
             self._add_text(msgspec.json.encode(content).decode(), out)
@@ -412,7 +412,8 @@ class ChatCompletionsParser:
             elif kind == "refusal":
                 self._add_refusal(text_of_value(part.get("refusal")), out)
             elif (call := call_of_part(part)) is not None:
-                out += self._tool_calls.feed(read_fragments([call], self._fields.call_fields))
+                fragments = read_fragments(call if with_calls else None, self._fields.call_fields)
+                out += self._tool_calls.feed(fragments)
             else:
                 self._add_text(text_of_value(part), out)
 

@@ -234,6 +234,11 @@ class ToolCallAssembler:
         return any(call.name for call in self._calls)
 
     @property
+    def has_arguments(self) -> bool:
+        """Whether functions have been called, and each with arguments."""
+        return self.has_calls and not any(call.is_blank for call in self._calls)
+
+    @property
     def has_cut_call(self) -> bool:
         """Whether an object of arguments has not come to its end."""
         return any(call.is_cut for call in self._calls)

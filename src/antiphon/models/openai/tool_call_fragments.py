@@ -115,7 +115,8 @@ def _read_fragment(
     name = given.strip() if isinstance(given, str) else ""
     names = ("input",) if is_custom else _ARGUMENT_FIELDS
     objects = (fields,) if is_custom else (fields, entry)
-    found = (it[one] for it in objects for one in names if one in it)
+    values = [it[one] for it in objects for one in names if one in it]
+    found = iter([one for one in values if one not in (None, "")] or values)
     arguments = arguments_text(next(found, None))
     index = entry.get("index", fields.get("index"))
     call_id = next((entry[one] for one in _ID_FIELDS if entry.get(one) is not None), None)

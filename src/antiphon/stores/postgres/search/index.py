@@ -58,6 +58,9 @@ _WAITS: Final = 40
 _WAIT_SECONDS: Final = 0.025
 #: Seconds between two batches of a backlog.
 _REST_SECONDS: Final = 0.02
+#: How many batches a search waits for; from so many on a node indexes what others leave, too.
+_MAX_BATCHES: Final = 4
+_BACKLOG: Final = _MAX_BATCHES * _BATCH
 #: Rows of sums of one tenant that become one.
 _MAX_TOTALS: Final = 64
 
@@ -122,7 +125,7 @@ class PostgresSearchIndex:
             )
             return found
 
-        return max(0, await self._database.read(count) - 2 * _BATCH)
+        return max(0, await self._database.read(count) - _BACKLOG)
 
     async def close(self) -> None:
         """Cancel background indexing. The database is closed after this."""
@@ -142,43 +145,54 @@ class PostgresSearchIndex:
         try:
             # The next search meets the same error, and reports it to its caller.
             with contextlib.suppress(StoreError):
-                is_complete = False
-                while not is_complete:
-                    is_complete = await self._index(None) < _BATCH
+                has_more = True
+                while has_more:
+                    has_more = await self._index_some()
                     # Turns under way come first.
                     await asyncio.sleep(_REST_SECONDS)
         finally:
             self._background_task = None
 
+    async def _index_some(self) -> bool:
+        """Index a batch of this node's share, or of what others leave; whether more may wait."""
+        if await self._index("pending_of_node", _BATCH, self._database.lease.node) >= _BATCH:
+            return True
+
+        async def count(connection: Connection) -> int:
+            found: int = await connection.fetchval(SEARCH_SQL["count_pending_of_all"], _BACKLOG)
+            return found
+
+        if await self._database.read(count) < _BACKLOG:
+            return False
+        return await self._index("pending_of_all", _BATCH) >= _BATCH
+
     async def _index_tenant(self, tenant: str) -> None:
         """Index what waits of a tenant, or as much of it as a search waits for."""
-        for _ in range(2):
-            if await self._index(tenant) < _BATCH:
+        for _ in range(_MAX_BATCHES):
+            if await self._index("pending", tenant, _BATCH, waits=True) < _BATCH:
                 return
         self._start_indexing()
 
-    async def _index(self, tenant: str | None) -> int:
-        """Index some turns, of a tenant or of all; how many waited.
+    async def _index(self, query: str, *values: object, waits: bool = False) -> int:
+        """Index the turns that a query finds; how many those are.
 
-        Waits for what another node indexes, where it is a tenant's.
+        ``waits``: for those that another node indexes, too.
         """
         async with self._indexing_lock:
             for _ in range(_WAITS):
-                pending = await self._read_pending(tenant)
+                pending = await self._read_pending(query, *values)
                 if not pending:
                     return 0
                 indexed = await self._read_terms(pending)
                 is_done: bool = await self._database.submit(_apply, indexed)
-                if is_done or tenant is None:
+                if is_done or not waits:
                     return len(pending)
                 await asyncio.sleep(_WAIT_SECONDS)
             return 0
 
-    async def _read_pending(self, tenant: str | None) -> list[_Pending]:
+    async def _read_pending(self, query: str, *values: object) -> list[_Pending]:
         async def read(connection: Connection) -> list[Any]:
-            if tenant is None:
-                return await connection.fetch(SEARCH_SQL["pending_of_all"], _BATCH)
-            return await connection.fetch(SEARCH_SQL["pending"], tenant, _BATCH)
+            return await connection.fetch(SEARCH_SQL[query], *values)
 
         rows = await self._database.read(read)
         return [(row[0], TurnKey(*row[1:4]), row[4]) for row in rows]

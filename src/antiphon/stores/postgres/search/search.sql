@@ -12,6 +12,21 @@ WHERE tenant = $1 ORDER BY thread DESC, seq DESC LIMIT $2
 -- name: pending_of_all
 SELECT tenant, tree, thread, seq, revision FROM search_pending LIMIT $1
 
+-- name: pending_of_node
+-- The share of one of the nodes that live, so that no two index the same turns.
+WITH nodes_alive AS MATERIALIZED (
+    SELECT id, row_number() OVER (ORDER BY id) - 1 AS number, count(*) OVER () AS count
+    FROM nodes WHERE is_node AND lease_until > now()
+), share AS MATERIALIZED (
+    SELECT number, count FROM nodes_alive WHERE id = $2
+)
+SELECT tenant, tree, thread, seq, revision FROM search_pending
+WHERE thread % coalesce((SELECT count FROM share), 1) = coalesce((SELECT number FROM share), 0)
+LIMIT $1
+
+-- name: count_pending_of_all
+SELECT count(*) FROM (SELECT 1 FROM search_pending LIMIT $1) AS counted
+
 -- name: count_pending
 SELECT count(*) FROM (SELECT 1 FROM search_pending WHERE tenant = $1 LIMIT $2) AS counted
 
