@@ -25,6 +25,7 @@ from antiphon.errors import (
     ModelNotFoundError,
     ModelTimeoutError,
 )
+from antiphon.models.openai import upstream_response
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.turn.protocols import ModelCall, ModelInfo
@@ -299,5 +300,28 @@ def test_an_answer_that_cannot_be_read_is_quoted_without_the_key() -> None:
         assert "It begins: <html>[key] is unknown" in error.message
         assert KEY not in error.message
         assert len(error.message) < 400
+
+    run_with_upstream(main)
+
+
+def test_a_reason_to_stop_with_each_piece_is_not_taken_at_its_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After pieces behind such reasons the rest is waited for longer, and not for ever."""
+    # The usual wait would outlast the test.
+    monkeypatch.setattr(upstream_response, "_END_TIMEOUT", 1000.0)
+    monkeypatch.setattr(upstream_response, "_LATE_END_TIMEOUT", 0.05)
+
+    async def main(upstream: ChatCompletionsUpstream, model: ChatCompletionsModel) -> None:
+        gates = [asyncio.Event(), asyncio.Event()]
+        pieces = [events(chunk("stop", content=word))[0] for word in ("Hel", "lo", ".")]
+        upstream.then(stream(pieces[0], gates[0], pieces[1], gates[1], pieces[2], end=HANG))
+        words = []
+        async with aclosing(model.generate(make_call())) as batches:
+            async for batch in batches:
+                words += [one.text for one in batch if isinstance(one, OutputTextDelta)]
+                for gate in gates[: len(words)]:
+                    gate.set()
+        assert words == ["Hel", "lo", "."]
 
     run_with_upstream(main)
