@@ -38,7 +38,7 @@ def models(url: str) -> Mapping[str, Model]:
     }
 
 
-@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("status", [400, pytest.param(500, marks=pytest.mark.slow)])
 def test_the_next_request_is_one_that_the_provider_takes(status: int) -> None:
     def behave(request: Request) -> Behaviour:
         name, _, number = request.json["model"].rpartition("-")
