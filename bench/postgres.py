@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,6 +12,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
 
 from bench.load import BenchError
 from bench.processes import ROOT, pinned
@@ -25,6 +29,17 @@ class PostgresServer:
     def __init__(self, uri: str, pid: int) -> None:
         self.uri = uri
         self._first = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    def create(self, name: str) -> str:
+        """The URI of a new database."""
+
+        async def create() -> None:
+            connection = await asyncpg.connect(self.uri)
+            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.close()
+
+        asyncio.run(create())
+        return urlunsplit(urlsplit(self.uri)._replace(path=f"/{name}"))
 
     def cpu_seconds(self) -> float:
         """CPU time so far of all its processes, ended ones included."""

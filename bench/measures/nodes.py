@@ -62,7 +62,7 @@ class _Nodes:
         talk.check()
 
     def _cpu_seconds(self) -> float:
-        return sum(server.cpu_seconds() for server in self.servers)
+        return sum(server.cpu_ns() for server in self.servers) / 1e9
 
     def ratio(self, to: _Nodes) -> Sample:
         """The other's CPU time per turn over this one's, round by round."""
@@ -84,7 +84,8 @@ def measure(lab: BenchEnvironment) -> Part:
     targets: list[Target] = []
     with (
         postgres_server(lab.front_cores) as database,
-        _nodes(lab, _MOST_NODES, database) as servers,
+        _nodes(lab, [database.uri] * _MOST_NODES) as servers,
+        _nodes(lab, [database.create(f"of_{n}") for n in range(_MOST_NODES)]) as separate,
         lab.server() as alone,
     ):
         for connections in (1, _CONNECTIONS):
@@ -99,7 +100,7 @@ def measure(lab: BenchEnvironment) -> Part:
             if connections == _CONNECTIONS:
                 what = f"PostgreSQL, stored turns, {connections} at a time, x SQLite by CPU"
                 targets.append(Target(what, ratio, least=_GOAL_RATIO))
-        table, growth = _measure_counts(lab, servers, database)
+        table, growth = _measure_counts(lab, servers, separate, database)
         tables.append(table)
         targets += growth
         table, relay = _measure_relay(lab, servers)
@@ -109,29 +110,31 @@ def measure(lab: BenchEnvironment) -> Part:
 
 
 def _measure_counts(
-    lab: BenchEnvironment, servers: Sequence[Server], database: PostgresServer
+    lab: BenchEnvironment,
+    servers: Sequence[Server],
+    separate: Sequence[Server],
+    database: PostgresServer,
 ) -> tuple[Table, list[Target]]:
-    """What a turn takes on one, two and three nodes."""
+    """What a turn takes on one, two and three nodes, and on as many that have nothing in common."""
     counted: list[tuple[_Nodes, int]] = []
     for count in range(1, _MOST_NODES + 1):
         name = f"{count} node{'s' * (count > 1)}"
         counted.append((_Nodes(f"{name}, {_CONNECTIONS} at a time each", servers[:count]), count))
     few = _Nodes(f"1 node, {_CONNECTIONS // _MOST_NODES} at a time", servers[:1])
     spread = _Nodes(f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time in all", servers)
-    staying = _Nodes(
-        f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time each, staying", servers, stays=True
-    )
+    name = f"{_MOST_NODES} with a database each, {_CONNECTIONS} at a time each"
+    apart = _Nodes(name, separate, stays=True)
     for _ in range(lab.rounds):
-        for nodes, count in (*counted, (staying, _MOST_NODES)):
+        for nodes, count in (*counted, (apart, _MOST_NODES)):
             nodes.run(lab, _CONNECTIONS * count, database)
         few.run(lab, _CONNECTIONS // _MOST_NODES, database)
         spread.run(lab, _CONNECTIONS, database)
     one, most = counted[0][0], counted[-1][0]
-    rows = [nodes.row() for nodes in (*[nodes for nodes, _ in counted], staying, few, spread)]
+    rows = [nodes.row() for nodes in (*[nodes for nodes, _ in counted], apart, few, spread)]
     note = (
-        "Each turn of a conversation goes to the next node; staying: all go to one, as if each "
-        "node were alone. All nodes share one core, and take its caches from each other. The "
-        "fewer turns a node has at once, the fewer share a commit: so on one node, too."
+        "Each turn of a conversation goes to the next node; where each has a database of its own, "
+        "to one. All nodes share one core, and take its caches from each other. The fewer turns a "
+        "node has at once, the fewer share a commit: so on one node, too."
     )
     targets = [
         Target(f"CPU per turn on {_MOST_NODES} nodes, times that on one{what}", to, most=goal)
@@ -140,8 +143,8 @@ def _measure_counts(
             (f", {_CONNECTIONS} at a time in all", one.ratio(spread), _GOAL_GROWTH),
         )
     ]
-    what = f"CPU per turn of a conversation that moves between {_MOST_NODES} nodes, times staying"
-    targets.append(Target(what, staying.ratio(most), most=_GOAL_GROWTH))
+    what = f"CPU per turn on {_MOST_NODES} nodes, times that on as many with a database each"
+    targets.append(Target(what, apart.ratio(most), most=_GOAL_GROWTH))
     return Table("Several nodes", rows, note), targets
 
 
@@ -172,14 +175,14 @@ def _measure_relay(lab: BenchEnvironment, servers: Sequence[Server]) -> tuple[Ta
 
 
 @contextlib.contextmanager
-def _nodes(lab: BenchEnvironment, count: int, database: PostgresServer) -> Iterator[list[Server]]:
-    """Servers on one PostgreSQL database."""
+def _nodes(lab: BenchEnvironment, uris: Sequence[str]) -> Iterator[list[Server]]:
+    """Servers, each on a PostgreSQL database."""
     with contextlib.ExitStack() as stack:
         servers = []
-        for _ in range(count):
+        for uri in uris:
             home = stack.enter_context(lab.home())
             port = free_port()
-            command = serve_command(port, database.uri, lab.fake)
+            command = serve_command(port, uri, lab.fake)
             server = Server("antiphon", command, port, log=Path(home, "log"), on=lab.server_core)
             stack.callback(server.stop)
             servers.append(server)

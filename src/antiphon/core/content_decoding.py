@@ -103,7 +103,7 @@ class ContentDecoder:
                 text = f"its Content-Encoding is {self._label!r}, which is not supported"
                 raise ContentDecodingError(text)
             self._has_started = True
-            if self._max_layers > 1 or self._inner_codings:
+            if self._decompressor is not None and self._max_layers > 1:
                 self._inner = ContentDecoder(self._inner_codings, self._max_layers - 1)
         if self._decompressor is None:
             yield data

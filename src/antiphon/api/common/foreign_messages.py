@@ -48,6 +48,7 @@ _TYPED: Final = frozenset(
         "step-start",
     )
 )
+_PLAIN_TYPES: Final = ("input_text", "output_text", "text")
 _UNTYPED: Final = frozenset(
     (*_CALL_FIELDS, *_OUTPUT_FIELDS, *_DATA_FIELDS, *_MEDIA_FIELDS, "block_type")
 )
@@ -84,14 +85,20 @@ def normalize_foreign_message(message: Fields) -> Fields:
 def has_foreign_shape(message: Fields) -> bool:
     """Whether a message is to be rewritten: a look at its fields."""
     content = message.get("content")
-    if content is None or message.get("role") is None or "images" in message:
+    if content is None or "images" in message or message.get("role") is None:
         return True
-    return isinstance(content, list) and any(map(_is_foreign_part, content))
-
-
-def _is_foreign_part(part: Any) -> bool:
-    if not isinstance(part, dict):
+    if type(content) is not list:
         return False
+    for part in content:
+        # Nearly all are text.
+        if type(part) is not dict or part.get("type") in _PLAIN_TYPES:
+            continue
+        if _is_foreign_part(part):
+            return True
+    return False
+
+
+def _is_foreign_part(part: Fields) -> bool:
     kind = part.get("type")
     return kind in _TYPED if isinstance(kind, str) else not _UNTYPED.isdisjoint(part)
 
