@@ -16,7 +16,8 @@ from antiphon.api.http.loose_chat_requests import (
     normalize_metadata,
 )
 
-_LISTS: Final = ("tools", "include", "input", "context_management")
+#: Lists, each with the type of its elements: one may stand alone.
+_LISTS: Final = {"tools": dict, "include": str, "context_management": dict}
 _TEXTS: Final = ("user", "prompt_cache_key", "safety_identifier")
 _LIMITS: Final = ("max_output_tokens", "max_completion_tokens", "max_tokens")
 #: What separates instructions that came as several.
@@ -26,11 +27,12 @@ _GAP: Final = "\n\n"
 def normalize_response_request(fields: dict[str, Any]) -> dict[str, Any]:
     """A body of other shapes in this API's: one value for a list, empty words for none."""
     clean = dict(fields)
-    for name in _LISTS:
+    for name in ("input", *_LISTS):
+        if isinstance(clean.get(name), list):
+            clean[name] = [one for one in clean[name] if one is not None]
+    for name, element in _LISTS.items():
         value = clean.get(name)
-        if isinstance(value, list):
-            clean[name] = [one for one in value if one is not None]
-        elif name != "input" and isinstance(value, dict | str):
+        if value in ("", {}) or isinstance(value, element):
             clean[name] = [value] if value else None
     for name in _LIMITS:
         if clean.get(name) in (-1, "-1", ""):

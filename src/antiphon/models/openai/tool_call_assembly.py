@@ -123,6 +123,11 @@ class _Call:
         return is_open and not self._is_custom
 
     @property
+    def lacks_brace(self) -> bool:
+        """Whether a brace makes it complete; of what has no member yet, nobody knows."""
+        return self.arguments.strip() != "{" and is_object(self.arguments + "}")
+
+    @property
     def is_blank(self) -> bool:
         return not self.sent_pieces and self._size <= LONGEST_BLANK and is_blank(self.arguments)
 
@@ -306,7 +311,7 @@ class ToolCallAssembler:
         """
         out: list[ToolCallDelta] = []
         for call in self._calls:
-            if is_announced and call.is_cut and is_object(call.arguments + "}"):
+            if is_announced and call.is_cut and call.lacks_brace:
                 call.append("}")
             if not is_cut:
                 call.close_input()
