@@ -432,6 +432,26 @@ def test_a_status_line_says_what_answers_and_what_it_costs(home: Path, url: str)
         assert not any("·" in row for row in terminal.rows), "it is not in what is scrolled back to"
 
 
+def test_a_chat_goes_on_whose_model_is_gone(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("the last: first")
+        terminal.expect("> ")
+        leave(terminal)
+    settings = home / "c.toml"
+    settings.write_text(settings.read_text().replace("far", "other"))
+    with chat(home, "--continue") as terminal:
+        terminal.expect("the model far is not there now")
+        terminal.expect("continuing after 1 turn, other")
+        terminal.expect("the last: first")
+        terminal.expect("> ")
+        terminal.type("second\n")
+        terminal.expect("3 messages, the last: second")
+        terminal.expect("> ")
+        leave(terminal)
+
+
 _LONG_ANSWER = (
     "import sys; from antiphon.cli.interactive import chat_loop;"
     " from antiphon.cli.main import main; chat_loop._LONG_ANSWER_SECONDS = 0.0;"

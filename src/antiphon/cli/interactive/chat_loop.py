@@ -19,7 +19,7 @@ from antiphon.cli.terminal_output import status_note
 from antiphon.cli.waiting_calls import open_calls
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.core.turns import DEFAULT_TENANT, Response
-from antiphon.errors import AntiphonError, InvalidRequestError
+from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError
 from antiphon.turn.chats import ChatService
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
@@ -316,15 +316,21 @@ class ChatLoop:
             )
         usage = response.end.usage if response.end else None
         if usage is not None:
-            info = self.session.service.models.get(response.header.model)[1].info
             used = usage.input_tokens + usage.output_tokens
-            if info.context_window:
+            if window := self._context_window(response.header.model):
                 filled = await self._context_tokens(response, used)
-                parts.append(f"context {100 * filled // info.context_window} %")
+                parts.append(f"context {100 * filled // window} %")
             parts.append(f"{used} tokens")
         if response.end is not None and response.end.cost:
             parts.append(f"{response.end.cost:.4f}")
         return " · ".join(parts)
+
+    def _context_window(self, model: str) -> int | None:
+        try:
+            return self.session.service.models.get(model)[1].info.context_window
+        except ModelNotFoundError:
+            # It answered once, and was taken out of the configuration since.
+            return None
 
     async def _context_tokens(self, response: Response, used: int) -> int:
         """How many tokens the next question comes behind. ``used``: what the turn's calls took."""
