@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from antiphon.cli.main import build_app
 from antiphon.settings import load_settings
+from antiphon.stores.postgres.connection import SESSION_SETTINGS
 from support.command_line import PROGRAM, environment
 from support.docs_upstream import Script, read_script, upstream
 
@@ -118,8 +119,17 @@ def _check(block: Block, before: Block | None) -> None:
                 raise ValueError("an output block stands right behind what prints it")
         case "sh" | "console":
             commands_of(block)
+        case "sql":
+            _check_statements(block.text)
         case language if language not in RUN | PLAIN:
             raise ValueError(f"a block of {language or 'no'} language: nothing would check it")
+
+
+def _check_statements(text: str) -> None:
+    """Compare what a page has a database set with what each connection sets for itself."""
+    lines = {line.rstrip(";").replace("ALTER ROLE antiphon ", "") for line in text.splitlines()}
+    if lines != set(SESSION_SETTINGS):
+        raise ValueError(f"not what a connection sets: {lines ^ set(SESSION_SETTINGS)}")
 
 
 def _check_settings(text: str) -> None:

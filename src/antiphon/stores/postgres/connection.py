@@ -23,7 +23,7 @@ _STATEMENT_SECONDS: Final = 60.0
 #: What each connection sets, as far as its server knows it. A process that stops within a
 #: transaction must not hold its locks. Every query here finds its rows by an index, whatever the
 #: planner knows of the tables, and planning one anew each time would take longer than doing it.
-_SESSION: Final = (
+SESSION_SETTINGS: Final = (
     "SET idle_in_transaction_session_timeout = '5s'",
     "SET lock_timeout = '20s'",
     "SET plan_cache_mode = force_generic_plan",
@@ -44,7 +44,7 @@ async def connect(uri: str) -> Connection:
     )
     try:
         try:
-            await connection.execute(";".join(_SESSION))
+            await connection.execute(";".join(SESSION_SETTINGS))
         except asyncpg.PostgresError:
             await _set_each(connection)
     except BaseException:
@@ -55,7 +55,7 @@ async def connect(uri: str) -> Connection:
 
 async def _set_each(connection: Connection) -> None:
     """What the server knows of it."""
-    for statement in _SESSION:
+    for statement in SESSION_SETTINGS:
         with contextlib.suppress(asyncpg.PostgresError):
             await connection.execute(statement)
 
