@@ -133,7 +133,7 @@ def test_the_view_follows_an_answer_whose_blocks_are_tall_or_become_smaller(
         page.keyboard.press("Enter")
         expect(page.get_by_role("button", name="Stop")).to_be_visible()
         expect(page.get_by_role("button", name="Stop")).to_have_count(0)
-        assert page.locator(".maths .katex").count() >= 30
+        until(page, "() => document.querySelectorAll('.maths .katex').length >= 30")
         until(
             page,
             """() => { const one = document.querySelector('.scroller');

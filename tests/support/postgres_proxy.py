@@ -54,14 +54,23 @@ async def postgres_proxy(uri: str) -> AsyncIterator[PostgresProxy]:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         proxy = PostgresProxy(urlunsplit(parts._replace(query=f"host={folder}")))
 
+        links: set[asyncio.Task[None]] = set()
+
         async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _Link(proxy, reader, writer).run(path)
+            link = asyncio.create_task(_Link(proxy, reader, writer).run(path))
+            links.add(link)
+            await asyncio.wait({link})
 
         server = await asyncio.start_unix_server(connect, str(Path(folder, _SOCKET)))
         try:
             yield proxy
         finally:
             server.close()
+            for link in links:
+                link.cancel()
+            await asyncio.gather(*links, return_exceptions=True)
+            # Sockets close one step later.
+            await asyncio.sleep(0)
 
 
 class _Link:
@@ -81,15 +90,19 @@ class _Link:
     async def run(self, path: Path) -> None:
         answers, server = await asyncio.open_unix_connection(str(path))
         task = asyncio.create_task(self._pass_answers(answers))
-        while not self._is_cut and (data := await self._reader.read(65536)):
-            for kind, body in self._messages.add(data):
-                self._look_at(kind, body)
-            server.write(data)
-        await server.drain()
-        if not self._is_cut:
-            server.close()
-        await task
-        server.close()
+        try:
+            while not self._is_cut and (data := await self._reader.read(65536)):
+                for kind, body in self._messages.add(data):
+                    self._look_at(kind, body)
+                server.write(data)
+            await server.drain()
+            if not self._is_cut:
+                server.close()
+            await task
+        finally:
+            task.cancel()
+            server.transport.abort()
+            self._writer.transport.abort()
 
     def _look_at(self, kind: bytes, body: bytes) -> None:
         if kind == b"P":

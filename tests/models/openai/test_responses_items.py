@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,3 +188,24 @@ def test_a_field_of_another_type_loses_no_words(items: list[Json], data: st.Data
         assert text_of(item) in told, (events[number], told)
     if (number, last) != (len(events) - 1, "type"):
         assert parser.error is None
+
+
+@pytest.mark.parametrize("last", [{}, [], None, "", "{}", 7])
+def test_arguments_that_came_in_pieces_outlive_an_end_that_has_none(last: object) -> None:
+    call = {"type": "function_call", "id": "fc_0", "call_id": "call_0", "name": "f"}
+    where = {"output_index": 0, "item_id": "fc_0"}
+    kind = "response.function_call_arguments"
+    done = {**call, "arguments": last}
+    output, _ = assembled(
+        encoded(
+            [
+                {"type": "response.output_item.added", "output_index": 0, "item": call},
+                {"type": f"{kind}.delta", "delta": '{"a": ', **where},
+                {"type": f"{kind}.delta", "delta": "1}", **where},
+                {"type": f"{kind}.done", "arguments": last, **where},
+                {"type": "response.output_item.done", "output_index": 0, "item": done},
+                {"type": "response.completed", "response": {"output": [done]}},
+            ]
+        )
+    )
+    assert [shown(item)[-2] for item in output] == ['{"a": 1}']

@@ -48,7 +48,7 @@ from antiphon.models.openai.responses_item_matching import (
     type_of,
 )
 from antiphon.models.openai.responses_item_writer import ItemWriter
-from antiphon.models.openai.tool_call_fragments import arguments_text
+from antiphon.models.openai.tool_call_fragments import arguments_text, is_blank
 from antiphon.models.openai.tool_names import known_name
 
 #: Which type of item a text belongs to.
@@ -351,7 +351,9 @@ class ItemAssembler:
             # A stub, where nothing is called; or else nobody knows what is.
             self.nameless_arguments = self.nameless_arguments or (written + final).strip()
             return
-        if final.strip() and final != written and (_is_object(final) or not _is_object(written)):
+        # An empty object says less than what came in pieces.
+        is_better = not is_blank(final) if _is_object(written) else bool(final.strip())
+        if final != written and is_better and (_is_object(final) or not _is_object(written)):
             written = self._replace_arguments(item, written, final, out)
         if is_whole and (whole := normalize_arguments(written)) != written:
             self._replace_arguments(item, written, whole, out)
