@@ -190,7 +190,7 @@ def test_a_field_of_another_type_loses_no_words(items: list[Json], data: st.Data
         assert parser.error is None
 
 
-@pytest.mark.parametrize("last", [{}, [], None, "", "{}", 7])
+@pytest.mark.parametrize("last", [{}, {"a": []}, [], None, "", "{}", 7])
 def test_arguments_that_came_in_pieces_outlive_an_end_that_has_none(last: object) -> None:
     call = {"type": "function_call", "id": "fc_0", "call_id": "call_0", "name": "f"}
     where = {"output_index": 0, "item_id": "fc_0"}

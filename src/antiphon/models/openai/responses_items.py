@@ -351,8 +351,9 @@ class ItemAssembler:
             # A stub, where nothing is called; or else nobody knows what is.
             self.nameless_arguments = self.nameless_arguments or (written + final).strip()
             return
-        # An empty object says less than what came in pieces.
-        is_better = not is_blank(final) if _is_object(written) else bool(final.strip())
+        # What came in pieces is whole: an end that is no string, or empty, says less.
+        is_text = isinstance(body.get("arguments"), str)
+        is_better = is_text and not is_blank(final) if _is_object(written) else bool(final.strip())
         if final != written and is_better and (_is_object(final) or not _is_object(written)):
             written = self._replace_arguments(item, written, final, out)
         if is_whole and (whole := normalize_arguments(written)) != written:
