@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
-import msgspec
-
 from antiphon.core.deltas import (
     AnnotationDelta,
     Delta,
@@ -28,7 +26,7 @@ from antiphon.core.deltas import (
 )
 from antiphon.core.items import Phase
 from antiphon.core.provider_fields import ProviderFields, select_call_fields
-from antiphon.models.openai.argument_mending import normalize_arguments
+from antiphon.models.openai.argument_mending import is_object, normalize_arguments
 from antiphon.models.openai.lenient_json import name_of_value
 from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.responses_item_matching import (
@@ -59,8 +57,6 @@ ITEM_TYPES: dict[TextKind, str] = {
     ReasoningTextDelta: REASONING,
 }
 _PHASES: tuple[str, ...] = get_args(Phase)
-
-_decode = msgspec.json.Decoder().decode
 
 
 class ItemAssembler:
@@ -351,10 +347,7 @@ class ItemAssembler:
             # A stub, where nothing is called; or else nobody knows what is.
             self.nameless_arguments = self.nameless_arguments or (written + final).strip()
             return
-        # What came in pieces is whole: an end that is no string, or empty, says less.
-        is_text = isinstance(body.get("arguments"), str)
-        is_better = is_text and not is_blank(final) if _is_object(written) else bool(final.strip())
-        if final != written and is_better and (_is_object(final) or not _is_object(written)):
+        if final != written and _is_better(body.get("arguments"), final, written):
             written = self._replace_arguments(item, written, final, out)
         if is_whole and (whole := normalize_arguments(written)) != written:
             self._replace_arguments(item, written, whole, out)
@@ -409,8 +402,9 @@ def _dicts(value: Any) -> list[Json]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(_decode(text), dict)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return False
+def _is_better(given: Any, final: str, written: str) -> bool:
+    """Whether a call's arguments at its end, ``final``, say more than those that came in pieces."""
+    if not is_object(written):
+        return bool(final.strip())
+    # They are whole: an end that is no string, or empty, says less.
+    return isinstance(given, str) and not is_blank(final) and is_object(final)
