@@ -149,7 +149,7 @@ def test_items_are_the_same_however_they_come(stream: tuple[list[Json], list[Jso
 @settings(deadline=None)
 @given(answers(), st.data())
 def test_items_in_their_order_keep_it(items: list[Json], data: st.DataObject) -> None:
-    events = [
+    events: list[Json] = [
         event for index, item in enumerate(items) for event in data.draw(item_events(item, index))
     ]
     end = {"type": "response.completed", "response": {"output": items}}
@@ -169,7 +169,7 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 @given(answers(), st.data())
 def test_a_field_of_another_type_loses_no_words(items: list[Json], data: st.DataObject) -> None:
     """A stream says everything several times: one of them may be odd."""
-    events = [
+    events: list[Json] = [
         event
         for index, item in enumerate(items)
         for event in data.draw(item_events(item, index, everything=True))
@@ -190,22 +190,41 @@ def test_a_field_of_another_type_loses_no_words(items: list[Json], data: st.Data
         assert parser.error is None
 
 
-@pytest.mark.parametrize("last", [{}, {"a": []}, [], None, "", "{}", 7])
-def test_arguments_that_came_in_pieces_outlive_an_end_that_has_none(last: object) -> None:
-    call = {"type": "function_call", "id": "fc_0", "call_id": "call_0", "name": "f"}
+_CALL = {"type": "function_call", "id": "fc_0", "call_id": "call_0", "name": "f"}
+
+
+def _arguments_of(pieces: list[str], last: object, **done: object) -> list[str]:
+    """The arguments of a call that came in pieces, whose end has ``last`` and its item ``done``."""
     where = {"output_index": 0, "item_id": "fc_0"}
     kind = "response.function_call_arguments"
-    done = {**call, "arguments": last}
-    output, _ = assembled(
-        encoded(
-            [
-                {"type": "response.output_item.added", "output_index": 0, "item": call},
-                {"type": f"{kind}.delta", "delta": '{"a": ', **where},
-                {"type": f"{kind}.delta", "delta": "1}", **where},
-                {"type": f"{kind}.done", "arguments": last, **where},
-                {"type": "response.output_item.done", "output_index": 0, "item": done},
-                {"type": "response.completed", "response": {"output": [done]}},
-            ]
-        )
-    )
-    assert [shown(item)[-2] for item in output] == ['{"a": 1}']
+    item = {**_CALL, **done}
+    events: list[Json] = [
+        {"type": "response.output_item.added", "output_index": 0, "item": _CALL},
+        *({"type": f"{kind}.delta", "delta": piece, **where} for piece in pieces),
+        {"type": f"{kind}.done", "arguments": last, **where},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": {"output": [item]}},
+    ]
+    output, _ = assembled(encoded(events))
+    return [shown(item)[-2] for item in output]
+
+
+@pytest.mark.parametrize("last", [{}, {"a": []}, [], None, "", "{}", 7])
+def test_arguments_that_came_in_pieces_outlive_an_end_that_has_none(last: object) -> None:
+    assert _arguments_of(['{"a": ', "1}"], last, arguments=last) == ['{"a": 1}']
+
+
+@pytest.mark.parametrize("pieces", [["{}"], ["{", "}"], [""], ["{"], ['{"a":']])
+@pytest.mark.parametrize(
+    ("last", "done"),
+    [
+        ('{"a":1}', {}),
+        ('{"a":1}', {"arguments": None}),
+        ("", {"arguments": '{"a":1}'}),
+        ({"a": 1}, {"arguments": {"a": 1}}),
+    ],
+)
+def test_arguments_of_the_end_stand_where_those_in_pieces_are_none_or_cut(
+    pieces: list[str], last: object, done: Json
+) -> None:
+    assert _arguments_of(pieces, last, **done) == ['{"a":1}']

@@ -340,14 +340,16 @@ class ItemAssembler:
         self, item: KnownItem, body: Json, out: list[Delta], *, is_whole: bool
     ) -> None:
         item.call_id = item.call_id or name_of_value(body.get("id")) or item.item_id
-        final = arguments_text(body.get("arguments"))
-        final = final if final.strip() else item.final_arguments
+        given = body.get("arguments")
+        final = arguments_text(given)
+        if not final.strip():
+            given = final = item.final_arguments
         written = "".join((*item.arguments, *item.held_arguments))
         if not item.name:
             # A stub, where nothing is called; or else nobody knows what is.
             self.nameless_arguments = self.nameless_arguments or (written + final).strip()
             return
-        if final != written and _is_better(body.get("arguments"), final, written):
+        if final != written and _is_better(given, final, written):
             written = self._replace_arguments(item, written, final, out)
         if is_whole and (whole := normalize_arguments(written)) != written:
             self._replace_arguments(item, written, whole, out)
@@ -404,7 +406,7 @@ def _dicts(value: Any) -> list[Json]:
 
 def _is_better(given: Any, final: str, written: str) -> bool:
     """Whether a call's arguments at its end, ``final``, say more than those that came in pieces."""
-    if not is_object(written):
+    if is_blank(written) or not is_object(written):
         return bool(final.strip())
     # They are whole: an end that is no string, or empty, says less.
     return isinstance(given, str) and not is_blank(final) and is_object(final)
