@@ -3,80 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import pytest
 
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import Model, ModelInfo
+from support import provider_refusals, refusal_wordings
 from support.misbehaving_upstream import Behaviour, Request
-from support.refusal_wordings import REFUSALS
+from support.request_faults import Refusal
 from support.scenario import Json, body_of, scenario
-from support.strict_upstreams import (
-    all_words,
-    answer_hello,
-)
+from support.strict_upstreams import all_words, answer_hello
 
-#: The words that must reach the model.
-WORDS = {
-    "system-late": ["One.", "Sys.", "Two."],
-    "no-system": ["Sys.", "One."],
-    "developer": ["Dev.", "One."],
-    "alternate": ["One.", "Two.", "Sys.", "Three."],
-    "begin": ["I am Bo.", "Hi"],
-    "parts": ["One.", "Two."],
-    "empty": ["One.", "Two."],
-    "last": ["One.", "Begin"],
-    "no-tool-role": ["Found.", "And?"],
-    "parallel-calls": ["Found.", "Second.", "And?"],
+#: How servers write a refusal around its words, and the status they give it.
+SHAPES = ("openai", "openai-500", "detail", "text", "flat")
+
+
+class Case(NamedTuple):
+    """One wording of a refusal, and the words that must reach the model all the same."""
+
+    refusal: Refusal
+    wording: str
+    words: list[str]
+
+
+CASES = {
+    f"{table.__name__.rpartition('.')[2]}/{name}@{number}": Case(
+        refusal, wording, table.WORDS.get(name, [])
+    )
+    for table in (provider_refusals, refusal_wordings)
+    for name, refusal in table.REFUSALS.items()
+    for number, wording in enumerate(refusal[3])
 }
-NAMES = [(name, number) for name, row in REFUSALS.items() for number in range(len(row[3]))]
 
 
-def in_shape(words: str, shape: int) -> Behaviour:
+def in_shape(wording: str, shape: str) -> Behaviour:
     """A refusal as one of several servers writes it."""
-    error = {"message": words, "type": "invalid_request_error"}
-    shapes: list[tuple[Json, int]] = [
-        ({"error": error}, 400),
-        ({"detail": words}, 422),
-        ({"error": words}, 500),
-        ({"object": "error", "message": words, "code": 400}, 400),
-    ]
-    value, status = shapes[shape]
-    return body_of(value, status)
+    error = {"message": wording, "type": "invalid_request_error"}
+    shapes: dict[str, tuple[Json, int]] = {
+        "openai": ({"error": error}, 400),
+        "openai-500": ({"error": error}, 500),
+        "detail": ({"detail": wording}, 422),
+        "text": ({"error": wording}, 500),
+        "flat": ({"object": "error", "message": wording, "code": 400}, 400),
+    }
+    return body_of(*shapes[shape])
 
 
 def models(url: str) -> Mapping[str, Model]:
     """A model for each refusal: each learns by itself."""
     return {
-        f"{name}@{number}": ChatCompletionsModel(
+        name: ChatCompletionsModel(
             ModelInfo("m"), url, retry=RetryPolicy(base=0.0), read_timeout=10.0
         )
-        for name, number in NAMES
+        for name in CASES
     }
 
 
 @pytest.mark.parametrize(
-    "shape", [0, *(pytest.param(one, marks=pytest.mark.slow) for one in (1, 2, 3))]
+    "shape", [SHAPES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in SHAPES[1:])]
 )
-def test_the_next_request_is_one_that_is_taken(shape: int) -> None:
+def test_the_next_request_is_one_that_is_taken(shape: str) -> None:
     def behave(request: Request) -> Behaviour:
-        name, _, number = request.json["model"].rpartition("@")
-        fault, _, _, words = REFUSALS[name]
-        if fault(request.json):
-            return in_shape(words[int(number)], shape)
-        return answer_hello(request.json)
+        case = CASES[request.json["model"]]
+        is_refused, *_ = case.refusal
+        return (
+            in_shape(case.wording, shape)
+            if is_refused(request.json)
+            else answer_hello(request.json)
+        )
 
     wrong = []
     with scenario(models=models) as world:
         world.upstream_answers(behave)
-        for name, number in NAMES:
-            _, given, fields, words = REFUSALS[name]
+        for model, (refusal, wording, words) in CASES.items():
+            _, given, fields, _ = refusal
             before = len(world.requests)
-            model = f"{name}@{number}"
             outcome = world.respond(given, model=model, **{"stream": False, **fields})
+            tries = len(world.requests) - before
             said_last = all_words(world.requests[-1])
-            lost = [one for one in WORDS.get(name, ()) if one not in said_last]
-            if outcome.status != "completed" or lost or len(world.requests) - before > 4:
-                wrong.append((name, words[number], outcome.error, lost))
+            lost = [one for one in words if one not in said_last]
+            if outcome.status != "completed" or lost or tries > 4:
+                wrong.append((model, wording, outcome.error, lost, tries))
+                continue
+            # From then on it takes one request.
+            before = len(world.requests)
+            again = world.respond(given, model=model, **{"stream": False, **fields})
+            if again.status != "completed" or len(world.requests) - before != 1:
+                wrong.append((model, wording, again.error, [], len(world.requests) - before))
     assert not wrong, "\n".join(map(str, wrong))

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from antiphon.models.openai.chat_completions import ChatCompletionsModel
-from antiphon.models.retry import RetryPolicy
-from antiphon.turn.protocols import Model, ModelInfo
 from support.misbehaving_upstream import Behaviour, Request
-from support.provider_refusals import REFUSALS, WORDS
 from support.request_faults import PARALLEL, TOOLS, Fault, has
 from support.scenario import Json, body_of, scenario
 from support.strict_upstreams import (
@@ -19,50 +14,10 @@ from support.strict_upstreams import (
     OUTPUT,
     PICTURE,
     ROUND,
-    all_words,
     answer_hello,
     said,
     user,
 )
-
-NAMES = [(name, number) for name, row in REFUSALS.items() for number in range(len(row[3]))]
-
-
-def models(url: str) -> Mapping[str, Model]:
-    """A model for each refusal: each learns by itself."""
-    return {
-        f"{name}-{number}": ChatCompletionsModel(
-            ModelInfo("m"), url, retry=RetryPolicy(base=0.0), read_timeout=10.0
-        )
-        for name, number in NAMES
-    }
-
-
-@pytest.mark.parametrize("status", [400, pytest.param(500, marks=pytest.mark.slow)])
-def test_the_next_request_is_one_that_the_provider_takes(status: int) -> None:
-    def behave(request: Request) -> Behaviour:
-        name, _, number = request.json["model"].rpartition("-")
-        fault, _, _, words = REFUSALS[name]
-        if not fault(request.json):
-            return answer_hello(request.json)
-        error = {"message": words[int(number)], "type": "invalid_request_error"}
-        return body_of({"error": error}, status)
-
-    with scenario(models=models) as world:
-        world.upstream_answers(behave)
-        for name, number in NAMES:
-            _, given, fields, words = REFUSALS[name]
-            before = len(world.requests)
-            model = f"{name}-{number}"
-            outcome = world.respond(given, model=model, **{"stream": False, **fields})
-            assert outcome.status == "completed", (words[number], outcome.error)
-            said_last = all_words(world.requests[-1])
-            assert all(one in said_last for one in WORDS.get(name, ())), words[number]
-            assert len(world.requests) - before <= 4, words[number]
-            # From then on it takes one request.
-            before = len(world.requests)
-            world.respond(given, model=model, **{"stream": False, **fields}).expect("completed")
-            assert len(world.requests) - before == 1, words[number]
 
 
 def test_calls_one_by_one_keep_their_outputs_and_their_order() -> None:

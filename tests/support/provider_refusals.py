@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from support.request_faults import (
     EMPTY,
     NAMED,
@@ -14,7 +12,7 @@ from support.request_faults import (
     TOOLS,
     TURNS,
     WHOLE,
-    Fault,
+    Refusal,
     begins_otherwise,
     calls_without_tools,
     does_not_alternate,
@@ -31,7 +29,6 @@ from support.request_faults import (
     lacks,
     roles,
 )
-from support.scenario import Json
 from support.strict_upstreams import (
     CALL,
     OUTPUT,
@@ -41,8 +38,8 @@ from support.strict_upstreams import (
     user,
 )
 
-#: What is refused, the input, further fields of the request, and the words of providers.
-REFUSALS: dict[str, tuple[Fault, Any, Json, list[str]]] = {
+#: What is refused, and in the words of which providers.
+REFUSALS: dict[str, Refusal] = {
     "turns": (
         does_not_alternate,
         TURNS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from typing import Any
 
 from support.scenario import LOOKUP, Json
 from support.strict_upstreams import (
@@ -21,6 +22,8 @@ from support.strict_upstreams import (
 )
 
 Fault = Callable[[Json], bool]
+#: What is refused, an input that has it, further fields of that request, and words of refusals.
+Refusal = tuple[Fault, Any, Json, list[str]]
 
 
 def roles(request: Json) -> list[str]:
