@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
+from operator import attrgetter
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -28,14 +31,13 @@ class Case(NamedTuple):
     words: list[str]
 
 
-CASES = {
-    f"{table.__name__.rpartition('.')[2]}/{name}@{number}": Case(
-        refusal, wording, table.WORDS.get(name, [])
-    )
-    for table in (provider_refusals, refusal_wordings)
-    for name, refusal in table.REFUSALS.items()
-    for number, wording in enumerate(refusal[3])
-}
+def cases_of(table: ModuleType) -> dict[str, Case]:
+    """The wordings of a table, by the name of the model that refuses so."""
+    return {
+        f"{name}@{number}": Case(refusal, wording, table.WORDS.get(name, []))
+        for name, refusal in table.REFUSALS.items()
+        for number, wording in enumerate(refusal[3])
+    }
 
 
 def in_shape(wording: str, shape: str) -> Behaviour:
@@ -51,22 +53,25 @@ def in_shape(wording: str, shape: str) -> Behaviour:
     return body_of(*shapes[shape])
 
 
-def models(url: str) -> Mapping[str, Model]:
-    """A model for each refusal: each learns by itself."""
+def models_of(cases: Collection[str], url: str) -> Mapping[str, Model]:
+    """A model for each wording: each learns by itself."""
     return {
         name: ChatCompletionsModel(
             ModelInfo("m"), url, retry=RetryPolicy(base=0.0), read_timeout=10.0
         )
-        for name in CASES
+        for name in cases
     }
 
 
 @pytest.mark.parametrize(
     "shape", [SHAPES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in SHAPES[1:])]
 )
-def test_the_next_request_is_one_that_is_taken(shape: str) -> None:
+@pytest.mark.parametrize("table", [provider_refusals, refusal_wordings], ids=attrgetter("__name__"))
+def test_the_next_request_is_one_that_is_taken(table: ModuleType, shape: str) -> None:
+    cases = cases_of(table)
+
     def behave(request: Request) -> Behaviour:
-        case = CASES[request.json["model"]]
+        case = cases[request.json["model"]]
         is_refused, *_ = case.refusal
         return (
             in_shape(case.wording, shape)
@@ -75,9 +80,9 @@ def test_the_next_request_is_one_that_is_taken(shape: str) -> None:
         )
 
     wrong = []
-    with scenario(models=models) as world:
+    with scenario(models=partial(models_of, cases)) as world:
         world.upstream_answers(behave)
-        for model, (refusal, wording, words) in CASES.items():
+        for model, (refusal, wording, words) in cases.items():
             _, given, fields, _ = refusal
             before = len(world.requests)
             outcome = world.respond(given, model=model, **{"stream": False, **fields})
