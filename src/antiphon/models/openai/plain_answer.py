@@ -15,9 +15,7 @@ from antiphon.core.turns import Usage
 from antiphon.models.openai.chat_completions_answer import PlainMessage
 from antiphon.models.openai.finish_reasons import finish_meaning, read_finish_reason
 from antiphon.models.openai.sse import DECODE_ERRORS
-
-#: Larger counts are none: no JavaScript client could read them.
-MAX_COUNT: Final = 2**53
+from antiphon.models.openai.usage_counts import MAX_COUNT, usage_of_counts
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 _NoEntries = Annotated[list[Any], msgspec.Meta(max_length=0)]
@@ -135,13 +133,3 @@ def _to_usage(given: PlainUsage) -> Usage | None:
         (details and details.cached_tokens) or 0,
         (made and made.reasoning_tokens) or 0,
     )
-
-
-def usage_of_counts(
-    prompt: int, completion: int, total: int | None, cached: int, reasoning: int
-) -> Usage:
-    """A usage by its counts, as chat completions have them."""
-    if total == prompt + completion + reasoning:
-        # xAI counts reasoning apart from the completion, OpenAI within it.
-        completion += reasoning
-    return Usage(prompt, completion, cached, reasoning)

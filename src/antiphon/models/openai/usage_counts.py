@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from antiphon.core.turns import Usage
 from antiphon.models.openai.lenient_json import count_of_value
-from antiphon.models.openai.plain_answer import MAX_COUNT, usage_of_counts
 
+#: Larger counts are none: no JavaScript client could read them.
+MAX_COUNT: Final = 2**53
 #: The counts of a usage, and the names under which they come.
 _COUNT_FIELDS: Final = (
     ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
@@ -59,3 +60,13 @@ class UsageCounts:
         count = count_of_value(given)
         if count is not None and count <= MAX_COUNT:
             self._counts[name] = count
+
+
+def usage_of_counts(
+    prompt: int, completion: int, total: int | None, cached: int, reasoning: int
+) -> Usage:
+    """A usage by its counts, as chat completions have them."""
+    if total == prompt + completion + reasoning:
+        # xAI counts reasoning apart from the completion, OpenAI within it.
+        completion += reasoning
+    return Usage(prompt, completion, cached, reasoning)
