@@ -229,6 +229,11 @@ def test_turn_cancelled_before_it_begins_is_interrupted() -> None:
     run(main())
 
 
+async def close(registry: TurnRegistry) -> None:
+    registry.interrupt()
+    await registry.wait_all()
+
+
 async def run_until_stopped(
     turn: RunningTurn, began: asyncio.Event, stop_errors: list[object]
 ) -> None:
@@ -295,7 +300,7 @@ async def test_stop_while_the_end_is_stored_has_no_effect() -> None:
     registry.start(turn, ends())
     await ending.wait()
     stopping = asyncio.ensure_future(turn.cancel())
-    closing = asyncio.ensure_future(registry.close())
+    closing = asyncio.ensure_future(close(registry))
     await run_ready_tasks()
     assert not turn.done()
     end_stored.set()
@@ -315,7 +320,7 @@ async def test_detaching_cancels_only_an_unstored_turn() -> None:
         await began.wait()
         await turn.detach()
         assert turn.done() is not store
-        await registry.close()
+        await close(registry)
         assert [type(reason) for reason in stop_errors] == [
             TurnInterruptedError if store else type(None)
         ]
@@ -343,10 +348,10 @@ async def test_request_that_cannot_be_stored_stops_the_work() -> None:
 async def test_concurrent_closes_wait_until_all_turns_end() -> None:
     registry, turn, began, stop_errors = start_unstored_turn()
     await began.wait()
-    await asyncio.gather(registry.close(), registry.close())
+    await asyncio.gather(close(registry), close(registry))
     assert turn.done()
     assert [type(reason) for reason in stop_errors] == [TurnInterruptedError]
-    await registry.close()
+    await close(registry)
 
 
 # Relays.

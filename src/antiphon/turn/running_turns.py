@@ -381,12 +381,6 @@ class TurnRegistry:
                 turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
         return handed_over
 
-    async def close(self, *, hands_over: bool = False) -> list[str]:
-        """``interrupt``, and wait until each turn is kept as that."""
-        handed_over = self.interrupt(hands_over=hands_over)
-        await self.wait_all()
-        return handed_over
-
     async def wait_all(self) -> None:
         """Wait until each turn that runs now has ended."""
         tasks = [turn.task for turn in self._turns.values() if turn.task is not None]

@@ -91,6 +91,8 @@ class TurnService:
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
         self.models = models
+        #: Turns that stop here and that other processes may go on with, until the store knows it.
+        self._handed_over: list[str] = []
         #: What else is to be stopped before the store is closed.
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._planner = TurnPlanner(
@@ -413,18 +415,23 @@ class TurnService:
         """
         nodes = self.stores.nodes if self.stores is not None else None
         hands_over = nodes is not None and nodes.is_shared
-        handed_over = await self.registry.close(hands_over=hands_over)
-        if nodes is not None and handed_over:
-            await nodes.release(handed_over)
+        # A server that stops may cancel this anywhere; what is left is done as the store closes.
+        self._handed_over += self.registry.interrupt(hands_over=hands_over)
+        await self.registry.wait_all()
+        if nodes is not None and self._handed_over:
+            await nodes.release(self._handed_over)
+            self._handed_over = []
 
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
-        for stop in self.on_close:
-            await stop()
-        await self.interrupt()
-        if self.cancellation.other_nodes is not None:
-            await self.cancellation.other_nodes.close()
-        await self._store.close()
+        try:
+            for stop in self.on_close:
+                await stop()
+            await self.interrupt()
+        finally:
+            if self.cancellation.other_nodes is not None:
+                await self.cancellation.other_nodes.close()
+            await self._store.close()
 
 
 def _failed_end(error: AntiphonError) -> End:
