@@ -64,7 +64,7 @@ log = logging.getLogger("antiphon")
 #: What has expired is gone from the files a few seconds later.
 _SWEEP_SECONDS = 5.0
 #: How often a node looks for others that died.
-_RECOVERY_SECONDS = 1.0
+RECOVERY_SECONDS = 1.0
 #: How soon an endpoint that did not say which models it has is asked again.
 _ASK_AGAIN_SECONDS = 5.0
 
@@ -144,7 +144,7 @@ class Engine:
                     await self.service.resume(turn.tenant, turn.response_id)
             except StoreError as error:
                 log.warning("turns of other nodes could not be recovered: %s", error.message)
-            await asyncio.sleep(_RECOVERY_SECONDS)
+            await asyncio.sleep(RECOVERY_SECONDS)
 
     async def close(self) -> None:
         """Interrupt what runs, keep it, and let go of store and models."""
