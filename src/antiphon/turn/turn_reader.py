@@ -32,7 +32,7 @@ from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import render_chain, run_unless_short
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
-from antiphon.turn.store_protocols import Head, RecentThread, Store, StoredTurn, Window
+from antiphon.turn.store_protocols import Head, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, newest_turns
 
 
@@ -120,10 +120,6 @@ class TurnReader:
         """
         turns = await self._chain(tenant, response_id)
         return await run_unless_short(_context_of, turns)
-
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        """The newest turns of the latest conversations."""
-        return await self._store.recent_threads(tenant, limit)
 
     async def persist_missing_end(self, response_id: str) -> bool:
         """End a turn that is over but whose end could not be kept then; whether it was one.
