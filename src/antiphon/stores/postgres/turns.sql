@@ -139,30 +139,6 @@ ORDER BY seq DESC LIMIT $5
 -- name: blobs
 SELECT hash, data FROM blobs WHERE tenant = $1 AND hash = ANY($2::bytea[])
 
--- name: recent_threads
--- The newest turn of each of a tenant's threads, from one place in the order of time on.
-SELECT timestamp, tree, thread, seq FROM responses
-WHERE tenant = $1 AND timestamp IS NOT NULL AND (timestamp, thread, seq) < ($2, $3, $4)
-ORDER BY timestamp DESC, thread DESC, seq DESC LIMIT $5
-
--- name: first_input
--- The first input of a chain that is not empty.
-WITH RECURSIVE part (thread, seq, parent_thread, parent_seq, depth) AS (
-    SELECT t.id, $3::integer, t.parent_thread, t.parent_seq, 0
-    FROM threads AS t WHERE t.tree = $1 AND t.id = $2 AND t.tenant = $4
-    UNION ALL
-    SELECT t.id, part.parent_seq, t.parent_thread, t.parent_seq, part.depth + 1
-    FROM part JOIN threads AS t ON t.tree = $1 AND t.id = part.parent_thread
-)
-SELECT l.input
-FROM part CROSS JOIN LATERAL (
-    SELECT log.input, log.seq FROM log
-    WHERE log.tree = $1 AND log.thread = part.thread AND log.seq <= part.seq
-    AND log.part = 0 AND log.header IS NOT NULL AND log.input <> '\x90'
-    ORDER BY log.seq LIMIT 1
-) AS l
-ORDER BY part.depth DESC LIMIT 1
-
 -- name: begin
 -- A transaction, which holds the row of the node that begins it: two statements, without values.
 BEGIN ISOLATION LEVEL READ COMMITTED;
@@ -224,6 +200,9 @@ WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
 -- name: own_turn
 SELECT tree, thread, seq, tenant, key FROM running
 WHERE tree = $1 AND thread = $2 AND seq = $3 AND node = $4 FOR UPDATE
+
+-- name: has_ended
+SELECT 1 FROM log WHERE tree = $1 AND thread = $2 AND seq = $3 AND ending IS NOT NULL
 
 -- name: end_owned
 INSERT INTO log (tree, thread, seq, part, ending)
