@@ -201,6 +201,9 @@ WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
 SELECT tree, thread, seq, tenant, key FROM running
 WHERE tree = $1 AND thread = $2 AND seq = $3 AND node = $4 FOR UPDATE
 
+-- name: has_ended
+SELECT 1 FROM log WHERE tree = $1 AND thread = $2 AND seq = $3 AND ending IS NOT NULL
+
 -- name: end_owned
 INSERT INTO log (tree, thread, seq, part, ending)
 SELECT w.tree, w.thread, w.seq, 1 + (
