@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-#: What stands before and behind a name: recipients, namespaces, markup, parentheses, numbers of calls.
+#: What stands before and behind a name: recipients, namespaces, markup, parentheses, numbers.
 _PREFIX: Final = re.compile(
     r"\A(?:[\w ]*\bto=)?(?:(?:functions|default_api|tools|api|function)[.:/])?"
 )
