@@ -21,6 +21,7 @@ from antiphon.core.ids import response_id_of
 from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, fail, hang, say
 from support.http_server import ServerProcess, ThreadServer, serving
+from support.stored_responses import response_ids
 
 
 def digest(messages: Messages) -> str:
@@ -84,7 +85,7 @@ def test_next_turn_sees_the_previous_turn_at_once(tmp_path: Path) -> None:
 
     with serving(ScriptedModel(digest_reply), tmp_path / "antiphon.db") as server:
         assert asyncio.run(main(server.url)) >= 500
-        assert server.stored_count() == clients
+        assert server.stored_count() == clients * turns
 
 
 class Acknowledged(msgspec.Struct):
@@ -291,13 +292,13 @@ def test_turn_running_at_shutdown_is_interrupted(tmp_path: Path) -> None:
             event = client.getresponse().readline()
             assert event == b"event: response.created\n"
             server.wait(reached)
-        (running,) = server.run(server.store.recent_threads("", 1))
+        (running,) = server.run(response_ids(server.store))
     model = ScriptedModel(["Welcome back"])
     with serving(model, database) as server:
-        kept = server.get(f"/v1/responses/{running.response_id}").json
+        kept = server.get(f"/v1/responses/{running}").json
         assert kept["status"] == "failed"
         assert kept["error"]["code"] == "interrupted"
-        assert server.respond("Hello?", previous_response_id=running.response_id).status == 200
+        assert server.respond("Hello?", previous_response_id=running).status == 200
         assert [message["content"] for message in model.context() if message["role"] == "user"] == [
             "Hi",
             "Hello?",

@@ -100,6 +100,12 @@ def incomplete_stream() -> AttemptError:
     return AttemptError(ModelError(text, code=_DISCONNECTED_CODE), transient=True)
 
 
+def cut_call(name: str) -> AttemptError:
+    """The failure for an answer that ended within the arguments of a call."""
+    text = f"The upstream's answer broke off within the arguments of its call of {name!r}."
+    return AttemptError(ModelError(text, code=_DISCONNECTED_CODE), transient=True)
+
+
 #: HTTP statuses by parts of an error's name, in lower case. The first match counts.
 _STATUS_BY_ERROR_NAME = [
     (429, "rate_limit"),

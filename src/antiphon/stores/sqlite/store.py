@@ -41,7 +41,6 @@ from antiphon.stores.sqlite.reader import (
     read_chain,
     read_head,
     read_history,
-    read_recent_threads,
     read_turn,
     read_window,
 )
@@ -54,7 +53,6 @@ from antiphon.turn.store_protocols import (
     Head,
     HistoryTurn,
     NewTurn,
-    RecentThread,
     StoredTurn,
     Stores,
     Window,
@@ -234,12 +232,6 @@ class SqliteStore:
         cutoff = self._database.expiry.cutoff(head.tenant)
         return await self._database.read_recovered(
             partial(read_window, head=head, window=window, cutoff=cutoff)
-        )
-
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        cutoff = self._database.expiry.cutoff(tenant)
-        return await self._database.read_pooled(
-            partial(read_recent_threads, tenant=tenant, limit=limit, cutoff=cutoff)
         )
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:

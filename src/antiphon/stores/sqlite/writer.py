@@ -32,7 +32,7 @@ from antiphon.stores.sqlite.connection import (
 from antiphon.stores.sqlite.errors import is_busy, store_error
 from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
-from antiphon.stores.sqlite.turn_recovery import end_orphans
+from antiphon.stores.sqlite.turn_recovery import end_own_turns
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.thread_priority import background_priority
 
@@ -297,8 +297,8 @@ class Writer:
             self._commit(
                 [
                     (
-                        end_orphans,
-                        (self._owner_id, interrupted_end()),
+                        end_own_turns,
+                        (interrupted_end(),),
                         self._stop_future,
                     )
                 ]
