@@ -307,7 +307,7 @@ class WriteTransaction:
         keys = [TurnKey(row[0], row[1], row[2]) for row in rows]
         columns = list(zip(*keys, strict=True))
         await self.execute(TURN_SQL["end_owned"], *columns, encode_json(end))
-        await self.execute(TURN_SQL["end_running"], *columns)
+        await self.execute(TURN_SQL["end_running"], keys)
         for key, row in zip(keys, rows, strict=True):
             self._rows.searchable.append((row[3], key))
             self._owners[key] = None

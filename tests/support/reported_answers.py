@@ -1,16 +1,14 @@
-"""Answers in chat completions as they were reported of servers and gateways, and what they mean."""
+"""Reported answers: chat completions as servers and gateways were reported to send them."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from support.answer_tables import HELLO, Meant, check_answers, fails, says
+from support.answer_tables import HELLO, Meant, fails, says
 from support.misbehaving_upstream import Behaviour
 from support.scenario import (
     DONE,
     Json,
-    Scenario,
     body_of,
     call,
     chunk,
@@ -39,6 +37,11 @@ def completion(message: Any = MESSAGE, reason: Any = "stop", **fields: Any) -> b
 
 def thinks(behaviour: Behaviour) -> Meant:
     return says(HELLO, behaviour, reasoning=HM)
+
+
+def thinking(words: str) -> Json:
+    """A part of a content with thoughts."""
+    return {"type": "thinking", "thinking": [{"type": "text", "text": words}]}
 
 
 def notice(**fields: Any) -> bytes:
@@ -237,167 +240,87 @@ ENDS = {
         reasoning=HM,
     ),
 }
-#: Errors within an answer.
-PROVIDER = {"code": 502, "message": S, "metadata": {"error_type": "provider_unavailable"}}
-ERRORS = {
-    "no-choices-and-an-error": fails(S, stream_of(data({"choices": [], "error": PROVIDER}), DONE)),
-    "no-choices-and-an-error-behind-words": fails(
-        S, stream_of(A, B, data({"choices": [], "error": PROVIDER}), DONE), HELLO
-    ),
-    "error-beside-an-empty-delta": fails(
-        "Provider disconnected",
+REFERENCE = {"type": "reference", "reference_ids": ["search_documents"]}
+#: Contents that are lists, and answers within others.
+CONTENTS = {
+    "references-between": Meant(
         stream_of(
-            *(A, B),
-            data(
+            *(A, chunk({"content": [REFERENCE]}), B),
+            *(chunk({"content": [REFERENCE]}), end(), DONE),
+        )
+    ),
+    "references-among-parts": Meant(
+        whole({"content": [{"type": "text", "text": HELLO}, REFERENCE], "role": "assistant"})
+    ),
+    "reference-of-numbers": Meant(
+        stream_of(A, chunk({"content": [{"type": "reference", "reference_ids": [1]}]}), B, end())
+    ),
+    "thinking-parts-one-by-one": thinks(
+        stream_of(
+            *(chunk({"content": [thinking(it)]}) for it in ("Let me", " see.")),
+            *GOOD,
+        )
+    ),
+    "thinking-parts-and-text": thinks(
+        whole(
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": HM}]},
+                    {"type": "text", "text": HELLO},
+                ]
+            }
+        )
+    ),
+    "thinking-parts-that-are-closed": thinks(
+        stream_of(
+            chunk(
                 {
-                    "error": {"code": "server_error", "message": "Provider disconnected"},
-                    "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+                    "content": [
+                        {
+                            "type": "thinking",
+                            "thinking": [{"type": "text", "text": HM}],
+                            "closed": True,
+                        }
+                    ]
                 }
             ),
-        ),
-        HELLO,
+            *GOOD,
+        )
     ),
-    "error-within-a-choice": fails(
-        S,
-        stream_of(
-            *(A, B),
-            data(
-                {"choices": [{"index": 0, "delta": {}, "error": PROVIDER, "finish_reason": None}]}
-            ),
-            DONE,
-        ),
-        HELLO,
-    ),
-    "raw-words-of-the-server-behind": fails(
-        "temporarily rate-limited upstream",
-        stream_of(
-            data(
-                {
-                    "error": {
-                        "message": "Provider returned error",
-                        "code": 429,
-                        "metadata": {"raw": "glm-5 is temporarily rate-limited upstream."},
-                    }
-                }
-            )
-        ),
-        code="rate_limit_exceeded",
-    ),
-    "raw-json-of-the-server-behind": fails(
-        "maximum context length is 262144",
-        stream_of(
-            data(
-                {
-                    "error": {
-                        "message": "Provider returned error",
-                        "code": 400,
-                        "metadata": {
-                            "raw": json.dumps(
-                                {
-                                    "error": {
-                                        "message": "This model's maximum context length is 262144"
-                                        " tokens. However, your messages resulted in 262897"
-                                        " tokens.",
-                                        "code": 400,
-                                    }
-                                }
-                            )
-                        },
-                    }
-                }
-            )
-        ),
-        code="context_length_exceeded",
-    ),
-    "too-long-in-a-stream": fails(
-        "1284668 tokens",
-        stream_of(
-            data(
-                {
-                    "choices": [],
-                    "error": {
-                        "code": 400,
-                        "message": "prompt is too long: 1284668 tokens > 1000000 maximum",
-                    },
-                }
-            )
-        ),
-        code="context_length_exceeded",
-    ),
-    "too-long-with-status-200": fails(
-        "available context size",
+    "chat-response": Meant(
         body_of(
             {
-                "error": {
-                    "code": 400,
-                    "message": "the request exceeds the available context size.",
-                    "type": "exceed_context_size_error",
-                    "n_prompt_tokens": 14429,
-                    "n_ctx": 8192,
-                }
+                "modelId": "m",
+                "chatResponse": {
+                    "apiFormat": "GENERIC",
+                    "choices": [
+                        {
+                            "index": 0,
+                            "message": {
+                                "role": "ASSISTANT",
+                                "content": [{"type": "TEXT", "text": HELLO}],
+                            },
+                            "finishReason": "stop",
+                        }
+                    ],
+                    "usage": {"promptTokens": 12, "completionTokens": 3, "totalTokens": 15},
+                },
             }
         ),
-        code="context_length_exceeded",
+        tokens=(12, 3),
     ),
-    "message-twice": fails(
-        "Compute error.",
-        stream_of(data({"error": {"message": "Compute error."}, "message": "Compute error."})),
+    "choices-with-capital-type": Meant(
+        whole({"role": "ASSISTANT", "content": [{"type": "TEXT", "text": HELLO}]}, "COMPLETE")
     ),
-    "success-false": fails(
-        "An unexpected error occurred",
-        stream_of(
-            *(A, B),
-            data(
-                {
-                    "success": False,
-                    "error": {
-                        "code": "INTERNAL_SERVER_ERROR",
-                        "status": 500,
-                        "message": "An unexpected error occurred.",
-                        "docs": "https://example.org/errors",
-                    },
-                }
-            ),
-        ),
-        HELLO,
-    ),
-    "quota-then-done": fails(
-        "quota exceeded", stream_of(data({"error": {"message": "quota exceeded"}}), DONE)
-    ),
-    "error-event-of-a-template": fails(
-        "Error rendering prompt",
-        stream_of(b'event: error\ndata: {"error":{"message":"Error rendering prompt"}}\n\n'),
-    ),
-    "failed-generation": fails(
-        "Failed to call a function.",
-        stream_of(
-            data(
-                {
-                    "error": {
-                        "message": "Failed to call a function.",
-                        "code": "tool_use_failed",
-                        "failed_generation": "<function=lookup>",
-                    }
-                }
-            )
-        ),
-    ),
-    "in-a-list": fails(S, body_of([{"error": {"code": 503, "message": S}}])),
-    "line-of-ollama": fails(
-        "an error was encountered",
-        stream_of(A, B, b'{"error":"an error was encountered while running the model"}\n'),
-        HELLO,
-    ),
-    # Gateways close an answer properly before they say what has cut it.
-    "behind-a-reason": fails(S, stream_of(A, B, end(), data({"error": PROVIDER}), DONE), HELLO),
-    "behind-a-reason-of-calls": fails(
-        S,
-        stream_of(
-            call(first(arguments='{"c":1}')), end("tool_calls"), data({"error": PROVIDER}), DONE
-        ),
-    ),
-    "behind-a-reason-by-its-name": fails(
-        S, stream_of(A, B, end(), b"event: error\ndata: " + S.encode() + b"\n\n"), HELLO
+    "success-true": Meant(
+        body_of(
+            {
+                "success": True,
+                "code": 200,
+                "msg": "ok",
+                "data": {"choices": [{"message": MESSAGE, "finish_reason": "stop"}]},
+            }
+        )
     ),
 }
 #: Other names beside the usual ones.
@@ -465,23 +388,3 @@ NAMES = {
         stream_of(text('"toolCalls": [] and'), text(' "choice": 1'), end(), DONE),
     ),
 }
-
-
-def test_an_answer_that_comes_again_is_one(world: Scenario) -> None:
-    check_answers(world, REPETITIONS)
-
-
-def test_notices_are_no_part_of_an_answer(world: Scenario) -> None:
-    check_answers(world, NOTICES)
-
-
-def test_ends_are_known_wherever_they_are(world: Scenario) -> None:
-    check_answers(world, ENDS)
-
-
-def test_errors_within_an_answer_are_told(world: Scenario) -> None:
-    check_answers(world, ERRORS)
-
-
-def test_words_are_found_under_other_names(world: Scenario) -> None:
-    check_answers(world, NAMES)

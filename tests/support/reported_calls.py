@@ -1,12 +1,12 @@
-"""Tool calls as they were reported of servers and gateways: what was meant, whatever was sent."""
+"""Reported calls: tool calls as servers and gateways were reported to send them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from support.answer_tables import HELLO, calls, check_answers, fails
+from support.answer_tables import HELLO, calls, fails
 from support.misbehaving_upstream import Behaviour
-from support.scenario import DONE, Json, Scenario, body_of, call, chunk, data, end, stream_of, text
+from support.scenario import DONE, Json, body_of, call, chunk, data, end, stream_of, text
 from support.upstream_answers import (
     C1,
     C2,
@@ -132,6 +132,34 @@ MARKS = {
     "empty-entry-before": calls(ONE, of_calls([{"id": "", "type": "function"}, CALL])),
     "reason-in-singular": calls(ONE, of_calls(CALL, reason="tool_call")),
     "reason-null-then-done": calls(ONE, of_calls(CALL, reason=None)),
+}
+#: What templates leave in names.
+NAMES = {
+    "channel-behind": calls(ONE, of_calls(first("lookup<|channel|>commentary"), *PIECES)),
+    "channel-behind-whole": calls(
+        ONE, whole_calls(first("lookup<|channel|>commentary", arguments=C1))
+    ),
+    "constraint-behind": calls(ONE, of_calls(first("lookup<|constrain|>json"), *PIECES)),
+    "mark-behind": calls(ONE, of_calls(first("lookup<|channel|>"), *PIECES)),
+    "namespace-and-channel": calls(
+        ONE, of_calls(first("functions.lookup<|channel|>commentary"), *PIECES)
+    ),
+    "namespace": calls(ONE, of_calls(first("functions.lookup"), *PIECES)),
+    "recipient": calls(ONE, of_calls(first("commentary to=functions.lookup"), *PIECES)),
+    "channel-in-a-piece-of-its-own": calls(
+        ONE, of_calls(first(), entry("<|channel|>commentary", "", index=0), *PIECES)
+    ),
+    "channel-in-each-of-two": calls(
+        TWO,
+        of_calls(
+            first("lookup<|channel|>commentary", arguments=C1),
+            first("lookup<|channel|>commentary", arguments=C2, index=1, id="call_b"),
+        ),
+    ),
+    "quotes-around": calls(ONE, of_calls(first('"lookup"'), *PIECES)),
+    "number-behind": calls(ONE, of_calls(first("functions.lookup:0"), *PIECES)),
+    "other-case": calls([("LOOKUP", C1)], of_calls(first("LOOKUP"), *PIECES)),
+    "unknown-name": calls([("search", C1)], of_calls(first("search"), *PIECES)),
 }
 #: Where gateways put calls, and what they call them.
 PLACES = {
@@ -265,31 +293,3 @@ WRAPPED = {
         ONE, of_calls(first(arguments='{"name": "lookup", "arguments": {"c":1}}'))
     ),
 }
-
-
-def test_arguments_that_come_again_are_one(world: Scenario) -> None:
-    check_answers(world, REPEATED)
-
-
-def test_calls_are_told_apart(world: Scenario) -> None:
-    check_answers(world, MARKS)
-
-
-def test_calls_are_found_under_other_names(world: Scenario) -> None:
-    check_answers(world, PLACES)
-
-
-def test_calls_of_another_choice_are_those_that_were_announced(world: Scenario) -> None:
-    check_answers(world, CHOICES)
-
-
-def test_a_call_that_breaks_off_fails_by_its_name(world: Scenario) -> None:
-    check_answers(world, CUTS)
-
-
-def test_arguments_that_are_whole_stay_as_the_model_wrote_them(world: Scenario) -> None:
-    check_answers(world, WRITTEN)
-
-
-def test_arguments_within_a_call_are_its_arguments(world: Scenario) -> None:
-    check_answers(world, WRAPPED)
