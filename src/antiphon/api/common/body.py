@@ -79,7 +79,8 @@ _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def _decode_utf16(body: bytes) -> bytes:
     """A body in UTF-16 or UTF-32 as one in UTF-8; any other as it is, for the decoder."""
     try:
-        return body.decode(json.detect_encoding(body)).encode()
+        decoded = body.decode(json.detect_encoding(body)).lstrip()
+        return decoded.encode() if decoded[:1] in ("{", "[") else body
     except UnicodeError:
         return body
 

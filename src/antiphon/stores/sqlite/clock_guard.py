@@ -19,7 +19,7 @@ log = logging.getLogger("antiphon.store")
 MAX_LEAP: Final = 3600.0
 WAIT_SECONDS: Final = 3600.0
 #: How long ago the newest turn may be when a store is opened, in seconds.
-MAX_GAP: Final = 86_400.0
+MAX_GAP: Final = 7 * 86_400.0
 
 
 def steady_time() -> float:
