@@ -40,6 +40,7 @@ from support.misbehaving_upstream import (
     refuse,
     stream,
 )
+from support.stored_responses import response_ids_of_service
 from support.turn_service import assistant, run, user
 
 T = TypeVar("T")
@@ -347,9 +348,7 @@ def test_empty_and_invalid_input_is_refused(echo: Settings) -> None:
                 say(text)
             assert code is None or caught.value.code == code
     assert chat.response_id is None
-    assert (
-        from_service(echo, lambda service: service.reader.recent_threads(DEFAULT_TENANT, 9)) == []
-    )
+    assert from_service(echo, response_ids_of_service) == []
 
 
 def test_conversation_without_turns_cannot_be_resumed(echo: Settings) -> None:

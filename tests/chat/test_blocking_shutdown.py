@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.turn.service import TurnService
 from support.chat_harness import ChatHarness, ModelAnswer, chat_harness, contents, upstream_portal
 from support.misbehaving_upstream import HANG, chunk, events, stream
+from support.stored_responses import response_ids_of_service
 
 
 @pytest.fixture
@@ -89,11 +89,11 @@ def test_closing_a_stream_of_an_ended_turn_keeps_the_turn(harness: ChatHarness) 
 
 async def end_of_newest(service: TurnService) -> str:
     """The id of the newest response, once it has ended."""
-    (newest,) = await service.reader.recent_threads(DEFAULT_TENANT, 1)
-    turn = service.registry.get(newest.response_id)
+    newest = (await response_ids_of_service(service))[0]
+    turn = service.registry.get(newest)
     if turn is not None:
         await turn.result()
-    return newest.response_id
+    return newest
 
 
 def test_ctrl_c_during_send_cancels_the_turn(harness: ChatHarness) -> None:
@@ -106,16 +106,16 @@ def test_ctrl_c_during_send_cancels_the_turn(harness: ChatHarness) -> None:
     interrupt(lambda: chat.send("Count."), lambda: upstream_portal.run(press))
     assert chat.response_id is None
     harness.wait_for_disconnect()
-    (stored,) = harness.recent()
-    assert harness.response(stored.response_id).status == "cancelled"
+    (stored,) = harness.response_ids()
+    assert harness.response(stored).status == "cancelled"
 
 
 def test_ctrl_c_during_a_stream_cancels_the_turn(harness: ChatHarness) -> None:
     """As after close, the conversation continues from the received text."""
 
     async def press(service: TurnService) -> None:
-        (newest,) = await service.reader.recent_threads(DEFAULT_TENANT, 1)
-        turn = service.registry.get(newest.response_id)
+        newest = (await response_ids_of_service(service))[0]
+        turn = service.registry.get(newest)
         assert turn is not None
         for _ in range(1_000_000):
             if turn._event_waiters:  # the reader wants more than there is
@@ -157,12 +157,12 @@ def test_program_exit_during_a_stream_stores_the_turn_as_interrupted(harness: Ch
         "One \n",
         "",
     )
-    (stored,) = harness.recent()
-    response = harness.response(stored.response_id)
+    (stored,) = harness.response_ids()
+    response = harness.response(stored)
     assert response.end is not None
     assert response.end.error is not None
     assert (response.status, response.end.error.code) == ("failed", "interrupted")
-    assert contents(harness.resume(stored.response_id).context()) == ["Count.", "One "]
+    assert contents(harness.resume(stored).context()) == ["Count.", "One "]
 
 
 CALLS_AT_EXIT = """
@@ -188,4 +188,4 @@ chat.send("Hi.")
 def test_calls_at_interpreter_exit_are_refused(harness: ChatHarness) -> None:
     line = "process_over The interpreter is ending: no turn can begin any more.\n"
     assert run_script(CALLS_AT_EXIT, harness.settings.store) == (line * 3, "")
-    assert len(harness.recent()) == 1
+    assert len(harness.response_ids()) == 1

@@ -80,7 +80,7 @@ def test_only_transient_failures_are_retried(harness: ChatHarness, streamed: boo
         with pytest.raises(AntiphonError):
             say("Hi.")
         assert harness.request_count == request_count + 1
-    assert len(harness.recent()) == 12, "retries belong to one turn"
+    assert len(harness.response_ids()) == 12, "retries belong to one turn"
 
 
 def test_retry_after_is_honored_up_to_a_limit(harness: ChatHarness) -> None:

@@ -85,7 +85,7 @@ def test_invalid_image_is_refused_and_nothing_is_stored(
     with pytest.raises(InvalidRequestError) as caught:
         chat.send("What is it?", images=[png()], detail="much")
     assert caught.value.param == "detail"
-    assert (chat.response_id, harness.request_count, len(harness.recent())) == (head, 1, 1)
+    assert (chat.response_id, harness.request_count, len(harness.response_ids())) == (head, 1, 1)
 
 
 def test_images_are_refused_for_a_text_only_model(harness: ChatHarness) -> None:

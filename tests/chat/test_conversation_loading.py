@@ -113,4 +113,4 @@ def test_invalid_array_is_refused_and_nothing_is_stored(harness: ChatHarness) ->
         assert caught.value.param == param
     with pytest.raises(ModelNotFoundError):
         harness.load(MESSAGES, model="nobody")
-    assert harness.recent() == []
+    assert harness.response_ids() == []

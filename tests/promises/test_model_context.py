@@ -41,6 +41,7 @@ from support.conversation_scenarios import (
     user_items,
 )
 from support.example_counts import examples
+from support.stored_responses import response_ids
 from support.turn_service import (
     STORES,
     contents,
@@ -404,9 +405,7 @@ def test_too_long_context_fails_and_stores_only_the_failed_turn(kind: str, tmp_p
         assert await service.reader.chain(DEFAULT_TENANT, first.id) == before
         failed = await service.reader.response(DEFAULT_TENANT, response.id)
         assert (failed.status, failed.output, failed.input) == ("failed", (), response.input)
-        assert [one.response_id for one in await store.recent_threads(DEFAULT_TENANT, 9)] == [
-            response.id
-        ]
+        assert await response_ids(store) == [response.id, first.id]
         # It can be tried again with less, and what failed does not stand in the way.
         again = await run_turn(service, "Five six.", after=first.id)
         assert again.status == "completed"
@@ -431,7 +430,7 @@ def test_input_over_the_token_budget_is_refused_and_not_stored(
             )
         assert (caught.value.used, caught.value.limit) == (9, 8)
         assert caught.value.response_id is None
-        assert await store.recent_threads(DEFAULT_TENANT, 9) == []
+        assert await response_ids(store) == []
         assert model.calls == []
 
     run_with_store(kind, tmp_path, story)

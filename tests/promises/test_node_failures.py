@@ -19,6 +19,8 @@ from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 from xai_sdk.proto import chat_pb2, chat_pb2_grpc  # type: ignore[import-untyped]
 
+from antiphon.bootstrap import RECOVERY_SECONDS
+from antiphon.stores.postgres.leases import LEASE_SECONDS
 from support.grpc_client import RpcFailure
 from support.http_server import TIMEOUT, ServerProcess
 from support.node_cluster import NodeCluster, SteeredUpstream, Stream, node_cluster, started
@@ -27,7 +29,8 @@ from support.postgres_database import empty_database
 from support.scenario import UpstreamThread
 from support.side_stores import query_file
 
-#: Seconds until others have noticed that a node is dead.
+#: Seconds until others have noticed that a node is dead, as docs and README say. On a busy machine
+#: a test may have to wait longer, so that none of them measures it.
 NOTICED = 10.0
 
 
@@ -89,13 +92,18 @@ def test_background_turn_of_a_killed_node_is_answered_whole_by_another(
     question = "count to 3 gate:a"
     response_id = begin_in_background(first, question, cluster.upstream)
     first.kill()
-    poll(lambda: len(cluster.upstream.requests_of(question)) == 2, "it was not run again", NOTICED)
+    poll(lambda: len(cluster.upstream.requests_of(question)) == 2, "it was not run again")
     cluster.upstream.open("a")
     response = ended_at(second, response_id)
     assert (response["status"], text_of(response)) == ("completed", " 0 1 2")
     assert len(cluster.upstream.requests_of(question)) == 2
     follow_up = json.loads(second.respond("Hi", previous_response_id=response_id).body)
     assert text_of(follow_up) == "3 messages"
+
+
+def test_dead_node_is_noticed_within_ten_seconds() -> None:
+    # Its lease, and the time until another one looks.
+    assert LEASE_SECONDS + RECOVERY_SECONDS < NOTICED
 
 
 def tools_of(response: dict[str, Any]) -> list[dict[str, Any]]:
@@ -124,7 +132,7 @@ def test_tool_that_has_answered_is_not_run_again_when_its_node_is_killed(
     poll(lambda: upstream.requests_of(answer), "the model was not given the output")
     (stored,) = poll(lambda: tools_of(response_at(second, name)), "the call was not stored")
     first.kill()
-    poll(lambda: len(upstream.requests_of(answer)) == 2, "it was not run again", NOTICED)
+    poll(lambda: len(upstream.requests_of(answer)) == 2, "it was not run again")
     upstream.open("tool")
     response = ended_at(second, name)
     assert response["status"] == "completed"
@@ -143,7 +151,7 @@ def test_tool_that_may_have_run_when_its_node_was_killed_is_not_run_again(
     name = str(first.respond(question, background=True, tools=FILES).json["id"])
     poll(runs.exists, "the tool was not run")
     first.kill()
-    response = ended_at(second, name, NOTICED)
+    response = ended_at(second, name)
     assert response["status"] == "completed"
     (call,) = tools_of(response)
     assert call["error"]
@@ -161,7 +169,7 @@ def test_other_turns_of_a_killed_node_end_as_interrupted(cluster: NodeCluster) -
         listed = poll(lambda: second.get("/v1/responses").json["data"], "it was not stored")
         (response_id,) = [one["id"] for one in listed]
         first.kill()
-        response = ended_at(second, response_id, NOTICED)
+        response = ended_at(second, response_id)
     assert (response["status"], response["error"]["code"]) == ("failed", "interrupted")
 
 
@@ -181,7 +189,7 @@ def test_draining_node_hands_its_background_turns_over(tmp_path: Path, store: st
             question = "count to 2 gate:b"
             response_id = begin_in_background(first, question, upstream)
             assert first.stop() == 0
-            poll(lambda: len(upstream.requests_of(question)) == 2, "it was not run again", NOTICED)
+            poll(lambda: len(upstream.requests_of(question)) == 2, "it was not run again")
             upstream.open("b")
             response = ended_at(second, response_id)
             assert (response["status"], text_of(response)) == ("completed", " 0 1")

@@ -11,10 +11,9 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
 from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.turn.store_protocols import RecentThread, StoredTurn
+from antiphon.turn.store_protocols import StoredTurn
 from support.store_turns import (
     DONE,
-    HEADER,
     STORES,
     Opener,
     assistant,
@@ -28,6 +27,7 @@ from support.store_turns import (
     opener,
     user,
 )
+from support.stored_responses import response_ids
 
 
 @pytest.fixture(params=STORES)
@@ -307,53 +307,10 @@ async def test_other_tenants_response_is_not_found(store_in: Opener) -> None:
         assert await store.turn("them", mine.response_id) is None
         assert await store.chain(msgspec.structs.replace(mine, tenant="them")) == []
         assert not await store.delete("them", mine.response_id, cascade=True)
-        assert [line.response_id for line in await store.recent_threads("me", 9)] == [
-            mine.response_id
-        ]
-        assert len(await store.recent_threads("them", 9)) == 1
-        assert await store.recent_threads("", 9) == []
+        assert await response_ids(store, "me") == [mine.response_id]
+        assert await response_ids(store, "them") == [theirs.response_id]
+        assert await response_ids(store, "") == []
         assert await store.head("me", mine.response_id) == mine
-
-
-async def test_recent_threads_list_the_newest_turn_of_each_thread(store_in: Opener) -> None:
-    async with store_in() as store:
-        old = await complete_turns(store, 3)
-        await complete_turn(store, "in between", tenant="other")
-        branch = await complete_turn(store, "branching", parent=old[0])
-        young = await complete_turn(store, "young")
-        last = await complete_turn(store, "back to the old", parent=old[-1])
-        turn = await store.turn("", last.response_id)
-        assert turn is not None
-        lines = await store.recent_threads("", 10)
-        assert [line.response_id for line in lines] == ids([last, young, branch])
-        assert lines[0] == RecentThread(
-            last.response_id, turn.created_at, HEADER.model, 4, user("question 0")
-        )
-        assert [line.turns for line in lines] == [4, 1, 2]
-        assert [line.first_item for line in lines[1:]] == [user("young"), user("question 0")]
-        assert await store.recent_threads("", 2) == lines[:2]
-        assert await store.recent_threads("", 0) == []
-
-
-async def test_recent_threads_omit_deleted_turns(store_in: Opener) -> None:
-    async with store_in() as store:
-        first, second, third = await complete_turns(store, 3)
-        await store.delete("", third.response_id)
-        (line,) = await store.recent_threads("", 10)
-        assert (line.response_id, line.turns) == (second.response_id, 2)
-        await store.delete("", first.response_id)
-        (line,) = await store.recent_threads("", 10)
-        assert (line.first_item, line.turns) == (user("question 1"), 2)
-        await store.delete("", second.response_id)
-        assert await store.recent_threads("", 10) == []
-
-
-async def test_recent_threads_include_running_and_empty_turns(store_in: Opener) -> None:
-    async with store_in() as store:
-        new = new_turn()
-        await store.begin(new)
-        (line,) = await store.recent_threads("", 1)
-        assert (line.response_id, line.first_item) == (new.response_id, None)
 
 
 async def test_concurrent_conversations_do_not_mix(store_in: Opener) -> None:
@@ -385,7 +342,7 @@ async def test_closed_store_refuses_every_operation(store_in: Opener) -> None:
             store.head("", head.response_id),
             store.turn("", head.response_id),
             store.chain(head),
-            store.recent_threads("", 1),
+            store.stores.chats.list_chats("", 1),
             store.delete("", head.response_id),
         ):
             with pytest.raises(StoreError):

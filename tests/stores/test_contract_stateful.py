@@ -26,7 +26,7 @@ from antiphon.errors import ConversationLockedError, HistoryChangedError, NotFou
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.store_protocols import Head, RecentThread, ResponseFilter, StoredTurn
+from antiphon.turn.store_protocols import Head, ResponseFilter, StoredTurn
 from support.known_turns import Known, Talk
 from support.postgres_database import empty_database
 from support.store_machine import StoreStateMachine, check_machine
@@ -369,24 +369,6 @@ class StoreMachine(StoreStateMachine):
         assert other.head is not None
         assert (one.head.tree == other.head.tree) == (one.tree is other.tree)
         assert (one.head.thread == other.head.thread) == (one.thread == other.thread)
-
-    @rule(tenant=tenants, limit=st.integers(0, 4))
-    def read_recent(self, tenant: str, limit: int) -> None:
-        newest: dict[str, Known] = {}
-        for turn in sorted(self.turns, key=lambda turn: turn.order[1:]):
-            if turn.new.tenant == tenant and self.is_alive(turn):
-                newest[turn.thread] = turn
-        latest = sorted(newest.values(), key=lambda turn: turn.order, reverse=True)
-        assert self.run_async(self.store.recent_threads(tenant, limit)) == [
-            RecentThread(
-                response_id=turn.id,
-                created_at=turn.new.created_at,
-                model=HEADER.model,
-                turns=turn.depth + 1,
-                first_item=next((item for one in turn.chain() for item in one.input), None),
-            )
-            for turn in latest[:limit]
-        ]
 
     @rule(
         tenant=tenants,

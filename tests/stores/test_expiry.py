@@ -75,7 +75,8 @@ async def is_found(store: StoreWithStores, head: Head) -> bool:
     assert (name in [turn.response_id for turn in listed]) == is_stored
     assert (name in await ids_of(store, head)) == is_stored
     if not is_stored:
-        assert name not in [line.response_id for line in await store.recent_threads(tenant, 99)]
+        heads = [chat.head for chat in await store.stores.chats.list_chats(tenant, 99)]
+        assert name not in heads
         assert not await store.delete(tenant, name)
         assert not await store.stores.conversations.erase_item(tenant, name, 0)
     return is_stored

@@ -142,7 +142,7 @@ async def read_all(store: SqliteStore, ids: list[str], conversation_id: str) -> 
     reads = [
         *[store.turn("", one) for one in ids],
         *[store.head("", one) for one in ids],
-        store.recent_threads("", 10),
+        stores.chats.list_chats("", 10),
         stores.response_index.list_responses("", 10),
         stores.response_index.list_responses("", 10, after=ids[0]),
         stores.conversations.get("", conversation_id),

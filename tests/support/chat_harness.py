@@ -35,7 +35,6 @@ from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import RecentThread
 from support.misbehaving_upstream import (
     DONE,
     Behaviour,
@@ -47,6 +46,7 @@ from support.misbehaving_upstream import (
     json_completion,
     stream,
 )
+from support.stored_responses import response_ids_of_service
 
 T = TypeVar("T")
 
@@ -259,9 +259,9 @@ class ChatHarness:
         assert response_id is not None
         return self.service(lambda service: service.reader.response(DEFAULT_TENANT, response_id))
 
-    def recent(self) -> list[RecentThread]:
-        """All responses that are kept, the newest first."""
-        return self.service(lambda service: service.reader.recent_threads(DEFAULT_TENANT, 999))
+    def response_ids(self) -> list[str]:
+        """The ids of all responses that are stored, the newest first."""
+        return self.service(response_ids_of_service)
 
     def wait_for_disconnect(self, number: int = -1) -> None:
         """Wait until the upstream has noticed that nobody listens to its answer any more."""

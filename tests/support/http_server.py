@@ -29,7 +29,6 @@ from antiphon.api.http.connections import connection_protocols
 from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
-from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.memory.store import MemoryApiKeyStore, MemoryStore
@@ -41,6 +40,7 @@ from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store
 from support.postgres_database import leased_database
 from support.program_process import ProgramProcess
+from support.stored_responses import response_ids
 
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
@@ -174,8 +174,8 @@ class ThreadServer(Address):
         self._loop.call_soon_threadsafe(event.set)
 
     def stored_count(self) -> int:
-        """How many conversations the store can tell of."""
-        return len(self.run(self.store.recent_threads(DEFAULT_TENANT, 1000)))
+        """How many responses the store has."""
+        return len(self.run(response_ids(self.store)))
 
 
 async def _with_timeout(work: Awaitable[T]) -> T:

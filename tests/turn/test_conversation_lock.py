@@ -27,6 +27,7 @@ from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.conversations import ConversationService
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
+from support.stored_responses import response_ids_of_service
 from support.turn_service import (
     STORES,
     GatedStore,
@@ -362,7 +363,7 @@ def test_deleting_a_conversation_ends_running_and_queued_turns(
             await conversation.service.reader.response(DEFAULT_TENANT, running.response_id)
         with pytest.raises(NotFoundError):
             await conversation.run_turn("More.")
-        assert await conversation.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
+        assert await response_ids_of_service(conversation.service) == []
         assert model.cancelled.is_set()
 
     run_in_store(model, main)
@@ -391,7 +392,7 @@ async def test_conversation_deleted_before_its_first_turn_is_stored_stores_none(
         store.begins.open()
         with pytest.raises(NotFoundError):
             await first
-        assert await conversation.service.reader.recent_threads(DEFAULT_TENANT, 10) == []
+        assert await response_ids_of_service(conversation.service) == []
 
 
 async def test_turn_in_another_process_is_refused_or_queued(tmp_path: Path) -> None:

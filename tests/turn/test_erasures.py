@@ -24,6 +24,7 @@ from antiphon.turn.history_cache import UnstoredHistory
 from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Head, StoredTurn
+from support.stored_responses import response_ids
 from support.turn_service import (
     ONE_CALL,
     STORES,
@@ -151,7 +152,7 @@ def test_parent_erased_while_a_turn_starts_is_not_found(run_in_store: ScenarioRu
                 await erasing.run_turn("What is it?", first.id, store=stored)
             assert caught.value.code == "previous_response_not_found"
         assert erasing.sent_messages() == ""
-        assert await erasing.service.reader.recent_threads(DEFAULT_TENANT, 5) == []
+        assert await response_ids(erasing.store) == []
 
     run_in_store(scenario)
 

@@ -24,6 +24,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store
+from support.stored_responses import response_ids
 from support.turn_service import (
     STORES,
     GatedStore,
@@ -186,7 +187,7 @@ async def test_unpaired_outputs_are_refused_and_nothing_is_stored() -> None:
     ):
         with pytest.raises(InvalidRequestError, match=name):
             await service.start(turn_request(*items, after=asked.id))
-    assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1
+    assert await response_ids(store) == [asked.id]
     both = [FunctionCallOutput("a", "1"), FunctionCallOutput("b", "2")]
     assert (await run_turn(service, *both, after=asked.id)).status == "completed"
 

@@ -25,6 +25,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.protocols import ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Store
+from support.stored_responses import response_ids
 from support.turn_service import (
     STORES,
     GatedStore,
@@ -76,8 +77,8 @@ def test_other_tenants_response_is_reported_like_a_missing_one(kind: str, tmp_pa
         assert len(continuing) == 1
         (shape,) = continuing
         assert shape[:2] == ("previous_response_not_found", "previous_response_id")
-        assert await service.reader.recent_threads("you", 10) == []
-        assert len(await service.reader.recent_threads("me", 10)) == 1
+        assert await response_ids(store, "you") == []
+        assert await response_ids(store, "me") == [mine]
         assert (await service.reader.response("me", mine)).status == "completed"
 
     run_with_store(kind, tmp_path, scenario)
@@ -185,7 +186,7 @@ async def test_deleting_a_running_turn_cancels_and_erases_it() -> None:
     assert model.cancelled.is_set()
     assert (await turn.result()).status == "cancelled"
     await not_found_error(service.reader.response("me", turn.response_id))
-    assert await service.reader.recent_threads("me", 10) == []
+    assert await response_ids(store, "me") == []
 
 
 def test_unstored_turn_writes_nothing(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_unstored_turn_writes_nothing(tmp_path: Path) -> None:
         await run_turn(service, "Next.", after=first.id)
         assert contents(model) == ["Kept.", "Hi.", "Next."]
         await run_turn(service, "Alone.", store=False)
-        assert len(await service.reader.recent_threads(DEFAULT_TENANT, 10)) == 1
+        assert len(await response_ids(store)) == 2
 
     run_with_store("memory", tmp_path, scenario)
     run_with_store("sqlite", tmp_path, scenario)

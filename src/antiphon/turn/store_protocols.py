@@ -145,20 +145,6 @@ class Window(msgspec.Struct, frozen=True):
     newest_first: bool = True
 
 
-class RecentThread(msgspec.Struct, frozen=True):
-    """One line of a list of conversations: the newest turn of a thread.
-
-    ``first_item`` is the encoded first input item of the whole chain, ``turns`` the
-    chain's length (turns since erased included).
-    """
-
-    response_id: str
-    created_at: float
-    model: str
-    turns: int
-    first_item: bytes | None
-
-
 class Store(Protocol):
     """Keeps turns. Appends only; what it has confirmed survives a power cut.
 
@@ -219,10 +205,6 @@ class Store(Protocol):
 
         Nothing where ``Window.at`` is no turn of the chain, or was deleted.
         """
-        ...
-
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        """The newest turn of each of the ``limit`` latest threads, newest first."""
         ...
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:

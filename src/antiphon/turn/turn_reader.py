@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,13 +25,14 @@ from antiphon.errors import (
     AntiphonError,
     NotFoundError,
     PreviousResponseNotFoundError,
+    TurnTakenOverError,
     error_from_code,
 )
 from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import render_chain, run_unless_short
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
-from antiphon.turn.store_protocols import Head, RecentThread, Store, StoredTurn, Window
+from antiphon.turn.store_protocols import Head, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, newest_turns
 
 
@@ -119,10 +121,6 @@ class TurnReader:
         turns = await self._chain(tenant, response_id)
         return await run_unless_short(_context_of, turns)
 
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        """The newest turns of the latest conversations."""
-        return await self._store.recent_threads(tenant, limit)
-
     async def persist_missing_end(self, response_id: str) -> bool:
         """End a turn that is over but whose end could not be kept then; whether it was one.
 
@@ -132,7 +130,8 @@ class TurnReader:
         if response_id not in self._registry.ids_not_persisted:
             return False
         error = TurnError("store_unavailable", "The store could not keep the end of this turn.")
-        await self._store.write(response_id, (), End("failed", time.time(), error=error))
+        with suppress(TurnTakenOverError):  # Another process has ended it meanwhile.
+            await self._store.write(response_id, (), End("failed", time.time(), error=error))
         self._registry.ids_not_persisted.discard(response_id)
         return True
 

@@ -37,6 +37,7 @@ from antiphon.models.scripted import (
 )
 from antiphon.stores.memory.store import MemoryStore
 from support.http_server import ThreadServer, parse_events, serving
+from support.stored_responses import response_ids
 
 
 @pytest.fixture(scope="module")
@@ -297,12 +298,12 @@ def test_a_stored_turn_outlives_its_client(stream: bool) -> None:
         with server.socket() as client:
             client.sendall(request_bytes({"input": "Hi", "stream": stream}))
             server.wait(reached)
-        (running,) = server.run(server.store.recent_threads("", 1))
-        turn = server.service.registry.get(running.response_id)
+        (running,) = server.run(response_ids(server.store))
+        turn = server.service.registry.get(running)
         assert turn is not None
         server.set(opened)
         server.run(turn.result())
-        kept = server.get(f"/v1/responses/{running.response_id}").json
+        kept = server.get(f"/v1/responses/{running}").json
         assert (kept["status"], texts(kept)) == ("completed", ["Hello"])
         assert not model.cancelled.is_set()
 
@@ -337,11 +338,11 @@ def test_a_slow_reader_delays_no_other() -> None:
         # The head is read, and then nothing, while all the rest is made and kept.
         while reader.readline() != b"\r\n":
             pass
-        (running,) = server.run(server.store.recent_threads("", 1))
-        turn = server.service.registry.get(running.response_id)
+        (running,) = server.run(response_ids(server.store))
+        turn = server.service.registry.get(running)
         if turn is not None:
             server.run(turn.result())
-        kept = server.get(f"/v1/responses/{running.response_id}").json
+        kept = server.get(f"/v1/responses/{running}").json
         assert kept["status"] == "completed"
         assert len(texts(kept)[0]) == 10_000_000
         assert texts(server.respond().json) == ["Quick"]

@@ -12,7 +12,6 @@ import pytest
 from mcp import Client, MCPError, types
 from openai import OpenAI
 
-from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ModelNotFoundError, ModelUnavailableError, UpstreamRateLimitError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, finish, say, think
 from antiphon.stores.memory.store import MemoryStore
@@ -20,6 +19,7 @@ from antiphon.turn.protocols import Model
 from antiphon.turn.store_protocols import Head, StoredTurn
 from support.http_server import ThreadServer, serving
 from support.mcp_clients import MODES, call, over_http, tool_error
+from support.stored_responses import response_ids
 
 Talk = Callable[[Client], Awaitable[None]]
 
@@ -115,7 +115,7 @@ def test_a_name_that_only_the_upstream_does_not_know_leaves_nothing_behind() -> 
 
     with serving(models) as server:
         talk(server, talking)
-        assert server.stored_count() == 1
+        assert server.stored_count() == 2
 
 
 def test_a_system_prompt_holds_for_the_whole_conversation_and_only_from_its_start() -> None:
@@ -442,4 +442,4 @@ def test_nothing_of_it_is_kept_for_others_to_see() -> None:
 
     with serving() as server:
         talk(server, talking)
-        assert server.run(server.store.recent_threads(DEFAULT_TENANT, 1)) == []
+        assert server.run(response_ids(server.store)) == []

@@ -12,13 +12,13 @@ import pytest
 from mcp import Client
 
 from antiphon.api.mcp.streamable_http import McpEndpoint
-from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import NotFoundError
 from antiphon.models.scripted import ScriptedModel, hang, say, wait
 from antiphon.settings import Limits
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
 from support.mcp_clients import MODES, call, over_http, tool_error
+from support.stored_responses import response_ids
 from support.turn_service import service_with as service_over
 
 ACCEPT = {"accept": "application/json, text/event-stream"}
@@ -238,7 +238,7 @@ async def test_files_of_the_server_are_nothing_to_ask_for() -> None:
                 client, "chat_with_vision", prompt="x", image_paths=["/etc/passwd"]
             )
             assert "There is no image" in said
-        assert server.run(server.store.recent_threads(DEFAULT_TENANT, 1)) == []
+        assert server.run(response_ids(server.store)) == []
 
 
 async def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

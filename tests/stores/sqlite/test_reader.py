@@ -10,7 +10,6 @@ from antiphon.stores.sqlite.reader import (
     read_chain,
     read_head,
     read_owners,
-    read_recent_threads,
     read_turn,
 )
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
@@ -60,13 +59,11 @@ def test_reads_leave_no_transaction_open(connection: sqlite3.Connection) -> None
     assert read_turn(connection, "", "resp_" + "0" * 32) == (None, set())
     read_turn(connection, "", head.response_id)
     read_chain(connection, head)
-    read_recent_threads(connection, "", 1)
     assert not connection.in_transaction
     connection.execute("DROP TABLE log")
     for read in (
         lambda: read_turn(connection, "", head.response_id),
         lambda: read_chain(connection, head),
-        lambda: read_recent_threads(connection, "", 1),
     ):
         with pytest.raises(sqlite3.OperationalError):
             read()
@@ -82,21 +79,6 @@ def test_reads_return_the_owners_of_running_turns(connection: sqlite3.Connection
     assert read_chain(connection, running)[1] == {ME}
     assert read_chain(connection, parent)[1] == set()
     assert read_owners(connection) == {ME}
-
-
-def test_recent_threads_with_a_clock_set_back_omit_no_turn(connection: sqlite3.Connection) -> None:
-    first = store_turns(connection, new_turn("noon", created_at=1200.0))
-    second = store_turns(connection, new_turn("morning", parent=first, created_at=800.0))
-    other = store_turns(connection, new_turn("eleven", created_at=1100.0))
-    lines = read_recent_threads(connection, "", 2)
-    assert [line.response_id for line in lines] == [second.response_id, other.response_id]
-    assert lines[0].turns == 2
-
-
-def test_recent_threads_with_equal_times_are_all_listed(connection: sqlite3.Connection) -> None:
-    store_turns(connection, new_turn("a", created_at=1.0))
-    store_turns(connection, new_turn("b", created_at=1.0))
-    assert len(read_recent_threads(connection, "", 9)) == 2
 
 
 def test_blobs_are_queried_once_and_only_if_used(

@@ -31,6 +31,7 @@ from support.store_turns import (
     sqlite,
     user,
 )
+from support.stored_responses import response_ids
 
 INTERRUPTED = interrupted_end().error
 #: The bytes of all texts, and the number of rows.
@@ -257,7 +258,7 @@ async def test_processes_can_create_the_file_concurrently(path: Path) -> None:
         assert [process.wait() for process in (one, two, three)] == [0, 0, 0]
 
     async with sqlite(path) as store:
-        assert {line.response_id for line in await store.recent_threads("", 9)} == created_ids
+        assert set(await response_ids(store)) == created_ids
 
 
 def test_kill_loses_no_confirmed_turn(path: Path) -> None:
@@ -276,9 +277,9 @@ def test_kill_loses_no_confirmed_turn(path: Path) -> None:
     async def main() -> None:
         async with sqlite(path) as store:
             await check_confirmed(store)
-            for recent in await store.recent_threads("", 1_000_000):
-                turns = await store.chain(await head_of(store, recent.response_id))
-                assert len(turns) == recent.turns
+            for chat in await store.stores.chats.list_chats("", 1_000_000):
+                turns = await store.chain(await head_of(store, chat.head))
+                assert len(turns) == chat.turns
                 assert all(turn.end for turn in turns)
 
     for _ in range(10):
@@ -317,7 +318,7 @@ async def test_damaged_file_is_a_store_error(path: Path) -> None:
             store.head("", heads[0].response_id),
             store.turn("", heads[0].response_id),
             store.chain(heads[-1]),
-            store.recent_threads("", 9),
+            store.stores.chats.list_chats("", 9),
         ):
             with pytest.raises(StoreError, match="damaged"):
                 await reading
@@ -333,7 +334,7 @@ async def test_invalid_rows_are_a_store_error(path: Path) -> None:
             with pytest.raises(StoreError):
                 await store.turn("", head.response_id)
             with pytest.raises(StoreError):
-                await store.recent_threads("", 1)
+                await response_ids(store)
 
 
 async def test_read_waits_for_a_lock(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -11,6 +12,7 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.types import Receive, Scope
 
+from antiphon.api.common.loose_values import FieldKinds
 from antiphon.core.extra_fields import select_extra_fields
 from antiphon.core.provider_fields import is_nested_deeper
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
@@ -65,7 +67,22 @@ async def read_body(receive: Receive) -> bytes:
 def _check_size(body: bytes, size: int) -> bytes:
     if size > MAX_BODY:
         raise BodyTooLargeError(f"The body is larger than {MAX_BODY // 2**20} MiB.")
+    # No JSON in UTF-8 has a zero there, or begins so.
+    if body[:2] in _UTF16_MARKS or 0 in body[:2]:
+        return _decode_utf16(body)
     return body
+
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def _decode_utf16(body: bytes) -> bytes:
+    """A body in UTF-16 or UTF-32 as one in UTF-8; any other as it is, for the decoder."""
+    try:
+        decoded = body.decode(json.detect_encoding(body)).lstrip()
+        return decoded.encode() if decoded[:1] in ("{", "[") else body
+    except UnicodeError:
+        return body
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -119,6 +136,7 @@ class RequestDecoder(Generic[Body]):
     ) -> None:
         self._kind = kind
         self._normalize = normalize
+        self._field_kinds = FieldKinds(kind)
         strict = msgspec.defstruct(
             kind.__name__, (), bases=(kind,), frozen=True, forbid_unknown_fields=True
         )
@@ -158,7 +176,8 @@ class RequestDecoder(Generic[Body]):
                 raise invalid_value_error(error) from error
             return self._decode_tolerantly(repaired)
         try:
-            return msgspec.convert(self._normalize(fields), self._kind, strict=False)
+            normalized = self._normalize(self._field_kinds.normalize(fields))
+            return msgspec.convert(normalized, self._kind, strict=False)
         except DECODE_ERRORS as error:
             raise invalid_value_error(error) from error
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from antiphon.api.common.body import check_depth, convert_value, drop_nulls
+from antiphon.api.common.call_ids import distinguish_calls, find_open_call
 from antiphon.api.common.item_shapes import normalize_item
 from antiphon.api.common.tool_requests import decode_tools, parse_tools
 from antiphon.core.foreign_items import is_foreign_type
@@ -47,12 +48,14 @@ MAX_ITEMS = 4096
 class DecodedInput(msgspec.Struct, frozen=True):
     """The decoded input.
 
-    ``approved_calls`` are those of its own calls that it approves. Approvals of earlier turns'
+    ``item_ids`` are the ids that its items came with. ``approved_calls`` are those of its own calls
+    that it approves. Approvals of earlier turns'
     calls are among the items, with no call that has their id.
     """
 
     items: tuple[Item, ...]
     references: tuple[ItemReference, ...] = ()
+    item_ids: tuple[ItemReference, ...] = ()
     approved_calls: tuple[FunctionCall, ...] = ()
 
 
@@ -66,19 +69,40 @@ def decode_items(given: Sequence[dict[str, Any] | str], path: str) -> DecodedInp
             f"Send at most {MAX_ITEMS} items at once.", code="too_many_items", param=path
         )
     items: list[Item] = []
+    item_ids: list[ItemReference] = []
     special: _SpecialItemDecoder | None = None
     for index, fields in enumerate(given):
         item_path = f"{path}[{index}]"
+        begin = len(items)
         for clean in normalize_item(fields):
             kind = clean["type"]
             if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
+                if kind in _CALL_TYPES and not clean.get("call_id"):
+                    _set_call_id(clean, items, index)
                 items.append(_decode_plain_item(clean, item_path))
             else:
                 special = special or _SpecialItemDecoder(items)
                 special.add(kind, clean, item_path)
+        if isinstance(fields, dict) and "id" in fields and len(items) > begin:
+            item_ids.append(ItemReference(str(fields["id"]), begin, item_path))
+    distinct = tuple(distinguish_calls(items))
     if special is None:
-        return DecodedInput(tuple(items))
-    return DecodedInput(tuple(items), tuple(special.references), special.approved_calls())
+        return DecodedInput(distinct, item_ids=tuple(item_ids))
+    references = tuple(special.references)
+    return DecodedInput(distinct, references, tuple(item_ids), special.approved_calls())
+
+
+_CALL_TYPES = ("function_call", "function_call_output")
+
+
+def _set_call_id(clean: dict[str, Any], items: list[Item], index: int) -> None:
+    """Give a call an id, and an output that of its call, if one is waiting."""
+    if clean["type"] == "function_call":
+        clean.setdefault("call_id", f"call_{index}_{len(items)}")
+        return
+    call_id = find_open_call(items, clean.get("name"))
+    if call_id is not None:
+        clean["call_id"] = call_id
 
 
 class _McpCall(msgspec.Struct, frozen=True):

@@ -26,6 +26,17 @@ _MAX_DEPTH: Final = 3
 #: Longer arguments are not read as Python.
 _MAX_PYTHON_LENGTH: Final = 20_000
 
+#: Strings, comments and words, of which some are keys without quotation marks.
+_TOKEN: Final = re.compile(
+    r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|//[^\n]*|/\*.*?\*/"""
+    r"""|(?P<key>[A-Za-z_$][\w$]*(?=\s*:))|[A-Za-z_$][\w$]*""",
+    re.DOTALL,
+)
+_PYTHON_WORDS: Final = {"true": "True", "false": "False", "null": "None", "undefined": "None"}
+#: How such objects begin, and what they have.
+_WRAPPERS: Final = ('{"function"', '{"name"')
+_CALLS: Final = ({"name", "arguments"}, {"name", "parameters"})
+
 _decoder = json.JSONDecoder(strict=False)
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -38,6 +49,26 @@ def normalize_arguments(arguments: str) -> str:
     if is_blank(arguments):
         return "{}"
     return arguments if is_object(arguments) else _mended(arguments) or arguments
+
+
+def unwrap_arguments(arguments: str, name: str) -> str:
+    """The arguments of a function within an object of its name, as grammars and models make it."""
+    text = arguments.lstrip()
+    if not text.startswith(_WRAPPERS):
+        return arguments
+    try:
+        fields = _decode_object(text)
+        if fields.keys() == {"function"}:
+            # The grammar of TGI.
+            inner = _decode_object(fields["function"])
+            is_named = inner.pop("_name", None) is not None
+            return msgspec.json.encode(inner).decode() if is_named else arguments
+        if fields.keys() in _CALLS and msgspec.json.decode(fields["name"]) == name:
+            _, inner_arguments = fields.values()
+            return bytes(inner_arguments).decode() if is_object(inner_arguments) else arguments
+    except DECODE_ERRORS:
+        pass
+    return arguments
 
 
 def _mended(arguments: str) -> str | None:
@@ -58,10 +89,11 @@ def _mended(arguments: str) -> str | None:
         return _single_object(text)
     if label := _LABEL.match(text):
         text = text[label.end() :]
-    if text.startswith("{{"):
-        # Doubled, as templates escape them.
-        inner = text[1:].removesuffix("}") if text.endswith("}}") else text[1:]
-        text = next((one for one in (text[1:], inner) if is_object(one)), text)
+    if text.startswith(("{{", '{"{')):
+        # Doubled, as templates escape them, or as servers repeat what they have sent.
+        rest = text[2:] if text[1] == '"' else text[1:]
+        inner = rest.removesuffix("}") if rest.endswith("}}") else rest
+        text = next((one for one in (rest, inner) if is_object(one)), text)
     if not text.startswith("{"):
         return None
     return text if is_object(text) else _rewritten(text)
@@ -97,13 +129,21 @@ def _rewritten(text: str) -> str | None:
 
 
 def _evaluate(text: str) -> Any:
+    """The value of an object in Python or JavaScript; None: it is neither, or no literal."""
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(_TOKEN.sub(_python_token, text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
 
-def is_object(text: str) -> bool:
+def _python_token(found: re.Match[str]) -> str:
+    token = found[0]
+    if token.startswith("/"):
+        return ""
+    return repr(token) if found["key"] else _PYTHON_WORDS.get(token, token)
+
+
+def is_object(text: str | msgspec.Raw) -> bool:
     """Whether a text is an object of JSON."""
     try:
         _decode_object(text)

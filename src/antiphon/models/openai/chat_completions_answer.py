@@ -118,6 +118,10 @@ class PlainMessage(msgspec.Struct, gc=False):
     error: None = None
     finish_reason: None = None
     stop_reason: None = None
+    #: Calls, by the names that ``answer_names`` knows.
+    tool_call: None = None
+    toolCalls: None = None
+    function_calls: None = None
 
 
 class PlainChoice(msgspec.Struct, gc=False):

@@ -28,8 +28,10 @@ from antiphon.core.provider_fields import (
     REASONING_TEXT_FIELDS,
     THINKING_PARTS,
 )
-from antiphon.errors import ModelError
+from antiphon.models.openai.answer_choices import ChoiceSelector
+from antiphon.models.openai.answer_endings import UnusedEvents, read_ending
 from antiphon.models.openai.answer_fields import AnswerFields
+from antiphon.models.openai.answer_names import has_odd_names, with_usual_names
 from antiphon.models.openai.chat_completions_answer import (
     AnswerMessage,
     Choice,
@@ -40,20 +42,11 @@ from antiphon.models.openai.chat_completions_answer import (
     decode_plain_chunk,
     find_answer,
     find_error,
-    find_reason_words,
     given_reason,
     message_beside,
 )
 from antiphon.models.openai.finish_reasons import finish_meaning, read_finish_reason
-from antiphon.models.openai.foreign_answers import (
-    hides_words,
-    holds_text,
-    is_notice,
-    is_unknown_failure,
-    missing_answer_reason,
-)
 from antiphon.models.openai.lenient_json import (
-    count_of_value,
     is_plain_data,
     split_objects,
     text_of_value,
@@ -73,7 +66,6 @@ from antiphon.models.retry import AttemptError
 _GOOD_ENDS: Final = ("stop", "tool_calls")
 _DONE_MARKS: Final = (b"[DONE]", b'"[DONE]"')
 _REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "reasoning_content")
-_MAX_QUIET_EVENTS: Final = 8
 #: How many chunks of other kinds are tried as one of the most common kind.
 _MAX_MISSES: Final = 8
 
@@ -99,18 +91,14 @@ class ChatCompletionsParser:
         self._annotations: list[dict[str, Any]] = []
         self._texts: list[str] = []
         self._has_refusal = self._has_reasoning = False
+        #: Whether what it says came in a ``message``, and not in a ``delta`` alone.
+        self._has_messages = False
         #: Under which of its names reasoning has come last.
         self._reasoning_field: str | None = None
-        #: Those that are not the first, while that has said nothing.
-        self._other_choices: list[Choice] | None = []
+        self._choices = ChoiceSelector()
+        self._unused = UnusedEvents()
         #: The event with the reason to stop.
         self._reason_event = b""
-        #: The last event without a choice.
-        self._last_event = b""
-        #: The last one that is no part of an answer.
-        self._unknown_event = b""
-        #: The first events in which nothing was found.
-        self._quiet_events: list[bytes] = []
         #: How many chunks were not of the most common kind.
         self._misses = 0
 
@@ -164,9 +152,10 @@ class ChatCompletionsParser:
             self._texts.append(text)
             out.append(OutputTextDelta(text, self._logprobs))
             self._logprobs = ()
-            self._other_choices = None
-        else:
-            self._keep_quiet_event(event)
+        elif has_odd_names(event):
+            return False
+        elif not self._texts:
+            self._unused.add_quiet(event)
         if chunk.usage is not None:
             self._counts.add(chunk.usage)
         if choice.finish_reason is not None:
@@ -187,62 +176,31 @@ class ChatCompletionsParser:
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         out: list[Delta] = []
-        has_first = self._texts or self._has_refusal or self._tool_calls.has_calls
-        if self.error is None and self._other_choices and not has_first:
-            self._parse_lowest_choice(self._other_choices, out)
+        if self.error is None:
+            self._parse_other_choices(out)
         reason = self._read_ending() if self.error is None else "stop"
         if self.error is not None:
             return out
-        given = self.finish_reason
-        out += self._tool_calls.finish(
-            is_cut=reason in ("length", "content_filter"),
-            is_announced=given is not None and finish_meaning(given) == "tool_calls",
-        )
+        out += self._tool_calls.finish(is_cut=reason in ("length", "content_filter"))
         if (usage := self._counts.usage) is not None:
             out.append(UsageUpdate(usage))
         return [*out, Finish(reason)]
 
     def _read_ending(self) -> FinishReason:
         """Why the model stopped. Sets ``error`` where that is no good end."""
-        given, calls = self.finish_reason, self._tool_calls
-        is_explained = given is None and is_unknown_failure(self._unknown_event)
-        calls.complete_names()
-        has_answer = bool(self._texts) or self._has_refusal or calls.has_calls
-        if not (has_answer or self._has_reasoning) and holds_text(self._unknown_event):
-            # The end of an answer in a shape that is not known.
-            given = None
-        meaning = finish_meaning(given) if given else "stop"
-        if is_explained or (given is None and not has_answer and self._unknown_event):
-            self.error = _no_answer(self._unknown_event)
-        elif given is None and (not self.done or calls.has_cut_call):
-            self.error = incomplete_stream()
-        elif given is None and not (has_answer or self._has_reasoning or calls.nameless_arguments):
-            self.error = _no_answer(self._last_event)
-        elif meaning == "error":
-            self.error = _failure(given or "", find_reason_words(self._reason_event))
-        elif meaning == "length":
-            return "length"
-        elif meaning == "content_filter":
-            return "content_filter"
-        elif calls.nameless_arguments is not None:
-            arguments = calls.nameless_arguments.encode(errors="replace")
-            self.error = Unreadable("a tool call has no name", arguments)
-        elif meaning == "tool_calls" and not has_answer:
-            self.error = Unreadable("it announces tool calls and holds none", self._last_event)
-        elif not (has_answer or self._has_reasoning) and hides_words(self._quiet_events):
-            self.error = _no_answer((*self._quiet_events, self._last_event)[0])
-        # Some servers end an answer that calls tools as if it were any other, and vice versa.
-        return "tool_calls" if calls.has_calls else "stop"
-
-    def _keep_quiet_event(self, event: bytes) -> None:
-        if not self._texts and len(self._quiet_events) < _MAX_QUIET_EVENTS:
-            self._quiet_events.append(event)
-
-    def _keep_other_event(self, answer: Completion, event: bytes) -> None:
-        """Remember an event without a choice: it may say why there is no answer."""
-        self._last_event = event
-        if answer.choices is None and answer.usage is None and not is_notice(event):
-            self._unknown_event = event
+        ending = read_ending(
+            self.finish_reason,
+            self._unused,
+            self._tool_calls,
+            is_done=self.done,
+            has_words=bool(self._texts) or self._has_refusal,
+            has_reasoning=self._has_reasoning,
+            reason_event=self._reason_event,
+        )
+        if isinstance(ending, str):
+            return ending
+        self.error = ending
+        return "stop"
 
     def _parse(self, data: bytes, out: list[Delta], *, is_whole: bool) -> None:
         try:
@@ -276,42 +234,28 @@ class ChatCompletionsParser:
     ) -> Choice | None:
         """Take what an answer says; the choice that counts, None: there is none."""
         if not answer.choices:
-            self._keep_other_event(answer, data)
+            has_usage = answer.choices is not None or answer.usage is not None
+            self._unused.add_other(data, has_usage=has_usage)
             return None
-        size, choice = len(out), self._first_choice(answer.choices)
+        has_words = bool(self._texts) or self._tool_calls.has_calls
+        size, choice = len(out), self._choices.first(answer.choices, has_words=has_words)
         if choice is not None:
             self._parse_choice(choice, out, is_whole=is_whole)
-            if is_whole:
-                self._add_split_calls(answer.choices, out)
-        if len(out) == size:
-            self._keep_quiet_event(data)
+        if len(out) == size and not self._texts:
+            self._unused.add_quiet(data)
         return choice
 
-    def _add_split_calls(self, choices: list[Choice], out: list[Delta]) -> None:
-        """The calls of an answer whose words are one choice and whose calls are another."""
-        if self._tool_calls.has_calls or any(one.index is not None for one in choices):
-            return
-        for choice in choices:
-            if choice.message is not None and choice.message.tool_calls:
-                self._add_calls(choice.message, out, is_whole=True)
-
-    def _first_choice(self, choices: list[Choice]) -> Choice | None:
-        """The choice of index 0; one without an index has its position."""
-        for position, choice in enumerate(choices):
-            if choice.index == 0 or _choice_index(choice, position) == 0:
-                if self._texts or self._tool_calls.has_calls:
-                    self._other_choices = None
-                return choice
-        if self._other_choices is not None:
-            self._other_choices += choices
-        return None
-
-    def _parse_lowest_choice(self, choices: list[Choice], out: list[Delta]) -> None:
-        """No choice has the index 0: the one with the lowest index is the first."""
-        first = min(_choice_index(one, 0) for one in choices)
-        for choice in choices:
-            if _choice_index(choice, 0) == first:
+    def _parse_other_choices(self, out: list[Delta]) -> None:
+        """Take what the choice that counts does not say itself."""
+        calls = self._tool_calls
+        if not (self._texts or self._has_refusal or calls.has_calls):
+            for choice in self._choices.lowest():
                 self._parse_choice(choice, out, is_whole=False)
+        elif not calls.has_calls:
+            is_announced = finish_meaning(self.finish_reason or "") == "tool_calls"
+            for choice in self._choices.split_calls(is_announced=is_announced):
+                message = choice.message or choice.delta or AnswerMessage()
+                self._add_calls(message, out, is_whole=choice.message is not None)
 
     def _parse_choice(self, choice: Choice, out: list[Delta], *, is_whole: bool) -> None:
         if choice.logprobs and isinstance(choice.logprobs, dict):
@@ -329,6 +273,7 @@ class ChatCompletionsParser:
         if message is None and choice.delta is None:
             message = message_beside(choice)
         if message is not None and len(out) == size and not self._is_repetition(message):
+            self._has_messages = True
             self._add_message(message, out, is_whole=is_whole)
         if choice.text and len(out) == size:
             self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
@@ -347,10 +292,13 @@ class ChatCompletionsParser:
 
     def _is_repetition(self, message: AnswerMessage) -> bool:
         """Whether a message in a stream repeats what has come in pieces."""
+        text = text_of_value(message.content).strip()
         if self._texts:
-            may_repeat = len(self._texts) > 1 or self.finish_reason is not None
-            return may_repeat and text_of_value(message.content) == "".join(self._texts)
-        return self._tool_calls.has_arguments and not text_of_value(message.content)
+            is_other_form = not self._has_messages or len(self._texts) > 1
+            may_repeat = is_other_form or self.finish_reason is not None
+            return may_repeat and text == "".join(self._texts).strip()
+        is_repeated_thought = self._has_reasoning and not (self._has_messages or message.tool_calls)
+        return not text and (self._tool_calls.has_arguments or is_repeated_thought)
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         content = message.content
@@ -445,6 +393,7 @@ class ChatCompletionsParser:
 
 def _decode(data: bytes, *, is_whole: bool) -> tuple[bytes, Completion]:
     """An answer and its JSON, which of another API's is that of a completion."""
+    data = with_usual_names(data)
     try:
         answer = decode_answer(data)
     except DECODE_ERRORS:
@@ -461,23 +410,6 @@ def _may_have_words(data: bytes) -> bool:
 
 def _listed(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [content]
-
-
-def _choice_index(choice: Choice, position: int) -> int:
-    index = count_of_value(choice.index)
-    return position if index is None else index
-
-
-def _no_answer(event: bytes) -> Unreadable:
-    return Unreadable(missing_answer_reason(event), event)
-
-
-def _failure(reason: str, words: str) -> bytes | AttemptError:
-    """The error of an answer whose reason to stop is a failure, in the words beside it."""
-    if words:
-        return msgspec.json.encode({"error": {"message": f"{words} (finish_reason: {reason})"}})
-    text = f"The upstream failed while it was answering (finish_reason: {reason})."
-    return AttemptError(ModelError(text))
 
 
 def _other_words(message: AnswerMessage) -> str:

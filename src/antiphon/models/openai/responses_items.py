@@ -27,6 +27,7 @@ from antiphon.core.deltas import (
 from antiphon.core.items import Phase
 from antiphon.core.provider_fields import ProviderFields, select_call_fields
 from antiphon.models.openai.argument_mending import is_object, normalize_arguments
+from antiphon.models.openai.growing_call import breaks_off, lacks_brace
 from antiphon.models.openai.lenient_json import name_of_value
 from antiphon.models.openai.logprobs_citations import normalize_logprobs
 from antiphon.models.openai.responses_item_matching import (
@@ -70,6 +71,8 @@ class ItemAssembler:
         self.has_calls = False
         #: The arguments of a call that has no name.
         self.nameless_arguments = ""
+        #: The name of a call whose arguments break off.
+        self.cut_call: str | None = None
         self._items: list[KnownItem] = []
         self._by_id: dict[tuple[str, str], KnownItem] = {}
         self._by_index: dict[tuple[str, int], KnownItem] = {}
@@ -351,8 +354,12 @@ class ItemAssembler:
             return
         if final != written and _is_better(given, final, written):
             written = self._replace_arguments(item, written, final, out)
+        if is_whole and lacks_brace(written):
+            written = self._replace_arguments(item, written, written + "}", out)
         if is_whole and (whole := normalize_arguments(written)) != written:
-            self._replace_arguments(item, written, whole, out)
+            written = self._replace_arguments(item, written, whole, out)
+        if is_whole and breaks_off(written):
+            self.cut_call = self.cut_call or item.name
         self._start_call(item, out)
         self._flush_arguments(item, out)
         given = select_call_fields(body)

@@ -51,7 +51,7 @@ from antiphon.models.openai.responses_item_matching import (
 from antiphon.models.openai.responses_items import ITEM_TYPES, ItemAssembler
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_fragments import arguments_text
-from antiphon.models.openai.upstream_errors import Unreadable, incomplete_stream
+from antiphon.models.openai.upstream_errors import Unreadable, cut_call, incomplete_stream
 from antiphon.models.retry import AttemptError
 
 _Status: TypeAlias = Literal["completed", "incomplete", "failed"]
@@ -347,6 +347,9 @@ class ResponsesParser:
         if self._items.nameless_arguments and status == "completed":
             arguments = self._items.nameless_arguments.encode(errors="replace")
             self.error = Unreadable("a tool call has no name", arguments)
+            return
+        if self._items.cut_call is not None and status == "completed":
+            self.error = cut_call(self._items.cut_call)
             return
         if status == "failed":
             error = next((response[one] for one in _FAILURE_FIELDS if response.get(one)), None)

@@ -20,6 +20,8 @@ NO_ARGUMENTS: Final = frozenset(("", "{}", "null", "[]", '""', "None", "undefine
 LONGEST_BLANK: Final = 64
 #: What servers call the arguments.
 _ARGUMENT_FIELDS: Final = ("arguments", "parameters", "input", "args")
+#: What they call the function of an entry.
+_FUNCTION_FIELDS: Final = ("function", "function_call", "functionCall", "tool", "tool_call")
 #: What they call the name, and the id.
 _NAME_FIELDS: Final = ("name", "tool_name", "function_name", "toolName")
 _ID_FIELDS: Final = ("id", "call_id", "tool_call_id", "toolCallId")
@@ -99,7 +101,8 @@ def decoded_text(value: Any) -> Any:
 def _read_fragment(
     entry: dict[str, Any], provider_fields: ProviderFields | None
 ) -> ToolCallFragment:
-    function, custom = decoded_text(entry.get("function")), entry.get("custom")
+    given = next((entry[one] for one in _FUNCTION_FIELDS if entry.get(one)), None)
+    function, custom = decoded_text(given), entry.get("custom")
     if isinstance(function, list) and function:
         function = function[0]
     fields = function if isinstance(function, dict) else entry
@@ -123,8 +126,8 @@ def _read_fragment(
     return ToolCallFragment(
         index if type(index) is int else count_of_value(index),
         name_of_value(call_id).strip() if call_id is not None else "",
-        # No name has white space around it, or in it.
-        "" if name in _NO_NAMES else name,
+        # No name has white space around it, or in it, or is markup.
+        "" if name in _NO_NAMES or name.startswith("<|") else name,
         escape_input(arguments) if is_custom else arguments,
         provider_fields,
         is_custom,

@@ -42,7 +42,6 @@ from antiphon.turn.store_protocols import (
     HistoryEnd,
     HistoryTurn,
     NewTurn,
-    RecentThread,
     ResponseFilter,
     StoredTurn,
     Stores,
@@ -327,16 +326,6 @@ class MemoryStore:
             turns = turns[ids.index(window.at) :] if window.at in ids else []
         return turns[: max(0, window.limit)]
 
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        newest = {
-            record.thread: record
-            for record, _ in sorted(self._turns.visible_turns(tenant), key=_sort_key)
-        }
-        latest = sorted(
-            newest.values(), key=lambda record: (record.timestamp, record.sort_key), reverse=True
-        )
-        return [self._recent_thread(record) for record in latest[: max(0, limit)]]
-
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
         found = self._turns.find(tenant, response_id)
         if found is None:
@@ -367,24 +356,6 @@ class MemoryStore:
             if turn.creates_conversation:
                 self._conversations.insert(turn.tenant, turn.conversation)
             self._conversations.begin_turn(turn.conversation.id, turn)
-
-    def _recent_thread(self, record: TurnRecord) -> RecentThread:
-        assert record.turn is not None
-        first_item = None
-        for above in self._turns.ancestors(record.response_id):
-            if above.turn is not None and above.turn.input:
-                first_item = above.turn.input[0]
-        return RecentThread(
-            response_id=record.response_id,
-            created_at=record.turn.created_at,
-            model=record.turn.header.model,
-            turns=record.seq + 1,
-            first_item=first_item,
-        )
-
-
-def _sort_key(found: tuple[TurnRecord, StoredTurn]) -> tuple[int, int]:
-    return found[0].sort_key
 
 
 def _completed_future(work: Callable[..., None], *arguments: Any) -> asyncio.Future[None]:

@@ -18,7 +18,6 @@ from antiphon.stores.postgres.rows import (
     Row,
     TurnKey,
     decode_history,
-    decode_items,
     decode_newest,
     decode_turns,
     hashes_in,
@@ -27,7 +26,6 @@ from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.turn.store_protocols import (
     Head,
     HistoryTurn,
-    RecentThread,
     StoredTurn,
     Window,
 )
@@ -37,10 +35,6 @@ if TYPE_CHECKING:
 
 #: A cutoff by which nothing has expired.
 NO_CUTOFF: Final = -math.inf
-_MAX_BIGINT: Final = (1 << 63) - 1
-_MAX_INTEGER: Final = (1 << 31) - 1
-#: How many turns are looked at at once for a list of threads.
-_THREAD_STEP: Final = 100
 #: How many turns are read with a head. A node behind a balancer lacks the turns that other nodes
 #: have run since it ran one: among three, with a turn sent anywhere, at most seven in 94 of 100.
 _TURNS_OF_HEAD: Final = 8
@@ -223,42 +217,6 @@ def _parts_from(
             rest = (thread, first, at.seq) if window.newest_first else (thread, at.seq, last)
             return [rest, *parts[number + 1 :]]
     return []
-
-
-async def read_recent_threads(
-    connection: Connection, tenant: str, limit: int, cutoff: float = NO_CUTOFF
-) -> list[RecentThread]:
-    """The newest turn of each of the latest threads, newest first."""
-    #: The first of a thread's turns to come is its last.
-    latest: dict[tuple[int, int], TurnKey] = {}
-    start: tuple[float, int, int] = (math.inf, _MAX_BIGINT, _MAX_INTEGER)
-    more = True
-    while more and len(latest) < limit:
-        rows = await connection.fetch(TURN_SQL["recent_threads"], tenant, *start, _THREAD_STEP)
-        for timestamp, tree, thread, seq in rows:
-            start = (timestamp, thread, seq)
-            key = TurnKey(tree, thread, seq)
-            if (tree, thread) in latest or len(latest) >= limit:
-                continue
-            if timestamp > cutoff or not await has_expired(connection, key, cutoff):
-                latest[tree, thread] = key
-        more = len(rows) == _THREAD_STEP
-    turns, _ = await read_turns(connection, tenant, list(latest.values()), with_images=False)
-    return [
-        RecentThread(
-            response_id=turn.response_id,
-            created_at=turn.created_at,
-            model=turn.header.model,
-            turns=key.seq + 1,
-            first_item=await _first_item(connection, tenant, key),
-        )
-        for turn, key in zip(turns, latest.values(), strict=True)
-    ]
-
-
-async def _first_item(connection: Connection, tenant: str, key: TurnKey) -> bytes | None:
-    packed = await connection.fetchval(TURN_SQL["first_input"], *key, tenant)
-    return None if packed is None else decode_items(packed)[0]
 
 
 async def read_blobs(

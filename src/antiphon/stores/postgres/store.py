@@ -41,7 +41,6 @@ from antiphon.stores.postgres.reader import (
     read_head,
     read_head_with_turns,
     read_history,
-    read_recent_threads,
     read_turn,
     read_window,
 )
@@ -54,7 +53,6 @@ from antiphon.turn.store_protocols import (
     Head,
     HistoryTurn,
     NewTurn,
-    RecentThread,
     StoredTurn,
     Stores,
     Window,
@@ -207,14 +205,6 @@ class PostgresStore:
             return await read_window(connection, head, window, cutoff)
 
         return await self._database.read_recovered(read, snapshot=True)
-
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        cutoff = self._database.expiry.cutoff(tenant)
-
-        async def read(connection: Connection) -> list[RecentThread]:
-            return await read_recent_threads(connection, tenant, limit, cutoff)
-
-        return await self._database.read_snapshot(read)
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:
         # What has expired counts as erased, and cannot be deleted again.

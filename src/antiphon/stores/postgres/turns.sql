@@ -139,30 +139,6 @@ ORDER BY seq DESC LIMIT $5
 -- name: blobs
 SELECT hash, data FROM blobs WHERE tenant = $1 AND hash = ANY($2::bytea[])
 
--- name: recent_threads
--- The newest turn of each of a tenant's threads, from one place in the order of time on.
-SELECT timestamp, tree, thread, seq FROM responses
-WHERE tenant = $1 AND timestamp IS NOT NULL AND (timestamp, thread, seq) < ($2, $3, $4)
-ORDER BY timestamp DESC, thread DESC, seq DESC LIMIT $5
-
--- name: first_input
--- The first input of a chain that is not empty.
-WITH RECURSIVE part (thread, seq, parent_thread, parent_seq, depth) AS (
-    SELECT t.id, $3::integer, t.parent_thread, t.parent_seq, 0
-    FROM threads AS t WHERE t.tree = $1 AND t.id = $2 AND t.tenant = $4
-    UNION ALL
-    SELECT t.id, part.parent_seq, t.parent_thread, t.parent_seq, part.depth + 1
-    FROM part JOIN threads AS t ON t.tree = $1 AND t.id = part.parent_thread
-)
-SELECT l.input
-FROM part CROSS JOIN LATERAL (
-    SELECT log.input, log.seq FROM log
-    WHERE log.tree = $1 AND log.thread = part.thread AND log.seq <= part.seq
-    AND log.part = 0 AND log.header IS NOT NULL AND log.input <> '\x90'
-    ORDER BY log.seq LIMIT 1
-) AS l
-ORDER BY part.depth DESC LIMIT 1
-
 -- name: begin
 -- A transaction, which holds the row of the node that begins it: two statements, without values.
 BEGIN ISOLATION LEVEL READ COMMITTED;
@@ -193,37 +169,33 @@ JOIN log AS l ON l.tree = w.tree AND l.thread = w.thread AND l.seq = w.seq AND l
 
 -- name: add_threads
 INSERT INTO threads (tree, id, tenant, parent_thread, parent_seq)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::integer[])
+SELECT * FROM unnest($1::thread_values[])
 
 -- name: add_responses
 INSERT INTO responses (tenant, id, tree, thread, seq, timestamp, conversation)
-SELECT * FROM unnest(
-    $1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::float8[], $7::bytea[]
-)
+SELECT * FROM unnest($1::response_values[])
 
 -- name: add_running
 INSERT INTO running (tenant, key, tree, thread, seq, node)
-SELECT w.*, $6::bigint
-FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[]) AS w
+SELECT w.*, $2::bigint FROM unnest($1::running_values[]) AS w
 
 -- name: add_log
 INSERT INTO log (
     tree, thread, seq, part, key, previous, created_at, timestamp, header, images, input, output,
     ending, has_summary
-) SELECT * FROM unnest(
-    $1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::bytea[], $6::bytea[],
-    $7::float8[], $8::float8[], $9::bytea[], $10::bytea[], $11::bytea[], $12::bytea[],
-    $13::bytea[], $14::boolean[]
-)
+) SELECT * FROM unnest($1::log_values[])
 
 -- name: end_running
 DELETE FROM running AS u
-USING unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
+USING unnest($1::turn_values[]) AS w
 WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
 
 -- name: own_turn
 SELECT tree, thread, seq, tenant, key FROM running
 WHERE tree = $1 AND thread = $2 AND seq = $3 AND node = $4 FOR UPDATE
+
+-- name: has_ended
+SELECT 1 FROM log WHERE tree = $1 AND thread = $2 AND seq = $3 AND ending IS NOT NULL
 
 -- name: end_owned
 INSERT INTO log (tree, thread, seq, part, ending)
@@ -247,14 +219,13 @@ ON CONFLICT DO NOTHING
 -- Of turns that are not erased.
 INSERT INTO chain_fingerprints (tenant, fingerprint, tree, thread, seq, key)
 SELECT w.*
-FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::bytea[])
-    AS w (tenant, fingerprint, tree, thread, seq, key)
+FROM unnest($1::fingerprint_values[]) AS w
 JOIN responses AS r ON r.tenant = w.tenant AND r.id = w.key AND r.timestamp IS NOT NULL
 ON CONFLICT DO NOTHING
 
 -- name: add_searchable
 INSERT INTO search_pending (tenant, tree, thread, seq)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
+SELECT * FROM unnest($1::tenant_turn_values[])
 ON CONFLICT DO NOTHING
 
 -- name: add_change

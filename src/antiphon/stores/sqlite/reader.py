@@ -15,7 +15,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of, response_key
+from antiphon.core.ids import (
+    conversation_id_of,
+    conversation_key,
+    response_id_of,
+    response_key,
+    time_of_key,
+)
 from antiphon.core.images import Blob
 from antiphon.core.retention import NO_EXPIRY, Expiry
 from antiphon.core.turns import ConversationRecord
@@ -24,7 +30,6 @@ from antiphon.stores.sqlite.rows import (
     TOMBSTONE,
     Row,
     RowRange,
-    decode_header,
     decode_history,
     decode_turns,
     first_of_thread,
@@ -38,7 +43,6 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.turn.store_protocols import (
     Head,
     HistoryTurn,
-    RecentThread,
     StoredTurn,
     Window,
     unknown_cursor,
@@ -181,18 +185,15 @@ def _is_too_long(row: Row) -> bool:
     return row[3] is None and row[1] not in {HEADER, TOMBSTONE}
 
 
-def read_recent_threads(
-    connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float = _NO_CUTOFF
-) -> list[RecentThread]:
-    """The newest turn of each of the latest threads, newest first."""
-    with snapshot(connection):
-        latest = _latest_of_threads(connection, tenant, limit, cutoff)
-        return [_read_recent_thread(connection, tenant, row_id) for row_id in latest]
-
-
 def read_owners(connection: sqlite3.Connection) -> set[int]:
     """The owners of all running turns, alive or dead."""
     return {owner for (owner,) in connection.execute(TURN_SQL["owners"]).fetchall()}
+
+
+def read_newest_time(connection: sqlite3.Connection) -> float | None:
+    """When the newest turn was stored, by the clock of then; None: there is none."""
+    ((key,),) = connection.execute(TURN_SQL["newest_id"]).fetchall()
+    return None if key is None else time_of_key(key)
 
 
 @contextlib.contextmanager
@@ -240,44 +241,6 @@ def owners_of(
             key = response_key(turn.response_id)
             owners.update(owner for (owner,) in connection.execute(TURN_SQL["runner"], (key,)))
     return owners
-
-
-def _latest_of_threads(
-    connection: sqlite3.Connection, tenant: str, limit: int, cutoff: float
-) -> list[int]:
-    #: The first of a thread's turns to come is its last.
-    latest: dict[int, int] = {}
-    cursor = connection.execute(TURN_SQL["latest"], (tenant,))
-    while len(latest) < limit and (row := cursor.fetchone()) is not None:
-        row_id, timestamp = row
-        if thread_of(row_id) in latest:
-            continue
-        if timestamp > cutoff or not has_expired(connection, row_id, cutoff):
-            latest[thread_of(row_id)] = row_id
-    cursor.close()
-    return list(latest.values())
-
-
-def _read_recent_thread(connection: sqlite3.Connection, tenant: str, row_id: int) -> RecentThread:
-    ((key, text),) = connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
-    top = decode_header(key, text)
-    return RecentThread(
-        response_id=response_id_of(top.key),
-        created_at=top.created_at,
-        model=top.header.model,
-        turns=seq_of(row_id) + 1,
-        first_item=_first_item(connection, tenant, row_id),
-    )
-
-
-def _first_item(connection: sqlite3.Connection, tenant: str, row_id: int) -> bytes | None:
-    for end_row_id in thread_ends(connection, row_id, tenant):
-        row_range = (first_of_thread(end_row_id), last_of_turn(end_row_id))
-        found = connection.execute(TURN_SQL["first_item"], row_range).fetchall()
-        if found:
-            item: bytes = found[0][0]
-            return item
-    return None
 
 
 class PageRequest(msgspec.Struct, frozen=True):

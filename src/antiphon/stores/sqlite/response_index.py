@@ -24,6 +24,7 @@ from antiphon.stores.sqlite.reader import (
     turn_at,
 )
 from antiphon.stores.sqlite.retention_sweep import (
+    MAX_SWEEP_SECONDS,
     SCAN_START,
     ScanPosition,
     read_expired_conversations,
@@ -107,6 +108,8 @@ class SqliteResponseIndex:
         if not database.is_sweeper():
             return 0
         await database.end_orphans()
+        if database.clock_guard is not None and not database.clock_guard.is_believed():
+            return 0
         now, erasures = database.expiry.clock(), database.erasures.count
         if self._scanned_at <= now < self._next_scan_at and erasures == self._erasure_count:
             return 0
@@ -135,6 +138,8 @@ class SqliteResponseIndex:
             while left:
                 done, left = await database.submit(sweep_turns, left, cutoff)
                 swept += done
+                # Turns under way get as much time: what has expired is not shown any more.
+                await asyncio.sleep(MAX_SWEEP_SECONDS)
         ids = await database.read_pooled(
             partial(read_expired_conversations, tenant=tenant, cutoff=cutoff)
         )

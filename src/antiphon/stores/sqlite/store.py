@@ -41,7 +41,6 @@ from antiphon.stores.sqlite.reader import (
     read_chain,
     read_head,
     read_history,
-    read_recent_threads,
     read_turn,
     read_window,
 )
@@ -54,7 +53,6 @@ from antiphon.turn.store_protocols import (
     Head,
     HistoryTurn,
     NewTurn,
-    RecentThread,
     StoredTurn,
     Stores,
     Window,
@@ -77,15 +75,19 @@ async def open_sqlite(
     path: str | os.PathLike[str],
     retention: RetentionPolicy = RETAIN_FOREVER,
     *,
-    clock: Clock = time.time,
+    clock: Clock | None = None,
 ) -> SqliteStore:
     """Open the database at ``path``, made if missing, for the running event loop.
 
-    Ends the turns that dead processes left. Raises ConfigError, which says what to do.
+    Ends the turns that dead processes left. What expires goes by the machine's clock, under a
+    guard, or by ``clock``. Raises ConfigError, which says what to do.
     """
-    database = await asyncio.to_thread(open_database, path)
-    store = SqliteStore(SqliteDatabase(database, Expiry(retention, clock)))
+    connections = await asyncio.to_thread(open_database, path)
+    database = SqliteDatabase(connections, Expiry(retention, clock or time.time))
+    store = SqliteStore(database)
     try:
+        if clock is None:
+            await database.guard_clock()
         await store.end_orphans()
     except StoreError as error:
         await store.close()
@@ -234,12 +236,6 @@ class SqliteStore:
         cutoff = self._database.expiry.cutoff(head.tenant)
         return await self._database.read_recovered(
             partial(read_window, head=head, window=window, cutoff=cutoff)
-        )
-
-    async def recent_threads(self, tenant: str, limit: int) -> list[RecentThread]:
-        cutoff = self._database.expiry.cutoff(tenant)
-        return await self._database.read_pooled(
-            partial(read_recent_threads, tenant=tenant, limit=limit, cutoff=cutoff)
         )
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> bool:

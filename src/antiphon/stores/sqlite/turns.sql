@@ -93,13 +93,6 @@ SELECT row_id FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 ORDER BY row_id
 -- The last so many of them, the last first.
 SELECT row_id FROM log WHERE row_id BETWEEN ? AND ? AND kind = 0 ORDER BY row_id DESC LIMIT ?
 
--- name: latest
-SELECT row_id, created_at FROM responses WHERE tenant = ? ORDER BY created_at DESC, row_id DESC
-
--- name: first_item
-SELECT texts.body FROM log JOIN texts ON texts.id = log.text
-WHERE log.row_id BETWEEN ? AND ? AND log.kind = 1 ORDER BY log.row_id LIMIT 1
-
 -- name: owner
 SELECT owner FROM running WHERE row_id = ?
 
@@ -108,6 +101,9 @@ SELECT u.owner FROM responses AS r JOIN running AS u ON u.row_id = r.row_id WHER
 
 -- name: owners
 SELECT DISTINCT owner FROM running
+
+-- name: newest_id
+SELECT max(id) FROM responses
 
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
