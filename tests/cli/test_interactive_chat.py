@@ -69,6 +69,26 @@ def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
     assert answer == [f"word{number}" for number in range(400)]
 
 
+def test_the_prompt_is_drawn_again_for_whole_lines_only(home: Path) -> None:
+    """Words are written into its first row; the terminal is asked for the cursor hardly ever."""
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("count 400\n")
+        terminal.expect("> count 400")
+        terminal.type("half a question")
+        terminal.expect("word399")
+        terminal.expect("30.0000")
+        rows = terminal.rows
+        written = terminal.written
+        terminal.type(CTRL_C + CTRL_D)
+        assert terminal.leave() == 0
+    start, end = rows.index("> count 400") + 1, rows.index("> half a question")
+    lines = [row for row in rows[start:end] if row]
+    assert " ".join(lines).split() == [f"word{number}" for number in range(400)]
+    assert written.count("\x1b[?2026h") <= len(lines) + 3
+    assert written.count("\x1b[6n") <= 4
+
+
 @pytest.mark.parametrize("typed", ["", "draft"])
 def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
     with chat(home) as terminal:
@@ -388,7 +408,7 @@ def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> 
         terminal.type("typed")
         terminal.expect("typed")
         release(url)
-        terminal.expect("far · context")
+        terminal.expect("30.0000")
         # It clears the line, so that Ctrl-D leaves: as a signal it would come after it.
         terminal.type(CTRL_C + CTRL_D)
         assert terminal.leave() == 0
