@@ -50,6 +50,7 @@ from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.chat_titler import ChatTitler
 from antiphon.turn.copy_protocols import CopyStore
+from antiphon.turn.orphan_resumption import OrphanResumption
 from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
@@ -86,6 +87,8 @@ class Engine:
         self.stores = stores
         self._model_registry = model_registry
         self._mcp_tool_provider = mcp_tool_provider
+        self._orphans = OrphanResumption(service, stores.nodes)
+        stores.nodes.on_lost = self._stop_lost
         #: Asks the other nodes of the store; None: no other process can open it.
         self.nodes = nodes
 
@@ -140,18 +143,24 @@ class Engine:
         """Go on with the turns of nodes that died or are going, for ever. To be cancelled."""
         while True:
             try:
-                for turn in await self.stores.nodes.recover():
-                    await self.service.resume(turn.tenant, turn.response_id)
+                await self._orphans.run_once()
             except StoreError as error:
                 log.warning("turns of other nodes could not be recovered: %s", error.message)
             await asyncio.sleep(RECOVERY_SECONDS)
 
+    def _stop_lost(self) -> None:
+        """This process was taken for dead: others have its turns."""
+        self._orphans.forget()
+        self.service.registry.stop_lost()
+
     async def close(self) -> None:
         """Interrupt what runs, keep it, and let go of store and models."""
-        await self.service.close()
-        await self._mcp_tool_provider.close()
-        for model in self._model_registry.all():
-            await model.close()
+        try:
+            await self.service.close()
+        finally:
+            await self._mcp_tool_provider.close()
+            for model in self._model_registry.all():
+                await model.close()
 
 
 @asynccontextmanager
@@ -182,7 +191,6 @@ async def _build(settings: Settings) -> Engine:
     service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
     service.cancellation.other_nodes = nodes
-    store.stores.nodes.on_lost = service.registry.stop_lost
     if settings.title_model is not None:
         _write_titles(service, store.stores, settings.title_model)
     return Engine(settings, service, store.stores, catalog, gateway, nodes)

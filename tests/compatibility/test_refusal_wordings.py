@@ -13,12 +13,18 @@ import pytest
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.retry import RetryPolicy
 from antiphon.turn.protocols import Model, ModelInfo
-from support import provider_refusals, refusal_wordings
+from support import (
+    provider_refusals,
+    refusal_wordings,
+    reported_refusals,
+    tool_refusal_wordings,
+)
 from support.misbehaving_upstream import Behaviour, Request
 from support.request_faults import Refusal
 from support.scenario import Json, body_of, scenario
 from support.strict_upstreams import all_words, answer_hello
 
+TABLES = (provider_refusals, refusal_wordings, tool_refusal_wordings, reported_refusals)
 #: How servers write a refusal around its words, and the status they give it.
 SHAPES = ("openai", "openai-500", "detail", "text", "flat")
 
@@ -66,7 +72,9 @@ def models_of(cases: Collection[str], url: str) -> Mapping[str, Model]:
 @pytest.mark.parametrize(
     "shape", [SHAPES[0], *(pytest.param(one, marks=pytest.mark.slow) for one in SHAPES[1:])]
 )
-@pytest.mark.parametrize("table", [provider_refusals, refusal_wordings], ids=attrgetter("__name__"))
+@pytest.mark.parametrize(
+    "table", [provider_refusals, refusal_wordings, reported_refusals], ids=attrgetter("__name__")
+)
 def test_the_next_request_is_one_that_is_taken(table: ModuleType, shape: str) -> None:
     cases = cases_of(table)
 

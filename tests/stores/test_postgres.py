@@ -155,8 +155,9 @@ async def test_turns_of_a_dead_store_are_interrupted(tmp_path: Path) -> None:
         assert turn.end.error is not None
         assert (turn.end.status, turn.end.error.code) == ("failed", "interrupted")
         assert turn.output == (assistant("Half"),)
-        # What it writes now is dropped, and it begins nothing until it has a lease again.
-        await dying.write(running.response_id, [assistant("more")], DONE)
+        # What it writes now fails, and it begins nothing until it has a lease again.
+        with pytest.raises(TurnTakenOverError):
+            await dying.write(running.response_id, [assistant("more")], DONE)
         assert await other.turn("", running.response_id) == turn
         with pytest.raises(StoreError):
             await dying.begin(new_turn("Hi."))

@@ -156,9 +156,17 @@ def test_every_word_of_a_text_matches_it(text: str) -> None:
             assert build_excerpt(text, query) is not None, word
 
 
-@given(st.text(), st.sampled_from(["", "naïve ", "’", "Ёлка ", "東京 ", "ŉ x"]))  # noqa: RUF001
-def test_words_of_a_query_are_terms_of_the_text(text: str, more: str) -> None:
-    text = unicodedata.normalize("NFC", " ".join((text + more).split()))
+@given(
+    st.text(),
+    st.text(st.characters(max_codepoint=0x530), max_size=9),
+    st.sampled_from(["", "naïve ", "’", "Ёлка ", "東京 ", "ŉ x", "Ŀ·ſß", "e\u0327\u1dc4 "]),  # noqa: RUF001
+)
+def test_terms_of_a_text_are_its_words_and_the_parts_of_its_runs(
+    text: str, plain: str, more: str
+) -> None:
+    text = unicodedata.normalize("NFC", " ".join((text + plain + more).split()))
     query = parse_query(text)
+    parts = {run[at : at + size] for run in query.runs for at in range(len(run)) for size in (1, 2)}
     if len(text) < 60:
-        assert set(query.terms) <= set(terms_of(text))
+        assert set(terms_of(text)) == query.words | parts
+        assert set(query.terms) <= query.words | parts

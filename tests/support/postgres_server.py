@@ -200,10 +200,10 @@ def _serve_shared(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _serve(folder: Path) -> None:
+def _serve(folder: Path, settings: Mapping[str, str]) -> None:
     """Run a server in the foreground, which keeps its files."""
     folder.mkdir(parents=True, exist_ok=True)
-    with running(folder.resolve()) as uri:
+    with running(folder.resolve(), settings) as uri:
         print("PostgreSQL runs; Ctrl-C stops it, and its files stay. To use it:")
         print(f"\n  antiphon serve --store '{uri}'\n", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
@@ -214,8 +214,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shared", action="store_true", help="until no test uses it")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     try:
-        (_serve_shared if arguments.shared else _serve)(arguments.folder)
+        if arguments.shared:
+            _serve_shared(arguments.folder)
+        else:
+            _serve(arguments.folder, dict(one.split("=", 1) for one in arguments.set))
     except NoPostgresError as problem:
         sys.exit(str(problem))

@@ -81,6 +81,11 @@ def has_strict(request: Json) -> bool:
     return any("strict" in one["function"] for one in request.get("tools", ()))
 
 
+def has_open_object(request: Json) -> bool:
+    given = f"{request.get('tools')} {request.get('response_format')}"
+    return given.count("'object'") > given.count("'additionalProperties': False")
+
+
 def has_name(request: Json) -> bool:
     return any("name" in one for one in messages_of(request))
 

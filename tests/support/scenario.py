@@ -312,7 +312,7 @@ def _join_calls(calls: list[Json], fragments: list[Json]) -> None:
         call = calls[one["index"]]
         call["id"] = call["id"] or one.get("id", "")
         for name, value in one.get("function", {}).items():
-            call["function"][name] += value
+            call["function"][name] = call["function"].get(name, "") + value
         if "custom" in one:
             call["type"] = "custom"
         call |= {k: v for k, v in one.items() if k not in ("index", "id", "type", "function")}

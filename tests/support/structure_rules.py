@@ -110,7 +110,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bootstrap": CORE
     | SERVICE
     | {"antiphon.settings", "antiphon.stores", "antiphon.models", "antiphon.tools", "antiphon.api"}
-    | {"antiphon.turn.chat_titler", "antiphon.turn.copy_protocols"},
+    | {
+        "antiphon.turn.chat_titler",
+        "antiphon.turn.copy_protocols",
+        "antiphon.turn.orphan_resumption",
+    },
     "__init__": CORE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
 }
 #: Packages that belong to one provider, protocol or runtime: the core knows none of them.

@@ -284,11 +284,14 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        is_first = not self.should_exit
         super().handle_exit(sig, frame)
         soon = self._loop.call_soon_threadsafe
-        # Streams without an end: their clients continue at the next server.
-        soon(self._engine.stores.changes.close_readers)
-        soon(self._start, self._drain())
+        if is_first:
+            self._drain_ends_at = self._loop.time() + self._settings.drain_seconds
+            # Streams without an end: their clients continue at the next server.
+            soon(self._engine.stores.changes.close_readers)
+            soon(self._start, self._drain())
         if self.force_exit:
             # A second signal does not wait for running calls.
             soon(self._start, self._grpc_listener.stop(0))
@@ -305,11 +308,11 @@ class _Server(uvicorn.Server):
     async def _drain(self) -> None:
         """Take over nothing more, and stop the turns that still run when the time is over."""
         self._engine.service.is_draining = True
-        self._drain_ends_at = self._loop.time() + self._settings.drain_seconds
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(StoreError, TimeoutError):
             # It counts as alive and gets no turns of others in any case.
-            await self._engine.stores.nodes.set_draining()
-        await asyncio.sleep(self._settings.drain_seconds)
+            async with asyncio.timeout_at(self._drain_ends_at):
+                await self._engine.stores.nodes.set_draining()
+        await asyncio.sleep(self._drain_ends_at - self._loop.time())
         await self._engine.service.interrupt()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -182,6 +182,16 @@ class _WorkerSupervisor:
         self._collect_dead()
 
     def _start_worker(self, number: int) -> None:
+        # A stop signal in between would reach a worker that is not known yet, or one that still has
+        # this process's handlers: nothing would ever stop that one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            if not self._is_stopping:
+                self._fork(number)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def _fork(self, number: int) -> None:
         reports_read, reports_write = os.pipe()
         # What is buffered would be written by both.
         sys.stdout.flush()
@@ -201,7 +211,10 @@ class _WorkerSupervisor:
         if not line:
             return
         report = json.loads(line)
-        if "error" in report:
+        if "error" in report and self._has_printed:
+            # The others serve: what is in its way, such as a database that is away, may pass.
+            terminal_output.print_note(f"worker {worker.pid} cannot serve: {report['error']}")
+        elif "error" in report:
             # What one cannot do none can.
             self._failure = report["error"]
             self._stop(signal.SIGTERM)
@@ -249,6 +262,7 @@ def _run_worker(settings: Settings, serve: ServeProcess, pipe: WorkerPipe) -> No
         signal.set_wakeup_fd(-1)
         for number in (*_SIGNALS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         # Ctrl-C at a terminal reaches the parent alone, which passes it on.
         os.setpgid(0, 0)
         serve(settings, pipe)

@@ -39,12 +39,17 @@ def _map_keyword(key: str, value: Any, change: Callable[[Schema], Schema]) -> An
             return {name: _map_value(one, change) for name, one in value.items()}
         if key in _ONE:
             return map_schemas(value, change)
+    elif value == [] and (key in _OBJECT or key in _ONE):
+        # The empty object of languages that have one type for both.
+        return {}
     elif isinstance(value, list) and key in _LIST:
         return [_map_value(one, change) for one in value]
     return value
 
 
 def _map_value(value: Any, change: Callable[[Schema], Schema]) -> Any:
+    if value == []:
+        return {}
     return map_schemas(value, change) if isinstance(value, dict) else value
 
 
@@ -93,18 +98,33 @@ def _is_of(kind: Any, name: str) -> bool:
 
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
 
 
 def to_json_object(arguments: str) -> str:
     """A call's arguments as upstreams want to parse them: unchanged if they are a JSON object.
 
-    None at all are an empty object. What is no object, since a limit cut it off or the model
-    wrote it so, is the text within one: the model sees what it wrote.
+    None at all are an empty object, which some languages write as an empty list; some clients
+    encode the text of an object once more. What is no object, since a limit cut it off or the
+    model wrote it so, is the text within one: the model sees what it wrote.
     """
     try:
         _decode_object(arguments)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if arguments.strip() in ("", "null"):
+        text = arguments.strip()
+        if text in ("", "null", "[]"):
             return "{}"
+        if (inner := _encoded_object(text)) is not None:
+            return inner
         return _encode({"invalid_json": arguments}).decode()
     return arguments
+
+
+def _encoded_object(text: str) -> str | None:
+    """The JSON of an object that was encoded as a text; None: it is something else."""
+    try:
+        inner = _decode_text(text)
+        _decode_object(inner)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return inner

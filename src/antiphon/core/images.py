@@ -42,6 +42,10 @@ IMAGE_MEDIA_TYPES: Final = tuple(media for media, _ in _IMAGE_FORMATS.values())
 
 #: All marks lie in these first bytes: puremagic need not look any further.
 _SIGNATURE_BYTES: Final = 32
+#: How the base64 of images begins, which some clients send without the rest of a ``data:`` URL.
+_BASE64_SIGNATURES: Final = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD")
+#: The two digits that URLs have in other letters.
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 _BLOB_SCHEME: Final = "blob:"
 #: Where an image is returned, by its hash.
 BLOB_PATH: Final = "/v1/blobs/"
@@ -155,6 +159,9 @@ def _normalize_url(url: str, blobs: dict[str, Blob], param: str | None) -> str:
         return url
     if is_web_url(url):
         return url
+    url = url.strip()
+    if url.startswith(_BASE64_SIGNATURES):
+        url = f"data:;base64,{url}"
     if url[:5].lower() != "data:":
         raise InvalidImageError(
             "An image's URL has to begin with data:, https:// or http://; "
@@ -179,7 +186,7 @@ def _decode_data_url(url: str, param: str | None) -> bytes:
         )
     try:
         # Many encoders break their lines.
-        return a2b_base64("".join(text.split()), strict_mode=True)
+        return a2b_base64("".join(text.split()).translate(_URL_SAFE), strict_mode=True)
     except ValueError as error:
         raise InvalidImageError("The image's base64 cannot be decoded.", param=param) from error
 

@@ -79,6 +79,9 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
     kind = clean.get("type", "function")
     if isinstance(kind, str) and kind.lower() in ("function", "custom"):
         clean["type"] = kind = kind.lower()
+    if kind == "custom" and isinstance(clean.get("input_schema"), dict):
+        # Anthropic calls the functions of a client so.
+        clean["type"] = kind = "function"
     nested = clean.pop(kind, None) if kind in ("function", "custom") else None
     if isinstance(nested, dict):
         clean |= {name: value for name, value in nested.items() if value is not None}
@@ -89,6 +92,9 @@ def normalize_tool(definition: dict[str, Any]) -> dict[str, Any]:
         clean["strict"] = clean["strict"].strip().lower() == "true"
     if isinstance(clean.get("parameters"), str):
         clean["parameters"] = _object_of(clean["parameters"])
+    if clean.get("parameters") == []:
+        # PHP's empty object.
+        clean["parameters"] = {}
     tools = clean.get("tools")
     if kind == "namespace" and isinstance(tools, list):
         clean["tools"] = [normalize_tool(one) if isinstance(one, dict) else one for one in tools]

@@ -67,12 +67,31 @@ _SEPARATORS = _SeparatorTable()
 _ASCII_FOLDING = bytes(
     [byte if byte > 127 or chr(byte).isalnum() else 32 for byte in range(256)]
 ).lower()
-#: What is foreign in most texts that are in plain letters otherwise.
-_PUNCTUATION: Final = "’‘“”–—…•→\u00a0"  # noqa: RUF001
-#: Latin and Cyrillic letters and digits, of which none becomes anything else by folding.
+#: A word of digits and of Latin and Cyrillic letters that folding makes such letters of.
 _PLAIN_WORD = re.compile(
-    "[0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0400-\u0481\u048a-\u052f]+"
+    "[0-9A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u013e\u0141-\u0148\u014a-\u017f\u0218-\u021b"
+    "\u0400-\u0481\u048a-\u052f]+"
 )
+
+
+class _FoldingTable(dict[int, int | str]):
+    """For ``str.translate``: what is neither letter, digit nor mark becomes a space, and what a
+    plain word consists of is folded. Others stay: they may change with their neighbours.
+    """
+
+    def __missing__(self, point: int) -> int | str:
+        character = chr(point)
+        if _SEPARATORS[point] == ord(" "):
+            folded: int | str = " "
+        elif _PLAIN_WORD.fullmatch(character):
+            folded = _fold(character)
+        else:
+            folded = point
+        self[point] = folded
+        return folded
+
+
+_FOLDING = _FoldingTable()
 
 
 class SearchQuery(msgspec.Struct, frozen=True):
@@ -115,28 +134,29 @@ def text_to_index(items: Iterable[bytes]) -> str:
 
 def tokenize(text: str) -> list[bytes]:
     """The terms of a searchable text in UTF-8, repeated as often as they occur."""
-    if not text.isascii():
-        for character in _PUNCTUATION:
-            text = text.replace(character, " ")
     words = text.encode("utf-8", "surrogatepass").translate(_ASCII_FOLDING).split()
     if not text.isascii():
         foreign = list(filterfalse(bytes.isascii, words))
         words = list(filter(bytes.isascii, words))
-        words += _foreign_terms(foreign)
+        words += _foreign_terms(b" ".join(foreign).decode("utf-8", "surrogatepass"))
     if max(map(len, words), default=0) > MAX_WORD_LENGTH:
         # Others than ASCII words have more bytes than characters, and are truncated already.
         return [word[:MAX_WORD_LENGTH] if word.isascii() else word for word in words]
     return words
 
 
-def _foreign_terms(words: Iterable[bytes]) -> list[bytes]:
-    """The terms of what lies between two separators of ASCII and is not all ASCII."""
-    plain: list[str] = []
+def _foreign_terms(text: str) -> list[bytes]:
+    """The terms of words that are not all ASCII, truncated where they are not."""
+    folded = text.translate(_FOLDING)
+    if folded.isascii():
+        return folded.encode().split()
+    terms: list[str] = []
     others: list[str] = []
-    for word in b" ".join(words).decode("utf-8", "surrogatepass").split(" "):
-        (plain if _PLAIN_WORD.fullmatch(word) else others).append(word)
-    # Each step costs as much for all of them as for a few.
-    terms = [word[:MAX_WORD_LENGTH] for word in _fold(" ".join(plain)).split()]
+    for word in folded.split():
+        if _PLAIN_WORD.fullmatch(word):
+            terms.append(word[:MAX_WORD_LENGTH])
+        else:
+            others.append(word)
     for _, _, term, unspaced in _tokens(" ".join(others)):
         if unspaced:
             terms += term

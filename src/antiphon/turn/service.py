@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from antiphon.errors import (
     HistoryChangedError,
     MethodNotAllowedError,
     NotFoundError,
+    StoreError,
     TurnInterruptedError,
     TurnTakenOverError,
 )
@@ -60,6 +62,8 @@ from antiphon.turn.validation import (
     validate_input,
 )
 
+log = logging.getLogger("antiphon.turn")
+
 T = TypeVar("T")
 
 _NOT_RUN = "The process that ran this turn ended before the turn did."
@@ -92,7 +96,7 @@ class TurnService:
         self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
         self.models = models
         #: Turns that stop here and that other processes may go on with, until the store knows it.
-        self._handed_over: list[str] = []
+        self._handed_over: set[str] = set()
         #: What else is to be stopped before the store is closed.
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._planner = TurnPlanner(
@@ -198,7 +202,8 @@ class TurnService:
     async def resume(self, tenant: str, response_id: str) -> None:
         """Run the rest of a turn that this node has claimed (``NodeRegistry.recover``).
 
-        What is stored of it stays. It ends as failed where it cannot be run here.
+        What is stored of it stays. It ends as failed where it cannot be run here. Raises
+        ``StoreError``: it is claimed still, and can be tried again.
         """
         if (lost := self.registry.get(response_id)) is not None:
             # This process was taken for dead, and has claimed a turn of its own.
@@ -208,15 +213,26 @@ class TurnService:
             plan = await self._planner.plan_restart(tenant, response_id)
         except NotFoundError:
             # Erased meanwhile, or its parent.
-            await self._store.write(response_id, (), _failed_end(TurnInterruptedError(_NOT_RUN)))
+            await self.end_claimed(response_id, TurnInterruptedError(_NOT_RUN))
             return
+        except StoreError:
+            raise
         except AntiphonError as error:
-            await self._store.write(response_id, (), _failed_end(error))
+            await self.end_claimed(response_id, error)
+            return
+        except Exception:
+            log.exception("turn %s could not be gone on with", response_id)
+            await self.end_claimed(response_id, AntiphonError("The server failed at this turn."))
             return
         turn, runner = self._new_turn(plan)
         self.registry.start(turn, runner.run())
         if plan.request.conversation is not None:
             self._conversation_locks.set_active_turn(tenant, plan.request.conversation, turn)
+
+    async def end_claimed(self, response_id: str, error: AntiphonError) -> None:
+        """End a claimed turn that does not run, as failed."""
+        end = End("failed", time.time(), error=TurnError(error.code, error.message))
+        await self._store.write(response_id, (), end)
 
     async def store_turn(
         self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
@@ -416,11 +432,20 @@ class TurnService:
         nodes = self.stores.nodes if self.stores is not None else None
         hands_over = nodes is not None and nodes.is_shared
         # A server that stops may cancel this anywhere; what is left is done as the store closes.
-        self._handed_over += self.registry.interrupt(hands_over=hands_over)
-        await self.registry.wait_all()
-        if nodes is not None and self._handed_over:
-            await nodes.release(self._handed_over)
-            self._handed_over = []
+        while self.registry.all():
+            # Others may begin meanwhile: who waited for a conversation has it now.
+            self._handed_over.update(self.registry.interrupt(hands_over=hands_over))
+            await self.registry.wait_all()
+        if nodes is None or not self._handed_over:
+            return
+        released = tuple(self._handed_over)
+        try:
+            await nodes.release(released)
+        except StoreError as error:
+            # Others find them once this process has gone.
+            log.warning("turns could not be handed over: %s", error.message)
+        else:
+            self._handed_over.difference_update(released)
 
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""
@@ -432,10 +457,6 @@ class TurnService:
             if self.cancellation.other_nodes is not None:
                 await self.cancellation.other_nodes.close()
             await self._store.close()
-
-
-def _failed_end(error: AntiphonError) -> End:
-    return End("failed", time.time(), error=TurnError(error.code, error.message))
 
 
 def can_run(request: TurnRequest) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from antiphon.errors import (
     AntiphonError,
     NotFoundError,
     PreviousResponseNotFoundError,
+    TurnTakenOverError,
     error_from_code,
 )
 from antiphon.turn.exchanges import render_exchanges
@@ -128,7 +130,8 @@ class TurnReader:
         if response_id not in self._registry.ids_not_persisted:
             return False
         error = TurnError("store_unavailable", "The store could not keep the end of this turn.")
-        await self._store.write(response_id, (), End("failed", time.time(), error=error))
+        with suppress(TurnTakenOverError):  # Another process has ended it meanwhile.
+            await self._store.write(response_id, (), End("failed", time.time(), error=error))
         self._registry.ids_not_persisted.discard(response_id)
         return True
 

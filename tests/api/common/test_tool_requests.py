@@ -199,7 +199,8 @@ def test_a_choice_that_cannot_be(choice: Any, param: str) -> None:
 
 def test_a_choice_without_tools() -> None:
     assert refused(choice=F).param == "tool_choice.name"
-    assert decoded(choice="required").options.tool_choice == "required"
+    assert refused(choice="required").param == "tool_choice"
+    assert decoded(choice="none").options.tool_choice == "none"
 
 
 def test_how_tools_are_shown() -> None:

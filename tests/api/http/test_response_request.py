@@ -200,7 +200,7 @@ def test_fields_that_exclude_each_other() -> None:
         ("service_tier", 1, "service_tier"),
         ("prompt_cache_key", "k" * 513, "prompt_cache_key"),
         ("safety_identifier", "s" * 513, "safety_identifier"),
-        ("user", {"id": 5}, "user"),
+        ("user", ["u"], "user"),
     ],
 )
 def test_the_field_at_fault_is_named(field: str, value: Any, param: str) -> None:

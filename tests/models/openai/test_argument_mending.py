@@ -30,6 +30,10 @@ MENDED: dict[str, Any] = {
     '{"c": True, "d": None}': {"c": True, "d": None},
     '{"c":NaN}': {"c": None},
     '{"c":"a\nb"}': {"c": "a\nb"},
+    "{c: 1}": ONE,
+    "{c: 'x', d_e: [1, {f: true}]}": {"c": "x", "d_e": [1, {"f": True}]},
+    '{c: "a, b: 1"}': {"c": "a, b: 1"},
+    '{"c": 1 // one\n}': ONE,
     "None": {},
     "undefined": {},
     "null": {},
@@ -37,7 +41,7 @@ MENDED: dict[str, Any] = {
     "[]": {},
 }
 LEFT = (
-    *('{"c":', "{", "[1]", "5", "words", '"words"', '{"c":1}{"c":2}', "{c: 1}", "<b>", "```"),
+    *('{"c":', "{", "[1]", "5", "words", '"words"', '{"c":1}{"c":2}', "<b>", "```"),
     *('{"c":1} {"c":', "{'c': open('x')}", "(" * 300),
 )
 

@@ -16,6 +16,7 @@ from antiphon.stores.sqlite.btree_pages import LeafPage, PageFile
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
+from support.side_stores import all_bytes
 from support.store_subprocess import child, line
 from support.store_turns import DONE, ManualTime, begin_turn, complete_turn, new_turn, run
 
@@ -142,6 +143,25 @@ async def test_only_one_of_several_open_stores_runs_expiry(path: Path) -> None:
             await store_turn(first, time)
             time.now += LIFE
         assert await delete_expired(second) == 1
+
+
+async def test_expiry_in_many_transactions_leaves_no_words(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.0)
+    # A turn each.
+    monkeypatch.setattr("antiphon.stores.sqlite.retention_sweep.MAX_SWEEP_SECONDS", 0.0)
+    time = ManualTime()
+    async with open_store(path, time) as store:
+        for number in range(12):
+            new = new_turn(f"canary{number}", created_at=time.now)
+            store.begin(new)
+            await store.write(new.response_id, [], DONE)
+        assert b"canary" in all_bytes(path.parent)
+        time.now += LIFE
+        assert await delete_expired(store) == 12
+        await wait_until_scrubbed(store)
+        assert b"canary" not in all_bytes(path.parent)
 
 
 async def test_consecutive_erasures_share_a_scrub(

@@ -11,18 +11,10 @@ import msgspec
 import pytest
 
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, Message, encode_item
-from antiphon.core.turns import (
-    DEFAULT_TENANT,
-    End,
-    Header,
-    McpTool,
-    Options,
-    RestartOptions,
-    TurnRequest,
-)
+from antiphon.core.turns import DEFAULT_TENANT, End, Header, McpTool, Options, RestartOptions
 from antiphon.errors import TurnTakenOverError
 from antiphon.models.model_registry import ModelRegistry
-from antiphon.models.scripted import ScriptedModel, ScriptedReply, Wait
+from antiphon.models.scripted import ScriptedModel
 from antiphon.stores.interrupted_turns import MAX_CLAIMS
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.node_protocols import OrphanedTurn
@@ -101,26 +93,6 @@ async def test_released_turns_are_claimed_and_draining_nodes_claim_none(tmp_path
         await first.stores.nodes.release([response_id])
         assert await second.stores.nodes.recover() == ()
         assert len(await third.stores.nodes.recover()) == 1
-
-
-@pytest.mark.parametrize("steps", range(8))
-async def test_background_turns_are_handed_over_where_a_stop_is_cut_short(
-    tmp_path: Path, steps: int
-) -> None:
-    async with stores(tmp_path, 2) as (first, second):
-        asked = asyncio.Event()
-        model = ScriptedModel([ScriptedReply((Wait(asyncio.Event(), asked),))])
-        service = TurnService(first, ModelRegistry({"m": model}, default="m"), first.stores)
-        turn = await service.start(TurnRequest((Message("user", "Hi."),), background=True))
-        await asked.wait()
-        stop = asyncio.create_task(service.interrupt())
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        stop.cancel()
-        await asyncio.wait([stop])
-        await service.close()
-        claimed = await second.stores.nodes.recover()
-        assert claimed == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
 
 
 async def test_turn_that_outlives_many_nodes_is_ended(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 from starlette.types import Receive, Scope
 
+from antiphon.api.common.loose_values import FieldKinds
 from antiphon.core.extra_fields import select_extra_fields
 from antiphon.core.provider_fields import is_nested_deeper
 from antiphon.errors import BodyTooLargeError, InvalidRequestError
@@ -119,6 +120,7 @@ class RequestDecoder(Generic[Body]):
     ) -> None:
         self._kind = kind
         self._normalize = normalize
+        self._field_kinds = FieldKinds(kind)
         strict = msgspec.defstruct(
             kind.__name__, (), bases=(kind,), frozen=True, forbid_unknown_fields=True
         )
@@ -158,7 +160,8 @@ class RequestDecoder(Generic[Body]):
                 raise invalid_value_error(error) from error
             return self._decode_tolerantly(repaired)
         try:
-            return msgspec.convert(self._normalize(fields), self._kind, strict=False)
+            normalized = self._normalize(self._field_kinds.normalize(fields))
+            return msgspec.convert(normalized, self._kind, strict=False)
         except DECODE_ERRORS as error:
             raise invalid_value_error(error) from error
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from antiphon.api.common.body import check_depth, convert_value, drop_nulls
+from antiphon.api.common.call_ids import distinguish_calls, find_open_call
 from antiphon.api.common.item_shapes import normalize_item
 from antiphon.api.common.tool_requests import decode_tools, parse_tools
 from antiphon.core.foreign_items import is_foreign_type
@@ -72,13 +73,29 @@ def decode_items(given: Sequence[dict[str, Any] | str], path: str) -> DecodedInp
         for clean in normalize_item(fields):
             kind = clean["type"]
             if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
+                if kind in _CALL_TYPES and not clean.get("call_id"):
+                    _set_call_id(clean, items, index)
                 items.append(_decode_plain_item(clean, item_path))
             else:
                 special = special or _SpecialItemDecoder(items)
                 special.add(kind, clean, item_path)
+    distinct = tuple(distinguish_calls(items))
     if special is None:
-        return DecodedInput(tuple(items))
-    return DecodedInput(tuple(items), tuple(special.references), special.approved_calls())
+        return DecodedInput(distinct)
+    return DecodedInput(distinct, tuple(special.references), special.approved_calls())
+
+
+_CALL_TYPES = ("function_call", "function_call_output")
+
+
+def _set_call_id(clean: dict[str, Any], items: list[Item], index: int) -> None:
+    """Give a call an id, and an output that of its call, if one is waiting."""
+    if clean["type"] == "function_call":
+        clean.setdefault("call_id", f"call_{index}_{len(items)}")
+        return
+    call_id = find_open_call(items, clean.get("name"))
+    if call_id is not None:
+        clean["call_id"] = call_id
 
 
 class _McpCall(msgspec.Struct, frozen=True):

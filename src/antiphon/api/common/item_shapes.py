@@ -75,7 +75,7 @@ def normalize_item(given: Fields | str) -> Iterator[Fields]:
     elif kind in _OUTPUT_TYPES:
         _normalize_status(clean)
         clean["output"] = _normalize_output(clean.get("output", clean.get("content")))
-        clean.setdefault("call_id", clean.get("tool_call_id"))
+        clean["call_id"] = _as_id(clean.get("call_id", output_call_id(clean)))
         clean = drop_nulls(clean)
     elif kind == "reasoning":
         _normalize_status(clean)
@@ -159,15 +159,19 @@ def _split_message(message: Fields) -> Iterator[Fields]:
 
 def _output_of(message: Fields) -> Fields:
     """A tool's message. The legacy role ``function`` names its function instead of its call."""
-    call_id = message.get("tool_call_id") or message.get("call_id")
+    call_id = _as_id(output_call_id(message))
     if call_id is None and message["role"] == "function" and message.get("name"):
         call_id = _legacy_call_id(message["name"])
     output = {"type": "function_call_output", "output": _normalize_output(message.get("content"))}
-    return output if call_id is None else {**output, "call_id": call_id}
+    if call_id is None:
+        # It is found by its name.
+        return drop_nulls({**output, "name": message.get("name")})
+    return {**output, "call_id": call_id}
 
 
 def _calls_of(message: Fields) -> Iterator[Fields]:
-    calls = message.pop("tool_calls", None)
+    calls = calls_of_message(message)
+    message.pop("tool_calls", None)
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
             yield _call_of(call)
@@ -191,6 +195,25 @@ def _call_of(call: Fields) -> Fields:
     return item
 
 
+def calls_of_message(message: Fields) -> Any:
+    """A message's calls, by either spelling."""
+    calls = message.get("tool_calls")
+    return message.get("toolCalls") if calls is None else calls
+
+
+def output_call_id(message: Fields) -> Any:
+    """The id of the call that an output is for, by any spelling; None: it has none."""
+    for name in ("tool_call_id", "toolCallId", "call_id"):
+        if message.get(name):
+            return message[name]
+    return None
+
+
+def _as_id(value: Any) -> Any:
+    """An id; a number is one as a text."""
+    return str(value) if type(value) is int else value
+
+
 def _legacy_call_id(name: Any) -> str:
     return f"call_{name}"
 
@@ -199,8 +222,9 @@ def _normalize_call(clean: Fields, text_field: str) -> None:
     function = clean.pop("function", None)
     if isinstance(function, dict):
         clean |= {name: it for name, it in drop_nulls(function).items() if name not in clean}
-    if "call_id" not in clean and isinstance(clean.get("id"), str):
-        clean["call_id"] = clean["id"]
+    call_id = clean.get("call_id", clean.get("id"))
+    if call_id is not None:
+        clean["call_id"] = _as_id(call_id)
     text = clean.get(text_field)
     if text is None:
         clean[text_field] = "{}" if text_field == "arguments" else ""
@@ -246,6 +270,8 @@ def _normalize_part(part: Any, role: Any) -> Any:
 
 def _normalize_part_fields(clean: Fields, text_type: str) -> Fields:
     kind = clean.get("type") or untyped_part_kind(clean)
+    if isinstance(kind, str):
+        clean["type"] = kind = kind.strip().lower()
     if kind == "text" or (kind in ("input_text", "output_text") and clean.keys() & _TEXT_FIELDS):
         is_plain = kind == "text" or (kind == "input_text" and text_type != kind)
         return {**({"type": text_type} if is_plain else clean), "text": _text_of(clean)}

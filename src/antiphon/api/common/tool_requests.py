@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.api.common.body import check_depth, convert_value
+from antiphon.api.common.foreign_tools import expand_definitions
+from antiphon.api.common.loose_values import decode_json_text
 from antiphon.core.mcp_servers import (
     MAX_LABEL_LENGTH,
     NAME_SEPARATOR,
@@ -118,7 +120,7 @@ class DecodedTools(msgspec.Struct, frozen=True):
 def parse_tools(given: Sequence[Definition], path: str = "tools") -> list[ToolParam]:
     """Tools in their types, each once. Raises ``InvalidRequestError`` naming the invalid field."""
     tools: list[ToolParam] = []
-    for index, one in enumerate(given):
+    for index, one in expand_definitions(given):
         tool = _parse_tool(one, f"{path}[{index}]")
         # Some clients collect tools from several places, and name one twice.
         if isinstance(tool, HostedToolParam) or tool not in tools:
@@ -169,6 +171,10 @@ def decode_tools(
     functions = offered_tools(own)
     choosable = _Choosable((*functions, *added), servers, hosted)
     chosen, allowed = _decode_choice(choice, choosable)
+    if chosen == "required" and not (given or added):
+        raise InvalidRequestError(
+            "A call of a tool is required, and there are no tools.", param="tool_choice"
+        )
     return DecodedTools(
         tuple(functions),
         {one.name: one.description or "" for one in own if isinstance(one, NamespaceToolParam)},
@@ -360,8 +366,9 @@ def _decode_choice(
     given: ToolChoice | None, tools: _Choosable
 ) -> tuple[str, tuple[str, ...] | None]:
     """The choice, and the names of the tools that it allows. None: all of them."""
-    choice = _normalize_choice(given) if isinstance(given, dict) else given
-    if choice is None:
+    decoded = decode_json_text(given.strip()) if isinstance(given, str) else given
+    choice = _normalize_choice(decoded) if isinstance(decoded, dict) else given
+    if not choice:
         return "auto", None
     if isinstance(choice, str):
         mode = _MODES.get(choice.strip().lower())
@@ -401,6 +408,8 @@ def _decode_allowed(given: _AllowedTools, tools: _Choosable) -> tuple[str, tuple
 
 def _normalize_choice(given: Definition) -> Definition | str:
     """A choice in the Responses API's shape; other APIs nest it, or write modes as objects."""
+    if not given:
+        return ""
     choice = normalize_tool(given)
     kind, nested = choice["type"], choice.get("allowed_tools")
     if kind == "tool":

@@ -24,6 +24,7 @@ from antiphon.api.common.tool_requests import (
     decode_tools,
 )
 from antiphon.api.grpc.message_codec import OUTPUT_PREFIX
+from antiphon.core.function_schemas import to_json_object
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, text_and_refusals_of
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH
 from antiphon.core.tool_definitions import FunctionToolParam
@@ -216,12 +217,12 @@ class McpCallEncoder:
 
 
 def encode_call(call: FunctionCall) -> Proto:
-    """A call of a client's function."""
+    """A call of a client's function; the official SDK fails where the arguments are no JSON."""
     return chat_pb2.ToolCall(
         id=call.call_id,
         type=chat_pb2.TOOL_CALL_TYPE_CLIENT_SIDE_TOOL,
         status=chat_pb2.TOOL_CALL_STATUS_COMPLETED,
-        function=chat_pb2.FunctionCall(name=call.name, arguments=call.arguments),
+        function=chat_pb2.FunctionCall(name=call.name, arguments=to_json_object(call.arguments)),
     )
 
 
@@ -279,5 +280,5 @@ def _encode_mcp_call(call: FunctionCall, status: int, error: str | None = None) 
         type=chat_pb2.TOOL_CALL_TYPE_MCP_TOOL,
         status=status,
         error_message=error,
-        function=chat_pb2.FunctionCall(name=call.name, arguments=call.arguments),
+        function=chat_pb2.FunctionCall(name=call.name, arguments=to_json_object(call.arguments)),
     )

@@ -314,7 +314,7 @@ def _locate_error(
     """The error with the field where chat completions have it."""
     param = error.param or ""
     match = _TOOL_PATH.fullmatch(param)
-    if match is not None:
+    if match is not None and int(match[1]) < len(definitions):
         index, field = int(match[1]), match[2] or ""
         path = f"tools[{index}]" if index < tool_count else f"functions[{index - tool_count}]"
         path += _nesting(definitions[index], field) + field

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.api.common.body import DECODE_ERRORS
+from antiphon.api.common.call_ids import distinguish_calls
 from antiphon.core.items import (
     AudioData,
     FunctionCall,
@@ -123,6 +124,8 @@ class MessageParam(ProviderMessageFields, kw_only=True):
     parts: None = None
     blocks: None = None
     text: None = None
+    camel_calls: None = msgspec.field(default=None, name="toolCalls")
+    camel_call_id: None = msgspec.field(default=None, name="toolCallId")
 
 
 class _CallsMessage(msgspec.Struct, frozen=True):
@@ -164,15 +167,17 @@ def decode_messages(
 ) -> tuple[Item, ...]:
     """The items of messages. Raises ``InvalidRequestError`` naming the invalid field."""
     decoder = _MessagesDecoder(call_fields or {})
-    return tuple(
+    items = [
         item for index, message in enumerate(messages) for item in decoder.decode(message, index)
-    )
+    ]
+    return tuple(distinguish_calls(items) if decoder.has_calls else items)
 
 
 class _MessagesDecoder:
     """Decodes messages one after another: an output without an id is the next open call's."""
 
     def __init__(self, call_fields: _CallFields) -> None:
+        self.has_calls = False
         self._call_fields = call_fields
         #: The calls without an output, by id, and those of custom tools.
         self._open_calls: dict[str, FunctionCall] = {}
@@ -210,6 +215,7 @@ class _MessagesDecoder:
         if content or not calls:
             yield Message("assistant", content, message.name)
         for number, call in enumerate(calls):
+            self.has_calls = True
             decoded = _decode_call(call)
             self._open_calls[call.id] = decoded
             if decoded.is_custom:

@@ -17,14 +17,19 @@ from antiphon.api.common.foreign_messages import (
     has_foreign_shape,
     normalize_foreign_message,
 )
+from antiphon.api.common.foreign_tools import tools_of_object
 from antiphon.api.common.item_shapes import (
     FOREIGN_PARTS,
     ROLE_NAMES,
+    calls_of_message,
     has_foreign_parts,
     image_source_url,
+    output_call_id,
     thoughts_of,
     untyped_part_kind,
 )
+from antiphon.api.common.loose_values import decode_json_text
+from antiphon.api.common.message_lists import flatten_messages, is_list_of_messages
 
 _FORMATS: Final = frozenset({"text", "json_object"})
 
@@ -32,6 +37,9 @@ _FORMATS: Final = frozenset({"text", "json_object"})
 def normalize_chat_request(body: dict[str, Any]) -> dict[str, Any]:
     """A body of ``POST /v1/chat/completions`` in the API's own shape, as far as it has one."""
     body = dict(body)
+    if body.get("messages") is None and body.get("prompt") and body.get("input") is None:
+        # What completions called them.
+        body["messages"] = body["prompt"]
     for name, normalize in _FIELDS.items():
         if body.get(name) is not None:
             body[name] = normalize(body[name])
@@ -40,13 +48,16 @@ def normalize_chat_request(body: dict[str, Any]) -> dict[str, Any]:
 
 def _normalize_messages(messages: Any) -> Any:
     if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
+        decoded = decode_json_text(messages.strip())
+        if not is_list_of_messages(decoded):
+            return [{"role": "user", "content": messages}]
+        messages = decoded
     if isinstance(messages, dict):
         messages = [messages]
     if not isinstance(messages, list):
         return messages
     normalized: list[Any] = []
-    for index, one in enumerate(messages):
+    for index, one in enumerate(flatten_messages(messages)):
         if isinstance(one, dict):
             message = normalize_foreign_message(one) if has_foreign_shape(one) else one
             normalized += [_normalize_message(it, index) for it in _split_parts(message)]
@@ -90,11 +101,12 @@ def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
         message["role"] = role = ROLE_NAMES.get(role, role)
     if "content" in message:
         message["content"] = _normalize_content(message["content"], role)
-    for name in ("name", "tool_call_id"):
-        message[name] = as_text(message.get(name))
+    calls, call_id = calls_of_message(message), output_call_id(message)
+    message["name"] = as_text(message.get("name"))
+    message |= {"tool_call_id": as_text(call_id), "toolCalls": None, "toolCallId": None}
     if not isinstance(message.get("refusal"), str):
         message["refusal"] = None
-    message["tool_calls"] = _normalize_calls(message.get("tool_calls"), index)
+    message["tool_calls"] = _normalize_calls(calls, index)
     message["function_call"] = _normalize_legacy_call(message.get("function_call"))
     return message
 
@@ -121,7 +133,8 @@ def _normalize_content(content: Any, role: Any) -> Any:
         content = [content]
     if not isinstance(content, list):
         return content
-    return [_normalize_part(part) for part in content if part is not None]
+    flat = [part for one in content for part in (one if isinstance(one, list) else [one])]
+    return [_normalize_part(part) for part in flat if part is not None]
 
 
 def _has_parts(content: Any) -> bool:
@@ -143,7 +156,7 @@ def _part_kind(part: dict[str, Any]) -> str | None:
     kind = part.get("type")
     if kind is None:
         kind = untyped_part_kind(part)
-    return kind if isinstance(kind, str) else None
+    return kind.strip().lower() if isinstance(kind, str) else None
 
 
 def _normalize_text(part: dict[str, Any]) -> Any:
@@ -239,7 +252,7 @@ def _as_arguments(arguments: Any) -> Any:
 
 def _normalize_tools(tools: Any) -> Any:
     if isinstance(tools, dict):
-        tools = [tools] if tools else None
+        tools = tools_of_object(tools)
     if not isinstance(tools, list):
         return tools
     return [one for one in tools if one is not None]
@@ -255,6 +268,9 @@ def normalize_format(given: Any) -> Any:
         return given
     if not given:
         return None
+    if isinstance(given.get("properties"), dict) and given.get("type") in (None, "object"):
+        # The schema by itself.
+        return {"type": "json_schema", "json_schema": {"name": "response", "schema": given}}
     if given.get("type") != "json_schema":
         return given
     inner = given.get("json_schema")
@@ -308,6 +324,13 @@ def as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and type(value) is not bool else value
 
 
+def identifier_of(value: Any) -> Any:
+    """What names somebody: a number as a text, of an object its id, or all of it."""
+    if not isinstance(value, dict):
+        return as_text(value)
+    return as_text(value.get("id")) or (_encode(value) if value else value)
+
+
 def _encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
@@ -322,5 +345,5 @@ _FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
     "max_completion_tokens": _normalize_limit,
     "metadata": normalize_metadata,
     "logprobs": _normalize_logprobs,
-    "user": as_text,
+    "user": identifier_of,
 }

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from antiphon.models.openai.lenient_json import decode_lenient
+from antiphon.models.openai.lenient_json import WRAPPING_FIELDS, decode_lenient
 from antiphon.models.openai.sse import DECODE_ERRORS
 
 Json = dict[str, Any]
@@ -27,10 +27,12 @@ _OTHER_WORDS: Final = {
     "toolcall": "tool_calls",
     "functioncalls": "tool_calls",
     "outputtext": "content",
+    "amazon-bedrock-invocationmetrics": "usage",
 }
 _ODD_NAME: Final = re.compile(
     rb'"(?:choice|tool_call|toolCalls?|function_calls|functionCalls|output_text|outputText'
-    rb'|Choices|Message|Delta|ToolCalls|Content|FinishReason)"[ \t]*:'
+    rb'|Choices|Message|Delta|ToolCalls|Content|FinishReason|amazon-bedrock-invocationMetrics)"'
+    rb"[ \t]*:"
 )
 
 
@@ -53,6 +55,9 @@ def has_odd_names(data: bytes) -> bool:
 def _answer(body: Json) -> Json:
     body = _renamed(body, _BODY)
     choices = body.get("choices")
+    if choices is None:
+        inner = {name: body[name] for name in WRAPPING_FIELDS if isinstance(body.get(name), dict)}
+        return {**body, **{name: _answer(value) for name, value in inner.items()}}
     if isinstance(choices, dict):
         return {**body, "choices": [_choice(choices)]}
     if isinstance(choices, list):

@@ -26,6 +26,13 @@ _MAX_DEPTH: Final = 3
 #: Longer arguments are not read as Python.
 _MAX_PYTHON_LENGTH: Final = 20_000
 
+#: Strings, comments and words, of which some are keys without quotation marks.
+_TOKEN: Final = re.compile(
+    r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|//[^\n]*|/\*.*?\*/"""
+    r"""|(?P<key>[A-Za-z_$][\w$]*(?=\s*:))|[A-Za-z_$][\w$]*""",
+    re.DOTALL,
+)
+_PYTHON_WORDS: Final = {"true": "True", "false": "False", "null": "None", "undefined": "None"}
 #: How such objects begin, and what they have.
 _WRAPPERS: Final = ('{"function"', '{"name"')
 _CALLS: Final = ({"name", "arguments"}, {"name", "parameters"})
@@ -122,10 +129,18 @@ def _rewritten(text: str) -> str | None:
 
 
 def _evaluate(text: str) -> Any:
+    """The value of an object in Python or JavaScript; None: it is neither, or no literal."""
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(_TOKEN.sub(_python_token, text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
+
+
+def _python_token(found: re.Match[str]) -> str:
+    token = found[0]
+    if token.startswith("/"):
+        return ""
+    return repr(token) if found["key"] else _PYTHON_WORDS.get(token, token)
 
 
 def is_object(text: str | msgspec.Raw) -> bool:

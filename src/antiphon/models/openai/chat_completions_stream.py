@@ -91,6 +91,8 @@ class ChatCompletionsParser:
         self._annotations: list[dict[str, Any]] = []
         self._texts: list[str] = []
         self._has_refusal = self._has_reasoning = False
+        #: Whether what it says came in a ``message``, and not in a ``delta`` alone.
+        self._has_messages = False
         #: Under which of its names reasoning has come last.
         self._reasoning_field: str | None = None
         self._choices = ChoiceSelector()
@@ -271,6 +273,7 @@ class ChatCompletionsParser:
         if message is None and choice.delta is None:
             message = message_beside(choice)
         if message is not None and len(out) == size and not self._is_repetition(message):
+            self._has_messages = True
             self._add_message(message, out, is_whole=is_whole)
         if choice.text and len(out) == size:
             self._add_message(AnswerMessage(content=choice.text), out, is_whole=is_whole)
@@ -289,10 +292,13 @@ class ChatCompletionsParser:
 
     def _is_repetition(self, message: AnswerMessage) -> bool:
         """Whether a message in a stream repeats what has come in pieces."""
+        text = text_of_value(message.content).strip()
         if self._texts:
-            may_repeat = len(self._texts) > 1 or self.finish_reason is not None
-            return may_repeat and text_of_value(message.content) == "".join(self._texts)
-        return self._tool_calls.has_arguments and not text_of_value(message.content)
+            is_other_form = not self._has_messages or len(self._texts) > 1
+            may_repeat = is_other_form or self.finish_reason is not None
+            return may_repeat and text == "".join(self._texts).strip()
+        is_repeated_thought = self._has_reasoning and not (self._has_messages or message.tool_calls)
+        return not text and (self._tool_calls.has_arguments or is_repeated_thought)
 
     def _add_message(self, message: AnswerMessage, out: list[Delta], *, is_whole: bool) -> None:
         content = message.content

@@ -53,6 +53,7 @@ _SIGNS = [
         rf"\b{_TEXT}\b(?: \w+){{0,4}} (?:is |are |was )?too (?:long|large|big)\b",
         r"\btoo long a (?:prompt|message|conversation)\b",
         r"(?:提示词?|消息|输入|对话|请求|文本).{0,6}(?:过长|太长|超长|超限)",
+        r"上下文(?:长度|窗口)?(?:超限|超长|过长|溢出)",
         r"reached the maximum length for this conversation",
         r"\bprefill length exceeds",
         r"\b(?:input|prompt|message|total|model)s?[ _]tokens?(?: \w+){0,7} ?(?:exceed|must be|<=)",
@@ -74,7 +75,8 @@ _SIGNS = [
         rf"\b(?:input|prompt|messages|conversation)\b (?:is |are )?{_EXCEED}.{{0,40}}\btokens?\b",
         r"\bprompt of at most",
         r"\bmessage (?:\w+ ){0,3}too long",
-        r"\bn_ctx\b",
+        r"\bmax(?:imum)? tokens of [\d,]+ exceeded",
+        rf"\b{_INPUT} (?:needs|takes|uses) [\d,]{{3,}}",
         r"\bcontext window (?:is|was) full",
         # What has to be shorter, of the input or of all.
         rf"\b(?:shorten\w*|shorter|reduc\w+|trim|truncate)\b.{{0,30}}\b{_INPUT}\b",
@@ -103,7 +105,8 @@ _SIGNS = [
         # The context, as a place.
         r"\b(?:ran|run|running) out of context|not enough context|fit (?:into|in|within) the"
         r" context",
-        r"\bkv cache is full|n_ctx\w*",
+        r"\bkv cache is (?:full|not (?:large|big) enough)",
+        rf"\bn_ctx\w* ?(?:=|is|of|:|\()? ?\d|{_MORE}.{{0,20}}\bn_ctx",
         # Other languages.
         r"zu lang|kontextl[äa]nge|trop long|longueur de contexte|demasiado larg"
         r"|longitud (?:m[áa]xima )?del? contexto|muito long|troppo lung|слишком длин"
@@ -162,6 +165,7 @@ _OTHER_LIMITS = re.compile(
     r"(?:\b(?:completion|output|generated) tokens\b"
     r"|\bmax_(?:completion_|output_|new_)?tokens (?:value|should|must|is too large))"
     r"|range of max_\w*tokens"
+    r"|maximum tokens you requested|\bplease wait\b|\bthrottl"
     r"|每分钟|每日|每天|max_tokens ?参数"
     r"|truncate_prompt_tokens value|\binput should (?:be|have)\b"
     r"|\b(?:api key|your plan|open requests)\b"
@@ -179,6 +183,11 @@ _USED, _LIMIT, _OUTPUT = (rf"(?P<{name}>\d[\d,]*)" for name in ("used", "limit",
 _COUNTS = [
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
+        rf"maximum context length is {_LIMIT}.*?requested {_OUTPUT} output tokens and your prompt"
+        rf" contains at least {_USED}",
+        rf"maximum context length is {_LIMIT}.*?has {_USED} input tokens plus {_OUTPUT}",
+        rf"length {_USED} \+ {_OUTPUT} is greater than \w+ {_LIMIT}",
+        rf"prompt \({_USED} tokens\) is too long and exceeds limit of {_LIMIT}",
         rf"passed {_USED} input tokens and requested {_OUTPUT} output tokens.*?only {_LIMIT}",
         rf"maximum (?:context|prompt) length (?:is|of) {_LIMIT}.*?"
         rf"(?:requested|resulted in|request contains|request has) "

@@ -76,7 +76,15 @@ _END_MARK: Final = "[DONE]"
 _BETWEEN: Final = re.compile(r"(?:[\s\x00\x1e\ufeff,]|data:|event:[^\n{]*\n)*")
 
 #: Where gateways put the answer of the server behind them.
-WRAPPING_FIELDS: Final = ("result", "data", "response", "output", "body", "Response")
+WRAPPING_FIELDS: Final = (
+    "result",
+    "data",
+    "response",
+    "output",
+    "body",
+    "Response",
+    "chatResponse",
+)
 
 
 def wrapped_object(value: dict[str, Any], field: str) -> dict[str, Any] | None:

@@ -59,6 +59,14 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (_pattern(r"thought_?\s?signature"), ("signed-calls",)),
     (_pattern(r"\buse\W+max_?completion_?tokens"), ("max-completion-tokens",)),
     (_pattern(r"非流式"), ("always-stream",)),
+    (_pattern(r"\binclude_usage\b"), (without_field("stream_options"),)),
+    (
+        _pattern(
+            r"\A(?!.*invalid schema)"
+            r".*additionalProperties\W.{0,30}\b(required|must be|has to be|set to)\b"
+        ),
+        ("closed-schemas",),
+    ),
     (
         _pattern(
             r"function_?response\W+name|\btool (message|result)s?\b.{0,30}\bname\b|"
@@ -76,7 +84,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"stream(ing)?\b.{0,20}(disabled|turned off)|"
-            r"stream\w*.{0,60}(not|un)\s?-?(be )?(support|available|allow|enabled|permitted)|"
+            r"stream\w*.{0,60}(not|un)\s?-?(be |yet )?(support|available|allow|enabled|permitted)|"
             r"(n't|not) (support|allow|permit)\w*.{0,30}stream|verified to stream|"
             r"cannot.{0,30}\bstream|unsupported (for|with|in)\W+stream"
         ),
@@ -97,7 +105,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
     (
         _pattern(
             r"(function|tool)\S*[._ ]name\b.*(pattern|invalid|match|must|regular)|"
-            r"invalid (function|tool) name"
+            r"invalid (function|tool) name|\bname of the (function|tool)\b"
         ),
         ("plain-function-names",),
     ),
@@ -223,7 +231,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
 _FORMAT: Final = _pattern(
     r"response_?.?format|json_schema|json_object|json (mode|output)|"
     r"structured (output|generation)|text\.format|mime type|schema.*(support|available)|"
-    r"guided|grammar|invalid format"
+    r"guided|grammar|invalid format|\btype: input should be 'text'"
 )
 #: A mistake in the schema itself, or of the prompt: whoever wrote it has to see that.
 _FORMAT_MISTAKE: Final = _pattern(r"invalid schema|word .?json|schema.*(is|are) (required|invalid)")
@@ -248,7 +256,8 @@ _NOT_REMEMBERED: Final = frozenset({"no-old-reasoning"})
 _THOUGHTS: Final = _pattern(r"reasoning(_\w+)?|thinking")
 _MISSING_THOUGHTS: Final = _pattern(
     r"reasoning_content\b.*(missing|required|must be (passed|provided|present|included|sent))|"
-    r"missing.{0,20}reasoning_content"
+    r"missing.{0,20}reasoning_content|(must|should) include reasoning_content|"
+    r"\bthinking\b.{0,40}must be passed back"
 )
 _SCHEMA_KEYWORD: Final = _pattern(
     r"unknown name \\?[\"'`]([^\"'`\\]+)\\?[\"'`] at .*(param|schema|function|tool|declaration)"

@@ -140,6 +140,19 @@ def _no_strict(request: Json) -> Json:
     return _on_functions(request, lambda one: _without(one, ("strict",)))
 
 
+def _closed_schemas(request: Json) -> Json:
+    """Schemas whose objects take no other properties: what fits them fits the open ones, too."""
+
+    def closed(schema: Json) -> Json:
+        is_object = schema.get("type") == "object" or "properties" in schema
+        return {"additionalProperties": False, **schema} if is_object else schema
+
+    given = _format_of(request)
+    if isinstance(given.get("schema"), dict):
+        request = _with_format(request, {**given, "schema": map_schemas(given["schema"], closed)})
+    return _on_parameters(request, closed)
+
+
 def _no_tool_messages(request: Json) -> Json:
     # A model that is offered tools has to see its calls as such.
     return request if request.get("tools") else _on_messages(no_tool_messages)(request)
@@ -175,15 +188,20 @@ def _named_items(request: Json) -> Json:
     return _on_messages(message_rules.named_items)(request) if "input" in request else request
 
 
-def _without_keyword(request: Json, keyword: str) -> Json:
-    def change(function: Json) -> Json:
+def _on_parameters(request: Json, change: Callable[[Json], Json]) -> Json:
+    """The request with each schema within the parameters of its functions changed."""
+
+    def changed(function: Json) -> Json:
         parameters = function.get("parameters")
         if not parameters:
             return function
-        shorter = map_schemas(parameters, lambda schema: _without(schema, (keyword,)))
-        return {**function, "parameters": shorter}
+        return {**function, "parameters": map_schemas(parameters, change)}
 
-    return _on_functions(request, change)
+    return _on_functions(request, changed)
+
+
+def _without_keyword(request: Json, keyword: str) -> Json:
+    return _on_parameters(request, lambda schema: _without(schema, (keyword,)))
 
 
 def _no_encrypted_reasoning(request: Json) -> Json:
@@ -198,6 +216,7 @@ RULES: Final[dict[str, Callable[[Json], Json]]] = {
     "max-completion-tokens": _rename("max_tokens", "max_completion_tokens"),
     "max-tokens": _rename("max_completion_tokens", "max_tokens"),
     "no-strict": _no_strict,
+    "closed-schemas": _closed_schemas,
     "always-stream": _always_stream,
     "never-stream": _never_stream,
     "no-encrypted-reasoning": _no_encrypted_reasoning,

@@ -11,8 +11,17 @@ from antiphon.models.openai.lenient_json import count_of_value
 MAX_COUNT: Final = 2**53
 #: The counts of a usage, and the names under which they come.
 _COUNT_FIELDS: Final = (
-    ("input", ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens")),
-    ("output", ("completion_tokens", "output_tokens", "completionTokens", "outputTokens")),
+    (
+        "input",
+        ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "inputTokenCount"),
+    ),
+    (
+        "output",
+        (
+            *("completion_tokens", "output_tokens", "completionTokens", "outputTokens"),
+            "outputTokenCount",
+        ),
+    ),
     ("total", ("total_tokens",)),
     ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
 )

@@ -113,11 +113,11 @@ class ChatChanges:
         new = {tree: one for tree, one in self._changes.items() if one.is_new}
         if new:
             self._changes = {tree: one for tree, one in self._changes.items() if not one.is_new}
-            steps.append((_SQL["add"], _columns(new)))
+            steps.append((_SQL["add"], (_rows(new),)))
         if self._continued:
             continued, self._continued = self._continued, []
-            tenants, turns = zip(*continued, strict=True)
-            steps.append((_SQL["remove_waiting"], (tenants, *zip(*turns, strict=True))))
+            turns = [(tenant, *turn) for tenant, turn in continued]
+            steps.append((_SQL["remove_waiting"], (turns,)))
         return steps
 
     def take_steps(self, node: int) -> list[Step]:
@@ -125,12 +125,11 @@ class ChatChanges:
         steps: list[Step] = []
         if self._changes:
             changes, self._changes = self._changes, {}
-            columns = _columns(changes)
-            steps.append((_SQL["change"], (columns[0], *columns[4:])))
+            steps.append((_SQL["change"], (_rows(changes),)))
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            tenants, turns = zip(*waiting, strict=True)
-            steps.append((_SQL["add_waiting"], (tenants, *zip(*turns, strict=True))))
+            turns = [(tenant, *turn) for tenant, turn in waiting]
+            steps.append((_SQL["add_waiting"], (turns,)))
         if self._sums:
             sums, self._sums = self._sums, {}
             rows = [
@@ -141,12 +140,12 @@ class ChatChanges:
                 )
             ]
             slot = node % _SLOTS
-            steps.append((_SQL["add_usage_sums"], (*zip(*rows, strict=True), slot)))
+            steps.append((_SQL["add_usage_sums"], (rows, slot)))
         return steps
 
 
-def _columns(changes: dict[int, _ChatChange]) -> list[tuple[object, ...]]:
-    rows = [
+def _rows(changes: dict[int, _ChatChange]) -> list[tuple[object, ...]]:
+    return [
         (
             tree,
             one.key,
@@ -160,7 +159,6 @@ def _columns(changes: dict[int, _ChatChange]) -> list[tuple[object, ...]]:
         )
         for tree, one in changes.items()
     ]
-    return list(zip(*rows, strict=True))
 
 
 def _tokens(usage: Usage) -> tuple[int, int, int]:

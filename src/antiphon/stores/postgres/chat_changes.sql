@@ -5,12 +5,7 @@ INSERT INTO chats (
 )
 SELECT tree, key, tenant, conversation, at, at, thread, seq, branches, input, cached, output, cost,
     oldest
-FROM unnest(
-    $1::bigint[], $2::bytea[], $3::text[], $4::bytea[], $5::float8[], $6::bigint[], $7::integer[],
-    $8::integer[], $9::bigint[], $10::bigint[], $11::bigint[], $12::float8[], $13::float8[]
-) AS w (
-    tree, key, tenant, conversation, at, thread, seq, branches, input, cached, output, cost, oldest
-)
+FROM unnest($1::chat_values[])
 
 -- name: change
 -- The newest turn hardly ever is not the one that began last. Without a turn: its usage alone.
@@ -33,31 +28,25 @@ UPDATE chats AS c SET
     output_tokens = c.output_tokens + w.output,
     cost = CASE WHEN w.cost IS NULL THEN c.cost ELSE coalesce(c.cost, 0) + w.cost END,
     check_at = least(c.check_at, w.oldest)
-FROM unnest(
-    $1::bigint[], $2::float8[], $3::bigint[], $4::integer[], $5::integer[], $6::bigint[],
-    $7::bigint[], $8::bigint[], $9::float8[], $10::float8[]
-) AS w (tree, at, thread, seq, branches, input, cached, output, cost, oldest)
+FROM unnest($1::chat_values[]) AS w
 WHERE c.tree = w.tree
 
 -- name: add_waiting
 INSERT INTO waiting (tenant, tree, thread, seq)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
+SELECT * FROM unnest($1::tenant_turn_values[])
 ON CONFLICT DO NOTHING
 
 -- name: remove_waiting
 DELETE FROM waiting AS w
-USING unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[]) AS g (tenant, tree, thread, seq)
+USING unnest($1::tenant_turn_values[]) AS g
 WHERE w.tenant = g.tenant AND w.tree = g.tree AND w.thread = g.thread AND w.seq = g.seq
 
 -- name: add_usage_sums
 INSERT INTO usage_sums AS u
     (tenant, day, model, key_id, slot, turns, input_tokens, cached_tokens, output_tokens, cost)
-SELECT w.tenant, w.day, w.model, w.key_id, $10::smallint, w.turns, w.input, w.cached, w.output,
+SELECT w.tenant, w.day, w.model, w.key_id, $2::smallint, w.turns, w.input, w.cached, w.output,
     w.cost
-FROM unnest(
-    $1::text[], $2::integer[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-    $8::bigint[], $9::float8[]
-) AS w (tenant, day, model, key_id, turns, input, cached, output, cost)
+FROM unnest($1::usage_values[]) AS w
 ON CONFLICT (tenant, day, model, key_id, slot) DO UPDATE SET
     turns = u.turns + excluded.turns,
     input_tokens = u.input_tokens + excluded.input_tokens,

@@ -305,8 +305,12 @@ async def _write_families(
         await _write_family(transaction, one.family, thread_ids, columns)
     for query, rows in (
         (TURN_SQL["add_threads"], columns.threads),
-        (_SQL["add_responses"], columns.responses),
+        (TURN_SQL["add_responses"], columns.responses),
         (TURN_SQL["add_log"], columns.log),
+    ):
+        if rows:
+            await transaction.execute(query, rows)
+    for query, rows in (
         (_SQL["add_blob_uses"], columns.blob_uses),
         (_SQL["add_waiting"], columns.waiting),
         (_SQL["add_fingerprints"], columns.fingerprints),

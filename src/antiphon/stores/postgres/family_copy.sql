@@ -44,12 +44,6 @@ ON CONFLICT (tenant, hash) DO NOTHING
 INSERT INTO blob_uses (tenant, hash, tree, thread, seq)
 SELECT * FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[])
 
--- name: add_responses
-INSERT INTO responses (tenant, id, tree, thread, seq, timestamp, conversation)
-SELECT * FROM unnest(
-    $1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::float8[], $7::bytea[]
-)
-
 -- name: add_waiting
 INSERT INTO waiting (tenant, tree, thread, seq)
 SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])

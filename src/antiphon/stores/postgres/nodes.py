@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import response_key
+from antiphon.errors import StoreError
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.leases import NODE_SQL
 from antiphon.stores.postgres.turn_recovery import claim_orphans, release_turns
@@ -82,8 +83,14 @@ class PostgresNodeRegistry:
             return await connection.fetch(NODE_SQL["dead"], self._lease.node)
 
         claimed: list[OrphanedTurn] = []
-        for (node,) in await self._database.read(read):
-            claimed += await self._database.submit(claim_orphans, node)
+        dead = await self._database.read(read)
+        try:
+            for (node,) in dead:
+                claimed += await self._database.submit(claim_orphans, node)
+        except StoreError:
+            # What was claimed by then is this node's; the rest is found again.
+            if not claimed:
+                raise
         return claimed
 
     async def release(self, response_ids: Sequence[str]) -> None:

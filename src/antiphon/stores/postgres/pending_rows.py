@@ -101,25 +101,25 @@ class PendingRows:
         if not self.fingerprints:
             return []
         fingerprints, self.fingerprints = self.fingerprints, []
-        return [(TURN_SQL["add_fingerprints"], zip(*fingerprints, strict=True))]
+        return [(TURN_SQL["add_fingerprints"], (fingerprints,))]
 
     def _steps_of_beginnings(self, node: int) -> list[Step]:
         steps: list[Step] = []
         if self.threads:
             threads, self.threads = self.threads, []
-            steps.append((TURN_SQL["add_threads"], zip(*threads, strict=True)))
+            steps.append((TURN_SQL["add_threads"], (threads,)))
         if self.responses:
             responses, self.responses = self.responses, {}
             rows = [
                 (one.tenant, one.key, *one.turn, one.timestamp, one.conversation)
                 for one in responses.values()
             ]
-            steps.append((TURN_SQL["add_responses"], zip(*rows, strict=True)))
+            steps.append((TURN_SQL["add_responses"], (rows,)))
             running = [
                 (one.tenant, one.key, *one.turn) for one in responses.values() if one.is_running
             ]
             if running:
-                steps.append((TURN_SQL["add_running"], (*zip(*running, strict=True), node)))
+                steps.append((TURN_SQL["add_running"], (running, node)))
         return steps + self.chats.take_new_chats()
 
     def _steps_of_log(self) -> list[Step]:
@@ -127,15 +127,14 @@ class PendingRows:
         if self.log:
             log, self.log = self.log, []
             self.beginnings.clear()
-            columns = zip(*map(msgspec.structs.astuple, log), strict=True)
-            steps.append((TURN_SQL["add_log"], columns))
+            steps.append((TURN_SQL["add_log"], ([*map(msgspec.structs.astuple, log)],)))
         if self.ended:
             ended, self.ended = self.ended, []
-            steps.append((TURN_SQL["end_running"], zip(*ended, strict=True)))
+            steps.append((TURN_SQL["end_running"], (ended,)))
         if self.searchable:
             searchable, self.searchable = self.searchable, []
-            tenants, turns = zip(*searchable, strict=True)
-            steps.append((TURN_SQL["add_searchable"], (tenants, *zip(*turns, strict=True))))
+            rows = [(tenant, *turn) for tenant, turn in searchable]
+            steps.append((TURN_SQL["add_searchable"], (rows,)))
         return steps
 
 

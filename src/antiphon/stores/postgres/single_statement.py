@@ -92,11 +92,9 @@ class SingleStatementTransaction(WriteTransaction):
         if not steps:
             return
         query = _guarded(tuple(query for query, _ in steps))
-        values = [
-            *(self.node, list(self._trees), list(self._trees.values())),
-            *_columns(list(self._running)),
-            *_columns(list(self._parents)),
-            list(self._parents.values()),
+        parents = [(*turn, key) for turn, key in self._parents.items()]
+        values: list[object] = [
+            *(self.node, list(self._trees.items()), list(self._running), parents)
         ]
         values += [value for _, step_values in steps for value in step_values]
         if not await self.connection.fetchval(query, *values):
@@ -112,10 +110,6 @@ def can_be_one_statement(turn: NewTurn) -> bool:
         and not turn.sources
         and not turn.blobs
     )
-
-
-def _columns(keys: Sequence[TurnKey]) -> Sequence[Sequence[int]]:
-    return list(zip(*keys, strict=True)) if keys else ((), (), ())
 
 
 @cache

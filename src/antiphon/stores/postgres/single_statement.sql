@@ -1,22 +1,21 @@
 -- name: checks
 -- Locks what a process's turns depend on: one row without columns where all is as expected, else
--- none. The process ($1) is alive, trees ($2) have the epochs $3, it runs turns ($4, $5, $6), and
--- others ($7, $8, $9) have the keys $10 and nothing behind them in their threads.
+-- none. The process ($1) is alive, trees have their epochs ($2), it runs turns ($3), and others have
+-- their keys ($4) and nothing behind them in their threads.
 WITH alive AS MATERIALIZED (
     SELECT FROM nodes WHERE id = $1::bigint FOR KEY SHARE
 ), locked AS MATERIALIZED (
     SELECT c.epoch, w.epoch AS expected
-    FROM unnest($2::bigint[], $3::bigint[]) AS w (tree, epoch)
+    FROM unnest($2::tree_values[]) AS w
     JOIN chats AS c ON c.tree = w.tree
     ORDER BY c.tree FOR UPDATE OF c
 ), held AS MATERIALIZED (
     SELECT u.node
-    FROM unnest($4::bigint[], $5::bigint[], $6::integer[]) AS w (tree, thread, seq)
+    FROM unnest($3::turn_values[]) AS w
     JOIN running AS u ON u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
     ORDER BY u.tree, u.thread, u.seq FOR UPDATE OF u
 ), parents AS MATERIALIZED (
-    SELECT FROM unnest($7::bigint[], $8::bigint[], $9::integer[], $10::bytea[])
-        AS w (tree, thread, seq, key)
+    SELECT FROM unnest($4::parent_values[]) AS w
     JOIN log AS l
         ON l.tree = w.tree AND l.thread = w.thread AND l.seq = w.seq AND l.part = 0
         AND l.key = w.key
@@ -28,9 +27,9 @@ WITH alive AS MATERIALIZED (
 )
 SELECT WHERE CASE
     WHEN NOT EXISTS (SELECT FROM alive) THEN false
-    WHEN cardinality($2::bigint[]) <> (
+    WHEN cardinality($2::tree_values[]) <> (
         SELECT count(*) FROM locked WHERE epoch = coalesce(expected, epoch)
     ) THEN false
-    WHEN cardinality($4::bigint[]) <> (SELECT count(*) FROM held WHERE node = $1) THEN false
-    ELSE cardinality($7::bigint[]) = (SELECT count(*) FROM parents)
+    WHEN cardinality($3::turn_values[]) <> (SELECT count(*) FROM held WHERE node = $1) THEN false
+    ELSE cardinality($4::parent_values[]) = (SELECT count(*) FROM parents)
 END

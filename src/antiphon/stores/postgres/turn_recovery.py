@@ -65,9 +65,16 @@ async def release_turns(transaction: WriteTransaction, response_ids: Sequence[st
 
 
 async def leave(transaction: WriteTransaction) -> None:
-    """End what still runs here, and be a process that has the store open no more."""
+    """End what still runs here, and be a process that has the store open no more.
+
+    What can be run again is given up, for any node to claim.
+    """
     rows = await _orphans_of(transaction, transaction.node)
-    await transaction.end_unfinished([row[_ENDING] for row in rows], interrupted_end())
+    restartable = [one for one in rows if _can_restart(one)]
+    if restartable:
+        await transaction.execute(NODE_SQL["release"], *_columns(restartable), transaction.node)
+    ended = [row[_ENDING] for row in rows if row not in restartable]
+    await transaction.end_unfinished(ended, interrupted_end())
     await transaction.execute(NODE_SQL["delete"], transaction.node)
 
 
@@ -105,6 +112,7 @@ async def _open_turn(transaction: WriteTransaction, row: asyncpg.Record) -> Open
         header.conversation,
         next_part=parts[-1]["part"] + 1,
         items=items + len(unpack_hashes(parts[0]["images"])),
+        is_claimed=True,
     )
 
 

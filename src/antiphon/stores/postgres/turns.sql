@@ -169,37 +169,33 @@ JOIN log AS l ON l.tree = w.tree AND l.thread = w.thread AND l.seq = w.seq AND l
 
 -- name: add_threads
 INSERT INTO threads (tree, id, tenant, parent_thread, parent_seq)
-SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::integer[])
+SELECT * FROM unnest($1::thread_values[])
 
 -- name: add_responses
 INSERT INTO responses (tenant, id, tree, thread, seq, timestamp, conversation)
-SELECT * FROM unnest(
-    $1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::float8[], $7::bytea[]
-)
+SELECT * FROM unnest($1::response_values[])
 
 -- name: add_running
 INSERT INTO running (tenant, key, tree, thread, seq, node)
-SELECT w.*, $6::bigint
-FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[]) AS w
+SELECT w.*, $2::bigint FROM unnest($1::running_values[]) AS w
 
 -- name: add_log
 INSERT INTO log (
     tree, thread, seq, part, key, previous, created_at, timestamp, header, images, input, output,
     ending, has_summary
-) SELECT * FROM unnest(
-    $1::bigint[], $2::bigint[], $3::integer[], $4::integer[], $5::bytea[], $6::bytea[],
-    $7::float8[], $8::float8[], $9::bytea[], $10::bytea[], $11::bytea[], $12::bytea[],
-    $13::bytea[], $14::boolean[]
-)
+) SELECT * FROM unnest($1::log_values[])
 
 -- name: end_running
 DELETE FROM running AS u
-USING unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
+USING unnest($1::turn_values[]) AS w
 WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
 
 -- name: own_turn
 SELECT tree, thread, seq, tenant, key FROM running
 WHERE tree = $1 AND thread = $2 AND seq = $3 AND node = $4 FOR UPDATE
+
+-- name: has_ended
+SELECT 1 FROM log WHERE tree = $1 AND thread = $2 AND seq = $3 AND ending IS NOT NULL
 
 -- name: end_owned
 INSERT INTO log (tree, thread, seq, part, ending)
@@ -223,14 +219,13 @@ ON CONFLICT DO NOTHING
 -- Of turns that are not erased.
 INSERT INTO chain_fingerprints (tenant, fingerprint, tree, thread, seq, key)
 SELECT w.*
-FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::bigint[], $5::integer[], $6::bytea[])
-    AS w (tenant, fingerprint, tree, thread, seq, key)
+FROM unnest($1::fingerprint_values[]) AS w
 JOIN responses AS r ON r.tenant = w.tenant AND r.id = w.key AND r.timestamp IS NOT NULL
 ON CONFLICT DO NOTHING
 
 -- name: add_searchable
 INSERT INTO search_pending (tenant, tree, thread, seq)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[])
+SELECT * FROM unnest($1::tenant_turn_values[])
 ON CONFLICT DO NOTHING
 
 -- name: add_change

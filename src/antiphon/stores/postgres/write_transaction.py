@@ -62,6 +62,8 @@ class OpenTurn(msgspec.Struct, frozen=True):
     items: int
     #: It has ended, or was erased: whatever comes is dropped.
     is_ended: bool = False
+    #: Another process began it.
+    is_claimed: bool = False
 
 
 class WriteTransaction:
@@ -243,7 +245,7 @@ class WriteTransaction:
         if turn.items + len(items) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         beginning = self._rows.beginnings.get(turn.key)
-        if beginning is None and not self._is_still_mine(turn):
+        if beginning is None and not await self._is_still_mine(turn):
             self.changed_turns[response_id] = msgspec.structs.replace(turn, is_ended=True)
             return
         output = encode_items(items) if items else None
@@ -298,12 +300,6 @@ class WriteTransaction:
         self._known_here, self.changes = set(), changes
         return opened.key
 
-    async def abandon(self, turn: OpenTurn, end: End) -> None:
-        """End a turn if it is there, runs, and nobody knows."""
-        await self.flush()
-        rows = await self.connection.fetch(TURN_SQL["own_turn"], *turn.key, self.node)
-        await self.end_unfinished(rows, end)
-
     async def end_unfinished(self, rows: Sequence[Row], end: End) -> None:
         """End running turns. A row: tree, thread, seq, tenant, and the key of the response."""
         if not rows:
@@ -311,7 +307,7 @@ class WriteTransaction:
         keys = [TurnKey(row[0], row[1], row[2]) for row in rows]
         columns = list(zip(*keys, strict=True))
         await self.execute(TURN_SQL["end_owned"], *columns, encode_json(end))
-        await self.execute(TURN_SQL["end_running"], *columns)
+        await self.execute(TURN_SQL["end_running"], keys)
         for key, row in zip(keys, rows, strict=True):
             self._rows.searchable.append((row[3], key))
             self._owners[key] = None
@@ -464,12 +460,19 @@ class WriteTransaction:
             raise StoreError("This turn's beginning was not stored, so the rest cannot be.")
         return turn
 
-    def _is_still_mine(self, turn: OpenTurn) -> bool:
-        """False: it was ended or erased. StoreError: another node has taken it over."""
+    async def _is_still_mine(self, turn: OpenTurn) -> bool:
+        """False: it was erased. ``TurnTakenOverError``: another process has ended it, or runs it.
+
+        What another has ended must not look ended otherwise to those who read it here.
+        """
         owner = self._owners.get(turn.key)
-        if owner is not None and owner != self.node:
+        if owner == self.node:
+            return True
+        if owner is not None:
             raise TurnTakenOverError("Another process runs this turn by now.")
-        return owner is not None
+        if await self.connection.fetch(TURN_SQL["has_ended"], *turn.key):
+            raise TurnTakenOverError("Another process has ended this turn.")
+        return False
 
     async def _store_blob(self, tenant: str, blob: Blob, turn: TurnKey) -> None:
         key = bytes.fromhex(blob.hash)

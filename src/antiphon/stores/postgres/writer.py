@@ -21,6 +21,7 @@ from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.postgres.connection import Connection, close_connection, connect
 from antiphon.stores.postgres.errors import CONNECTION_LOST, RETRYABLE, store_error
+from antiphon.stores.postgres.leases import NODE_SQL
 from antiphon.stores.postgres.rows import ThreadIds
 from antiphon.stores.postgres.single_statement import (
     NotAsReadError,
@@ -312,7 +313,14 @@ def _after(known: OpenTurn, maybe: OpenTurn) -> OpenTurn:
 
 
 async def _abandon(transaction: WriteTransaction, turn: OpenTurn) -> None:
-    await transaction.abandon(turn, interrupted_end())
+    """End a turn if it is there, runs, and nobody knows; one that was claimed is given up."""
+    await transaction.flush()
+    if turn.is_claimed:
+        columns = [[value] for value in turn.key]
+        await transaction.execute(NODE_SQL["release"], *columns, transaction.node)
+        return
+    rows = await transaction.connection.fetch(TURN_SQL["own_turn"], *turn.key, transaction.node)
+    await transaction.end_unfinished(rows, interrupted_end())
 
 
 async def _run_jobs(transaction: WriteTransaction, jobs: list[Job]) -> list[_JobResult]:

@@ -179,6 +179,15 @@ class SqliteDatabase:
         self._check_open()
         return self._process_locks.is_sweeper()
 
+    def begin_indexing(self) -> bool:
+        """See ``ProcessLocks.begin_indexing``."""
+        self._check_open()
+        return self._process_locks.begin_indexing()
+
+    def end_indexing(self) -> None:
+        """See ``ProcessLocks.end_indexing``."""
+        self._process_locks.end_indexing()
+
     @property
     def refusals(self) -> int:
         """How many reads and writes have failed."""

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from antiphon.core.ids import response_key
+from antiphon.errors import StoreError
 from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.turn_recovery import NODE_SQL, claim_orphans, release_turns
@@ -97,10 +98,15 @@ class SqliteNodeRegistry:
             self._version = version
         claimed: list[OrphanedTurn] = []
         dead = await self._database.find_dead(self._owners)
-        for owner in dead:
-            claimed += await self._database.submit(claim_orphans, owner, interrupted_end())
-        if dead:
-            await self._database.take_over_erasures()
+        try:
+            for owner in dead:
+                claimed += await self._database.submit(claim_orphans, owner, interrupted_end())
+            if dead:
+                await self._database.take_over_erasures()
+        except StoreError:
+            # What was claimed by then is this node's; the rest is found again.
+            if not claimed:
+                raise
         return claimed
 
     async def release(self, response_ids: Sequence[str]) -> None:

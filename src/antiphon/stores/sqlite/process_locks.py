@@ -17,6 +17,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 _OPEN_LOCK = "gate.lock"
 _SWEEPER = "sweeper.lock"
+_INDEXER = "indexer.lock"
 #: Beside the lock of a store that has erased something: pages are to be scrubbed
 #: (``PendingErasures``).
 _ERASURE_MARK_SUFFIX = ".unclean"
@@ -39,6 +40,7 @@ class ProcessLocks:
         self._folder = folder
         self._own_lock = _file_lock(self._file(self.owner_id))
         self._sweeper = _file_lock(folder / _SWEEPER)
+        self._indexer = _file_lock(folder / _INDEXER)
 
     def open_lock(self) -> BaseFileLock:
         """The lock for opening the database: one process at a time.
@@ -81,21 +83,27 @@ class ProcessLocks:
 
     def is_sweeper(self) -> bool:
         """Whether this store runs the retention sweep: one of all open stores does."""
-        if not self._sweeper.is_locked:
-            with contextlib.suppress(Timeout, PermissionError):
-                self._sweeper.acquire()
-        return self._sweeper.is_locked
+        return _is_acquired(self._sweeper)
+
+    def begin_indexing(self) -> bool:
+        """Whether this store may index what waits: one of all open stores, until it has ended."""
+        return _is_acquired(self._indexer)
+
+    def end_indexing(self) -> None:
+        """Let the next one."""
+        self._indexer.release()
 
     def remove_stale(self) -> None:
         """Remove the files of dead stores. Within ``open_lock`` only."""
         for file in self._folder.glob("*.lock"):
-            if file.name not in (_OPEN_LOCK, _SWEEPER) and not _is_locked(file):
+            if file.name not in (_OPEN_LOCK, _SWEEPER, _INDEXER) and not _is_locked(file):
                 file.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Release the locks. Safe to call twice, and without ``register``."""
         _held_locks.discard((self._folder, self.owner_id, os.getpid()))
         self._sweeper.release()
+        self._indexer.release()
         if self._own_lock.is_locked:
             # The number is never used again, so nothing can be waiting for this file.
             self._file(self.owner_id).unlink(missing_ok=True)
@@ -103,6 +111,14 @@ class ProcessLocks:
 
     def _file(self, owner: int) -> Path:
         return self._folder / f"{owner:016x}.lock"
+
+
+def _is_acquired(lock: BaseFileLock) -> bool:
+    """Whether this store has a lock, or gets it now."""
+    if not lock.is_locked:
+        with contextlib.suppress(Timeout, PermissionError):
+            lock.acquire()
+    return lock.is_locked
 
 
 def _is_locked(file: Path) -> bool:

@@ -24,6 +24,7 @@ from antiphon.stores.sqlite.reader import (
     turn_at,
 )
 from antiphon.stores.sqlite.retention_sweep import (
+    MAX_SWEEP_SECONDS,
     SCAN_START,
     ScanPosition,
     read_expired_conversations,
@@ -135,6 +136,8 @@ class SqliteResponseIndex:
             while left:
                 done, left = await database.submit(sweep_turns, left, cutoff)
                 swept += done
+                # Turns under way get as much time: what has expired is not shown any more.
+                await asyncio.sleep(MAX_SWEEP_SECONDS)
         ids = await database.read_pooled(
             partial(read_expired_conversations, tenant=tenant, cutoff=cutoff)
         )

@@ -33,7 +33,7 @@ ScanPosition: TypeAlias = tuple[float, int]
 SCAN_START: Final = (-math.inf, -1)
 
 #: How many seconds one transaction erases; other writes wait that long.
-_MAX_TRANSACTION_SECONDS: Final = 0.02
+MAX_SWEEP_SECONDS: Final = 0.01
 #: Turns erased between two checks of the clock, and turns scanned by one read.
 _TURNS_PER_STEP: Final = 16
 _SCAN_LIMIT: Final = 500
@@ -79,9 +79,9 @@ def _is_thread_alive(connection: sqlite3.Connection, thread: int, cutoff: float)
 def sweep_turns(
     transaction: WriteTransaction, row_ids: list[int], cutoff: float
 ) -> tuple[int, list[int]]:
-    """Erase expired turns for at most 20 ms: how many, and the row ids that are left."""
+    """Erase expired turns for at most 10 ms: how many, and the row ids that are left."""
     transaction.flush()
-    deadline = time.monotonic() + _MAX_TRANSACTION_SECONDS
+    deadline = time.monotonic() + MAX_SWEEP_SECONDS
     left = row_ids[::-1]
     swept = 0
     while left:
@@ -91,7 +91,10 @@ def sweep_turns(
             left.pop()
         if time.monotonic() > deadline:
             break
-    transaction.has_erased = transaction.has_erased or swept > 0
+    if left:
+        transaction.erases_more = True
+    elif swept:
+        transaction.has_erased = True
     return swept, left[::-1]
 
 

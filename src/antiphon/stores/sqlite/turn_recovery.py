@@ -45,6 +45,16 @@ def end_orphans(
     return has_ended
 
 
+def end_own_turns(transaction: WriteTransaction, end: End) -> None:
+    """End what still runs as this store is closed; give up what can be run again."""
+    owner = transaction.owner
+    for orphan in _orphans(transaction, owner):
+        if orphan.can_restart:
+            transaction.connection.execute(NODE_SQL["release"], (orphan.row_id, owner))
+        else:
+            transaction.end_orphan(owner, orphan.row_id, end)
+
+
 def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[OrphanedTurn]:
     """Take the turns of a dead owner that can be run again; end the others, forget the owner."""
     execute = transaction.connection.execute

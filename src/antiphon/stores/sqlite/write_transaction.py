@@ -132,6 +132,8 @@ class WriteTransaction:
         self.changed_turns: dict[str, OpenTurn | None] = {}
         #: Whether something was erased, whose words the write-ahead log still holds.
         self.has_erased = False
+        #: Whether something was erased by one of several transactions that follow each other.
+        self.erases_more = False
         #: Where.
         self.erased = ErasedRows()
         #: What ``flush`` has written: rows, and changes as SQLite counts them, with triggers'.

@@ -32,7 +32,7 @@ from antiphon.stores.sqlite.connection import (
 from antiphon.stores.sqlite.errors import is_busy, store_error
 from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
-from antiphon.stores.sqlite.turn_recovery import end_orphans
+from antiphon.stores.sqlite.turn_recovery import end_own_turns
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
 from antiphon.thread_priority import background_priority
 
@@ -48,6 +48,8 @@ _NOTHING: Final = contextlib.nullcontext()
 _CHECKPOINT_TIMEOUT_MS: Final = 50
 #: How soon a checkpoint that readers blocked is tried again after an erasure.
 _CHECKPOINT_RETRY_SECONDS: Final = 0.1
+#: How long the checkpoint waits at most where more is erased soon, in seconds.
+_MAX_CHECKPOINT_DELAY: Final = 0.2
 #: Commits on the loop's thread until the writer's thread does a checkpoint. Each writes some
 #: twelve pages.
 _COMMITS_PER_CHECKPOINT: Final = 300
@@ -110,8 +112,9 @@ class Writer:
         #: Erased words are still in the write-ahead log.
         self._needs_checkpoint = False
         self._on_checkpointed = on_checkpointed
-        #: When the checkpoint is tried again.
-        self._scrub_at = 0.0
+        #: When the checkpoint is due, and when one that readers blocked is tried again.
+        self._checkpoint_due = 0.0
+        self._retry_at = 0.0
         #: Whether something was written since results last went to the loop.
         self._written = False
         self._stop_future = self._loop.create_future()
@@ -294,8 +297,8 @@ class Writer:
             self._commit(
                 [
                     (
-                        end_orphans,
-                        (self._owner_id, interrupted_end()),
+                        end_own_turns,
+                        (interrupted_end(),),
                         self._stop_future,
                     )
                 ]
@@ -363,8 +366,9 @@ class Writer:
                     raise
                 results.append((future, None, error))
         transaction.finish()
+        has_erased = transaction.has_erased or transaction.erases_more
         commit = self._erasures.committing(transaction.erased)
-        with commit if transaction.has_erased else _NOTHING:
+        with commit if has_erased else _NOTHING:
             self._connection.execute("COMMIT")
         self._written = self._written or self._connection.total_changes != changes
         for response_id, turn in transaction.changed_turns.items():
@@ -373,17 +377,20 @@ class Writer:
             else:
                 self._open_turns[response_id] = turn
         if transaction.has_erased:
-            self._needs_checkpoint = True
+            self._checkpoint_due = 0.0
+        elif has_erased and not self._needs_checkpoint:
+            self._checkpoint_due = time.monotonic() + _MAX_CHECKPOINT_DELAY
+        self._needs_checkpoint = self._needs_checkpoint or has_erased
         return results
 
     def _maintain(self) -> None:
         if self._needs_checkpoint:
             # Erased words have to leave the write-ahead log, too. A slow reader must not
             # delay every turn, so it is not tried each time.
-            if time.monotonic() < self._scrub_at:
+            if time.monotonic() < max(self._checkpoint_due, self._retry_at):
                 return
             self._needs_checkpoint = not self._checkpoint()
-            self._scrub_at = (
+            self._retry_at = (
                 time.monotonic() + _CHECKPOINT_RETRY_SECONDS if self._needs_checkpoint else 0.0
             )
             if not self._needs_checkpoint and self._on_checkpointed is not None:

@@ -112,6 +112,18 @@ async def test_full_segments_are_indexed_in_the_background(path: Path) -> None:
         assert len(await search_ids(store, "common")) == MAX_SEGMENT_TURNS
 
 
+async def test_one_of_several_stores_indexes_and_the_others_leave_it_to_that(path: Path) -> None:
+    async with sqlite(path) as first, sqlite(path) as second:
+        assert first._database.begin_indexing()
+        await complete_many(second, 2 * MAX_SEGMENT_TURNS)
+        await wait_until_indexed(second)
+        assert segment_sizes(path) == []
+        first._database.end_indexing()
+        await complete_many(second, MAX_SEGMENT_TURNS)
+        await wait_until_indexed(second)
+        assert segment_sizes(path) == [MAX_SEGMENT_TURNS] * 3
+
+
 async def test_background_indexing_keeps_up_with_continuous_turns(path: Path) -> None:
     async with sqlite(path) as store, asyncio.timeout(60):
         for _ in range(5):

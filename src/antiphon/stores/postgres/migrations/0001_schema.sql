@@ -340,3 +340,45 @@ CREATE TABLE vacuums (
     erased_at double precision NOT NULL,
     vacuumed_at double precision NOT NULL
 );
+
+-- What a commit writes or depends on: a parameter is an array of these. One array of rows takes half
+-- as much as one for each column, here and in the server.
+CREATE TYPE tree_values AS (tree bigint, epoch bigint);
+
+CREATE TYPE turn_values AS (tree bigint, thread bigint, seq integer);
+
+CREATE TYPE parent_values AS (tree bigint, thread bigint, seq integer, key bytea);
+
+CREATE TYPE tenant_turn_values AS (tenant text, tree bigint, thread bigint, seq integer);
+
+CREATE TYPE thread_values AS (
+    tree bigint, id bigint, tenant text, parent_thread bigint, parent_seq integer
+);
+
+CREATE TYPE response_values AS (
+    tenant text, id bytea, tree bigint, thread bigint, seq integer, timestamp double precision,
+    conversation bytea
+);
+
+CREATE TYPE running_values AS (tenant text, key bytea, tree bigint, thread bigint, seq integer);
+
+CREATE TYPE log_values AS (
+    tree bigint, thread bigint, seq integer, part integer, key bytea, previous bytea,
+    created_at double precision, timestamp double precision, header bytea, images bytea,
+    input bytea, output bytea, ending bytea, has_summary boolean
+);
+
+CREATE TYPE fingerprint_values AS (
+    tenant text, fingerprint bytea, tree bigint, thread bigint, seq integer, key bytea
+);
+
+CREATE TYPE chat_values AS (
+    tree bigint, key bytea, tenant text, conversation bytea, at double precision, thread bigint,
+    seq integer, branches integer, input bigint, cached bigint, output bigint,
+    cost double precision, oldest double precision
+);
+
+CREATE TYPE usage_values AS (
+    tenant text, day integer, model bytea, key_id text, turns bigint, input bigint, cached bigint,
+    output bigint, cost double precision
+);

@@ -108,17 +108,23 @@ class SqliteSearchIndex:
         try:
             # The next search meets the same error, and reports it to its caller.
             with contextlib.suppress(StoreError):
-                is_complete = False
-                while not is_complete or self._crowded:
-                    self._spent = 0.0
-                    is_complete = await self._index(None, minimum=MAX_SEGMENT_TURNS)
-                    if self._crowded:
-                        await self._group(self._crowded.pop())
-                    # Turns under way get as much time. Its CPU time, as they grow slower, too,
-                    # where many threads want the processor: the backlog must not grow then.
-                    await asyncio.sleep(self._spent)
+                # Another process would index the same turns, and all but one in vain.
+                if self._database.begin_indexing():
+                    await self._index_all()
         finally:
+            self._database.end_indexing()
             self._background_task = None
+
+    async def _index_all(self) -> None:
+        is_complete = False
+        while not is_complete or self._crowded:
+            self._spent = 0.0
+            is_complete = await self._index(None, minimum=MAX_SEGMENT_TURNS)
+            if self._crowded:
+                await self._group(self._crowded.pop())
+            # Turns under way get as much time. Its CPU time, as they grow slower, too,
+            # where many threads want the processor: the backlog must not grow then.
+            await asyncio.sleep(self._spent)
 
     async def _index(self, tenant: str | None, minimum: int) -> bool:
         """Index up to 256 turns; whether all that waited have been."""

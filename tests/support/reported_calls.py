@@ -1,12 +1,12 @@
-"""Tool calls as they were reported of servers and gateways: what was meant, whatever was sent."""
+"""Reported calls: tool calls as servers and gateways were reported to send them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from support.answer_tables import HELLO, calls, check_answers, fails
+from support.answer_tables import HELLO, calls, fails
 from support.misbehaving_upstream import Behaviour
-from support.scenario import DONE, Json, Scenario, body_of, call, chunk, data, end, stream_of, text
+from support.scenario import DONE, Json, body_of, call, chunk, data, end, stream_of, text
 from support.upstream_answers import (
     C1,
     C2,
@@ -265,31 +265,3 @@ WRAPPED = {
         ONE, of_calls(first(arguments='{"name": "lookup", "arguments": {"c":1}}'))
     ),
 }
-
-
-def test_arguments_that_come_again_are_one(world: Scenario) -> None:
-    check_answers(world, REPEATED)
-
-
-def test_calls_are_told_apart(world: Scenario) -> None:
-    check_answers(world, MARKS)
-
-
-def test_calls_are_found_under_other_names(world: Scenario) -> None:
-    check_answers(world, PLACES)
-
-
-def test_calls_of_another_choice_are_those_that_were_announced(world: Scenario) -> None:
-    check_answers(world, CHOICES)
-
-
-def test_a_call_that_breaks_off_fails_by_its_name(world: Scenario) -> None:
-    check_answers(world, CUTS)
-
-
-def test_arguments_that_are_whole_stay_as_the_model_wrote_them(world: Scenario) -> None:
-    check_answers(world, WRITTEN)
-
-
-def test_arguments_within_a_call_are_its_arguments(world: Scenario) -> None:
-    check_answers(world, WRAPPED)

@@ -1,10 +1,10 @@
-"""Answers of Responses APIs as they were reported of servers and gateways, and what they mean."""
+"""Reported responses: answers of Responses APIs as servers were reported to send them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from support.answer_tables import HELLO, Meant, calls, check_answers, fails, says
+from support.answer_tables import HELLO, Meant, calls, fails, says
 from support.misbehaving_upstream import Behaviour
 from support.responses_events import (
     SAID,
@@ -21,7 +21,7 @@ from support.responses_events import (
     thought,
 )
 from support.responses_events import call as called
-from support.scenario import Scenario, body_of, data, stream_of
+from support.scenario import body_of, data, stream_of
 from support.upstream_answers import C2, ONE, TWO
 
 CALL, OTHER = called(), called(arguments=C2, call_id="call_2")
@@ -148,15 +148,3 @@ FAILURES = {
     ),
     "ends-without-an-end": fails("broke off", stream_of(added(message()), WORDS), HELLO),
 }
-
-
-def test_a_call_that_breaks_off_fails_by_its_name(responses_world: Scenario) -> None:
-    check_answers(responses_world, CUTS)
-
-
-def test_items_are_known_whatever_their_marks(responses_world: Scenario) -> None:
-    check_answers(responses_world, MARKS)
-
-
-def test_failures_are_told_in_their_words(responses_world: Scenario) -> None:
-    check_answers(responses_world, FAILURES)

@@ -1,0 +1,250 @@
+"""Nodes that go, or fail, in the midst of handing turns over or taking them: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from antiphon.core.items import Message
+from antiphon.core.turns import DEFAULT_TENANT, Header, RestartOptions, TurnRequest
+from antiphon.errors import StoreError
+from antiphon.models.model_registry import ModelRegistry
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, Wait
+from antiphon.stores.postgres.store import PostgresStore, open_postgres
+from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
+from antiphon.turn.node_protocols import OrphanedTurn
+from antiphon.turn.orphan_resumption import OrphanResumption
+from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Head
+from support.postgres_database import empty_database
+from support.postgres_proxy import postgres_proxy
+from support.store_turns import DONE, assistant, complete_turn, new_turn
+
+SharedStore: TypeAlias = SqliteStore | PostgresStore
+RESTARTABLE = Header("m", background=True, restart=RestartOptions())
+
+
+async def open_store(kind: str, folder: Path, uri: str) -> SharedStore:
+    return await (open_postgres(uri) if kind == "postgres" else open_sqlite(folder / "turns.db"))
+
+
+@asynccontextmanager
+async def stores(kind: str, folder: Path, count: int) -> AsyncIterator[Sequence[SharedStore]]:
+    """Open stores of one database, of which each is a node."""
+    uri = empty_database(folder) if kind == "postgres" else ""
+    async with AsyncExitStack() as opened:
+        found = []
+        for number in range(count):
+            store = await open_store(kind, folder, uri)
+            opened.push_async_callback(store.close)
+            await store.stores.nodes.join(f"unix:/tmp/{number}")
+            found.append(store)
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def service_of(store: SharedStore, model: ScriptedModel) -> TurnService:
+    return TurnService(store, ModelRegistry({"m": model}, default="m"), store.stores)
+
+
+async def steps(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def cancelled_after(count: int, work: asyncio.Task[None]) -> None:
+    """Cancel a task after so many steps of the loop."""
+    await steps(count)
+    work.cancel()
+    await asyncio.wait([work])
+
+
+async def released_by(store: SharedStore, parent: Head | None = None) -> str:
+    turn = new_turn("Work.", parent=parent, header=RESTARTABLE)
+    await store.begin(turn)
+    await store.stores.nodes.release([turn.response_id])
+    return turn.response_id
+
+
+async def claimed_by(store: SharedStore) -> Sequence[OrphanedTurn]:
+    return await store.stores.nodes.recover()
+
+
+@pytest.mark.parametrize("count", [*range(8), 20, 40])
+async def test_background_turns_are_handed_over_where_a_stop_is_cut_short(
+    kind: str, tmp_path: Path, count: int
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        begun = asyncio.Event()
+        model = ScriptedModel([ScriptedReply((Wait(asyncio.Event(), begun),))])
+        service = service_of(first, model)
+        turn = await service.start(TurnRequest((Message("user", "Hi."),), background=True))
+        await begun.wait()
+        await cancelled_after(count, asyncio.create_task(service.interrupt()))
+        await service.close()
+        assert await claimed_by(second) == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
+
+
+@pytest.mark.parametrize("count", [*range(0, 40, 4), 80, 160])
+async def test_turns_that_a_stopping_node_has_just_claimed_go_on_at_another(
+    kind: str, tmp_path: Path, count: int
+) -> None:
+    async with stores(kind, tmp_path, 3) as (first, second, third):
+        ids = {await released_by(first) for _ in range(2)}
+        service = service_of(second, ScriptedModel([ScriptedReply((Wait(asyncio.Event()),))] * 2))
+        orphans = OrphanResumption(service, second.stores.nodes)
+        await cancelled_after(count, asyncio.create_task(orphans.run_once()))
+        await service.close()
+        assert {one.response_id for one in await claimed_by(third)} == ids
+
+
+async def test_turns_that_wait_for_a_conversation_end_with_the_node(
+    kind: str, tmp_path: Path
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        begun = asyncio.Event()
+        waiting = ScriptedReply((Wait(asyncio.Event(), begun),))
+        service = service_of(first, ScriptedModel([waiting] * 4))
+        conversation = await first.stores.conversations.create("", {})
+        request = TurnRequest(
+            (Message("user", "Hi."),), conversation=conversation.id, on_busy="queue"
+        )
+        await service.start(request)
+        await begun.wait()
+        queued = [asyncio.create_task(service.start(request)) for _ in range(3)]
+        await service.interrupt()
+        await service.close()
+        for one in await asyncio.gather(*queued, return_exceptions=True):
+            assert one.done() if isinstance(one, RunningTurn) else isinstance(one, StoreError)
+        now = await second.stores.conversations.get("", conversation.id)
+        assert now is not None
+        assert now.active_response_id is None
+        assert not service.registry.all()
+
+
+async def test_node_that_was_taken_for_dead_leaves_what_others_have(tmp_path: Path) -> None:
+    async with stores("postgres", tmp_path, 2) as (first, second):
+        begun = asyncio.Event()
+        model = ScriptedModel([ScriptedReply((Wait(asyncio.Event(), begun),))])
+        service = service_of(first, model)
+        turn = await service.start(TurnRequest((Message("user", "Hi."),), background=True))
+        await asyncio.gather(begun.wait(), turn.wait_until_stored())
+        await execute(first, "UPDATE nodes SET lease_until = now() WHERE url = 'unix:/tmp/0'")
+        claimed = await claimed_by(second)
+        assert claimed == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
+        await service.close()
+        assert not await claimed_by(second)
+        await second.write(turn.response_id, [assistant("Done.")], DONE)
+
+
+async def execute(store: SharedStore, query: str) -> None:
+    """Do something behind a store's back."""
+    if isinstance(store, SqliteStore):
+        connection = sqlite3.connect(store._database._connections.path, isolation_level=None)
+        connection.execute(query)
+        connection.close()
+    else:
+        database = await asyncpg.connect(store._database._uri)
+        await database.execute(query)
+        await database.close()
+
+
+#: Makes what turns said by then unreadable, and readable again.
+_DAMAGE = {
+    "sqlite": "UPDATE texts SET body = CAST(x'00' || body AS BLOB)",
+    "postgres": "UPDATE log SET output = '\\x00'::bytea || output",
+}
+_MEND = {
+    "sqlite": "UPDATE texts SET body = substr(body, 2) WHERE hex(substr(body, 1, 1)) = '00'",
+    "postgres": "UPDATE log SET output = substr(output, 2)"
+    " WHERE substr(output, 1, 1) = '\\x00'::bytea",
+}
+
+
+async def orphans_of_two(
+    first: SharedStore, second: SharedStore, kind: str
+) -> tuple[OrphanResumption, TurnService, str, str]:
+    """A node that is to claim two turns, of which the first continues a damaged one."""
+    parent = await complete_turn(first)
+    await execute(first, _DAMAGE[kind])
+    ids = [await released_by(first, parent), await released_by(first)]
+    service = service_of(second, ScriptedModel(["Done.", "Done."]))
+    return OrphanResumption(service, second.stores.nodes), service, ids[0], ids[1]
+
+
+async def status_of(service: TurnService, response_id: str) -> str:
+    running = service.registry.get(response_id)
+    if running is not None:
+        await running.result()
+    turn = await service.reader.response(DEFAULT_TENANT, response_id)
+    return turn.status
+
+
+async def test_claimed_turn_that_cannot_be_read_is_tried_again_and_keeps_none_waiting(
+    kind: str, tmp_path: Path
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        orphans, service, continued, other = await orphans_of_two(first, second, kind)
+        await orphans.run_once()
+        assert await status_of(service, other) == "completed"
+        assert await status_of(service, continued) == "in_progress"
+        await execute(first, _MEND[kind])
+        await orphans.run_once()
+        assert await status_of(service, continued) == "completed"
+
+
+async def test_claimed_turn_that_can_never_be_read_ends_as_failed(
+    kind: str, tmp_path: Path
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        orphans, service, continued, _ = await orphans_of_two(first, second, kind)
+        for _ in range(10):
+            await orphans.run_once()
+        assert await status_of(service, continued) == "failed"
+
+
+async def test_turns_are_handed_over_though_the_answer_to_their_release_is_lost(
+    tmp_path: Path,
+) -> None:
+    async with postgres_proxy(empty_database(tmp_path)) as proxy:
+        first, second = [await open_postgres(proxy.uri) for _ in range(2)]
+        await second.stores.nodes.join(None)
+        begun = asyncio.Event()
+        model = ScriptedModel([ScriptedReply((Wait(asyncio.Event(), begun),))])
+        service = service_of(first, model)
+        turn = await service.start(TurnRequest((Message("user", "Hi."),), background=True))
+        await asyncio.gather(begun.wait(), turn.wait_until_stored())
+        proxy.cuts = 1
+        await service.interrupt()
+        assert not proxy.cuts
+        await service.close()
+        assert await claimed_by(second) == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
+        await second.close()
+
+
+async def test_turn_is_claimed_anew_where_the_answer_to_its_claim_is_lost(tmp_path: Path) -> None:
+    async with postgres_proxy(empty_database(tmp_path)) as proxy:
+        first, second = [await open_postgres(proxy.uri) for _ in range(2)]
+        await second.stores.nodes.join(None)
+        response_id = await released_by(first)
+        proxy.cuts = 1
+        with pytest.raises(StoreError):
+            await claimed_by(second)
+        assert not proxy.cuts
+        # Behind the writer's look at what became of it.
+        await complete_turn(second)
+        assert await claimed_by(second) == [OrphanedTurn(DEFAULT_TENANT, response_id)]
+        await first.close()
+        await second.close()
