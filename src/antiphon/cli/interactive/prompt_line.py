@@ -251,6 +251,10 @@ class PromptLine:
         if self.is_open:
             self.session.app.invalidate()
 
+    def _is_history_loaded(self) -> bool:
+        task = self.session.default_buffer._load_history_task
+        return task is not None and task.done()
+
     def _buffer_text(self) -> str:
         return self.session.default_buffer.text
 
@@ -314,6 +318,16 @@ class PromptLine:
         bindings = KeyBindings()
         is_answering = Condition(lambda: self._is_answering)
         is_empty = Condition(lambda: not self._buffer_text())
+
+        @bindings.add("up", filter=Condition(lambda: not self._is_history_loaded()))
+        async def _(event: KeyPressEvent) -> None:
+            # The history comes from the store, and later than a key that is typed at once.
+            buffer, text = event.current_buffer, event.current_buffer.text
+            buffer.load_history_if_not_yet_loaded()
+            if buffer._load_history_task is not None:
+                await asyncio.wait({buffer._load_history_task})
+            if buffer.text == text:
+                buffer.auto_up()
 
         @bindings.add("c-c")
         @bindings.add("<sigint>")
