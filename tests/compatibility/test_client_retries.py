@@ -77,6 +77,11 @@ def wait_for(condition: Callable[[], object]) -> None:
         assert time.monotonic() < deadline
 
 
+def wait_for_requests(world: Scenario, count: int) -> None:
+    """Until the upstream was asked so often."""
+    wait_for(lambda: len(world.requests) >= count)
+
+
 def wait_for_readers(world: Scenario, turn: str, count: int) -> None:
     """Until so many requests wait for more of a turn."""
     found = world.server.service.registry.get(turn)
@@ -175,6 +180,34 @@ def test_a_retry_gets_a_turn_that_ended_after_its_client_left(
         again = response_outcome(ask(world, body)).expect("completed")
         assert again.body["id"] != turn
         assert retry(world, body).expect("completed").body["id"] not in {turn, again.body["id"]}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", [RESPONSES, CHAT])
+def test_a_client_that_leaves_a_quick_turn_gets_it_by_its_retry(
+    world: Scenario, path: str, stream: bool
+) -> None:
+    """Also where it leaves before the server has begun to listen for that."""
+    body: Json = {"model": "m", "store": True, "stream": stream}
+    words = f"Quick {path} {stream}."
+    body |= (
+        {"input": words}
+        if path == RESPONSES
+        else {"messages": [{"role": "user", "content": words}]}
+    )
+    for _ in range(3):
+        spoke = asyncio.Event()
+        asked = len(world.requests)
+        world.upstream_sends(answer_to(body, spoke))
+        first = begin(world, body, path)
+        wait_for_requests(world, asked + 1)
+        first.close()
+        world.set(spoke)
+        wait_for(lambda: not running(world))
+        before = world.server.get("/v1/responses?limit=1").json["data"][0]["id"]
+        got = ask(world, body, path, x_stainless_retry_count="1")
+        assert before.removeprefix("resp_").encode() in got.body
+        assert len(world.requests) == asked + 1
 
 
 @pytest.mark.parametrize("count", [None, "0", "", "00"])

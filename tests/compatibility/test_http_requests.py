@@ -195,10 +195,30 @@ def test_bodies_in_other_charsets_are_refused(world: Scenario, name: str) -> Non
     bodies = {path: encoded(path, "WORDS") for path in (RESPONSES, CHAT)}
     bodies["/v1/conversations"] = b'{"metadata":{"a":"WORDS"}}'
     for path, body in bodies.items():
-        for wrong in (body.replace(b"WORDS", NOT_UTF8[name]), body.decode().encode("utf-16")):
-            refused = world.server.request("POST", path, wrong)
-            assert (refused.status, refused.error["code"]) == (400, "invalid_json")
-            assert "UTF-8" in refused.error["message"]
+        refused = world.server.request("POST", path, body.replace(b"WORDS", NOT_UTF8[name]))
+        assert (refused.status, refused.error["code"]) == (400, "invalid_json")
+        assert "UTF-8" in refused.error["message"]
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_bodies_in_utf_16_are_read(world: Scenario, charset: str) -> None:
+    kind = {"content-type": f"application/json; charset={charset}"}
+    for path in (RESPONSES, CHAT):
+        for headers in ({}, kind):
+            body = encoded(path, "WORDS").decode().replace("WORDS", "caf\xe9 \u65e5 \U0001f600")
+            got = world.server.request("POST", path, body.encode(charset), headers)
+            assert got.status == 200, got.body
+            assert world.requests[-1]["messages"][-1]["content"] == "caf\xe9 \u65e5 \U0001f600"
+    made = '{"metadata":{"a":"\u65e5"}}'.encode(charset)
+    assert world.server.request("POST", "/v1/conversations", made).json["metadata"] == {
+        "a": "\u65e5"
+    }
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe{", b"\0", b"\0\0\0{\xd8", b"{\0\x00\xd8"])
+def test_what_only_begins_like_utf_16_is_refused(world: Scenario, body: bytes) -> None:
+    refused = world.server.request("POST", RESPONSES, body)
+    assert (refused.status, refused.error["code"]) == (400, "invalid_json")
 
 
 HALVES = {

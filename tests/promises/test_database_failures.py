@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -44,6 +44,12 @@ class Database:
 
     def stop(self) -> None:
         self._server.close()
+
+    def crash(self) -> None:
+        """End it as a power cut does: what was committed is in its write-ahead log alone."""
+        pid, *_ = (self._folder / "data" / "postmaster.pid").read_text().split()
+        os.kill(int(pid), signal.SIGQUIT)
+        self.stop()
 
     def terminate_connections(self) -> None:
         self.execute(_TERMINATE)
@@ -143,12 +149,13 @@ def test_connections_that_are_all_cut_under_load_lose_nothing(
         assert_nothing_is_lost(nodes, load)
 
 
+@pytest.mark.parametrize("end", [Database.stop, Database.crash])
 def test_database_that_is_started_again_under_load_loses_nothing(
-    nodes: NodeCluster, database: Database
+    nodes: NodeCluster, database: Database, end: Callable[[Database], None]
 ) -> None:
     with Load(nodes.proxy) as load:
         load.wait_for_more(nodes, 20)
-        database.stop()
+        end(database)
         nodes.wait_until(lambda: load.statuses[503] > 0)
         for node in nodes.nodes:
             nodes.wait_until(lambda node=node: node.get("/readyz").status == 503)  # type: ignore[misc]

@@ -38,7 +38,7 @@ from antiphon.errors import ModelError
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, cut, fail, say, wait
 from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.store_protocols import ApiKey
-from support.dated_stores import in_file, in_memory
+from support.dated_stores import in_database, in_file, in_memory
 from support.example_counts import examples
 from support.http_server import Answer, serving
 from support.reference_model import (
@@ -475,7 +475,7 @@ class Server(RuleBasedStateMachine):
 
 
 @pytest.mark.hypothesis
-@pytest.mark.parametrize("opener", [in_memory, in_file])
+@pytest.mark.parametrize("opener", [in_memory, in_file, in_database])
 def test_api_agrees_with_the_reference_model(opener: Callable[[ManualClock, Path], Any]) -> None:
     machine = type("Machine", (Server,), {"opener": staticmethod(opener)})
     run_state_machine_as_test(

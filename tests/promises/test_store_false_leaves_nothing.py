@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from websockets.sync.client import connect
 
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, call, calls, cut, fail, hang, say, think
+from antiphon.stores.postgres.store import open_postgres
+from antiphon.turn.store_protocols import Store
 from support.http_server import TIMEOUT, ServerProcess, ThreadServer, serving
+from support.postgres_database import all_rows, empty_database
 from support.side_stores import all_bytes
 
 CANARY = "canary-7f3a"
@@ -79,11 +83,26 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert [line for line in kept.lines if CANARY in line] == []
 
 
+class Place(NamedTuple):
+    """Where a store lies: what opens it, and all that lies there."""
+
+    store: Path | Callable[[], Awaitable[Store]]
+    content: Callable[[], bytes]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        return Place(tmp_path / "a.db", partial(all_bytes, tmp_path))
+    uri = empty_database(tmp_path)
+    return Place(partial(open_postgres, uri), partial(all_rows, uri))
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.usefixtures("logged")
-def test_unstored_turn_leaves_no_content(ending: str, tmp_path: Path) -> None:
+def test_unstored_turn_leaves_no_content(ending: str, place: Place) -> None:
     model = ScriptedModel(["It is.", *[ENDINGS[ending]] * 20])
-    with serving(model, tmp_path / "a.db") as server:
+    with serving(model, place.store) as server:
         server.respond("Something is stored.")
         for fields in ({}, {"stream": True}):
             for path, body in (("/v1/responses", FULL), ("/v1/chat/completions", CHAT)):
@@ -94,8 +113,8 @@ def test_unstored_turn_leaves_no_content(ending: str, tmp_path: Path) -> None:
         _over_a_websocket(server)
         _with_a_key(server)
         _on_a_conversation(server)
-        _absent(tmp_path)
-    _absent(tmp_path)
+        assert CANARY.encode() not in place.content()
+    assert CANARY.encode() not in place.content()
 
 
 def _over_a_websocket(server: ThreadServer) -> None:
@@ -161,7 +180,7 @@ def test_server_process_leaves_no_content_of_an_unstored_turn(tmp_path: Path) ->
     _absent(tmp_path)
 
 
-def test_content_of_a_stored_turn_is_found(tmp_path: Path) -> None:
-    with serving(ScriptedModel(), tmp_path / "a.db") as server:
+def test_content_of_a_stored_turn_is_found(place: Place) -> None:
+    with serving(ScriptedModel(), place.store) as server:
         assert server.request("POST", "/v1/responses", {**FULL, "store": True}).status == 200
-        assert CANARY.encode() in all_bytes(tmp_path)
+        assert CANARY.encode() in place.content()

@@ -10,8 +10,10 @@ import msgspec
 
 from antiphon.core.retention import RetentionPolicy
 from antiphon.stores.memory.store import MemoryStore
+from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.store_protocols import NewTurn
+from support.postgres_database import empty_database
 from support.reference_model import RETENTION_SECONDS
 from support.side_stores import ManualClock
 
@@ -33,9 +35,20 @@ async def in_memory(clock: ManualClock, folder: Path) -> DatedMemory:
 
 async def in_file(clock: ManualClock, folder: Path) -> SqliteStore:
     store = await open_sqlite(folder / "a.db", RetentionPolicy(RETENTION_SECONDS), clock=clock)
+    _date_turns(store, clock)
+    return store
+
+
+async def in_database(clock: ManualClock, folder: Path) -> PostgresStore:
+    uri = empty_database(folder)
+    store = await open_postgres(uri, RetentionPolicy(RETENTION_SECONDS), clock=clock)
+    _date_turns(store, clock)
+    return store
+
+
+def _date_turns(store: SqliteStore | PostgresStore, clock: ManualClock) -> None:
     begin = store.begin
     dated: Callable[[NewTurn], asyncio.Future[None]] = lambda turn: begin(  # noqa: E731
         msgspec.structs.replace(turn, created_at=clock())
     )
     store.begin = dated  # type: ignore[assignment, method-assign]
-    return store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 WHERE relkind IN ('r', 'p') AND NOT relispartition AND relname NOT LIKE '%migrations'
 AND nspname NOT IN ('pg_catalog', 'information_schema')
 """
+#: A binary value in the text of a row.
+_BINARY = re.compile(r"\\\\x((?:[0-9a-f]{2})+)")
 #: The folders of the tests that have a database, by the database's name.
 _folders: dict[str, Path] = {}
 #: The statements that empty each database.
@@ -88,6 +91,27 @@ async def _empty(uri: str) -> None:
         await connection.execute(_deletions[uri])
     finally:
         await connection.close()
+
+
+def all_rows(uri: str) -> bytes:
+    """Every row of every table: as text, and once more with its binary values as they are."""
+
+    async def read() -> bytes:
+        connection = await asyncpg.connect(uri)
+        try:
+            found = []
+            for (table,) in await connection.fetch(_TABLES):
+                found += [
+                    row[0] for row in await connection.fetch(f"SELECT t::text FROM {table} t")
+                ]
+        finally:
+            await connection.close()
+        binary = [bytes.fromhex(one) for text in found for one in _BINARY.findall(text)]
+        return b"\0".join([text.encode() for text in found] + binary)
+
+    # There may be a loop in this thread.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, read()).result()
 
 
 async def changes_are_settled(uri: str) -> None:

@@ -133,6 +133,34 @@ MARKS = {
     "reason-in-singular": calls(ONE, of_calls(CALL, reason="tool_call")),
     "reason-null-then-done": calls(ONE, of_calls(CALL, reason=None)),
 }
+#: What templates leave in names.
+NAMES = {
+    "channel-behind": calls(ONE, of_calls(first("lookup<|channel|>commentary"), *PIECES)),
+    "channel-behind-whole": calls(
+        ONE, whole_calls(first("lookup<|channel|>commentary", arguments=C1))
+    ),
+    "constraint-behind": calls(ONE, of_calls(first("lookup<|constrain|>json"), *PIECES)),
+    "mark-behind": calls(ONE, of_calls(first("lookup<|channel|>"), *PIECES)),
+    "namespace-and-channel": calls(
+        ONE, of_calls(first("functions.lookup<|channel|>commentary"), *PIECES)
+    ),
+    "namespace": calls(ONE, of_calls(first("functions.lookup"), *PIECES)),
+    "recipient": calls(ONE, of_calls(first("commentary to=functions.lookup"), *PIECES)),
+    "channel-in-a-piece-of-its-own": calls(
+        ONE, of_calls(first(), entry("<|channel|>commentary", "", index=0), *PIECES)
+    ),
+    "channel-in-each-of-two": calls(
+        TWO,
+        of_calls(
+            first("lookup<|channel|>commentary", arguments=C1),
+            first("lookup<|channel|>commentary", arguments=C2, index=1, id="call_b"),
+        ),
+    ),
+    "quotes-around": calls(ONE, of_calls(first('"lookup"'), *PIECES)),
+    "number-behind": calls(ONE, of_calls(first("functions.lookup:0"), *PIECES)),
+    "other-case": calls([("LOOKUP", C1)], of_calls(first("LOOKUP"), *PIECES)),
+    "unknown-name": calls([("search", C1)], of_calls(first("search"), *PIECES)),
+}
 #: Where gateways put calls, and what they call them.
 PLACES = {
     "in-the-choice": calls(ONE, body_of(choice_of(message={"content": ""}, tool_calls=[CALL]))),

@@ -127,6 +127,11 @@ def response_id_of(key: bytes) -> str:
     return "resp_" + key.hex()
 
 
+def time_of_key(key: bytes) -> float:
+    """When the id of these 16 bytes was made, in seconds since 1970."""
+    return int.from_bytes(key[:6]) / 1000
+
+
 def completion_id_of(response_id: str) -> str:
     """The id that a response has as a chat completion."""
     return "chatcmpl-" + response_id.removeprefix("resp_")

@@ -161,7 +161,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     decides. ``approved_calls`` are calls of the previous response that a person
     has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
-    besides. ``mcp`` are the MCP servers that the options name, with what they are reached by.
+    besides; ``item_ids`` are the ids that its items came with. ``mcp`` are the MCP servers that
+    the options name, with what they are reached by.
     ``generate`` False: no model is called, and the turn has no output.
     ``reservation`` is of the request's ``Idempotency-Key``: its record is completed with the turn.
     ``chat_completion``: it came as a chat completion, whose input is the whole history; where the
@@ -190,6 +191,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     max_tool_rounds: int = 10
     timeout: float | None = None
     references: tuple[ItemReference, ...] = ()
+    item_ids: tuple[ItemReference, ...] = ()
     mcp: tuple[McpServerRequest, ...] = ()
     reservation: IdempotencyReservation | None = None
     chat_completion: bool = False

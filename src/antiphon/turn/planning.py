@@ -55,6 +55,7 @@ from antiphon.turn.protocols import (
     ToolExecutor,
 )
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
+from antiphon.turn.repeated_items import without_repeated_items
 from antiphon.turn.store_protocols import Head, ResponseIndex
 from antiphon.turn.summarization import (
     SummaryRequest,
@@ -188,6 +189,8 @@ class TurnPlanner:
             request, sibling = await self.continue_beside(request)
         if request.chat_completion and request.store:
             request = await self._continue_known_history(request)
+        if request.item_ids or request.references:
+            request = await without_repeated_items(request, self._reader)
         resolved = await resolve_references(request, self._reader)
         toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
         try:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from antiphon.api.http.asgi_responses import KeepAlive
-from antiphon.api.http.stream_relay import WRITER, StreamRelay
+from antiphon.api.http.asgi_responses import WRITER, KeepAlive
+from antiphon.api.http.stream_relay import StreamRelay
 from antiphon.core.events import Event, TextDelta
 from antiphon.models.scripted import ScriptedModel, say
 from support.http_server import serving

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -66,7 +67,22 @@ async def read_body(receive: Receive) -> bytes:
 def _check_size(body: bytes, size: int) -> bytes:
     if size > MAX_BODY:
         raise BodyTooLargeError(f"The body is larger than {MAX_BODY // 2**20} MiB.")
+    # No JSON in UTF-8 has a zero there, or begins so.
+    if body[:2] in _UTF16_MARKS or 0 in body[:2]:
+        return _decode_utf16(body)
     return body
+
+
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def _decode_utf16(body: bytes) -> bytes:
+    """A body in UTF-16 or UTF-32 as one in UTF-8; any other as it is, for the decoder."""
+    try:
+        decoded = body.decode(json.detect_encoding(body)).lstrip()
+        return decoded.encode() if decoded[:1] in ("{", "[") else body
+    except UnicodeError:
+        return body
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -48,12 +48,14 @@ MAX_ITEMS = 4096
 class DecodedInput(msgspec.Struct, frozen=True):
     """The decoded input.
 
-    ``approved_calls`` are those of its own calls that it approves. Approvals of earlier turns'
+    ``item_ids`` are the ids that its items came with. ``approved_calls`` are those of its own calls
+    that it approves. Approvals of earlier turns'
     calls are among the items, with no call that has their id.
     """
 
     items: tuple[Item, ...]
     references: tuple[ItemReference, ...] = ()
+    item_ids: tuple[ItemReference, ...] = ()
     approved_calls: tuple[FunctionCall, ...] = ()
 
 
@@ -67,9 +69,11 @@ def decode_items(given: Sequence[dict[str, Any] | str], path: str) -> DecodedInp
             f"Send at most {MAX_ITEMS} items at once.", code="too_many_items", param=path
         )
     items: list[Item] = []
+    item_ids: list[ItemReference] = []
     special: _SpecialItemDecoder | None = None
     for index, fields in enumerate(given):
         item_path = f"{path}[{index}]"
+        begin = len(items)
         for clean in normalize_item(fields):
             kind = clean["type"]
             if isinstance(kind, str) and kind in _PLAIN_ITEM_TYPES:
@@ -79,10 +83,13 @@ def decode_items(given: Sequence[dict[str, Any] | str], path: str) -> DecodedInp
             else:
                 special = special or _SpecialItemDecoder(items)
                 special.add(kind, clean, item_path)
+        if isinstance(fields, dict) and "id" in fields and len(items) > begin:
+            item_ids.append(ItemReference(str(fields["id"]), begin, item_path))
     distinct = tuple(distinguish_calls(items))
     if special is None:
-        return DecodedInput(distinct)
-    return DecodedInput(distinct, tuple(special.references), special.approved_calls())
+        return DecodedInput(distinct, item_ids=tuple(item_ids))
+    references = tuple(special.references)
+    return DecodedInput(distinct, references, tuple(item_ids), special.approved_calls())
 
 
 _CALL_TYPES = ("function_call", "function_call_output")

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
@@ -26,6 +26,8 @@ log = logging.getLogger("antiphon.http")
 
 #: What the server adds to a scope: to be called once somebody is admitted on the connection.
 ADMIT = "antiphon.admit"
+#: And the ``ChunkWriter`` of its answer.
+WRITER = "antiphon.writer"
 
 _JSON = (
     (b"content-type", b"application/json"),
@@ -196,18 +198,47 @@ def answering_head(get: Handler) -> Handler:
     return answer
 
 
+class ChunkWriter(Protocol):
+    """What takes pieces of an answer that has begun, without waiting."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether a piece may be written now."""
+        ...
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the connection was lost before the answer was whole."""
+        ...
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the client has closed the connection, be it noticed already or not."""
+        ...
+
+    def write_chunk(self, body: bytes) -> None: ...
+
+
 class DisconnectWatcher:
     """While entered, notices that the client hung up: ends the work for it, tells its turn.
 
     ``turn`` is set as soon as there is one. Most answers come at once, so a task to listen
-    for hanging up is only made for those that do not.
+    for hanging up is only made for those that do not. ``writer`` tells whether a client was gone
+    before its answer, however quick that was.
     """
 
     #: Seconds.
     LISTEN_DELAY = 0.05
 
-    def __init__(self, receive: Receive, turn: RunningTurn | Replay | None = None) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        turn: RunningTurn | Replay | None = None,
+        writer: ChunkWriter | None = None,
+    ) -> None:
         self.turn = turn
+        self._client = writer
+        self._was_abandoned = False
         self._disconnected = False
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
@@ -228,6 +259,15 @@ class DisconnectWatcher:
         if self._disconnected and kind is asyncio.CancelledError and self._writer is not None:
             self._writer.uncancel()
             raise ClientDisconnected
+        client = self._client
+        # Where an answer was quick, nobody was listening yet.
+        if kind is None and client and (self._was_abandoned or client.disconnected):
+            raise ClientDisconnected
+
+    def look_for_client(self) -> None:
+        """Look, before the answer, whether the client is gone: leaving raises then."""
+        if self._client is not None and self.turn is not None and self.turn.is_stored:
+            self._was_abandoned = self._client.is_abandoned
 
     async def run_turn(self, service: TurnService, request: TurnRequest) -> RunningTurn:
         """Run a turn to its end (``TurnService.run``)."""

@@ -10,16 +10,18 @@ from antiphon.api.common.body import ClientDisconnected, read_body
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
+    WRITER,
     DisconnectWatcher,
     send_error,
     send_json,
 )
 from antiphon.api.http.chat_completion_requests import ChatRequest, decode_chat_request
 from antiphon.api.http.chat_completions_codec import encode_completion
-from antiphon.api.http.client_retries import ClientRetries, is_retry
+from antiphon.api.http.client_retries import ClientRetries
 from antiphon.api.http.completion_stream import (
     CompletionStreamOptions,
 )
+from antiphon.api.http.departed_clients import is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.turn_streams import TurnStreams
 from antiphon.core.ids import completion_id_of, to_response_id
@@ -78,11 +80,11 @@ class ChatCompletionsEndpoint:
         retried = None
         if retries is not None and is_retry(scope):
             retried = await retries.find(turn_request, body)
-        watch = DisconnectWatcher(receive)
+        watch = DisconnectWatcher(receive, writer=scope.get(WRITER))
         try:
             with watch:
                 turn = watch.turn = retried or await self._start(turn_request, scope, body, watch)
-                await self._send_turn(request, turn, scope, send)
+                await self._send_turn(request, turn, scope, send, watch)
         except ClientDisconnected:
             if watch.turn is not None and retries is not None:
                 name = watch.turn.response_id
@@ -134,7 +136,12 @@ class ChatCompletionsEndpoint:
         return await self._idempotency_keys.run_once(scope, body, start, subscribe)
 
     async def _send_turn(
-        self, request: ChatRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
+        self,
+        request: ChatRequest,
+        turn: RunningTurn | Replay,
+        scope: Scope,
+        send: Send,
+        watch: DisconnectWatcher,
     ) -> None:
         if isinstance(turn, Replay) and (
             error := failure_of(turn.response if request.turn.stream else await turn.result())
@@ -148,6 +155,7 @@ class ChatCompletionsEndpoint:
             await self._streams.send(request.turn.tenant, turn, scope, send, options)
         else:
             response = await turn.result()
+            watch.look_for_client()
             if turn.error is not None:
                 await send_error(send, turn.error)
             else:

@@ -168,13 +168,13 @@ class ChatCompletionChunkEncoder:
         include_usage: bool = False,
         legacy_functions: bool = False,
     ) -> None:
+        self._include_usage = include_usage
         self._set_base(initial_response)
         self._text = self._head + b'{"content":'
         self._calls = 0
         self._has_role = False
         #: The names of reasoning, by the index of its item.
         self._reasoning_fields: dict[int, str] = {}
-        self._include_usage = include_usage
         self._legacy_functions = legacy_functions
 
     def _set_base(self, response: Response) -> None:
@@ -186,7 +186,9 @@ class ChatCompletionChunkEncoder:
             "model": response.model,
         }
         self._base = _encode(base)[:-1]
-        self._head = b"data: " + self._base + b',"choices":[{"index":0,"delta":'
+        # Where the last chunk has the usage, the others say that they have none.
+        usage = b',"usage":null' if self._include_usage else b""
+        self._head = b"data: " + self._base + usage + b',"choices":[{"index":0,"delta":'
 
     def encode(self, batch: Iterable[events.Event]) -> bytes:
         """The bytes of events that leave together."""

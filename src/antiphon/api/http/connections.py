@@ -25,10 +25,9 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from antiphon.api.http.asgi_responses import ADMIT, error_body
+from antiphon.api.http.asgi_responses import ADMIT, WRITER, error_body
 from antiphon.api.http.connection_pool import ConnectionPool
 from antiphon.api.http.response_cycle import ResponseCycle
-from antiphon.api.http.stream_relay import WRITER
 from antiphon.api.http.websocket import SHUTDOWN
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import (

@@ -17,6 +17,7 @@ from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.item_bodies import input_items, output_items, parse_include
 from antiphon.api.http.pagination import items_after, list_body, parse_limit, parse_order
 from antiphon.api.http.responses_codec import Metadata
+from antiphon.api.http.retried_creations import RetriedCreations
 from antiphon.core.ids import parse_item_id
 from antiphon.core.items import Item
 from antiphon.core.turns import ConversationRecord, Response
@@ -67,13 +68,14 @@ class ConversationEndpoints:
     ) -> None:
         self._conversations = conversations
         self._idempotency_keys = idempotency_keys
+        self._creations = RetriedCreations(idempotency_keys)
 
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
         body = await read_body(receive)
         params = decode_body(_create_decoder, body or b"{}")
         tenant, items = tenant_of(scope), _decode_new_items(params.items or [])
-        conversation = await self._idempotency_keys.run_once(
+        conversation = await self._creations.run_once(
             scope,
             body,
             partial(
@@ -84,6 +86,7 @@ class ConversationEndpoints:
                 key_id=key_id_of(scope),
             ),
             partial(self._conversations.get, tenant),
+            lambda created: created.id,
         )
         await send_json(send, _encode(_conversation_body(conversation)))
 
@@ -170,11 +173,12 @@ class ConversationEndpoints:
         body = await read_body(receive)
         items = _decode_new_items(decode_body(_items_decoder, body).items)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
-        turn = await self._idempotency_keys.run_once(
+        turn = await self._creations.run_once(
             scope,
             body,
             partial(self._conversations.add, tenant, name, items, key_id=key_id_of(scope)),
             partial(self._conversations.get_added_turn, tenant, name),
+            lambda added: added.id,
         )
         await send_json(send, _encode(list_body(_item_bodies([turn], include), has_more=False)))
 

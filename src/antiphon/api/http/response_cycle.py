@@ -7,7 +7,8 @@ body does not follow at once leaves with the next iteration of the loop.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import select
+from typing import Any, Final
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import (
@@ -20,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import (
 #: From this size on, a body is written behind its head instead of being copied.
 _LARGE_BODY = 64 * 1024
 _NO_CONTENT = (204, 304)
+#: What the system says of a connection whose other end is closed; only Linux does.
+_CLOSED_BY_PEER: Final[int] = getattr(select, "POLLRDHUP", 0)
 
 
 class ResponseCycle(RequestResponseCycle):
@@ -54,6 +57,18 @@ class ResponseCycle(RequestResponseCycle):
     def is_writable(self) -> bool:
         """Whether a chunk may be written now, behind those that were sent."""
         return self._is_streaming and not (self.flow.write_paused or self.disconnected)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the client has closed the connection, also where no read has shown it yet."""
+        if self.disconnected or not _CLOSED_BY_PEER:
+            return bool(self.disconnected)
+        connection = self.transport.get_extra_info("socket")
+        if connection is None or connection.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(connection.fileno(), _CLOSED_BY_PEER)
+        return bool(poll.poll(0))
 
     def write_chunk(self, body: bytes) -> None:
         """Write a chunk without waiting; only if ``is_writable``."""

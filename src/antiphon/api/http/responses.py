@@ -16,12 +16,14 @@ from antiphon.api.common.authentication import tenant_of, with_caller
 from antiphon.api.common.body import ClientDisconnected, query_params, read_body
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import (
+    WRITER,
     DisconnectWatcher,
     last_event_id,
     send_error,
     send_json,
 )
-from antiphon.api.http.client_retries import ClientRetries, is_retry
+from antiphon.api.http.client_retries import ClientRetries
+from antiphon.api.http.departed_clients import is_retry
 from antiphon.api.http.idempotency import IdempotencyKeys, IdempotentRequest
 from antiphon.api.http.item_bodies import input_items, item_body, parse_include
 from antiphon.api.http.pagination import (
@@ -83,7 +85,7 @@ class ResponseEndpoints:
         retried = None
         if idempotent_request is None and is_retry(scope):
             retried = await self._retries.find(request, body)
-        watch = DisconnectWatcher(receive)
+        watch = DisconnectWatcher(receive, writer=scope.get(WRITER))
         try:
             if request.background and retried is None:
                 # It is not done for whoever waits, so it begins without them too.
@@ -95,7 +97,7 @@ class ResponseEndpoints:
                     turn = watch.turn = (
                         retried or watch.turn or await self._begun(request, idempotent_request)
                     )
-                await self._send_turn(request, turn, scope, send)
+                await self._send_turn(request, turn, scope, send, watch)
         except ClientDisconnected:
             if watch.turn is not None and idempotent_request is None:
                 await self._retries.remember(
@@ -123,7 +125,12 @@ class ResponseEndpoints:
             return turn
 
     async def _send_turn(
-        self, request: TurnRequest, turn: RunningTurn | Replay, scope: Scope, send: Send
+        self,
+        request: TurnRequest,
+        turn: RunningTurn | Replay,
+        scope: Scope,
+        send: Send,
+        watch: DisconnectWatcher,
     ) -> None:
         if request.stream:
             await self._streams.send(request.tenant, turn, scope, send, StreamOptions())
@@ -134,6 +141,7 @@ class ResponseEndpoints:
             await send_json(send, encode_response(turn.initial_response, queued=True))
             return
         response = await turn.result()
+        watch.look_for_client()
         error = turn.error
         if isinstance(turn, Replay) and response.end and response.end.error:
             # The answer is what it was the first time.

@@ -238,6 +238,7 @@ def decode_any_request(body: bytes, *, needs_input: bool = True) -> TurnRequest:
         background=bool(params.background),
         approved_calls=decoded_input.approved_calls,
         references=decoded_input.references,
+        item_ids=decoded_input.item_ids,
         mcp=tools.server_requests,
         compact_threshold=_compact_threshold(params.context_management or ()),
     )

@@ -7,26 +7,11 @@ the event loop. Where a client is slow, or anything else is in the way, that tas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from starlette.types import Scope
 
-from antiphon.api.http.asgi_responses import KeepAlive, escape_line_separators
+from antiphon.api.http.asgi_responses import WRITER, ChunkWriter, KeepAlive, escape_line_separators
 from antiphon.core.events import Event
-
-#: What the server adds to a scope: the ``ChunkWriter`` of its answer.
-WRITER = "antiphon.writer"
-
-
-class ChunkWriter(Protocol):
-    """What takes pieces of an answer that has begun, without waiting."""
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether a piece may be written now."""
-        ...
-
-    def write_chunk(self, body: bytes) -> None: ...
 
 
 class StreamRelay:

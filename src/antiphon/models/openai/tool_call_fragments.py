@@ -126,8 +126,8 @@ def _read_fragment(
     return ToolCallFragment(
         index if type(index) is int else count_of_value(index),
         name_of_value(call_id).strip() if call_id is not None else "",
-        # No name has white space around it, or in it.
-        "" if name in _NO_NAMES else name,
+        # No name has white space around it, or in it, or is markup.
+        "" if name in _NO_NAMES or name.startswith("<|") else name,
         escape_input(arguments) if is_custom else arguments,
         provider_fields,
         is_custom,

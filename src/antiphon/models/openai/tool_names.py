@@ -10,8 +10,10 @@ import re
 from collections.abc import Collection
 from typing import Final
 
-#: What stands before and behind a name: namespaces, markup, parentheses, numbers of calls.
-_PREFIX: Final = re.compile(r"\A(?:functions|default_api|tools|api|function)[.:/]")
+#: What stands before and behind a name: recipients, namespaces, markup, parentheses, numbers.
+_PREFIX: Final = re.compile(
+    r"\A(?:[\w ]*\bto=)?(?:(?:functions|default_api|tools|api|function)[.:/])?"
+)
 _END: Final = re.compile(r"(?:<\|.*|\(\)|:\d+)\Z", re.DOTALL)
 _QUOTES: Final = "\"'` "
 

@@ -47,6 +47,19 @@ _INVALID_KEY = re.compile(
     r"|authentication[ _](fails|failed|error)",
     re.IGNORECASE,
 )
+#: What says that an account is empty, so that no attempt helps; a rate says when to try again.
+_EMPTY_ACCOUNT = re.compile(
+    r"insufficient_(quota|balance|credits?|funds)|exceeded_current_quota|credit_balance|arrearage"
+    r"|overdue|payment required|out of credits?|(requires|need) more credits"
+    r"|exceeded your current quota(?!.*(retry|try again))"
+    r"|(balance|credits?)\b.{0,30}\b(insufficient|too low|exhausted|empty|used up)"
+    r"|insufficient (account )?(balance|credits?|funds)|余额不足|欠费|请充值",
+    re.IGNORECASE | re.DOTALL,
+)
+#: What says that requests come too fast, whatever the status.
+_TOO_FAST = re.compile(
+    r"throttling|too many requests|rate[ _]limit[ _](reached|exceeded)", re.IGNORECASE
+)
 #: What says that the model is missing, in a refusal of the request as such.
 _MISSING_MODEL = re.compile(
     r"\bmodel\b.{0,80}\b(not found|(does not|doesn't|not) exist|decommissioned)\b"
@@ -306,6 +319,7 @@ class ErrorMapper:
         if context_error is not None:
             return AttemptError(context_error)
         names = f"{provider_error.message} {provider_error.code} {provider_error.kind}"
+        status = _meant_status(status, names)
         if status in (401, 403) or (status < 500 and status != 429 and _INVALID_KEY.search(names)):
             return AttemptError(
                 ModelError(
@@ -315,7 +329,7 @@ class ErrorMapper:
         if status == 429:
             failure = _later(UpstreamRateLimitError(description), delay)
             # An exhausted quota does not recover while the user waits.
-            failure.transient = provider_error.code != "insufficient_quota"
+            failure.transient = _EMPTY_ACCOUNT.search(names) is None
             return failure
         if status in (408, 504):
             return _later(ModelTimeoutError(description), delay)
@@ -360,6 +374,16 @@ class ErrorMapper:
     def _redact(self, text: str) -> str:
         text = " ".join(self._secret_pattern.sub("[key]", text).split())
         return text if len(text) <= _MAX_MESSAGE_LENGTH else text[:_MAX_MESSAGE_LENGTH] + "…"
+
+
+def _meant_status(status: int, names: str) -> int:
+    """The HTTP status that an error's words mean, where it came with a more general one."""
+    if status in (400, 401, 403):
+        if _EMPTY_ACCOUNT.search(names):
+            return 402
+        if status != 401 and _TOO_FAST.search(names):
+            return 429
+    return status
 
 
 def _later(error: ModelError, delay: float | None) -> AttemptError:

@@ -16,11 +16,12 @@ from antiphon.core.retention import Expiry
 from antiphon.errors import StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import interrupted_end
+from antiphon.stores.sqlite.clock_guard import ClockGuard
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.deferred_changes import has_deferred
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy, read_error
 from antiphon.stores.sqlite.page_scrubbing import ScrubTask
-from antiphon.stores.sqlite.reader import read_owners
+from antiphon.stores.sqlite.reader import read_newest_time, read_owners
 from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.turn_recovery import NODE_SQL, end_orphans
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
@@ -61,6 +62,8 @@ class SqliteDatabase:
         self.owner = connections.process_locks.owner_id
         #: Whether this process is a node, and goes on with turns of others (``nodes.py``).
         self.is_node = False
+        #: Whether what has expired may be erased now; None: whenever it has expired.
+        self.clock_guard: ClockGuard | None = None
         #: What is called after each commit of this process.
         self.on_written: Callable[[], None] | None = None
         self._writer = Writer(
@@ -136,6 +139,10 @@ class SqliteDatabase:
             # Where nothing can be written, they are read as they are.
             with contextlib.suppress(StoreError):
                 await self.submit(WriteTransaction.flush, is_alone=True)
+
+    async def guard_clock(self) -> None:
+        """Erase nothing by a clock that was just set wrong."""
+        self.clock_guard = ClockGuard(await self.read_pooled(read_newest_time))
 
     async def end_orphans(self) -> None:
         """End the turns of dead owners, and take over the scrubbing after their erasures.

@@ -15,7 +15,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from antiphon.core.ids import conversation_id_of, conversation_key, response_id_of, response_key
+from antiphon.core.ids import (
+    conversation_id_of,
+    conversation_key,
+    response_id_of,
+    response_key,
+    time_of_key,
+)
 from antiphon.core.images import Blob
 from antiphon.core.retention import NO_EXPIRY, Expiry
 from antiphon.core.turns import ConversationRecord
@@ -182,6 +188,12 @@ def _is_too_long(row: Row) -> bool:
 def read_owners(connection: sqlite3.Connection) -> set[int]:
     """The owners of all running turns, alive or dead."""
     return {owner for (owner,) in connection.execute(TURN_SQL["owners"]).fetchall()}
+
+
+def read_newest_time(connection: sqlite3.Connection) -> float | None:
+    """When the newest turn was stored, by the clock of then; None: there is none."""
+    ((key,),) = connection.execute(TURN_SQL["newest_id"]).fetchall()
+    return None if key is None else time_of_key(key)
 
 
 @contextlib.contextmanager

@@ -108,6 +108,8 @@ class SqliteResponseIndex:
         if not database.is_sweeper():
             return 0
         await database.end_orphans()
+        if database.clock_guard is not None and not database.clock_guard.is_believed():
+            return 0
         now, erasures = database.expiry.clock(), database.erasures.count
         if self._scanned_at <= now < self._next_scan_at and erasures == self._erasure_count:
             return 0

@@ -75,15 +75,19 @@ async def open_sqlite(
     path: str | os.PathLike[str],
     retention: RetentionPolicy = RETAIN_FOREVER,
     *,
-    clock: Clock = time.time,
+    clock: Clock | None = None,
 ) -> SqliteStore:
     """Open the database at ``path``, made if missing, for the running event loop.
 
-    Ends the turns that dead processes left. Raises ConfigError, which says what to do.
+    Ends the turns that dead processes left. What expires goes by the machine's clock, under a
+    guard, or by ``clock``. Raises ConfigError, which says what to do.
     """
-    database = await asyncio.to_thread(open_database, path)
-    store = SqliteStore(SqliteDatabase(database, Expiry(retention, clock)))
+    connections = await asyncio.to_thread(open_database, path)
+    database = SqliteDatabase(connections, Expiry(retention, clock or time.time))
+    store = SqliteStore(database)
     try:
+        if clock is None:
+            await database.guard_clock()
         await store.end_orphans()
     except StoreError as error:
         await store.close()

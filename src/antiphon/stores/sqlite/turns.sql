@@ -102,6 +102,9 @@ SELECT u.owner FROM responses AS r JOIN running AS u ON u.row_id = r.row_id WHER
 -- name: owners
 SELECT DISTINCT owner FROM running
 
+-- name: newest_id
+SELECT max(id) FROM responses
+
 -- name: last_thread
 SELECT coalesce(max(id), 0) FROM threads
 
