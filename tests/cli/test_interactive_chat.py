@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,20 @@ def test_a_picker_finds_a_chat_by_its_words(home: Path) -> None:
         terminal.expect("the last: about lighthouses")
         terminal.expect("> ")
         leave(terminal)
+
+
+def test_a_picker_says_why_it_cannot_search(home: Path) -> None:
+    with chat(home, "-p", "about lighthouses") as terminal:
+        assert terminal.leave() == 0
+    with chat(home, "--resume") as terminal:
+        terminal.expect("about lighthouses")
+        with closing(sqlite3.connect(home / "turns.db")) as other:
+            other.execute("DROP TABLE search_segments")
+        terminal.type("lighthouses")
+        terminal.expect("error: ")
+        terminal.type(ESCAPE)
+        terminal.expect("a new chat")
+        terminal.kill()
 
 
 @pytest.mark.parametrize("env", [{"ACCESSIBLE": "1"}, {"TERM": "dumb"}, {"args": "--plain"}])
