@@ -241,6 +241,12 @@ def test_full_disk_refuses_turns_until_there_is_room_and_loses_nothing(
         assert_nothing_is_lost(nodes, load)
 
 
+def status_at(node: Address, response_id: str) -> str:
+    answer = node.get(f"/v1/responses/{response_id}")
+    assert answer.status == 200, answer.body
+    return str(answer.json["status"])
+
+
 def test_node_that_was_paused_for_longer_than_its_lease_stops_what_others_have(
     nodes: NodeCluster,
 ) -> None:
@@ -253,7 +259,7 @@ def test_node_that_was_paused_for_longer_than_its_lease_stops_what_others_have(
     reader.read_events(4)
     os.kill(paused.process.pid, signal.SIGSTOP)
     try:
-        nodes.wait_until(lambda: other.get(f"/v1/responses/{hanging}").json["status"] == "failed")
+        nodes.wait_until(lambda: status_at(other, hanging) == "failed")
         nodes.wait_until(lambda: len(nodes.upstream.requests_of(question)) == 2)
     finally:
         os.kill(paused.process.pid, signal.SIGCONT)
