@@ -120,10 +120,27 @@ SELECT s.id, s.turns, s.words, s.bucket_count, k.secret
 FROM search_segments AS s JOIN search_secrets AS k ON k.id = s.id
 WHERE s.tenant = ? AND s.group_id IS NULL
 
+-- name: single_buckets
+-- The buckets for the hash of a term in the segments that are in no group.
+SELECT s.id, b.body
+FROM search_segments AS s
+CROSS JOIN search_buckets AS b ON b.id = (s.id << 16) | (:name & (s.bucket_count - 1))
+WHERE s.tenant = :tenant AND s.group_id IS NULL
+
 -- name: groups
-SELECT g.id, g.turns, g.words, g.bucket_count, k.secret, g.segments
+SELECT g.id, g.turns, g.words, g.bucket_count, k.secret
 FROM search_groups AS g JOIN search_secrets AS k ON k.id = g.id
 WHERE g.tenant = ?
+
+-- name: group_buckets
+-- The same in the groups.
+SELECT g.id, b.body
+FROM search_groups AS g
+CROSS JOIN search_buckets AS b ON b.id = (g.id << 16) | (:name & (g.bucket_count - 1))
+WHERE g.tenant = :tenant
+
+-- name: group_members
+SELECT segments FROM search_groups WHERE id = ?
 
 -- name: segment
 SELECT s.bucket_count, k.secret
