@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,73 +18,6 @@ from support.mcp_toolsets import stdio_command
 from support.pseudo_terminal import CTRL_C, CTRL_D, ESCAPE, Terminal
 
 CTRL_Z = "\x1a"
-
-
-def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
-    with chat(home) as terminal:
-        terminal.expect("> ")
-        terminal.type("wait\n")
-        terminal.expect("begun,")
-        terminal.type("next question\n")
-        terminal.expect("queued: next question")
-        terminal.type("half a")
-        terminal.expect("half a")
-        release(url)
-        terminal.expect("and done")
-        terminal.expect("3 messages, the last: next question")
-        terminal.expect("half a")
-        terminal.type(" draft\n")
-        terminal.expect("5 messages, the last: half a draft")
-        terminal.expect("> ")
-        leave(terminal)
-        rows = [row for row in terminal.rows if row]
-        assert rows[1:7] == [
-            "> wait",
-            "begun, and done",
-            "> next question",
-            "3 messages, the last: next question",
-            "> half a draft",
-            "5 messages, the last: half a draft",
-        ]
-
-
-@pytest.mark.parametrize("pause", [0, 1, 7])
-def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
-    home: Path, pause: int
-) -> None:
-    typed = "typed while others come"
-    with chat(home) as terminal:
-        terminal.expect("> ")
-        terminal.type("count 400\n")
-        terminal.expect("> count 400")
-        for char in typed:
-            for _ in range(pause):
-                terminal.expect("word")
-            terminal.type(char)
-        terminal.type("\n")
-        terminal.expect(f"the last: {typed}")
-        terminal.expect("> ")
-        leave(terminal)
-        rows = terminal.rows
-    end = rows.index(f"> {typed}")
-    answer = " ".join(rows[rows.index("> count 400") + 1 : end]).split()
-    assert answer == [f"word{number}" for number in range(400)]
-
-
-@pytest.mark.parametrize("typed", ["", "draft"])
-def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
-    with chat(home) as terminal:
-        terminal.expect("> ")
-        terminal.type("hang\n")
-        terminal.expect("one two three")
-        if typed:
-            terminal.type(typed)
-            terminal.expect(typed)
-        terminal.type(ESCAPE)
-        terminal.expect("stopped; what arrived is kept")
-        terminal.expect("> ")
-        assert terminal.rows.count("one two three") == 1
-        terminal.kill()
 
 
 def test_a_word_that_is_no_command_is_not_sent(home: Path) -> None:
@@ -250,6 +185,20 @@ def test_a_picker_finds_a_chat_by_its_words(home: Path) -> None:
         leave(terminal)
 
 
+def test_a_picker_says_why_it_cannot_search(home: Path) -> None:
+    with chat(home, "-p", "about lighthouses") as terminal:
+        assert terminal.leave() == 0
+    with chat(home, "--resume") as terminal:
+        terminal.expect("about lighthouses")
+        with closing(sqlite3.connect(home / "turns.db")) as other:
+            other.execute("DROP TABLE search_segments")
+        terminal.type("lighthouses")
+        terminal.expect("error: ")
+        terminal.type(ESCAPE)
+        terminal.expect("a new chat")
+        terminal.kill()
+
+
 @pytest.mark.parametrize("env", [{"ACCESSIBLE": "1"}, {"TERM": "dumb"}, {"args": "--plain"}])
 def test_a_plain_terminal_gets_no_cursor_movement(home: Path, env: dict[str, str]) -> None:
     args = [env["args"]] if "args" in env else []
@@ -340,70 +289,6 @@ def test_an_answer_fills_the_width_that_the_terminal_has_now(home: Path, url: st
     # The line that had begun is as wide as the terminal was.
     for line in answer[1:6]:
         assert 40 < len(line.rstrip()) < 50
-
-
-def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url: str) -> None:
-    pasted = [f"pasted line {number:03}" for number in range(70)]
-    with chat(home) as terminal:
-        terminal.expect("> ")
-        terminal.type("wait " + "many words " * 90 + "\n")
-        terminal.expect("begun,")
-        text = "\n".join(pasted)
-        terminal.type(f"\x1b[200~{text}\x1b[201~")
-        terminal.expect("pasted line 069")
-        # Half of the screen's 40 rows.
-        assert terminal.shown.count("pasted line 049") == 0
-        release(url)
-        terminal.type("\n")
-        terminal.expect("the last: pasted line 000")
-        terminal.expect("> ")
-        leave(terminal)
-        rows = terminal.rows
-    assert rows.count("> pasted line 000") == 1
-    for line in pasted[1:]:
-        assert [row.strip() for row in rows].count(line) == 2, "in the question and in the answer"
-    assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
-
-
-@pytest.mark.parametrize(
-    ("typed", "word"), [("exit\n", "exit"), ("/exit\n", "/exit"), (CTRL_D, "exit")]
-)
-def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, word: str) -> None:
-    with chat(home) as terminal:
-        terminal.expect("> ")
-        terminal.type("wait\n")
-        terminal.expect("begun,")
-        terminal.type(typed)
-        terminal.expect(f"queued: {word}")
-        release(url)
-        terminal.expect("go on with: ")
-        assert terminal.leave() == 0
-
-
-def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> None:
-    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
-        terminal.expect("> ")
-        terminal.type("wait\n")
-        terminal.expect("begun,")
-        terminal.type("typed")
-        terminal.expect("typed")
-        release(url)
-        terminal.expect("far · context")
-        # It clears the line, so that Ctrl-D leaves: as a signal it would come after it.
-        terminal.type(CTRL_C + CTRL_D)
-        assert terminal.leave() == 0
-
-
-def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> None:
-    with chat(home) as terminal:
-        terminal.type("early words")
-        terminal.expect("antiphon")
-        terminal.expect("early words")
-        terminal.type("\n")
-        terminal.expect("the last: early words")
-        terminal.expect("> ")
-        leave(terminal)
-        assert sum("early words" in row for row in terminal.rows) == 2
 
 
 def test_a_status_line_says_what_answers_and_what_it_costs(home: Path, url: str) -> None:

@@ -14,7 +14,7 @@ from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.terminal_output import format_ago
 from support.command_line import PROGRAM, Command, environment
 from support.pseudo_terminal import Terminal
-from support.store_turns import DONE, HEADER, assistant, new_turn, run, sqlite
+from support.store_turns import DONE, HEADER, assistant, complete_turn, new_turn, run, sqlite
 
 
 def test_search_finds_what_was_said(antiphon: Command) -> None:
@@ -61,6 +61,22 @@ def test_usage_sums_up_what_was_used(antiphon: Command) -> None:
     assert (row["model"], row["turns"], row["input_tokens"]) == ("echo", 2, 3)
     (line,) = antiphon("usage").out.splitlines()
     assert line.split("\t")[1:3] == ["2", "3"]
+
+
+def test_sums_of_costs_are_shown_without_what_binary_fractions_leave(
+    antiphon: Command, tmp_path: Path
+) -> None:
+    async def store_turns() -> None:
+        async with sqlite(tmp_path / "a.db") as store:
+            head = None
+            for cost in (0.1, 0.2):
+                end = msgspec.structs.replace(DONE, cost=cost)
+                head = await complete_turn(store, parent=head, end=end)
+
+    run(store_turns())
+    options = ("--store", "sqlite:a.db", "--json")
+    (row,) = json.loads(antiphon("usage", "--days", "9999", *options).out)
+    assert row["cost"] == 0.3
 
 
 def test_usage_is_summed_up_by_key_where_there_are_keys(antiphon: Command, tmp_path: Path) -> None:

@@ -104,6 +104,27 @@ def test_an_export_of_another_program_is_imported_with_a_report(
     expect(page.get_by_role("link", name="Colours")).to_be_visible()
 
 
+def test_an_import_is_found_again_after_a_reload_and_others_of_the_day_are_listed(
+    world: Watched, server: ThreadServer
+) -> None:
+    other = server.request("POST", "/v1/import", b"hello").json
+    page = world.open()
+    page.get_by_role("button", name="Import and export").click()
+    export = zipped({"conversations.json": [chatgpt_chat(title="Colours")]})
+    page.get_by_label("File").set_input_files(
+        {"name": "export.zip", "mimeType": "application/zip", "buffer": export}
+    )
+    report = page.get_by_role("region", name="Report")
+    expect(report).to_contain_text("Colours")
+    page.reload()
+    page.get_by_role("button", name="Import and export").click()
+    expect(report).to_contain_text("Colours")
+    (row,) = page.get_by_role("listitem").filter(has_text="failed").all()
+    row.get_by_role("button", name="Report").click()
+    job = server.get(f"/v1/import/{other['id']}").json
+    expect(page.get_by_role("region", name="Import")).to_contain_text(job["error"]["message"])
+
+
 def test_a_chat_whose_model_is_not_here_goes_on_with_the_default_one(
     world: Watched, server: ThreadServer
 ) -> None:

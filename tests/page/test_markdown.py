@@ -18,19 +18,25 @@ from support.http_server import serving
 _LOAD = """
 async () => {
   const base = document.querySelector('script[type=module]').src.replace('app.js', '');
-  const { renderMarkdown, MarkdownStream } = await import(base + 'markdown.js');
+  const { renderMarkdown, MarkdownStream, PART } = await import(base + 'markdown.js');
+  const { finishWork } = await import(base + 'work_queue.js');
+  window.limit = (long, blocks, characters) => {
+    MarkdownStream.LONG = long;
+    Object.assign(PART, { blocks, characters });
+  };
   window.whole = (text) => {
     const into = document.createElement('div');
     renderMarkdown(text, into);
+    finishWork(into);
     return into;
   };
-  window.streamed = (pieces, long = 3000, part = 24) => {
+  window.streamed = (pieces) => {
     const into = document.createElement('div');
-    Object.assign(MarkdownStream, { LONG: long, PART: part });
     const stream = new MarkdownStream(into);
     let text = '';
     for (const piece of pieces) stream.update(text += piece);
     stream.finish(text);
+    finishWork(into);
     return into;
   };
 }
@@ -166,10 +172,12 @@ _BLOCKS = st.sampled_from(
     st.lists(_BLOCKS, min_size=1, max_size=8),
     st.sampled_from(["\n", "\n\n"]),
     st.lists(st.integers(1, 30), min_size=1, max_size=12),
-    st.tuples(st.sampled_from([10, 3000]), st.sampled_from([1, 2, 24])),
+    st.tuples(
+        st.sampled_from([10, 3000]), st.sampled_from([1, 2, 24]), st.sampled_from([20, 4000])
+    ),
 )
 def test_a_streamed_text_ends_as_the_whole_one(
-    page: Page, blocks: list[str], between: str, sizes: list[int], limits: tuple[int, int]
+    page: Page, blocks: list[str], between: str, sizes: list[int], limits: tuple[int, int, int]
 ) -> None:
     text = between.join(blocks)
     pieces, at, turn = [], 0, 0
@@ -178,11 +186,13 @@ def test_a_streamed_text_ends_as_the_whole_one(
         pieces.append(text[at : at + size])
         at, turn = at + size, turn + 1
     seen: dict[str, Any] = page.evaluate(
-        """([text, pieces, long, part]) => {
+        """([text, pieces, ...limits]) => {
+          limit(...limits);
           const plain = (node) => node.textContent.replaceAll('Copy', '');
           const tags = (node) => [...node.querySelectorAll('*:not(.part)')]
             .map((one) => one.tagName).filter((one) => one !== 'SPAN').join(' ');
-          const [one, two] = [whole(text), streamed(pieces, long, part)];
+          const [one, two] = [whole(text), streamed(pieces)];
+          limit(3000, 24, 4000);
           return { texts: [plain(one), plain(two)], tags: [tags(one), tags(two)] };
         }""",
         [text, pieces, *limits],
@@ -199,7 +209,6 @@ def test_a_long_list_grows_by_its_entries(page: Page, entry: str) -> None:
           const base = document.querySelector('script[type=module]').src.replace('app.js', '');
           return import(base + 'markdown.js').then(({ MarkdownStream }) => {
             const into = document.createElement('div');
-            Object.assign(MarkdownStream, { LONG: 3000, PART: 24 });
             const stream = new MarkdownStream(into);
             let text = head;
             for (let n = 0; n < 500; n++) stream.update(text += entry);
@@ -207,7 +216,8 @@ def test_a_long_list_grows_by_its_entries(page: Page, entry: str) -> None:
             for (let n = 0; n < 500; n++) stream.update(text += entry);
             stream.update(text += '\\nAfter it.\\n\\nMore.');
             const same = first === into.querySelector('li, td');
-            return [same, into.querySelectorAll('li, tbody tr').length, into.lastChild.textContent];
+            const last = [...into.querySelectorAll('p')].at(-1).textContent;
+            return [same, into.querySelectorAll('li, tbody tr').length, last];
           });
         }""",
         [head, entry],

@@ -40,7 +40,7 @@ WITHOUT_IDS = {
     "/metrics",
     "/openapi.json",
     "/docs",
-    # What it is sent is a file.
+    # What it is sent is a file; its own tests say whose imports it lists.
     "/v1/import",
     # All of a tenant's chats: its own tests say that there is nothing of others.
     "/v1/export",

@@ -38,6 +38,26 @@ async def test_record_is_stored_replaced_and_forgotten_after_a_day(store_in: Ope
         assert await imports.get("me", RECORD.id) is None
 
 
+async def test_records_of_a_tenant_are_listed_the_newest_job_first(store_in: Opener) -> None:
+    clock = ManualClock()
+    async with store_in(clock) as store:
+        imports = store.stores.imports
+        assert await imports.list_records("me") == []
+        old, new, other = (
+            msgspec.structs.replace(RECORD, id=name, tenant=tenant, created_at=created_at)
+            for name, tenant, created_at in (("a", "me", 1.5), ("b", "me", 2.5), ("c", "you", 3.5))
+        )
+        for record in (old, new, other):
+            await imports.put(record)
+        clock.now += IMPORT_RECORD_LIFETIME / 2
+        done = msgspec.structs.replace(old, status="completed", completed_at=9.5)
+        await imports.put(done)
+        assert [one.id for one in await imports.list_records("me")] == ["b", "a"]
+        clock.now += IMPORT_RECORD_LIFETIME / 2
+        (left,) = await imports.list_records("me")
+        assert left == msgspec.structs.replace(done, node_id=store.stores.nodes.node_id)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in STORES if kind != "memory"])
 async def test_record_says_whether_its_process_lives(kind: str, tmp_path: Path) -> None:
     # Two stores that have the same file or database open are two processes.

@@ -12,7 +12,9 @@ from support.request_faults import (
     SYSTEM,
     TOOLS,
     TURNS,
+    WHOLE,
     Refusal,
+    calls_without_tools,
     does_not_alternate,
     formats_other_than,
     has,
@@ -25,6 +27,7 @@ from support.request_faults import (
     has_parts,
     has_strict,
     has_system,
+    lacks,
 )
 from support.strict_upstreams import ROUND, part, said, user
 
@@ -148,6 +151,25 @@ REFUSALS: dict[str, Refusal] = {
             "Streaming requests are not yet allowed.",
             "Streaming with tools is not supported by this model",
             "stream: streaming tool calls are not supported",
+        ],
+    ),
+    "only-streams": (
+        lacks("stream"),
+        "Hi",
+        WHOLE,
+        [
+            "parameter.enable_thinking must be set to false for non-streaming calls",
+            "parameter.enable_thinking必须设置为false才能进行非流式调用",
+            "enable thinking can not be support when `stream=False`",
+            "Reasoning is not available with stream=false",
+        ],
+    ),
+    "tools-of-history": (
+        calls_without_tools,
+        ROUND,
+        {},
+        [
+            "Bedrock doesn't support tool calling without `tools=` param specified for Anthropic models. Pass `tools=` param OR set `litellm.modify_params = True` // `litellm_settings::modify_params: True` to add dummy tool to the request.",
         ],
     ),
     "parts": (

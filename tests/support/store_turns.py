@@ -125,12 +125,11 @@ async def complete_turn(
     tenant: str = DEFAULT_TENANT,
     *,
     images: Sequence[bytes] = (),
+    end: End = DONE,
 ) -> Head:
     """A turn that is complete."""
     turn = new_turn(text, parent=await fresh(store, parent), tenant=tenant, images=images)
-    await asyncio.gather(
-        store.begin(turn), store.write(turn.response_id, [assistant(answer)], DONE)
-    )
+    await asyncio.gather(store.begin(turn), store.write(turn.response_id, [assistant(answer)], end))
     return await head_of(store, turn.response_id, tenant)
 
 

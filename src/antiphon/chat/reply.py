@@ -15,6 +15,7 @@ from antiphon.core.items import (
     Item,
     message_text,
 )
+from antiphon.core.token_prices import round_cost
 from antiphon.core.turns import Response, TurnStatus, Usage
 from antiphon.errors import InvalidRequestError
 from antiphon.settings import ModelSettings, Price
@@ -30,9 +31,10 @@ def conversation_usage(
     lines = tuple(_turn_usage(turn, models) for turn in turns)
     costs = [line.cost for line in lines if line.usage is not None]
     used = [line.usage for line in lines if line.usage is not None]
+    has_cost = bool(costs) and None not in costs
     return ConversationUsage(
         total=sum(used, Usage()),
-        cost=None if not costs or None in costs else sum(cost for cost in costs if cost),
+        cost=round_cost(sum(cost for cost in costs if cost)) if has_cost else None,
         turns=lines,
     )
 

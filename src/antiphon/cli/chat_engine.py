@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from antiphon.cli import terminal_output
 from antiphon.cli.answer_schema import load_schema
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
     from antiphon.cli.chat import ChatCommandOptions
     from antiphon.cli.interactive.chat_session import ChatSession
+    from antiphon.tools.function_tool import Tool
     from antiphon.tools.toolbox import Toolbox
     from antiphon.turn.service import TurnService
 
@@ -71,10 +74,32 @@ def load_tools(paths: Sequence[Path]) -> Toolbox | None:
     """The ``@tool`` functions of Python files. Raises ``ConfigError``."""
     if not paths:
         return None
-    from antiphon.cli.interactive.tool_files import load_tool_file  # loaded on first use
     from antiphon.tools.toolbox import Toolbox  # loaded on first use
 
-    return Toolbox([one for path in paths for one in load_tool_file(path)])
+    return Toolbox([one for path in paths for one in _load_tool_file(path)])
+
+
+def _load_tool_file(path: Path) -> list[Tool[..., Any]]:
+    """Run a Python file and return its tools, in their order. Raises ``ConfigError``."""
+    from antiphon.tools.function_tool import Tool  # loaded on first use
+
+    if not path.is_file():
+        raise ConfigError(f"--tools {path}: there is no such file")
+    name = f"antiphon_tools_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--tools {path}: that is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Type hints of its functions are looked up by the module's name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"--tools {path}: {type(error).__name__}: {error}") from error
+    tools = [one for one in vars(module).values() if isinstance(one, Tool)]
+    if not tools:
+        raise ConfigError(f"--tools {path}: it has no function with @tool")
+    return tools
 
 
 def _choose_model(service: TurnService, options: ChatCommandOptions, head: Response | None) -> str:

@@ -29,6 +29,7 @@ from antiphon.core.items import (
     shorten,
     text_of,
 )
+from antiphon.core.token_prices import round_cost
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import NotFoundError
 
@@ -252,7 +253,7 @@ def _chat_fields(chat: ChatRecord) -> dict[str, object]:
         "pinned": chat.is_pinned,
         "permanent": chat.is_permanent,
         "expires_at": chat.expires_at,
-        "cost": chat.cost,
+        "cost": None if chat.cost is None else round_cost(chat.cost),
     }
 
 

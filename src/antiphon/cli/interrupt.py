@@ -35,7 +35,10 @@ class InterruptHandler:
             self._loop.call_soon_threadsafe(self._stop)
 
 
-def run_interruptible(work: Callable[[InterruptHandler], Coroutine[Any, Any, T]]) -> T:
+def run_interruptible(
+    work: Callable[[InterruptHandler], Coroutine[Any, Any, T]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
     """``asyncio.run`` with its own SIGINT handler.
 
     Raises ``KeyboardInterrupt``, everything closed, when Ctrl-C ended ``work``.
@@ -48,7 +51,8 @@ def run_interruptible(work: Callable[[InterruptHandler], Coroutine[Any, Any, T]]
         return await work(interrupt)
 
     try:
-        return asyncio.run(main())
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(main())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:

@@ -12,6 +12,7 @@ from antiphon.cli import terminal_output
 from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, Store
 from antiphon.cli.terminal_output import Column
+from antiphon.core.token_prices import round_cost
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.usage_groups import add_up, group_fields, parse_groupings
@@ -94,7 +95,7 @@ def _fields(one: UsageSum, groupings: list[str], names: dict[str, str | None]) -
         "input_tokens": one.usage.input_tokens,
         "cached_tokens": one.usage.cached_tokens,
         "output_tokens": one.usage.output_tokens,
-        "cost": one.cost,
+        "cost": None if one.cost is None else round_cost(one.cost),
     }
 
 

@@ -34,6 +34,11 @@ def cached_price(price: TokenPrice) -> float:
     return price.input if price.cached is None else price.cached
 
 
+def round_cost(cost: float) -> float:
+    """A cost as it is shown: to a ten-billionth, without what sums of binary fractions leave."""
+    return round(cost, 10)
+
+
 def token_cost(usage: Usage, price: TokenPrice) -> float:
     """What a turn's tokens cost."""
     return usage.cost(price.input, cached_price(price), price.output)

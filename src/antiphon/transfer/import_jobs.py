@@ -184,6 +184,12 @@ class ImportJobs:
             raise NotFoundError(f"No import found with id '{job_id}'.", code="import_not_found")
         return record
 
+    async def records(self, tenant: str) -> list[ImportRecord]:
+        """A tenant's imports of the last day, the newest first; those of this process as of now."""
+        stored = await self._records.list_records(tenant)
+        own = {job.id: job for job in self._jobs.values() if job.tenant == tenant}
+        return [own[one.id].record if one.id in own else one for one in stored]
+
     async def close(self) -> None:
         """Stop what runs."""
         tasks = list(self._tasks)

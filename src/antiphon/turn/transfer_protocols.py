@@ -142,6 +142,8 @@ class ShareStore(Protocol):
 
 #: Seconds for which the record of an import job is stored, from its last change on.
 IMPORT_RECORD_LIFETIME: Final = DAY_SECONDS
+#: Records that are listed, those that changed last.
+MAX_LISTED_IMPORTS: Final = 1000
 
 
 class ImportRecord(msgspec.Struct, frozen=True):
@@ -173,3 +175,12 @@ class ImportRecordStore(Protocol):
         ...
 
     async def get(self, tenant: str, import_id: str) -> ImportRecord | None: ...
+
+    async def list_records(self, tenant: str) -> list[ImportRecord]:
+        """A tenant's records, ``MAX_LISTED_IMPORTS`` at most, the newest job first."""
+        ...
+
+
+def sorted_imports(records: Sequence[ImportRecord]) -> list[ImportRecord]:
+    """Records of jobs, the newest job first."""
+    return sorted(records, key=lambda record: (record.created_at, record.id), reverse=True)

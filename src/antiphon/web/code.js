@@ -1,4 +1,5 @@
 /** Code blocks: language, copy button, and colours that are loaded when the first code is seen. */
+import { enqueue } from "./work_queue.js";
 
 const ALIASES = {
   sh: "bash", shell: "bash", zsh: "bash", console: "bash", js: "javascript", jsx: "javascript",
@@ -49,15 +50,20 @@ export async function copyText(text, button) {
   setTimeout(() => { button.textContent = before; }, 1500);
 }
 
+let highlighter = null; // once highlight.js is loaded
+
 async function colour(code, language) {
   const text = code.textContent;
   const name = ALIASES[language] ?? language;
   if (!name || name === "text" || text.length > LARGEST) return;
-  const { default: highlighter } = await import("./vendor/highlight.js");
-  if (!highlighter.getLanguage(name) || code.textContent !== text) return;
-  // The tree, from which highlight.js itself would make markup.
-  const tree = highlighter.highlight(text, { language: name, ignoreIllegals: true })._emitter.rootNode;
-  code.replaceChildren(...tree.children.map(branch));
+  highlighter ??= (await import("./vendor/highlight.js")).default;
+  if (!highlighter.getLanguage(name)) return;
+  enqueue(code, () => {
+    if (code.textContent !== text) return;
+    // The tree, from which highlight.js itself would make markup.
+    const tree = highlighter.highlight(text, { language: name, ignoreIllegals: true })._emitter.rootNode;
+    code.replaceChildren(...tree.children.map(branch));
+  });
 }
 
 function branch(node) {

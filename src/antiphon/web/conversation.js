@@ -7,7 +7,7 @@ let parts = null;
 export const loadParts = () => (parts ??= importParts());
 
 /** What those import: named here, so that all files come at once and not one after another. */
-const IMPORTED = ["./turns.js", "./live_turn.js", "./sending.js", "./text_marks.js", "./markdown.js", "./code.js", "./vendor/marked.js"];
+const IMPORTED = ["./turns.js", "./live_turn.js", "./sending.js", "./text_marks.js", "./markdown.js", "./code.js", "./work_queue.js", "./vendor/marked.js"];
 
 /** The network may be away: what was typed waits for it. */
 async function importParts() {

@@ -4,6 +4,7 @@
  * links, so that no answer makes the page call anybody. */
 import { Marked } from "./vendor/marked.js";
 import { codeBlock } from "./code.js";
+import { enqueue } from "./work_queue.js";
 
 const paragraphOf = (text) => {
   const end = text.indexOf("\n\n");
@@ -39,12 +40,20 @@ const mathInline = {
 const marked = new Marked({ gfm: true, breaks: true });
 marked.use({ extensions: [mathBlock, mathInline] });
 
-/** The blocks of a text, as tokens. `links` are definitions that stood before it. */
+/** The blocks of a text, as tokens. `links` are definitions that stand elsewhere. */
 function lex(text, links) {
   const lexer = new marked.Lexer(marked.defaults);
   if (links) Object.assign(lexer.tokens.links, links);
   return lexer.lex(text);
 }
+
+/** The blocks of a text, without what is in their lines: that takes most of the time. */
+function lexBlocks(text) {
+  const lexer = new marked.Lexer(marked.defaults);
+  return lexer.blockTokens(text.replace(/\r\n?/g, "\n"), lexer.tokens);
+}
+
+const rawText = (tokens) => tokens.map(({ raw }) => raw).join("");
 
 const ENTITIES = {
   amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00a0", copy: "©", reg: "®", trade: "™",
@@ -133,9 +142,15 @@ const checkbox = (checked) => {
   return made;
 };
 
+let renderMaths = null; // once KaTeX is loaded
+
 function maths(text, display) {
   const made = element(display ? "div" : "span", { class: "maths", dir: "ltr" }, text);
-  import("./maths.js").then(({ renderMaths }) => renderMaths(made, text, display), () => {});
+  if (renderMaths) renderMaths(made, text, display);
+  else import("./maths.js").then((module) => {
+    ({ renderMaths } = module);
+    renderMaths(made, text, display);
+  }, () => {});
   return made;
 }
 
@@ -212,11 +227,43 @@ function table(token) {
   return element("div", { class: "table", tabindex: "0", role: "region", "aria-label": "Table" }, made);
 }
 
-/** A whole text. */
+/** Most blocks and, about, characters of one part of a long text. A browser lays out all children of
+ * what has changed, and no part that has not or that is out of view. */
+export const PART = { blocks: 24, characters: 4_000 };
+
+function divide(tokens) {
+  const parts = [];
+  let size = Infinity;
+  for (const token of tokens) {
+    if (size >= PART.characters || parts.at(-1).length >= PART.blocks) {
+      parts.push([]);
+      size = 0;
+    }
+    parts.at(-1).push(token);
+    size += token.raw.length;
+  }
+  return parts;
+}
+
+/** A whole text. Of a long one the beginning and the end are made at once, other parts by the work queue. */
 export function renderMarkdown(text, into) {
   into.replaceChildren();
+  const tokens = lexBlocks(text);
+  const parts = divide(tokens);
   headings = [];
-  return blocks(lex(text), into);
+  parts.forEach((part, index) => {
+    const place = index ? into.appendChild(element("div", { class: "part" })) : into;
+    const above = [...headings];
+    const fill = () => {
+      headings = [...above];
+      blocks(lex(rawText(part), tokens.links), place);
+    };
+    if (index === 0 || index >= parts.length - 2) fill();
+    else enqueue(place, fill);
+    headings = above;
+    for (const { type, depth } of part) if (type === "heading") headingLevel(depth);
+  });
+  return into;
 }
 
 const FENCE = /^( {0,3})(`{3,}|~{3,})([^\n]*)\n/;
@@ -238,12 +285,9 @@ export class MarkdownStream {
     this.fence = null; // code that has begun
     this.held = null; // a long list or table that has begun
     this.place = into; // where blocks are added: a part of a long text
-    this.placed = 0; // complete blocks in it
+    this.placed = 0; // complete blocks before it
+    this.placedTo = 0; // and their characters
   }
-
-  /** Complete blocks of one part. A browser lays out all children of what has changed, and no part
-   * that has not. */
-  static PART = 24;
 
   /** Characters from which on a list or a table grows by its entries. */
   static LONG = 3_000;
@@ -257,8 +301,9 @@ export class MarkdownStream {
     const opening = FENCE.exec(rest);
     for (const node of this.end) node.remove();
     this.end = [];
-    if (this.settled.length - this.placed >= MarkdownStream.PART) {
+    if (this.settled.length - this.placed >= PART.blocks || this.settledTo - this.placedTo >= PART.characters) {
       this.placed = this.settled.length;
+      this.placedTo = this.settledTo;
       this.place = this.into.appendChild(element("div", { class: "part" }));
     }
     if (opening && !opening[3].includes("`")) {
@@ -341,7 +386,7 @@ export class MarkdownStream {
 
   #restart() {
     this.into.replaceChildren();
-    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null, held: null, place: this.into, placed: 0 });
+    Object.assign(this, { settledTo: 0, settled: [], links: {}, headings: [], end: [], fence: null, held: null, place: this.into, placed: 0, placedTo: 0 });
   }
 
   #openFence([whole, indent, marks, info]) {
@@ -385,7 +430,7 @@ export class MarkdownStream {
         this.settled.push({ raw: text.slice(this.fence.begin), node: this.fence.node });
       }
     }
-    const tokens = lex(text);
+    const tokens = lexBlocks(text);
     const shown = tokens.filter(({ type }) => type !== "space" && type !== "def");
     const settled = this.settled.filter(({ node }) => node);
     // Whether a list's entries are paragraphs is known at its end.
@@ -394,13 +439,19 @@ export class MarkdownStream {
     const same = settled.findIndex(isOther);
     // Definitions that came after their use change what was made before.
     const count = Object.keys(tokens.links).length ? 0 : same < 0 ? settled.length : same;
+    this.text = text;
+    if (!count) {
+      renderMarkdown(text, this.into);
+      return;
+    }
     const kept = new Set(settled.slice(0, count).map(({ node }) => node));
     const parts = [...this.into.querySelectorAll(":scope > .part")];
     for (const node of [this.into, ...parts].flatMap((part) => [...part.childNodes])) if (!kept.has(node) && !parts.includes(node)) node.remove();
     for (const part of parts) if (!part.firstChild) part.remove();
     headings = [];
     for (const { type, depth } of shown.slice(0, count)) if (type === "heading") headingLevel(depth);
-    blocks(shown.slice(count), this.into.querySelector(":scope > .part:last-child") ?? this.into);
-    this.text = text;
+    if (count === shown.length) return;
+    const rest = rawText(tokens.slice(tokens.indexOf(shown[count])));
+    blocks(lex(rest), this.into.querySelector(":scope > .part:last-child") ?? this.into);
   }
 }

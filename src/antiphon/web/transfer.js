@@ -1,6 +1,6 @@
 /** Import and export: files of other programs in, with a report for each chat; everything out. */
-import { html, useRef, useState } from "./vendor/preact.js";
-import { api, ApiError, follow, notify, pause, query, request } from "./core.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { api, ApiError, follow, load, notify, pause, query, request, save } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { download, Shares } from "./share.js";
 
@@ -8,14 +8,24 @@ const SOURCES = { chatgpt: "ChatGPT", claude: "Claude", open_webui: "Open WebUI"
 
 const MOST_ROWS = 300;
 
+/** The import that was begun or looked at last, by its id: it is shown again when the page has been reloaded. */
+const LAST = "import";
+
 /** Sends a file and reads the import until it has ended. */
 async function importFile(file, onProgress) {
   const type = /\.zip$/i.test(file.name) ? "application/zip" : /\.(ndjson|jsonl)$/i.test(file.name) ? "application/x-ndjson" : "application/json";
-  let job = await (await request("/v1/import", { method: "POST", headers: { "Content-Type": type }, body: new Blob([file], { type }) })).json();
+  const job = await (await request("/v1/import", { method: "POST", headers: { "Content-Type": type }, body: new Blob([file], { type }) })).json();
+  await followImport(job, onProgress);
+}
+
+/** Reads an import until it has ended and all of its report is here, or nobody wants to know: `onProgress` says so. */
+async function followImport(begun, onProgress) {
+  let job = begun;
+  save(LAST, job.id);
   // The report comes by pages, those of chats that are done while others are written.
   const reports = [...job.report];
   while (job.status === "running" || job.has_more) {
-    onProgress({ ...job, report: [...reports] });
+    if (!onProgress({ ...job, report: [...reports] })) return;
     if (!job.has_more) await pause(300);
     job = await readJob(job.id, reports.length);
     reports.push(...job.report);
@@ -38,7 +48,7 @@ async function readJob(id, after) {
 /** What became of an import that failed, and of its chats until then. */
 function failureOf({ error, counts = {} }) {
   const became = Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`);
-  return `${error?.message ?? "The import failed."} Until then: ${became.join(", ") || "no chat"}.`;
+  return (error?.message ?? "The import failed.") + (became.length ? ` Until then: ${became.join(", ")}.` : "");
 }
 
 function Report({ job }) {
@@ -46,7 +56,7 @@ function Report({ job }) {
   const hasNote = (one) => one.status === "failed" || one.skipped?.length > 0;
   const shown = [...(job.report ?? []).filter(hasNote), ...(job.report ?? []).filter((one) => !hasNote(one))].slice(0, MOST_ROWS);
   return html`<section aria-label="Import">
-    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? failureOf(job) : `${done} chats from ${SOURCES[job.source] ?? job.source}.`}</p>
+    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? failureOf(job) : `${done} ${done === 1 ? "chat" : "chats"} from ${sourceOf(job)}.`}</p>
     ${job.status === "running" && html`<progress max="1" value=${job.progress} aria-label="Progress"></progress>`}
     ${job.skipped_files?.length > 0 && html`<p class="hint">Files without chats: ${job.skipped_files.map((one) => one.name ?? one).join(", ")}</p>`}
     ${job.report?.length > 0 && html`<div class="table report" tabindex="0" role="region" aria-label="Report"><table><thead><tr><th scope="col">Chat</th><th scope="col">Turns</th><th scope="col">Branches</th><th scope="col">Pictures</th><th scope="col">Result</th></tr></thead>
@@ -56,14 +66,45 @@ function Report({ job }) {
   </section>`;
 }
 
+const sourceOf = ({ source }) => SOURCES[source] ?? source ?? "a file";
+const time = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
+
+/** Imports of the last day, whoever began them. */
+function Imports({ jobs, onChoose }) {
+  if (!jobs.length) return null;
+  return html`<h3>Imports of the last day</h3><ul class="plain-list">${jobs.map((one) => html`<li key=${one.id} class="row">
+    <span class="grow">${time.format(new Date(one.created_at * 1000))}: ${one.status === "running" ? "goes on" : one.status === "failed" ? "failed" : `${one.chats.done} ${one.chats.done === 1 ? "chat" : "chats"} from ${sourceOf(one)}`}${one.counts.failed ? `, ${one.counts.failed} of them failed` : ""}</span>
+    <button type="button" class="button" onClick=${() => onChoose(one)}>Report</button></li>`)}</ul>`;
+}
+
 export default function Transfer({ file = null }) {
   const picker = useRef();
   const [job, setJob] = useState(null);
+  const [others, setOthers] = useState([]);
   const [error, setError] = useState(null);
-  const take = (chosen) => {
+  // What another import says after one has been chosen is not shown.
+  const chosenLast = useRef(null);
+  const run = (begin) => {
+    const mine = {};
+    chosenLast.current = mine;
     setError(null);
-    importFile(chosen, setJob).catch(setError);
+    const isWanted = () => chosenLast.current === mine;
+    begin((progress) => {
+      if (isWanted()) setJob(progress);
+      return isWanted();
+    }).catch((failure) => isWanted() && setError(failure));
   };
+  const take = (chosen) => run((onProgress) => importFile(chosen, onProgress));
+  const show = ({ id }) => run(async (onProgress) => followImport(await readJob(id), onProgress));
+  useEffect(() => {
+    api("/v1/import").then(({ data }) => {
+      setOthers(data);
+      const last = data.find((one) => one.id === load(LAST)) ?? data.find((one) => one.status === "running");
+      if (last && !chosenLast.current) show(last);
+    }, () => {});
+    // Whoever closes this does not wait for it.
+    return () => { chosenLast.current = {}; };
+  }, []);
   const started = useRef(false);
   if (file && !started.current) {
     started.current = true;
@@ -74,10 +115,11 @@ export default function Transfer({ file = null }) {
       <p>From ChatGPT (the zip, or its conversations files), Claude, Open WebUI, LibreChat, llama.cpp, a list of messages, or antiphon: with all branches. What is here already is not doubled.</p>
       <div class="drop" onDragOver=${(event) => event.preventDefault()} onDrop=${(event) => { event.preventDefault(); if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); }}>
         <input type="file" class="hidden" ref=${picker} tabindex="-1" aria-label="File" accept=".zip,.json,.ndjson,.jsonl" onChange=${(event) => event.target.files[0] && take(event.target.files[0])} />
-        <button type="button" class="button primary" data-first disabled=${job?.status === "running"} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint">or drop it here</span>
+        <button type="button" class="button primary" data-first disabled=${job?.status === "running"} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint wide-only">or drop it here</span>
       </div>
       ${error && html`<p class="failure" role="alert">${error.message}</p>`}
       ${job && html`<${Report} job=${job} />`}
+      <${Imports} jobs=${others.filter((one) => one.id !== job?.id)} onChoose=${show} />
     </section>
     <section><h3>Take everything</h3><p class="row"><button type="button" class="button" onClick=${() => download("/v1/export", "antiphon.ndjson").catch((failure) => notify(failure.message))}>All chats as one file</button></p></section>
     <${Shares} />

@@ -13,28 +13,17 @@ export class TurnList extends Component {
   componentDidMount() {
     this.atEnd = true;
     this.stayedAt = 0;
-    this.watcher = new ResizeObserver(() => this.stay());
+    this.watcher = new ResizeObserver(() => this.settle());
     this.watcher.observe(this.list);
     this.watcher.observe(this.scroller);
-    this.componentDidUpdate({}, {}, null);
+    this.componentDidUpdate();
   }
 
   componentWillUnmount() {
     this.watcher.disconnect();
   }
 
-  /** Where the first turn in view is, before the list changes. */
-  getSnapshotBeforeUpdate() {
-    if (!this.scroller || this.atEnd) return null;
-    const top = this.scroller.getBoundingClientRect().top;
-    for (const article of this.list.children) {
-      const box = article.getBoundingClientRect();
-      if (box.bottom > top) return { id: article.dataset.turn, top: box.top };
-    }
-    return null;
-  }
-
-  componentDidUpdate(_props, _state, snapshot) {
+  componentDidUpdate() {
     const { conversation } = state;
     const { anchor } = conversation;
     if (anchor && !conversation.loading && conversation.turns.length) {
@@ -42,11 +31,55 @@ export class TurnList extends Component {
       conversation.anchor = null;
       return;
     }
-    if (snapshot && !this.atEnd) {
-      const article = this.article(snapshot.id);
-      if (article) this.scroller.scrollTop += article.getBoundingClientRect().top - snapshot.top;
+    this.settle();
+  }
+
+  /** What has changed in size or was read above does not move what is in view. */
+  settle() {
+    if (!this.atEnd) this.hold();
+    else {
+      this.held = null;
+      this.stay();
     }
-    this.stay();
+  }
+
+  /** Keeps the block that is remembered where it is: also before another one is, as sizes may have changed. */
+  hold() {
+    const { element, offset } = this.held ?? {};
+    if (element?.isConnected) this.scroller.scrollTop += this.offsetOf(element) - offset;
+    this.remember();
+  }
+
+  offsetOf(element) {
+    return element.getBoundingClientRect().top + this.scroller.scrollTop;
+  }
+
+  /** Remembers a block that begins in view, the same one as long as it does, and how far it is from the
+   * beginning of all that can be scrolled. */
+  remember() {
+    const view = this.scroller.getBoundingClientRect();
+    const begins = (one) => {
+      const { top } = one.getBoundingClientRect();
+      return top >= view.top && top < view.bottom;
+    };
+    let element = this.held?.element;
+    if (!element?.isConnected || !begins(element)) {
+      element = this.firstBlock(view.top);
+      const next = element?.nextElementSibling;
+      if (next && !begins(element) && begins(next)) element = next;
+    }
+    this.held = element && { element, offset: this.offsetOf(element) };
+  }
+
+  /** The first block that ends below a height. */
+  firstBlock(top) {
+    let found = null;
+    for (let within = this.list; within; ) {
+      within = [...within.children].find((one) => one.getBoundingClientRect().bottom > top);
+      found = within ?? found;
+      if (found?.matches(".prose > :not(.part), .part > *") || found?.getBoundingClientRect().top >= top) break;
+    }
+    return found;
   }
 
   article(id) {
@@ -55,6 +88,7 @@ export class TurnList extends Component {
 
   scrollTo({ id, at, top, mark }) {
     const article = this.article(id);
+    this.held = null;
     if (at === "end" || !article) {
       this.atEnd = true;
       this.stayedAt = 0;
@@ -73,7 +107,8 @@ export class TurnList extends Component {
       article.addEventListener("keydown", () => article.classList.remove("arrived"), { once: true });
       article.addEventListener("blur", () => article.classList.remove("arrived"), { once: true });
       setTimeout(() => article.classList.remove("found"), 2500);
-      if (mark) markWords(article, mark, this.scroller);
+      const marked = mark && markWords(article, mark, this.scroller);
+      if (marked) this.held = { element: marked, offset: this.offsetOf(marked) };
     }
     this.onScroll();
   }
@@ -101,6 +136,7 @@ export class TurnList extends Component {
     }
     if (scrollTop < NEAR) readMore("before");
     if (below < NEAR) readMore("after");
+    if (!this.atEnd) this.hold();
     this.showPosition();
   };
 

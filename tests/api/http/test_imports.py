@@ -162,11 +162,24 @@ def test_tenants_have_imports_of_their_own() -> None:
         data = encoded([message_list()])
         mine = imported(acme.request, data)
         assert other.get(f"/v1/import/{mine['id']}").status == 404
+        assert other.get("/v1/import").json["data"] == []
         assert other.get("/v1/responses").json["data"] == []
         assert imported(other.request, data)["report"][0]["status"] == "imported"
         assert site.anonymous_client().request("POST", "/v1/import", data).status == 401
         name = mine["report"][0]["response_id"]
         assert other.get(f"/v1/responses/{name}").status == 404
+
+
+def test_imports_of_the_last_day_are_listed_the_newest_first(server: ThreadServer) -> None:
+    jobs = [imported(server.request, encoded([message_list()])) for _ in range(3)]
+    listed = server.get("/v1/import").json
+    without_report: dict[str, Any] = {"report": [], "skipped_files": []}
+    assert listed["data"] == [{**job, **without_report} for job in reversed(jobs)]
+    page = server.get("/v1/import?limit=1").json
+    assert (page["data"][0]["id"], page["has_more"]) == (jobs[2]["id"], True)
+    page = server.get(f"/v1/import?order=asc&after={jobs[0]['id']}").json
+    assert [one["id"] for one in page["data"]] == [jobs[1]["id"], jobs[2]["id"]]
+    assert server.get("/v1/import?after=import_0").status == 400
 
 
 def test_turns_go_on_during_an_import(server: ThreadServer) -> None:

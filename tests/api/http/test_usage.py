@@ -22,7 +22,7 @@ from antiphon.stores.sqlite import chat_reader as sqlite_chats
 from antiphon.turn.chat_protocols import UsageSum
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
-from support.store_turns import DONE, HEADER, STORES, assistant, new_turn, opener
+from support.store_turns import DONE, HEADER, STORES, assistant, complete_turn, new_turn, opener
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -36,6 +36,22 @@ def png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def test_sums_of_costs_have_no_rest_of_binary_fractions(server: ThreadServer) -> None:
+    async def store_turns() -> str:
+        head = None
+        for cost in (0.1, 0.2):
+            end = msgspec.structs.replace(DONE, cost=cost)
+            head = await complete_turn(server.store, parent=head, end=end)
+        assert head is not None
+        return head.response_id
+
+    response_id = server.run(store_turns())
+    found = server.get(f"/v1/responses/{response_id}/usage").json
+    assert found["chain"]["cost"] == 0.3
+    (day,) = server.get("/v1/usage?from=2023-11-14&to=2023-11-15").json["data"]
+    assert day["cost"] == 0.3
 
 
 def test_usage_is_summed_by_day_and_by_model_and_outlives_erasures(server: ThreadServer) -> None:

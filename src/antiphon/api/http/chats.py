@@ -19,6 +19,7 @@ from antiphon.api.http.pagination import (
     parse_order,
 )
 from antiphon.api.http.responses_codec import Metadata
+from antiphon.core.token_prices import round_cost
 from antiphon.core.turns import Usage
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatBranch, ChatFilter, ChatRecord, ChatStatus, ChatUpdate
@@ -223,7 +224,7 @@ def sum_body(usage: Usage, cost: float | None) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
-    return body if cost is None else {**body, "cost": cost}
+    return body if cost is None else {**body, "cost": round_cost(cost)}
 
 
 def _match_body(match: ChatMatch) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import ClientDisconnected, query_params
 from antiphon.api.common.node_client import NodeClient, Operation
 from antiphon.api.http.asgi_responses import send_json
-from antiphon.api.http.pagination import parse_limit
+from antiphon.api.http.pagination import items_after, list_body, parse_limit, parse_order
 from antiphon.errors import BodyTooLargeError, InvalidRequestError, NodeUnreachableError
 from antiphon.transfer.chat_importer import CHAT_STATUSES
 from antiphon.transfer.import_jobs import (
@@ -54,6 +54,16 @@ class ImportEndpoints:
         file = await _spool_body(receive)
         job = await self._jobs.start(tenant_of(scope), file)
         await send_json(send, _encode(_job_body(job)), 202)
+
+    async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/import: those of the last day, the newest first, without their reports"""
+        query, tenant = query_params(scope), tenant_of(scope)
+        limit, after = parse_limit(query), query.get("after", [None])[-1]
+        bodies = [_record_body(one) for one in await self._jobs.records(tenant)]
+        if parse_order(query) == "asc":
+            bodies.reverse()
+        rest = bodies if after is None else items_after(bodies, after)
+        await send_json(send, _encode(list_body(rest[:limit], has_more=len(rest) > limit)))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/import/{id}, with the reports behind the first ``?after=…``"""

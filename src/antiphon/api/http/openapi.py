@@ -383,6 +383,7 @@ def _transfer_schemas(listed: Schema) -> dict[str, Schema]:
             "skipped_files": {"type": "array"},
             "error": {},
         },
+        "ImportList": {**listed, "data": _array("Import")},
         "Share": {
             "id": _STRING,
             "object": _STRING,

@@ -34,6 +34,7 @@ from antiphon.api.http.loose_response_requests import (
 )
 from antiphon.core.identity_cache import IdentityCache
 from antiphon.core.items import Item, Message
+from antiphon.core.token_prices import round_cost
 from antiphon.core.tool_definitions import added_tools
 from antiphon.core.turns import NO_OPTIONS, FunctionTool, Options, Response, TurnRequest, Usage
 from antiphon.errors import InvalidRequestError
@@ -462,7 +463,7 @@ def usage_body(usage: Usage, cost: float | None = None) -> dict[str, Any]:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
-    return body if cost is None else {**body, "cost": cost}
+    return body if cost is None else {**body, "cost": round_cost(cost)}
 
 
 _ENCODED_NO_OPTIONS = _encode(_options_body(NO_OPTIONS, []))

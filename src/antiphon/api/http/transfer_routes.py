@@ -43,6 +43,14 @@ TRANSFER_ROUTES: Final = (
     ),
     Route(
         "GET",
+        "/v1/import",
+        "List the imports of the last day, the newest first, without the reports of their chats.",
+        "ImportList",
+        query=PAGINATION,
+        handler=lambda to: to.imports.list_all,
+    ),
+    Route(
+        "GET",
         "/v1/import/{id}",
         "Retrieve an import with the reports of its chats, by pages.",
         "Import",

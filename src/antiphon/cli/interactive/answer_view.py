@@ -34,9 +34,7 @@ _CALL = Style(color="blue")
 #: Characters of a call's arguments and of its result that are shown.
 _MAX_SHOWN = 400
 #: The least time between two looks of a growing answer, in seconds: as smooth as a screen needs.
-#: Below a prompt each costs a layout of it.
 _FRAME_SECONDS = 0.04
-_PROMPT_FRAME_SECONDS = 0.1
 
 
 class AnswerView:
@@ -61,9 +59,7 @@ class AnswerView:
 
     def pause(self) -> float:
         """Seconds until more words are worth showing; the first ones are at once."""
-        is_below = self._output.has_prompt
-        wanted = _PROMPT_FRAME_SECONDS if is_below else _FRAME_SECONDS
-        return self._shown_at + wanted - time.monotonic()
+        return self._shown_at + _FRAME_SECONDS - time.monotonic()
 
     def wait(self) -> None:
         """Say that the model is at work."""

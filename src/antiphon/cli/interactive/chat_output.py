@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.style import Style
 
 from antiphon.cli.markdown.line_printer import LinePrinter
-from antiphon.cli.markdown.styled_line import Line, Span, make_safe
+from antiphon.cli.markdown.styled_line import Line, Span, line_width, make_safe
 
 if TYPE_CHECKING:
     from antiphon.cli.markdown.markdown_stream import MarkdownStream
@@ -33,8 +33,11 @@ class OpenPrompt(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    def show_above(self, text: str, unfinished: Line) -> None:
-        """Write ``text`` above the prompt, and show the unfinished line right above it."""
+    def show_above(self, text: str, rows: int, unfinished: Line) -> None:
+        """Write ``text`` above the prompt, and show the unfinished line right above it.
+
+        ``text`` takes at most ``rows`` rows of the terminal.
+        """
         ...
 
 
@@ -121,7 +124,8 @@ class ChatOutput:
             self._is_after_blank = not lines[-1]
         if self.prompt is not None and self.has_prompt:
             text = self._printer.clear_unfinished() + self._printer.update(lines)
-            self.prompt.show_above(text, unfinished)
+            rows = sum(1 + line_width(line) // self.terminal.width for line in lines)
+            self.prompt.show_above(text, rows, unfinished)
             return
         self._unfinished = unfinished
         resized = ""

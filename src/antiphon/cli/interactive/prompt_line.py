@@ -20,8 +20,8 @@ from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.first_prompt import BEGIN_MARKED_PASTES, PROMPT_MARK
+from antiphon.cli.interactive.lines_above_prompt import LinesAbovePrompt
 from antiphon.cli.interactive.slash_commands import SlashCompleter
-from antiphon.cli.markdown.line_printer import BEGIN_UPDATE, END_UPDATE
 from antiphon.cli.markdown.styled_line import Line, line_text, make_safe
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
@@ -94,9 +94,7 @@ class PromptLine:
         self._completer = SlashCompleter()
         self._task: asyncio.Task[str] | None = None
         self._is_answering = False
-        self._unfinished: Line = ()
-        self._waiting_text = ""
-        self._is_updating = False
+        self._waiting_text, self._waiting_rows = "", 0
         self._editor: asyncio.Task[None] | None = None
         #: Entered for an answer; it lasts as long as a prompt that was opened meanwhile.
         self._raw_mode = ExitStack()
@@ -122,7 +120,7 @@ class PromptLine:
         self._limit_height()
         self.session.app.ttimeoutlen = _ESCAPE_SECONDS
         self.session.app.timeoutlen = _SECOND_KEY_SECONDS
-        self.session.app.after_render += self._end_update
+        self._above = LinesAbovePrompt(self.session.app, output.write)
         self.session.default_buffer.accept_handler = self._accept
 
     @property
@@ -164,33 +162,19 @@ class PromptLine:
             if self._task is None:
                 self._raw_mode.close()
 
-    def show_above(self, text: str, unfinished: Line) -> None:
-        self._unfinished = unfinished
+    def show_above(self, text: str, rows: int, unfinished: Line) -> None:
         if self._editor is not None and not self._editor.done():
             # The screen is the editor's.
             self._waiting_text += text
+            self._waiting_rows += rows
+            self._above.unfinished = unfinished
             return
-        app = self.session.app
-        if text and not app.is_running:
-            self._output.write(text)
-        elif text:
-            # Not by run_in_terminal: what is typed meanwhile would be echoed into the text.
-            if not self._is_updating:
-                self._output.write(BEGIN_UPDATE)
-            self._is_updating = True
-            app.renderer.erase()
-            self._output.write(text)
-            app.renderer.request_absolute_cursor_position()
-        app.invalidate()
-
-    def _end_update(self, _: object = None) -> None:
-        if self._is_updating:
-            self._is_updating = False
-            self._output.write(END_UPDATE)
+        self._above.show(text, rows, unfinished)
 
     def _show_waiting_text(self, _: object) -> None:
-        text, self._waiting_text = self._waiting_text, ""
-        self.show_above(text, self._unfinished)
+        text, rows = self._waiting_text, self._waiting_rows
+        self._waiting_text, self._waiting_rows = "", 0
+        self._above.show(text, rows, self._above.unfinished)
 
     def set_model_names(self, names: Iterable[str]) -> None:
         """What is offered behind commands that take a model."""
@@ -221,7 +205,7 @@ class PromptLine:
                 await self._task
             self._task = None
         self._raw_mode.close()
-        self._end_update()
+        self._above.end_update()
 
     def open(self, default: str = "") -> asyncio.Task[str]:
         """Show the prompt, unless it is there."""
@@ -263,9 +247,13 @@ class PromptLine:
     def _set_answering(self, is_answering: bool) -> None:
         self._is_answering = is_answering
         if not is_answering:
-            self._unfinished = ()
+            self._above.unfinished = ()
         if self.is_open:
             self.session.app.invalidate()
+
+    def _is_history_loaded(self) -> bool:
+        task = self.session.default_buffer._load_history_task
+        return task is not None and task.done()
 
     def _buffer_text(self) -> str:
         return self.session.default_buffer.text
@@ -288,7 +276,7 @@ class PromptLine:
         if not typed or all(one.key == Keys.ControlM for one in typed):
             return
         self._end_watching()
-        self._unfinished = self._output.clear_unfinished()
+        self._above.unfinished = self._output.clear_unfinished()
         store_typeahead(self._input, typed)
         self.open()
 
@@ -303,8 +291,8 @@ class PromptLine:
 
     def _message(self) -> StyleAndTextTuples:
         shown: StyleAndTextTuples = []
-        if self._unfinished:
-            shown.append(("", line_text(self._unfinished) + "\n"))
+        if unfinished := self._above.unfinished:
+            shown.append(("", line_text(unfinished) + "\n"))
         for text in self.queue[:_MAX_SHOWN_QUEUE]:
             shown.append(("class:faint", f"queued: {_on_one_line(text)}\n"))
         if more := len(self.queue[_MAX_SHOWN_QUEUE:]):
@@ -330,6 +318,16 @@ class PromptLine:
         bindings = KeyBindings()
         is_answering = Condition(lambda: self._is_answering)
         is_empty = Condition(lambda: not self._buffer_text())
+
+        @bindings.add("up", filter=Condition(lambda: not self._is_history_loaded()))
+        async def _(event: KeyPressEvent) -> None:
+            # The history comes from the store, and later than a key that is typed at once.
+            buffer, text = event.current_buffer, event.current_buffer.text
+            buffer.load_history_if_not_yet_loaded()
+            if buffer._load_history_task is not None:
+                await asyncio.wait({buffer._load_history_task})
+            if buffer.text == text:
+                buffer.auto_up()
 
         @bindings.add("c-c")
         @bindings.add("<sigint>")

@@ -23,8 +23,9 @@ from prompt_toolkit.styles import Style
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.plain_prompt import PlainPrompt
 from antiphon.cli.markdown.styled_line import make_safe
+from antiphon.errors import AntiphonError
 
-_STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim"})
+_STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim", "error": "ansired"})
 _MAX_NUMBERED = 30
 #: What is not the list: the query, two rows of detail, the help.
 _OTHER_ROWS = 4
@@ -87,6 +88,8 @@ class _RowPicker:
         self._at = 0
         self._top = 0
         self._first_chosen: str | None = None
+        #: Why there are no rows, where the store did not give them.
+        self._error = ""
         self._searching: asyncio.Task[None] | None = None
         self._buffer = Buffer(multiline=False, on_text_changed=lambda _: self._search())
         self._list = Window(FormattedTextControl(self._list_text), always_hide_cursor=True)
@@ -121,7 +124,11 @@ class _RowPicker:
         self._searching = asyncio.ensure_future(self._find_rows(self._buffer.text))
 
     async def _find_rows(self, query: str) -> None:
-        self._rows, self._at = await self._find(query), 0
+        self._at, self._error = 0, ""
+        try:
+            self._rows = await self._find(query)
+        except AntiphonError as error:
+            self._rows, self._error = [], error.message
         if not query:
             self.choose(self._first_chosen)
         self.application.invalidate()
@@ -140,6 +147,8 @@ class _RowPicker:
         for index, row in enumerate(rows, self._top):
             style = "class:chosen" if index == self._at else ""
             shown.append((style, f"{make_safe(self._loaded.get(row.id, row).label)}\n"))
+        if self._error:
+            return [("class:error", f"error: {make_safe(self._error)}")]
         return shown or [("class:faint", "nothing was found")]
 
     def _load_words(self, rows: list[Row]) -> None:
@@ -149,8 +158,11 @@ class _RowPicker:
             return
 
         async def read(load: Loader) -> None:
-            for row in missing:
-                self._loaded[row.id] = await load(row)
+            try:
+                for row in missing:
+                    self._loaded[row.id] = await load(row)
+            except AntiphonError as error:
+                self._rows, self._at, self._error = [], 0, error.message
             self.application.invalidate()
 
         self._loading = asyncio.ensure_future(read(self._load))

@@ -94,6 +94,7 @@ _RULES_BY_WORDS: Final[list[tuple[re.Pattern[str], tuple[str, ...]]]] = [
         _pattern(
             r"non-?\s?stream|only.{0,20}\bstream|stream(ing)?( mode)? (is |be )?required|"
             r"(must|please).{0,40}\bstream|stream\W{1,3}false\b.{0,30}(not|un|must)|"
+            r"(\bnot|n't|unsupported)\b.{0,40}stream\W{1,3}false\b|"
             r"stream(ing)?\W+(must|has to|should|needs to) be (set to true|true|enabled)"
         ),
         ("always-stream",),

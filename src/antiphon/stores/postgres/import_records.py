@@ -10,7 +10,12 @@ from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.rows import encode_json
 from antiphon.stores.postgres.sql_files import read_queries
 from antiphon.stores.postgres.write_transaction import WriteTransaction
-from antiphon.turn.transfer_protocols import IMPORT_RECORD_LIFETIME, ImportRecord
+from antiphon.turn.transfer_protocols import (
+    IMPORT_RECORD_LIFETIME,
+    MAX_LISTED_IMPORTS,
+    ImportRecord,
+    sorted_imports,
+)
 
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
@@ -29,16 +34,24 @@ class PostgresImportRecordStore:
         await self._database.submit(_put, record, self._database.expiry.clock())
 
     async def get(self, tenant: str, import_id: str) -> ImportRecord | None:
-        oldest = self._database.expiry.clock() - IMPORT_RECORD_LIFETIME
+        records = await self._read("get", import_id, tenant, self._oldest())
+        return records[0] if records else None
 
+    async def list_records(self, tenant: str) -> list[ImportRecord]:
+        values = (tenant, self._oldest(), MAX_LISTED_IMPORTS)
+        return sorted_imports(await self._read("list_records", *values))
+
+    def _oldest(self) -> float:
+        return self._database.expiry.clock() - IMPORT_RECORD_LIFETIME
+
+    async def _read(self, query: str, *values: Any) -> list[ImportRecord]:
         async def read(connection: Connection) -> Any:
-            return await connection.fetchrow(_SQL["get"], import_id, tenant, oldest)
+            return await connection.fetch(_SQL[query], *values)
 
-        row = await self._database.read(read)
-        if row is None:
-            return None
-        node, body, is_alive = row
-        return msgspec.structs.replace(_decode(body), node_id=f"{node:016x}", is_alive=is_alive)
+        return [
+            msgspec.structs.replace(_decode(body), node_id=f"{node:016x}", is_alive=is_alive)
+            for node, body, is_alive in await self._database.read(read)
+        ]
 
 
 async def _put(transaction: WriteTransaction, record: ImportRecord, now: float) -> None:

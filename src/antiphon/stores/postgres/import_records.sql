@@ -11,3 +11,9 @@ SELECT node, body, EXISTS (
     SELECT 1 FROM nodes AS n WHERE n.id = i.node AND n.lease_until > now()
 ) AS is_alive
 FROM imports AS i WHERE i.id = $1 AND i.tenant = $2 AND i.stored_at > $3
+
+-- name: list_records
+SELECT node, body, EXISTS (
+    SELECT 1 FROM nodes AS n WHERE n.id = i.node AND n.lease_until > now()
+) AS is_alive
+FROM imports AS i WHERE i.tenant = $1 AND i.stored_at > $2 ORDER BY i.stored_at DESC LIMIT $3

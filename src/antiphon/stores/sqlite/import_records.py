@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from antiphon.stores.sqlite.database import SqliteDatabase
 from antiphon.stores.sqlite.sql_files import read_queries
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
-from antiphon.turn.transfer_protocols import IMPORT_RECORD_LIFETIME, ImportRecord
+from antiphon.turn.transfer_protocols import (
+    IMPORT_RECORD_LIFETIME,
+    MAX_LISTED_IMPORTS,
+    ImportRecord,
+    sorted_imports,
+)
 
 _SQL: Final = read_queries("import_records.sql")
 _encode = msgspec.json.Encoder().encode
@@ -26,17 +31,26 @@ class SqliteImportRecordStore:
         await self._database.submit(_put, record, self._database.expiry.clock())
 
     async def get(self, tenant: str, import_id: str) -> ImportRecord | None:
-        oldest = self._database.expiry.clock() - IMPORT_RECORD_LIFETIME
+        records = await self._read("get", import_id, tenant, self._oldest())
+        return records[0] if records else None
+
+    async def list_records(self, tenant: str) -> list[ImportRecord]:
+        values = (tenant, self._oldest(), MAX_LISTED_IMPORTS)
+        return sorted_imports(await self._read("list_records", *values))
+
+    def _oldest(self) -> float:
+        return self._database.expiry.clock() - IMPORT_RECORD_LIFETIME
+
+    async def _read(self, query: str, *values: Any) -> list[ImportRecord]:
         rows = await self._database.read_pooled(
-            lambda connection: connection.execute(
-                _SQL["get"], (import_id, tenant, oldest)
-            ).fetchall()
+            lambda connection: connection.execute(_SQL[query], values).fetchall()
         )
-        for owner, body in rows:
-            return msgspec.structs.replace(
+        return [
+            msgspec.structs.replace(
                 _decode(body), node_id=f"{owner:016x}", is_alive=self._database.is_alive(owner)
             )
-        return None
+            for owner, body in rows
+        ]
 
 
 def _put(transaction: WriteTransaction, record: ImportRecord, now: float) -> None:

@@ -6,3 +6,6 @@ DELETE FROM imports WHERE stored_at <= ?
 
 -- name: get
 SELECT owner, body FROM imports WHERE id = ? AND tenant = ? AND stored_at > ?
+
+-- name: list_records
+SELECT owner, body FROM imports WHERE tenant = ? AND stored_at > ? ORDER BY stored_at DESC LIMIT ?

@@ -282,6 +282,8 @@ CREATE TABLE imports (
 
 CREATE INDEX imports_stored ON imports (stored_at);
 
+CREATE INDEX imports_tenant ON imports (tenant, stored_at);
+
 -- API keys, by the SHA-256 of each. A revoked one keeps its row: once a key has been made,
 -- every request needs one.
 CREATE TABLE api_keys (

@@ -268,6 +268,8 @@ CREATE TABLE imports (
 
 CREATE INDEX imports_stored ON imports (stored_at);
 
+CREATE INDEX imports_tenant ON imports (tenant, stored_at);
+
 -- What this store is a copy of, until it is used, and up to which family of that (store_copy.py).
 CREATE TABLE copy_marks (
     source TEXT PRIMARY KEY,

@@ -1,0 +1,176 @@
+"""Typing into the interactive chat: before its prompt is there, and while an answer streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.chat_terminal import chat, leave
+from support.command_line_upstream import release
+from support.pseudo_terminal import CTRL_C, CTRL_D, ESCAPE
+
+
+def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("next question\n")
+        terminal.expect("queued: next question")
+        terminal.type("half a")
+        terminal.expect("half a")
+        release(url)
+        terminal.expect("and done")
+        terminal.expect("3 messages, the last: next question")
+        terminal.expect("half a")
+        terminal.type(" draft\n")
+        terminal.expect("5 messages, the last: half a draft")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = [row for row in terminal.rows if row]
+        assert rows[1:7] == [
+            "> wait",
+            "begun, and done",
+            "> next question",
+            "3 messages, the last: next question",
+            "> half a draft",
+            "5 messages, the last: half a draft",
+        ]
+
+
+@pytest.mark.parametrize("pause", [0, 1, 7])
+def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
+    home: Path, pause: int
+) -> None:
+    typed = "typed while others come"
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("count 400\n")
+        terminal.expect("> count 400")
+        for char in typed:
+            for _ in range(pause):
+                terminal.expect("word")
+            terminal.type(char)
+        terminal.type("\n")
+        terminal.expect(f"the last: {typed}")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = terminal.rows
+    end = rows.index(f"> {typed}")
+    answer = " ".join(rows[rows.index("> count 400") + 1 : end]).split()
+    assert answer == [f"word{number}" for number in range(400)]
+
+
+def test_the_prompt_is_drawn_again_for_whole_lines_only(home: Path) -> None:
+    """Words are written into its first row; the terminal is asked for the cursor hardly ever."""
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("count 400\n")
+        terminal.expect("> count 400")
+        terminal.type("half a question")
+        terminal.expect("word399")
+        terminal.expect("30.0000")
+        rows = terminal.rows
+        written = terminal.written
+        terminal.type(CTRL_C + CTRL_D)
+        assert terminal.leave() == 0
+    start, end = rows.index("> count 400") + 1, rows.index("> half a question")
+    lines = [row for row in rows[start:end] if row]
+    assert " ".join(lines).split() == [f"word{number}" for number in range(400)]
+    assert written.count("\x1b[?2026h") <= len(lines) + 3
+    assert written.count("\x1b[6n") <= 4
+
+
+@pytest.mark.parametrize("typed", ["", "draft"])
+def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("hang\n")
+        terminal.expect("one two three")
+        if typed:
+            terminal.type(typed)
+            terminal.expect(typed)
+        terminal.type(ESCAPE)
+        terminal.expect("stopped; what arrived is kept")
+        terminal.expect("> ")
+        assert terminal.rows.count("one two three") == 1
+        terminal.kill()
+
+
+def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url: str) -> None:
+    pasted = [f"pasted line {number:03}" for number in range(70)]
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait " + "many words " * 90 + "\n")
+        terminal.expect("begun,")
+        text = "\n".join(pasted)
+        terminal.type(f"\x1b[200~{text}\x1b[201~")
+        terminal.expect("pasted line 069")
+        # Half of the screen's 40 rows.
+        assert terminal.shown.count("pasted line 049") == 0
+        release(url)
+        terminal.type("\n")
+        terminal.expect("the last: pasted line 000")
+        terminal.expect("> ")
+        leave(terminal)
+        rows = terminal.rows
+    assert rows.count("> pasted line 000") == 1
+    for line in pasted[1:]:
+        assert [row.strip() for row in rows].count(line) == 2, "in the question and in the answer"
+    assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
+
+
+@pytest.mark.parametrize(
+    ("typed", "word"), [("exit\n", "exit"), ("/exit\n", "/exit"), (CTRL_D, "exit")]
+)
+def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, word: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type(typed)
+        terminal.expect(f"queued: {word}")
+        release(url)
+        terminal.expect("go on with: ")
+        assert terminal.leave() == 0
+
+
+def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> None:
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("typed")
+        terminal.expect("typed")
+        release(url)
+        terminal.expect("30.0000")
+        # It clears the line, so that Ctrl-D leaves: as a signal it would come after it.
+        terminal.type(CTRL_C + CTRL_D)
+        assert terminal.leave() == 0
+
+
+def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.type("early words")
+        terminal.expect("antiphon")
+        terminal.expect("early words")
+        terminal.type("\n")
+        terminal.expect("the last: early words")
+        terminal.expect("> ")
+        leave(terminal)
+        assert sum("early words" in row for row in terminal.rows) == 2
+
+
+def test_an_arrow_key_that_is_typed_at_once_waits_for_the_history(home: Path) -> None:
+    with chat(home, "--model", "echo") as terminal:
+        terminal.expect("> ")
+        terminal.type("remember me\n")
+        terminal.expect("shown 1 messages.)")
+        terminal.expect("> ")
+        leave(terminal)
+    with chat(home, "--model", "echo") as terminal:
+        terminal.expect("> ")
+        terminal.type("\x1b[A")
+        terminal.expect("remember me")
+        terminal.kill()
