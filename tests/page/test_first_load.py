@@ -42,6 +42,20 @@ def _sizes(request: object) -> tuple[int, int]:
     return sizes["responseBodySize"], sizes["responseHeadersSize"]
 
 
+def test_what_every_address_has_is_painted_before_the_modules_are_here(browser: Browser) -> None:
+    with serving() as server, watched(browser, server.url) as watching:
+        watching.context.route("**/app.js", lambda route: route.abort())
+        page = watching.context.new_page()
+        page.goto(server.url)
+        name = page.get_by_text("antiphon", exact=True)
+        expect(name).to_be_visible()
+        before = name.bounding_box()
+        watching.context.unroute("**/app.js")
+        page.goto(server.url)
+        expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+        assert name.bounding_box() == before
+
+
 def test_highlighting_and_maths_are_loaded_when_they_are_first_seen(browser: Browser) -> None:
     with serving() as server, watched(browser, server.url) as watching:
         page = watching.open()

@@ -26,7 +26,7 @@ from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Head
 from support.postgres_database import empty_database
 from support.postgres_proxy import postgres_proxy
-from support.store_turns import DONE, assistant, complete_turn, new_turn
+from support.store_turns import DONE, assistant, complete_turn, head_of, new_turn
 
 SharedStore: TypeAlias = SqliteStore | PostgresStore
 RESTARTABLE = Header("m", background=True, restart=RestartOptions())
@@ -71,11 +71,16 @@ async def cancelled_after(count: int, work: asyncio.Task[None]) -> None:
     await asyncio.wait([work])
 
 
-async def released_by(store: SharedStore, parent: Head | None = None) -> str:
+async def begun_by(store: SharedStore, parent: Head | None = None) -> str:
     turn = new_turn("Work.", parent=parent, header=RESTARTABLE)
     await store.begin(turn)
-    await store.stores.nodes.release([turn.response_id])
     return turn.response_id
+
+
+async def released_by(store: SharedStore, parent: Head | None = None) -> str:
+    response_id = await begun_by(store, parent)
+    await store.stores.nodes.release([response_id])
+    return response_id
 
 
 async def claimed_by(store: SharedStore) -> Sequence[OrphanedTurn]:
@@ -213,6 +218,23 @@ async def test_claimed_turn_that_can_never_be_read_ends_as_failed(
         for _ in range(10):
             await orphans.run_once()
         assert await status_of(service, continued) == "failed"
+
+
+@pytest.mark.parametrize("column", ["header", "output"])
+async def test_damaged_turn_keeps_no_other_from_being_claimed_or_read(
+    kind: str, tmp_path: Path, column: str
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        damaged = await begun_by(first)
+        await execute(first, _DAMAGE[kind].replace("output", column))
+        other = await begun_by(first)
+        await first.close()
+        claimed = [one.response_id for one in await claimed_by(second)]
+        assert other in claimed
+        if column == "header":
+            assert claimed == [other]
+            assert not (await head_of(second, damaged)).is_running
+        assert (await head_of(second, other)).is_running
 
 
 async def test_turns_are_handed_over_though_the_answer_to_their_release_is_lost(

@@ -465,3 +465,15 @@ async def proxy_of(tmp_path: Path) -> AsyncIterator[PostgresProxy]:
         pytest.skip("needs a server on a Unix socket")
     async with postgres_proxy(uri) as proxy:
         yield proxy
+
+
+async def test_damaged_turn_keeps_no_other_from_being_found(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    async with opened(uri) as (store,):
+        await complete_turn(store, "first", "common")
+        async with connected(uri) as connection:
+            await connection.execute("UPDATE log SET output = '\\x00'::bytea || output")
+        head = await complete_turn(store, "second", "common")
+        found = await store.stores.search.search("", "common", 10)
+        assert [hit.response_id for hit in found] == [head.response_id]
+        assert len(await store.stores.search.search("", "first", 10)) == 1

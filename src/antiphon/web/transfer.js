@@ -48,7 +48,7 @@ async function readJob(id, after) {
 /** What became of an import that failed, and of its chats until then. */
 function failureOf({ error, counts = {} }) {
   const became = Object.entries(counts).filter(([, count]) => count).map(([name, count]) => `${count} ${name}`);
-  return `${error?.message ?? "The import failed."} Until then: ${became.join(", ") || "no chat"}.`;
+  return (error?.message ?? "The import failed.") + (became.length ? ` Until then: ${became.join(", ")}.` : "");
 }
 
 function Report({ job }) {
@@ -115,7 +115,7 @@ export default function Transfer({ file = null }) {
       <p>From ChatGPT (the zip, or its conversations files), Claude, Open WebUI, LibreChat, llama.cpp, a list of messages, or antiphon: with all branches. What is here already is not doubled.</p>
       <div class="drop" onDragOver=${(event) => event.preventDefault()} onDrop=${(event) => { event.preventDefault(); if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); }}>
         <input type="file" class="hidden" ref=${picker} tabindex="-1" aria-label="File" accept=".zip,.json,.ndjson,.jsonl" onChange=${(event) => event.target.files[0] && take(event.target.files[0])} />
-        <button type="button" class="button primary" data-first disabled=${job?.status === "running"} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint">or drop it here</span>
+        <button type="button" class="button primary" data-first disabled=${job?.status === "running"} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint wide-only">or drop it here</span>
       </div>
       ${error && html`<p class="failure" role="alert">${error.message}</p>`}
       ${job && html`<${Report} job=${job} />`}

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from antiphon.core.ids import response_id_of
 from antiphon.stores.interrupted_turns import MAX_CLAIMS, NO_NODE, interrupted_end
 from antiphon.stores.postgres.leases import NODE_SQL
@@ -41,13 +43,14 @@ async def end_orphans(transaction: WriteTransaction, node: int, *, keeps_restart
 async def claim_orphans(transaction: WriteTransaction, node: int) -> list[OrphanedTurn]:
     """Take the turns of a dead node that can be run again, and end the others."""
     orphans = await _find_orphans(transaction, node)
-    claimed = [one for one in orphans if _can_restart(one)]
+    turns = [(one, await _open_turn(transaction, one)) for one in orphans if _can_restart(one)]
+    claimed = [row for row, turn in turns if turn is not None]
     if claimed:
         claims = int(node != NO_NODE)
         await transaction.execute(NODE_SQL["claim"], *_columns(claimed), transaction.node, claims)
-    for row in claimed:
-        turn = await _open_turn(transaction, row)
-        transaction.changed_turns[response_id_of(turn.response_key)] = turn
+    for _, turn in turns:
+        if turn is not None:
+            transaction.changed_turns[response_id_of(turn.response_key)] = turn
     ended = [row[_ENDING] for row in orphans if row not in claimed]
     await transaction.end_unfinished(ended, interrupted_end())
     return [OrphanedTurn(row["tenant"], response_id_of(row["key"])) for row in claimed]
@@ -93,16 +96,23 @@ async def _orphans_of(transaction: WriteTransaction, node: int) -> list[asyncpg.
 
 
 def _can_restart(row: asyncpg.Record) -> bool:
-    return row["claims"] < MAX_CLAIMS and decode_header(row["header"]).restart is not None
+    try:
+        return row["claims"] < MAX_CLAIMS and decode_header(row["header"]).restart is not None
+    except msgspec.MsgspecError:
+        # A damaged turn must not keep the others of its node waiting.
+        return False
 
 
-async def _open_turn(transaction: WriteTransaction, row: asyncpg.Record) -> OpenTurn:
-    """An orphan as a turn that goes on behind its last stored part."""
+async def _open_turn(transaction: WriteTransaction, row: asyncpg.Record) -> OpenTurn | None:
+    """An orphan as a turn that goes on behind its last stored part; None: that is damaged."""
     key = TurnKey(row["tree"], row["thread"], row["seq"])
     header = decode_header(row["header"])
     parts = await transaction.connection.fetch(NODE_SQL["parts"], *key)
     packed = [one[column] for one in parts for column in ("input", "output")]
-    items = sum(len(decode_items(one)) for one in packed if one is not None)
+    try:
+        items = sum(len(decode_items(one)) for one in packed if one is not None)
+    except msgspec.MsgspecError:
+        return None
     return OpenTurn(
         key,
         row["key"],

@@ -24,10 +24,11 @@ NODE_SQL: Final = read_queries("nodes.sql")
 
 
 class _Orphan(msgspec.Struct, frozen=True):
+    """A turn of a dead owner; ``header`` is None where it cannot be run again."""
+
     row_id: int
     response_id: str
-    header: Header
-    can_restart: bool
+    header: Header | None
 
 
 def end_orphans(
@@ -39,7 +40,7 @@ def end_orphans(
     """
     has_ended = False
     for orphan in _orphans(transaction, owner):
-        if not (keeps_restartable and orphan.can_restart):
+        if not keeps_restartable or orphan.header is None:
             transaction.end_orphan(owner, orphan.row_id, end)
             has_ended = True
     return has_ended
@@ -49,10 +50,10 @@ def end_own_turns(transaction: WriteTransaction, end: End) -> None:
     """End what still runs as this store is closed; give up what can be run again."""
     owner = transaction.owner
     for orphan in _orphans(transaction, owner):
-        if orphan.can_restart:
-            transaction.connection.execute(NODE_SQL["release"], (orphan.row_id, owner))
-        else:
+        if orphan.header is None:
             transaction.end_orphan(owner, orphan.row_id, end)
+        else:
+            transaction.connection.execute(NODE_SQL["release"], (orphan.row_id, owner))
 
 
 def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[OrphanedTurn]:
@@ -60,7 +61,7 @@ def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[O
     execute = transaction.connection.execute
     claimed = []
     for orphan in _orphans(transaction, owner):
-        turn = _open_turn(transaction.connection, orphan) if orphan.can_restart else None
+        turn = _open_turn(transaction.connection, orphan)
         if turn is None:
             transaction.end_orphan(owner, orphan.row_id, end)
             continue
@@ -85,14 +86,24 @@ def _orphans(transaction: WriteTransaction, owner: int) -> Iterator[_Orphan]:
     for row_id, claims, key, text in transaction.connection.execute(
         NODE_SQL["orphans"], (owner,)
     ).fetchall():
-        found = decode_header(key, text)
-        can_restart = found.header.restart is not None and claims < MAX_CLAIMS
-        yield _Orphan(row_id, response_id_of(found.key), found.header, can_restart)
+        header = _restartable_header(key, text) if claims < MAX_CLAIMS else None
+        yield _Orphan(row_id, response_id_of(key[:16]), header)
+
+
+def _restartable_header(key: bytes, text: bytes) -> Header | None:
+    try:
+        header = decode_header(key, text).header
+    except msgspec.MsgspecError:
+        # A damaged turn must not keep the others of its owner waiting.
+        return None
+    return None if header.restart is None else header
 
 
 def _open_turn(connection: sqlite3.Connection, orphan: _Orphan) -> OpenTurn | None:
-    """An orphan as a turn that goes on behind its last stored row; None: it was erased."""
+    """An orphan as a turn that goes on behind its last stored row; None: it cannot."""
     row_id, header = orphan.row_id, orphan.header
+    if header is None:
+        return None
     places = connection.execute(TURN_SQL["place"], (row_id,)).fetchall()
     if not places:
         return None

@@ -270,11 +270,19 @@ def _index_turns(secret: bytes, pending: list[_Pending], rows: Sequence[Any]) ->
         parts = list(of_turn)
         created_at[key] = parts[0][3] or 0.0
         packed = [parts[0][4], *(part[5] for part in parts)]
-        items[key] = [item for one in packed if one is not None for item in decode_items(one)]
+        items[key] = [item for one in packed if one is not None for item in _readable_items(one)]
     return [
         (one, index_turn(secret, one[0], items.get(one[1], ())), created_at.get(one[1], 0.0))
         for one in pending
     ]
+
+
+def _readable_items(packed: bytes) -> Sequence[bytes]:
+    """Packed items; none where they are damaged, which must not keep other turns waiting."""
+    try:
+        return decode_items(packed)
+    except msgspec.MsgspecError:
+        return ()
 
 
 async def _make_secret(transaction: WriteTransaction) -> bytes:
@@ -328,7 +336,7 @@ async def _build_hits(
     for key, of_turn in groupby(texts, lambda row: TurnKey(*row[:3])):
         parts = list(of_turn)
         packed = [parts[0][4], *(part[5] for part in parts)]
-        items = [item for one in packed if one is not None for item in decode_items(one)]
+        items = [item for one in packed if one is not None for item in _readable_items(one)]
         excerpts[key] = build_excerpt(searchable_text(items), query)
     hits: list[SearchHit | None] = []
     for key in keys:
