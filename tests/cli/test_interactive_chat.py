@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.cli.interactive.slash_commands import COMMANDS
 from support.chat_terminal import chat, leave
 from support.chat_transcript import record
 from support.command_line import PROGRAM, environment
@@ -272,6 +273,20 @@ def test_a_running_turn_of_another_process_is_shown_as_it_grows(
 def test_the_transcript_of_the_readme_is_what_the_chat_shows() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert "\n".join(record()).rstrip() in readme
+
+
+def test_the_help_breaks_its_lines_between_words(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.resize(40)
+        terminal.type("/help\n")
+        terminal.expect("sends a")
+        terminal.expect("> ")
+        rows = terminal.rows
+        leave(terminal)
+    shown = " ".join(" ".join(rows).split())
+    for one in COMMANDS:
+        assert f" {' '.join(f'/{one.name} {one.arguments} {one.help}'.split())} " in shown
 
 
 def test_an_answer_fills_the_width_that_the_terminal_has_now(home: Path, url: str) -> None:

@@ -291,3 +291,39 @@ def test_what_has_no_one_meaning_names_its_field(world: Scenario) -> None:
             if status != 400 or json.loads(answer)["error"]["param"] != param:
                 wrong.append((name, path, status, answer))
     assert not wrong, "\n".join(map(str, wrong))
+
+
+#: Bodies that create a conversation, the texts of its items, and its metadata.
+CONVERSATIONS: dict[str, tuple[Any, list[str], dict[str, str]]] = {
+    "php-no-fields": (b"[]", [], {}),
+    "null": (b"null", [], {}),
+    "php-metadata": ({"metadata": []}, [], {}),
+    "metadata-of-numbers": ({"metadata": {"a": 1, "b": None}}, [], {"a": "1"}),
+    "no-items": ({"items": {}}, [], {}),
+    "one-item": ({"items": HI}, ["Hi"], {}),
+    "a-text": ({"items": "Hi"}, ["Hi"], {}),
+    "texts": ({"items": ["Hi", "you"]}, ["Hi", "you"], {}),
+    "items-as-text": ({"items": json.dumps([HI])}, ["Hi"], {}),
+    "items-numbered": ({"items": {"1": HI}}, ["Hi"], {}),
+    "null-among-items": ({"items": [None, HI]}, ["Hi"], {}),
+}
+
+
+def test_conversations_take_the_same_shapes(world: Scenario) -> None:
+    path = "/v1/conversations"
+    wrong: list[tuple[Any, ...]] = []
+    for name, (body, texts, metadata) in CONVERSATIONS.items():
+        made = world.server.request("POST", path, body)
+        if made.status != 200:
+            wrong.append((name, made.body))
+            continue
+        items = f"{path}/{made.json['id']}/items"
+        listed = world.server.get(f"{items}?order=ASC").json["data"]
+        got = [one["content"][0]["text"] for one in listed]
+        if (got, made.json["metadata"]) != (texts, metadata):
+            wrong.append((name, got, made.json))
+        if texts:
+            added = world.server.request("POST", items, body)
+            if added.status != 200 or len(added.json["data"]) != len(texts):
+                wrong.append((name, added.body))
+    assert not wrong, "\n".join(map(str, wrong))

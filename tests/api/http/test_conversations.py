@@ -163,13 +163,13 @@ def test_what_to_do_when_busy_is_one_of_two(server: ThreadServer, value: object)
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
-        ("", {"items": "Hi"}, "items"),
+        ("", {"items": 5}, "items"),
         ("", {"items": [1]}, "items[0]"),
         ("", {"items": [{"type": "nonsense"}]}, "items[0].type"),
         ("", {"items": [{"role": "king", "content": "x"}]}, "items[0].role"),
         ("", {"items": [{"type": "item_reference", "id": "msg_1"}]}, "items[0]"),
         ("", {"items": [user("x")] * 101}, "items"),
-        ("", {"metadata": {"a": 1}}, "metadata[...]"),
+        ("", {"metadata": {"a": "x" * 513}}, "metadata[...]"),
         ("", {"metadata": {str(number): "" for number in range(17)}}, "metadata"),
         ("", {"items": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, "items"),
         ("/ID", {}, "metadata"),

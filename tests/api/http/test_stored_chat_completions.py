@@ -157,7 +157,8 @@ def test_metadata_can_be_changed(store: Path | None) -> None:
         assert server.get(f"/v1/responses/{name}").json["metadata"] == {"c": "d"}
         assert server.post(f"{PATH}/{name}", metadata=None).json["metadata"] == {}
         assert server.post(f"{PATH}/{name}").error["param"] == "metadata"
-        assert server.post(f"{PATH}/{name}", metadata={"a": 1}).status == 400
+        assert server.post(f"{PATH}/{name}", metadata={"a": 1}).json["metadata"] == {"a": "1"}
+        assert server.post(f"{PATH}/{name}", metadata=["a"]).status == 400
 
 
 def test_what_is_deleted_is_no_beginning_of_anything(store: Path | None) -> None:

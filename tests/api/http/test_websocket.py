@@ -192,11 +192,6 @@ def test_what_has_nothing_to_do_with_it_forgets_nothing() -> None:
             "unsupported_parameter",
             "background",
         ),
-        (
-            '{"type": "response.create", "input": "Hi", "stream_options": {"x": 1}}',
-            "unsupported_parameter",
-            "stream_options",
-        ),
         (b"\xff\xfe", "invalid_json", None),
         (b"\0" * 10, "invalid_json", None),
         ('{"type": ' * 100_000, "invalid_type", "type"),
@@ -420,3 +415,9 @@ def test_an_unexpected_error_is_reported_and_the_connection_stays(server: Thread
         assert (error["status"], error["error"]["code"]) == (500, "server_error")
         assert "a fault of ours" in server.logged_errors.pop()
         assert turned(client)["status"] == "completed"
+
+
+def test_what_only_a_stream_over_http_needs_is_ignored(server: ThreadServer) -> None:
+    with connected(server) as client:
+        for fields in ({"stream": False}, {"stream_options": {"include_obfuscation": False}}):
+            assert turned(client, **fields)["status"] == "completed"

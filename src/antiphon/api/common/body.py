@@ -152,7 +152,7 @@ class RequestDecoder(Generic[Body]):
         try:
             return self._strict.decode(body), {}
         except DECODE_ERRORS:
-            known = self._decode_tolerantly(body)
+            known = self.decode_known(body)
         fields = decode_body(_fields, body)
         unknown = {name: it for name, it in fields.items() if name not in self._names}
         extra = select_extra_fields(
@@ -163,18 +163,20 @@ class RequestDecoder(Generic[Body]):
             name: it for name, it in extra.items() if not is_nested_deeper(it, MAX_DEPTH)
         }
 
-    def _decode_tolerantly(self, body: bytes) -> Body:
+    def decode_known(self, body: bytes) -> Body:
+        """The body without its other fields. Raises what ``decode`` does."""
         try:
             return self._tolerant.decode(body)
         except msgspec.ValidationError as error:
-            fields = decode_body(_any, body)
+            # An empty list is a body without fields, as PHP writes it.
+            fields = decode_body(_any, body) or {}
             if self._normalize is None or not isinstance(fields, dict):
                 raise invalid_value_error(error) from error
         except DECODE_ERRORS as error:
             repaired = repair_json(body)
             if repaired == body:
                 raise invalid_value_error(error) from error
-            return self._decode_tolerantly(repaired)
+            return self.decode_known(repaired)
         try:
             normalized = self._normalize(self._field_kinds.normalize(fields))
             return msgspec.convert(normalized, self._kind, strict=False)

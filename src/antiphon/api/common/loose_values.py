@@ -34,7 +34,7 @@ class FieldKinds:
         self._kinds = {one.encode_name: _kinds_of(one.type) for one in info.fields}
 
     def normalize(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields, those that are empty in another way than theirs as null."""
+        """The fields, those that are empty in another way than theirs as empty in theirs."""
         return {
             name: _normalize_value(value, self._kinds[name]) if name in self._kinds else value
             for name, value in fields.items()
@@ -60,8 +60,10 @@ def _normalize_value(value: Any, kinds: frozenset[type]) -> Any:
     if value or kind in kinds:
         return value
     # Where a field takes one of the two, the other says nothing when it is empty.
-    is_empty = kind is str or (kind in (bool, list, dict) and not kinds.isdisjoint((list, dict)))
-    return None if is_empty else value
+    other = dict if dict in kinds else list if list in kinds else None
+    if kind in (list, dict) and other is not None:
+        return other()
+    return None if kind is str or (kind is bool and other is not None) else value
 
 
 def decode_json_text(text: str) -> Any:

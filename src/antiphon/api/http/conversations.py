@@ -10,11 +10,13 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import key_id_of, tenant_of
-from antiphon.api.common.body import decode_body, query_params, read_body
+from antiphon.api.common.body import RequestDecoder, query_params, read_body
 from antiphon.api.common.input_items import decode_items
+from antiphon.api.common.message_lists import flatten_messages
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.item_bodies import input_items, output_items, parse_include
+from antiphon.api.http.loose_chat_requests import with_normal_metadata
 from antiphon.api.http.pagination import items_after, list_body, parse_limit, parse_order
 from antiphon.api.http.responses_codec import Metadata
 from antiphon.api.http.retried_creations import RetriedCreations
@@ -55,9 +57,24 @@ class ItemsCreate(msgspec.Struct, frozen=True):
     items: list[dict[str, Any]]
 
 
-_create_decoder = msgspec.json.Decoder(ConversationCreate)
-_update_decoder = msgspec.json.Decoder(ConversationUpdate | None)
-_items_decoder = msgspec.json.Decoder(ItemsCreate)
+def _normalize_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a body of another shape: one item for a list of them, a text for a message."""
+    clean = dict(with_normal_metadata(fields))
+    items = fields.get("items")
+    if isinstance(items, str | dict):
+        items = [items]
+    if isinstance(items, list):
+        clean["items"] = [
+            {"role": "user", "content": one} if isinstance(one, str) else one
+            for one in flatten_messages(items)
+            if one is not None
+        ]
+    return clean
+
+
+_create_body = RequestDecoder(ConversationCreate, _normalize_fields)
+_update_body = RequestDecoder(ConversationUpdate, _normalize_fields)
+_items_body = RequestDecoder(ItemsCreate, _normalize_fields)
 
 
 class ConversationEndpoints:
@@ -73,7 +90,7 @@ class ConversationEndpoints:
     async def create(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations"""
         body = await read_body(receive)
-        params = decode_body(_create_decoder, body or b"{}")
+        params = _create_body.decode_known(body or b"{}")
         tenant, items = tenant_of(scope), _decode_new_items(params.items or [])
         conversation = await self._creations.run_once(
             scope,
@@ -119,8 +136,8 @@ class ConversationEndpoints:
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/conversations/{id}: its metadata, its head"""
         body = await read_body(receive)
-        params = decode_body(_update_decoder, body or b"{}")
-        if params is None or (params.metadata is None and params.head is None):
+        params = _update_body.decode_known(body or b"{}")
+        if params.metadata is None and params.head is None:
             raise InvalidRequestError(
                 "The metadata is missing.", code="missing_required_parameter", param="metadata"
             )
@@ -171,7 +188,7 @@ class ConversationEndpoints:
         """POST /v1/conversations/{id}/items: no model is asked"""
         include = parse_include(query_params(scope))
         body = await read_body(receive)
-        items = _decode_new_items(decode_body(_items_decoder, body).items)
+        items = _decode_new_items(_items_body.decode_known(body).items)
         tenant, name = tenant_of(scope), scope["path_params"]["id"]
         turn = await self._creations.run_once(
             scope,

@@ -314,6 +314,13 @@ def normalize_metadata(metadata: Any) -> Any:
     }
 
 
+def with_normal_metadata(fields: dict[str, Any]) -> dict[str, Any]:
+    """A body whose metadata, if it has any, are texts."""
+    if "metadata" not in fields:
+        return fields
+    return {**fields, "metadata": normalize_metadata(fields["metadata"])}
+
+
 def _normalize_logprobs(logprobs: Any) -> Any:
     """A number, as completions had it, is how many tokens to show."""
     return bool(logprobs) if isinstance(logprobs, int) else logprobs

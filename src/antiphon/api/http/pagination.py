@@ -51,7 +51,7 @@ def parse_limit(query: Mapping[str, Sequence[str]], default: str = "20") -> int:
 
 def parse_order(query: Mapping[str, Sequence[str]], default: str = "desc") -> str:
     """``asc`` or ``desc``. Raises ``InvalidRequestError``."""
-    order = query.get("order", [default])[-1]
+    order = query.get("order", [default])[-1].lower()
     if order not in {"asc", "desc"}:
         raise InvalidRequestError("The order is asc or desc.", param="order")
     return order

@@ -13,10 +13,11 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
-from antiphon.api.common.body import decode_body, query_params, read_body
+from antiphon.api.common.body import RequestDecoder, query_params, read_body
 from antiphon.api.common.tool_bodies import choice_body, tool_bodies
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.chat_completions_codec import completion_body, message_body
+from antiphon.api.http.loose_chat_requests import with_normal_metadata
 from antiphon.api.http.pagination import (
     list_body,
     paginate,
@@ -58,7 +59,7 @@ class ChatCompletionUpdate(msgspec.Struct, frozen=True):
     metadata: Metadata | None
 
 
-_update = msgspec.json.Decoder(ChatCompletionUpdate)
+_update_body = RequestDecoder(ChatCompletionUpdate, with_normal_metadata)
 
 
 class StoredChatCompletionEndpoints:
@@ -92,7 +93,7 @@ class StoredChatCompletionEndpoints:
 
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chat/completions/{id}: other metadata"""
-        params = decode_body(_update, await read_body(receive))
+        params = _update_body.decode_known(await read_body(receive))
         response = await self._find(scope)
         await self._response_index.update_metadata(
             tenant_of(scope), response.id, params.metadata or {}

@@ -38,8 +38,6 @@ _MAX_LANES = 32
 _STREAM_ID = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 _NORMAL_CLOSURE, _SERVICE_RESTART, _TRY_AGAIN_LATER = 1000, 1012, 1013
-#: What only the HTTP stream needs.
-_UNSUPPORTED_FIELDS = ("background", "stream_options")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,7 +51,6 @@ class _Message(msgspec.Struct, frozen=True):
 
     type: str
     background: bool | None = None
-    stream_options: Any = None
     generate: bool | None = None
 
 
@@ -294,11 +291,10 @@ def _decode_message(body: bytes) -> TurnRequest:
         raise InvalidRequestError(
             "The messages of this connection are of the type response.create.", param="type"
         )
-    for field in _UNSUPPORTED_FIELDS:
-        if getattr(message, field):
-            raise InvalidRequestError(
-                f"'{field}' means nothing here.", code="unsupported_parameter", param=field
-            )
+    if message.background:
+        raise InvalidRequestError(
+            "'background' means nothing here.", code="unsupported_parameter", param="background"
+        )
     generate = message.generate is not False
     request = decode_request(body, needs_input=generate)
     return msgspec.structs.replace(request, stream=True, generate=generate)

@@ -44,7 +44,7 @@ _PLAIN_KEYS = (
 async def show_help(loop: ChatLoop, _: str) -> None:
     width = max(len(f"{one.name} {one.arguments}") for one in COMMANDS) + 2
     for one in COMMANDS:
-        loop.output.text(f"/{f'{one.name} {one.arguments}':{width}}{one.help}")
+        loop.output.entry(f"/{f'{one.name} {one.arguments}':{width}}", one.help)
     loop.output.note(_PLAIN_KEYS if loop.output.terminal.is_plain else _KEYS)
 
 

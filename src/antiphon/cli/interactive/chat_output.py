@@ -24,6 +24,7 @@ _QUESTION_MARK = Style(color="green", bold=True)
 _QUESTION = Style(bold=True)
 #: Wide enough for no line to be broken: a terminal breaks it, or a reader of the screen.
 _UNBROKEN = 1_000_000
+_NARROW_INDENT = 4
 _COLORS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT}
 
 
@@ -77,13 +78,23 @@ class ChatOutput:
 
     def note(self, text: str) -> None:
         """A dim remark, broken between words."""
+        for line in make_safe(text).split("\n"):
+            self._wrap(Span(line, FAINT))
+
+    def entry(self, label: str, text: str) -> None:
+        """A label, padded to its column, and a text, broken between words beside that column."""
+        is_narrow = self.terminal.width < 3 * len(label)
+        self._wrap(Span(text), label, " " * (_NARROW_INDENT if is_narrow else len(label)))
+
+    def _wrap(self, span: Span, first: str = "", indent: str = "") -> None:
         from antiphon.cli.markdown.line_wrapper import LineWrapper  # loaded on first use
 
-        for line in make_safe(text).split("\n"):
-            wrapper = LineWrapper(_UNBROKEN if self.terminal.is_plain else self.terminal.width)
-            wrapper.add([Span(line, FAINT)])
-            wrapper.end_line()
-            self.lines(wrapper.take_lines() or [()])
+        # The last column stays free: terminals differ in what they do after it.
+        width = _UNBROKEN if self.terminal.is_plain else self.terminal.width - 1
+        wrapper = LineWrapper(width, (Span(first),), (Span(indent),))
+        wrapper.add([span])
+        wrapper.end_line()
+        self.lines(wrapper.take_lines())
 
     def error(self, message: str) -> None:
         line = " ".join(make_safe(message).split())

@@ -18,6 +18,7 @@ from rich.style import Style
 
 from antiphon.cli.markdown.styled_line import PLAIN, Line, Span, join_spans
 
+#: Without yellow, which cannot be read on white.
 _STYLES: dict[Any, Style] = {
     Token.Comment: Style(color="bright_black", italic=True),
     Token.Comment.Preproc: Style(color="magenta"),
@@ -28,11 +29,11 @@ _STYLES: dict[Any, Style] = {
     Token.Literal.Number: Style(color="cyan"),
     Token.Name.Function: Style(color="blue"),
     Token.Name.Class: Style(color="blue", bold=True),
-    Token.Name.Decorator: Style(color="yellow"),
+    Token.Name.Decorator: Style(color="magenta"),
     Token.Name.Builtin: Style(color="cyan"),
-    Token.Name.Exception: Style(color="yellow"),
+    Token.Name.Exception: Style(color="red"),
     Token.Name.Tag: Style(color="blue"),
-    Token.Name.Attribute: Style(color="yellow"),
+    Token.Name.Attribute: Style(color="cyan"),
     Token.Operator.Word: Style(color="magenta"),
     Token.Generic.Deleted: Style(color="red"),
     Token.Generic.Inserted: Style(color="green"),

@@ -55,7 +55,7 @@ _MAX_CHECKPOINT_DELAY: Final = 0.2
 _COMMITS_PER_CHECKPOINT: Final = 300
 #: How long a job is held back for another one, and how much less may do. Then it waits a little
 #: for others to share its commit.
-HOLD_SECONDS: Final = 0.005
+HOLD_SECONDS: Final = 0.03
 _HOLD_STEP: Final = 0.001
 _HELD_JOBS_DELAY: Final = 0.002
 #: A commit on the loop's thread that takes longer than this, in seconds, is slow.

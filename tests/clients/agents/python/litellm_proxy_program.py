@@ -61,6 +61,8 @@ def start_proxy():
             time.sleep(0.2)
         else:
             return proxy, address
+    proxy.kill()
+    proxy.wait()
     raise TimeoutError((folder / "proxy.log").read_text())
 
 
