@@ -236,7 +236,7 @@ BODIES = {
     "words": (b"Hi there", "invalid_json"),
     "a form": (b"input=Hi&model=scripted", "invalid_json"),
     "two": (b'{"input":"Hi","messages":[]}{}', "invalid_json"),
-    "utf-16": ('{"input":"Hi"}'.encode("utf-16"), "invalid_json"),
+    "half of utf-16": ('{"input":"Hi'.encode("utf-16"), "invalid_json"),
     "not utf-8": (
         b'{"input":"\xff","messages":[{"role":"user","content":"\xff"}]}',
         "invalid_json",
