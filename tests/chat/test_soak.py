@@ -133,7 +133,7 @@ class FaultyUpstreamPlan:
             wrong: list[tuple[str, dict[str, Any] | str]] = [
                 ("browse", {"key": key}),
                 ("", {"key": key}),
-                (name, "{"),
+                (name, '{"city" "Rome"}'),
                 (name, ""),
                 (name, "null"),
                 (name, "[" * 2000),

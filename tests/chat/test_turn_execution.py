@@ -128,7 +128,7 @@ def test_tool_errors_are_sent_to_the_model(harness: ChatHarness) -> None:
         Call("broken", {}, "b"),
         Call("odd", {}, "o"),
         Call("nobody", {}, "n"),
-        Call("weather", "{", "j"),
+        Call("weather", '{"city" "Rome"}', "j"),
         Call("weather", {"town": "Rome"}, "a"),
     )
     harness.upstream.plan_answers(ModelAnswer(calls=calls), ModelAnswer("Sorry."))

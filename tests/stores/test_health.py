@@ -76,15 +76,16 @@ async def test_write_checks_leave_no_rows(path: Path) -> None:
     async with sqlite(path) as store:
         clock = ManualTime()
         store._database._health._clock = clock
-        for _ in range(5):
+        connection = store._database._connections.read_connection
+
+        async def pages_after_check() -> int:
             clock.now += 60.0
             await asyncio.gather(*[store.stores.health.check_writable() for _ in range(9)])
-        pages = store._database._connections.read_connection.execute(
-            "PRAGMA page_count"
-        ).fetchall()[0][0]
-        assert pages < 60
-        rows = store._database._connections.read_connection.execute("SELECT count(*) FROM blobs")
-        assert rows.fetchall() == [(0,)]
+            ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
+            return int(pages)
+
+        assert len({await pages_after_check() for _ in range(5)}) == 1
+        assert connection.execute("SELECT count(*) FROM blobs").fetchall() == [(0,)]
 
 
 def test_refused_writes_are_logged_once(
