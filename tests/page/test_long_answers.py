@@ -64,6 +64,7 @@ def test_what_is_in_view_is_made_before_the_rest(page: Page) -> None:
     assert made < _FORMULAS
 
 
+@pytest.mark.slow
 def test_scrolling_through_parts_that_were_never_in_view_moves_nothing_in_it(page: Page) -> None:
     moved = page.evaluate(
         """async () => {
