@@ -79,10 +79,13 @@ def test_scrolling_through_parts_that_were_never_in_view_moves_nothing_in_it(pag
             const heading = inView();
             const before = heading.getBoundingClientRect().top;
             scroller.scrollTop -= 400;
-            await frame();
-            await frame();
-            const by = heading.getBoundingClientRect().top - before;
-            most = Math.max(most, Math.abs(by - 400));
+            let off = 400;
+            // A busy machine measures a part some frames later than it shows it.
+            for (let frames = 0; frames < 2 || (off > 1 && frames < 30); frames++) {
+              await frame();
+              off = Math.abs(heading.getBoundingClientRect().top - before - 400);
+            }
+            most = Math.max(most, off);
           }
           return { most, steps };
         }"""

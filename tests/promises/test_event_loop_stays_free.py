@@ -184,6 +184,7 @@ def _requests_of_lists() -> list[_Request]:
         "language-models",
         "language-models/scripted",
         "api-key",
+        "import",
         "import/none",
         "approvals",
         "usage",

@@ -404,8 +404,11 @@ class ServerProcess(Address):
     @property
     def grpc_address(self) -> str:
         """Where it listens for gRPC."""
-        found = re.search(r"gRPC, for the xai-sdk: (\S+)", self.log_text())
-        assert found is not None, self.log_text()
+        until = time.monotonic() + TIMEOUT
+        # It is printed right behind the line that says that it listens.
+        while (found := re.search(r"gRPC, for the xai-sdk: (\S+)\n", self.log_text())) is None:
+            assert time.monotonic() < until, self.log_text()
+            time.sleep(0.01)
         return found[1]
 
     def log_text(self) -> str:
