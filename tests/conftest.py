@@ -14,7 +14,13 @@ from support.example_counts import DEFAULT, PROFILE, PROFILES, examples
 # took to make.
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 for _profile in PROFILES:
-    settings.register_profile(_profile, _UNTIMED, max_examples=examples(DEFAULT, _profile))
+    settings.register_profile(
+        _profile,
+        _UNTIMED,
+        max_examples=examples(DEFAULT, _profile),
+        # The same examples in each run of the same code; `make soak` looks for others.
+        derandomize=_profile != "soak",
+    )
 settings.load_profile(PROFILE)
 
 
