@@ -70,10 +70,7 @@ class IdempotencyKeys:
         request = self.for_request(scope, body)
         if request is None:
             return await execute(None)
-        async with request:
-            if request.result_id is not None:
-                return await replay(request.result_id)
-            return await execute(request.reservation)
+        return await request.run_once(execute, replay)
 
 
 class IdempotentRequest:
@@ -97,6 +94,17 @@ class IdempotentRequest:
     async def complete(self, result_id: str) -> None:
         """Store the result of a request whose write did not take the reservation."""
         await self._keys.store.complete(*self._record_key, result_id)
+
+    async def run_once(
+        self,
+        execute: Callable[[IdempotencyReservation | None], Awaitable[T]],
+        replay: Callable[[str], Awaitable[T]],
+    ) -> T:
+        """The result; ``replay`` reads that of the first request by its id."""
+        async with self:
+            if self.result_id is not None:
+                return await replay(self.result_id)
+            return await execute(self.reservation)
 
     async def __aenter__(self) -> Self:
         deadline = time.monotonic() + self._keys.timeout

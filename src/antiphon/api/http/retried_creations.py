@@ -40,8 +40,9 @@ class RetriedCreations:
         id_of: Callable[[T], str],
     ) -> T:
         """What a request creates; ``replay`` reads what the first one has created by its id."""
-        if self._keys.for_request(scope, body) is not None:
-            return await self._keys.run_once(scope, body, create, replay)
+        request = self._keys.for_request(scope, body)
+        if request is not None:
+            return await request.run_once(create, replay)
         tenant = tenant_of(scope)
         digest = digest_request(tenant, body, scope["path"])
         if is_retry(scope):
