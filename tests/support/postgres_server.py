@@ -203,6 +203,9 @@ def _serve_shared(folder: Path) -> None:
 def _serve(folder: Path, settings: Mapping[str, str]) -> None:
     """Run a server in the foreground, which keeps its files."""
     folder.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # SIGINT too: a shell has what it starts in the background ignore it.
+        signal.signal(number, signal.default_int_handler)
     with running(folder.resolve(), settings) as uri:
         print("PostgreSQL runs; Ctrl-C stops it, and its files stay. To use it:")
         print(f"\n  antiphon serve --store '{uri}'\n", flush=True)
