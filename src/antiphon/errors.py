@@ -31,7 +31,7 @@
     ├── StoreError                         503  the store could not write or read
     │   └── TurnTakenOverError             503  another process runs the turn by now
     ├── NodeUnreachableError               503  another process of this store does not answer
-    ├── ServerBusyError                    503  too many connections
+    ├── ServerBusyError                    503  too many connections, or a server about to end
     └── ConfigError                        500  a setting, file or key that a person has to correct
 
 Each has ``message`` (a sentence for a person), ``type`` and ``code`` (for

@@ -8,7 +8,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -173,26 +174,101 @@ def test_other_turns_of_a_killed_node_end_as_interrupted(cluster: NodeCluster) -
     assert (response["status"], response["error"]["code"]) == ("failed", "interrupted")
 
 
-@pytest.mark.slow
-def test_draining_node_hands_its_background_turns_over(tmp_path: Path, store: str) -> None:
+@contextmanager
+def draining_pair(
+    folder: Path, store: str, seconds: str
+) -> Iterator[tuple[SteeredUpstream, ServerProcess, ServerProcess]]:
+    """An upstream and two nodes, of which the first drains for so long."""
+    homes = [folder / "first", folder / "second"]
+    for home in homes:
+        home.mkdir()
+    flags = ["--drain-seconds", seconds]
     with UpstreamThread() as thread:
         upstream = SteeredUpstream(thread)
-        folders = [tmp_path / "first", tmp_path / "second"]
-        for folder in folders:
-            folder.mkdir()
         with (
-            ServerProcess(
-                folders[0], upstream.base_url, store=store, flags=["--drain-seconds", "0.5"]
-            ) as first,
-            ServerProcess(folders[1], upstream.base_url, store=store) as second,
+            ServerProcess(homes[0], upstream.base_url, store=store, flags=flags) as first,
+            ServerProcess(homes[1], upstream.base_url, store=store) as second,
         ):
-            question = "count to 2 gate:b"
-            response_id = begin_in_background(first, question, upstream)
+            yield upstream, first, second
+
+
+@pytest.mark.slow
+def test_draining_node_hands_its_background_turns_over(tmp_path: Path, store: str) -> None:
+    with draining_pair(tmp_path, store, "0.5") as (upstream, first, second):
+        question = "count to 2 gate:b"
+        response_id = begin_in_background(first, question, upstream)
+        assert first.stop() == 0
+        assert_goes_on(upstream, second, response_id, question)
+
+
+def assert_goes_on(
+    upstream: SteeredUpstream, node: ServerProcess, response_id: str, question: str
+) -> None:
+    """A turn that is handed over, ``count to 2 gate:b``, is run again and ends."""
+    poll(lambda: len(upstream.requests_of(question)) == 2, "it was not run again")
+    upstream.open("b")
+    response = ended_at(node, response_id)
+    assert (response["status"], text_of(response)) == ("completed", " 0 1")
+
+
+@pytest.mark.slow
+def test_request_that_waits_for_a_conversation_when_its_node_stops_is_done_by_another(
+    tmp_path: Path, store: str
+) -> None:
+    with draining_pair(tmp_path, store, "0.5") as (upstream, first, second):
+        conversation = second.post("/v1/conversations").json["id"]
+        started(first, "hang", conversation=conversation)
+        fields = {"input": "second", "conversation": conversation, "on_busy": "queue"}
+        key = {"idempotency-key": "order-18"}
+        with closing(first.connect()) as connection:
+            send_when_expected(connection, fields, key)
             assert first.stop() == 0
-            poll(lambda: len(upstream.requests_of(question)) == 2, "it was not run again")
-            upstream.open("b")
-            response = ended_at(second, response_id)
-            assert (response["status"], text_of(response)) == ("completed", " 0 1")
+            answer = connection.getresponse()
+            assert answer.status == 503
+            assert json.loads(answer.read())["error"]["code"] == "draining"
+        assert second.request("POST", "/v1/responses", fields, key).status == 200
+        assert len(upstream.requests_of("second")) == 1
+
+
+def send_when_expected(
+    connection: HTTPConnection, fields: dict[str, Any], headers: dict[str, str]
+) -> None:
+    """Send a request for a turn, whose body the server has begun to read."""
+    body = json.dumps(fields).encode()
+    connection.putrequest("POST", "/v1/responses")
+    length = {"content-type": "application/json", "content-length": str(len(body))}
+    for name, value in {**headers, **length, "expect": "100-continue"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    assert b" 100 " in connection.sock.recv(100)
+    connection.send(body)
+
+
+@pytest.mark.slow
+def test_interrupt_ends_the_drain_that_another_sigterm_does_not_shorten(
+    tmp_path: Path, store: str
+) -> None:
+    with draining_pair(tmp_path, store, "600") as (upstream, first, second):
+        question = "count to 2 gate:b"
+        response_id = begin_in_background(first, question, upstream)
+        hanging, counting = [
+            Stream(first, "/v1/responses", body={"input": text, "stream": True})
+            for text in ("hang", "count to 2 gate:c")
+        ]
+        hanging.read_events(4)
+        counting.read_events(4)
+        feed = Stream(first, "/v1/feed")
+        feed.read_until(b"feed.ready")
+        first.process.send_signal(signal.SIGTERM)
+        feed.read_rest()
+        first.process.send_signal(signal.SIGTERM)
+        upstream.open("c")
+        assert b"response.completed" in counting.read_rest()
+        assert len(upstream.requests_of(question)) == 1
+        first.process.send_signal(signal.SIGINT)
+        assert b'"code":"interrupted"' in hanging.read_rest()
+        assert first.process.wait(TIMEOUT) == 0
+        assert_goes_on(upstream, second, response_id, question)
 
 
 def read_to_close(socket: ClientConnection) -> Iterator[str | bytes]:

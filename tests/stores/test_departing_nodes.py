@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
+import msgspec
 import pytest
 
 from antiphon.core.items import Message
 from antiphon.core.turns import DEFAULT_TENANT, Header, RestartOptions, TurnRequest
-from antiphon.errors import StoreError
+from antiphon.errors import ServerBusyError, StoreError
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, Wait
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.node_protocols import OrphanedTurn
 from antiphon.turn.orphan_resumption import OrphanResumption
+from antiphon.turn.protocols import Model
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Head
+from support.http_server import TIMEOUT
 from support.postgres_database import empty_database
 from support.postgres_proxy import postgres_proxy
 from support.store_turns import DONE, assistant, complete_turn, head_of, new_turn
@@ -115,33 +118,113 @@ async def test_turns_that_a_stopping_node_has_just_claimed_go_on_at_another(
         assert {one.response_id for one in await claimed_by(third)} == ids
 
 
-async def test_turns_that_wait_for_a_conversation_end_with_the_node(
+def on_conversation(conversation_id: str) -> TurnRequest:
+    return TurnRequest(
+        (Message("user", "Hi."),), conversation=conversation_id, on_busy="queue", background=True
+    )
+
+
+async def refusals(queued: Sequence[asyncio.Task[RunningTurn]]) -> None:
+    """Wait until all are refused, with nothing left of them."""
+    async with asyncio.timeout(TIMEOUT):
+        for error in await asyncio.gather(*queued, return_exceptions=True):
+            assert isinstance(error, ServerBusyError), error
+            assert error.code == "draining"
+
+
+async def assert_is_free(store: SharedStore, conversation_id: str, turns: int) -> None:
+    """Nothing runs on a conversation, of which so many turns are stored."""
+    found = await store.stores.conversations.get("", conversation_id)
+    assert found is not None
+    assert found.active_response_id is None
+    assert len(await store.stores.response_index.list_responses("", 10)) == turns
+
+
+async def test_turns_that_wait_for_a_conversation_are_refused_by_a_node_that_stops(
     kind: str, tmp_path: Path
 ) -> None:
     async with stores(kind, tmp_path, 2) as (first, second):
         begun = asyncio.Event()
-        waiting = ScriptedReply((Wait(asyncio.Event(), begun),))
-        service = service_of(first, ScriptedModel([waiting] * 4))
+        service = service_of(first, ScriptedModel([ScriptedReply((Wait(asyncio.Event(), begun),))]))
         conversation = await first.stores.conversations.create("", {})
-        request = TurnRequest(
-            (Message("user", "Hi."),), conversation=conversation.id, on_busy="queue"
-        )
-        await service.start(request)
+        request = on_conversation(conversation.id)
+        running = await service.start(msgspec.structs.replace(request, background=False))
         await begun.wait()
         queued = [asyncio.create_task(service.start(request)) for _ in range(3)]
         await service.interrupt()
-        # One that gets the conversation only now is ended by what follows.
-        while not all(one.done() for one in queued):
-            await asyncio.sleep(0.01)
-            await service.interrupt()
-        await service.interrupt()
+        await refusals(queued)
+        assert running.done()
+        # Whoever comes only now is too late as well, whether the store is closed or not.
+        await refusals([asyncio.create_task(service.start(request))])
         await service.close()
-        for one in await asyncio.gather(*queued, return_exceptions=True):
-            assert one.done() if isinstance(one, RunningTurn) else isinstance(one, StoreError)
-        now = await second.stores.conversations.get("", conversation.id)
-        assert now is not None
-        assert now.active_response_id is None
-        assert not service.registry.all()
+        await assert_is_free(second, conversation.id, 1)
+
+
+async def test_turn_that_waits_for_another_nodes_turn_is_refused_by_a_node_that_stops(
+    kind: str, tmp_path: Path
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        begun, gate = asyncio.Event(), asyncio.Event()
+        other = service_of(first, ScriptedModel([ScriptedReply((Wait(gate, begun),))]))
+        service = service_of(second, ScriptedModel([]))
+        conversation = await first.stores.conversations.create("", {})
+        request = on_conversation(conversation.id)
+        running = await other.start(request)
+        await begun.wait()
+        queued = [asyncio.create_task(service.start(request)) for _ in range(2)]
+        await steps(10)
+        await service.interrupt()
+        await refusals(queued)
+        await service.close()
+        gate.set()
+        await running.result()
+        await assert_is_free(first, conversation.id, 1)
+        await other.close()
+
+
+class WatchedModels(ModelRegistry):
+    """Models, with what is done when a turn that is being planned asks for one."""
+
+    def __init__(self, on_get: Callable[[], object]) -> None:
+        super().__init__({"m": ScriptedModel(["Done."] * 2)}, default="m")
+        self._on_get = on_get
+
+    def get(self, name: str | None) -> tuple[str, Model]:
+        self._on_get()
+        return super().get(name)
+
+
+@pytest.mark.parametrize("way", ["on a conversation", "as a continuation", "in the request's task"])
+async def test_turn_that_is_planned_while_its_node_stops_is_refused(
+    kind: str, tmp_path: Path, way: str
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        models = WatchedModels(lambda: service.registry.interrupt(hands_over=True))
+        service = TurnService(first, models, first.stores)
+        conversation = await first.stores.conversations.create("", {})
+        parent = await complete_turn(first)
+        request = on_conversation(conversation.id)
+        if way != "on a conversation":
+            request = TurnRequest(request.input, previous_response_id=parent.response_id)
+        if way == "in the request's task":
+            await refusals([asyncio.create_task(service.run(request, on_start=id))])
+        else:
+            await refusals([asyncio.create_task(service.start(request))])
+        await service.close()
+        await assert_is_free(second, conversation.id, 1)
+
+
+async def test_claimed_turn_that_is_planned_while_its_node_stops_goes_on_at_another(
+    kind: str, tmp_path: Path
+) -> None:
+    async with stores(kind, tmp_path, 3) as (first, second, third):
+        models = WatchedModels(lambda: service.registry.interrupt(hands_over=True))
+        service = TurnService(second, models, second.stores)
+        response_id = await released_by(first)
+        await OrphanResumption(service, second.stores.nodes).run_once()
+        # Before its node has closed the store, which may wait for clients.
+        assert await claimed_by(third) == [OrphanedTurn(DEFAULT_TENANT, response_id)]
+        await service.close()
 
 
 async def test_node_that_was_taken_for_dead_leaves_what_others_have(tmp_path: Path) -> None:

@@ -66,6 +66,21 @@ async def test_a_cursor_of_another_store_is_answered_with_a_reset(
         assert (await changes_behind(store, other_mark, last))[0].type == "feed.reset"
 
 
+@pytest.mark.parametrize("kind", STORES)
+async def test_feed_of_a_server_that_stops_ends_at_once_for_whoever_comes_only_now(
+    kind: str, tmp_path: Path
+) -> None:
+    async with opener(kind, tmp_path)() as store:
+        cursor = await turns_with_cursor(store, 1)
+        await complete_turn(store)
+        store.stores.changes.close_readers()
+        late = await store.stores.changes.subscribe("", cursor)
+        async with asyncio.timeout(30):
+            assert [batch async for batch in late] == []
+        # Another server is told where to go on.
+        assert late.cursor == cursor
+
+
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 3), st.integers(1, 3), st.integers(0, 6))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.core.retention import DAY_SECONDS
+from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import IdempotencyRecord
 from support.example_counts import examples
@@ -116,6 +117,22 @@ async def test_expired_records_are_deleted_and_keys_are_in_no_file(tmp_path: Pat
             (1,)
         ]
         assert b"canary" not in all_bytes(tmp_path)
+
+
+async def test_old_records_in_memory_go_a_few_at_a_time() -> None:
+    clock = ManualClock(1_000_000.0)
+    idempotency_records = MemoryIdempotencyStore(clock)
+    for number in range(20):
+        assert await idempotency_records.reserve("", f"old {number}", b"p") is None
+    clock.now += DAY_SECONDS
+    for number in range(5):
+        assert await idempotency_records.reserve("", f"new {number}", b"p") is None
+    assert len(idempotency_records._records) == 15
+    # One that is still there is as good as gone.
+    assert await idempotency_records.reserve("", "old 19", b"q") is None
+    for number in range(5, 10):
+        assert await idempotency_records.reserve("", f"new {number}", b"p") is None
+    assert len(idempotency_records._records) == 11
 
 
 async def test_concurrent_reservations_have_one_winner(store_in: Opener) -> None:

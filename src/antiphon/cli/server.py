@@ -275,8 +275,9 @@ class _Server(uvicorn.Server):
         self._worker = worker
         self._node_listener = NodeListener()
         self._tasks: set[asyncio.Task[None]] = set()
-        #: On the loop's clock.
+        #: On the loop's clock, and whether it was ended before.
         self._drain_ends_at = 0.0
+        self._is_drain_over = asyncio.Event()
         self._grpc_listener = grpc_listener
         self._has_keys = has_keys
         self._engine = engine
@@ -284,17 +285,17 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        is_first = not self.should_exit
-        super().handle_exit(sig, frame)
         soon = self._loop.call_soon_threadsafe
-        if is_first:
+        if not self.should_exit:
+            self.should_exit = True
             self._drain_ends_at = self._loop.time() + self._settings.drain_seconds
             # Streams without an end: their clients continue at the next server.
             soon(self._engine.stores.changes.close_readers)
             soon(self._start, self._drain())
-        if self.force_exit:
-            # A second signal does not wait for running calls.
-            soon(self._start, self._grpc_listener.stop(0))
+        elif sig == signal.SIGINT:
+            # Not another SIGTERM: a worker may get one from its parent and one as a member of its
+            # service, which is stopped once.
+            soon(self._end_drain)
 
     def stop(self) -> None:
         """Stop as after SIGTERM."""
@@ -308,12 +309,24 @@ class _Server(uvicorn.Server):
     async def _drain(self) -> None:
         """Take over nothing more, and stop the turns that still run when the time is over."""
         self._engine.service.is_draining = True
-        with contextlib.suppress(StoreError, TimeoutError):
-            # It counts as alive and gets no turns of others in any case.
+        self._start(self._tell_nodes())
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._drain_ends_at):
-                await self._engine.stores.nodes.set_draining()
-        await asyncio.sleep(self._drain_ends_at - self._loop.time())
+                await self._is_drain_over.wait()
         await self._engine.service.interrupt()
+
+    async def _tell_nodes(self) -> None:
+        """Have the other nodes see that this one is about to end."""
+        # If that fails, it counts as alive and gets no turns of others in any case.
+        with contextlib.suppress(StoreError):
+            await self._engine.stores.nodes.set_draining()
+
+    def _end_drain(self) -> None:
+        """Stop the turns that still run now."""
+        self._drain_ends_at = self._loop.time()
+        self._is_drain_over.set()
+        self._start(self._grpc_listener.stop(_INTERRUPT_SECONDS))
+        self._loop.call_later(_INTERRUPT_SECONDS, self._abort_connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Others may ask for a turn as soon as it runs here.
@@ -374,10 +387,9 @@ class _Server(uvicorn.Server):
 
     async def _wait_for_background_turns(self) -> None:
         """Let turns without a connection end, for as long as others may go on."""
-        if not self.force_exit:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._drain_ends_at):
-                    await self._engine.service.registry.wait_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._drain_ends_at):
+                await self._engine.service.registry.wait_all()
 
     def _abort_connections(self) -> None:
         """Close the connections whose clients do not read, so that their requests end."""

@@ -187,6 +187,7 @@ class LogChangeFeed:
         self._poll_task: asyncio.Task[None] | None = None
         self._pump_task: asyncio.Task[None] | None = None
         self._is_stale = False
+        self._is_closed = False
 
     async def cursor(self) -> str:
         return end_of(await self._log.bounds()).cursor
@@ -199,6 +200,9 @@ class LogChangeFeed:
             reader.begin(end_of(bounds), needs_reset=True)
         else:
             reader.begin(position, needs_reset=False)
+        if self._is_closed:
+            reader.close()
+            return reader
         if not self._readers:
             self.position = bounds.last
         self._readers.add(reader)
@@ -207,6 +211,7 @@ class LogChangeFeed:
         return reader
 
     def close_readers(self) -> None:
+        self._is_closed = True
         for reader in list(self._readers):
             reader.close()
 

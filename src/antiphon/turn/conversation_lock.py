@@ -32,8 +32,10 @@ _MAX_HISTORY_CHANGES = 10
 class ConversationLocks:
     """A lock per conversation, and the head of the conversation under it."""
 
-    def __init__(self, store: ConversationStore | None) -> None:
+    def __init__(self, store: ConversationStore | None, check_open: Callable[[], None]) -> None:
+        """``check_open`` raises once no turn may begin any more."""
         self._store = store
+        self._check_open = check_open
         #: Who waits for a conversation gets it in turn. By tenant too: that somebody else
         #: is busy with it must not show that it is there.
         self._locks: WeakValueDictionary[_ConversationKey, asyncio.Lock] = WeakValueDictionary()
@@ -96,6 +98,8 @@ class ConversationLocks:
     async def _wait_until_free(self, key: _ConversationKey) -> ConversationRecord:
         """The conversation, once nothing runs on it."""
         while True:
+            # Nobody is left waiting by a server that ends.
+            self._check_open()
             conversation = await self._get(*key)
             turn = self._active_turns.get(key)
             if turn is None or turn.done():

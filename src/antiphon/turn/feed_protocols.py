@@ -71,10 +71,11 @@ class ChangeFeed(Protocol):
     async def subscribe(self, tenant: str, after: str | None = None) -> ChangeReader:
         """The changes behind a cursor, None: those from now on.
 
-        A cursor that is unknown or too old gives ``feed.reset`` first.
+        A cursor that is unknown or too old gives ``feed.reset`` first. Where readers were closed
+        (``close_readers``) there are no changes any more.
         """
         ...
 
     def close_readers(self) -> None:
-        """End all readers: the server stops."""
+        """End all readers, and whoever comes later at once: the server stops."""
         ...

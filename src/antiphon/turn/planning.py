@@ -121,6 +121,11 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     #: What the turn has said already, in a process that died; None: it is new.
     stored_output: Sequence[Item] | None = None
 
+    async def aclose(self) -> None:
+        """Let go of what was opened for the turn."""
+        if self.mcp_toolset is not None:
+            await self.mcp_toolset.aclose()
+
     def with_cost_and_approvals(self, end: End, output: Sequence[Item]) -> End:
         """An end with what its tokens cost, and with the calls that wait for a person."""
         approvals: tuple[str, ...] = ()

@@ -77,8 +77,7 @@ class TurnRunner:
             try:
                 await self._run()
             finally:
-                if self._plan.mcp_toolset is not None:
-                    await self._plan.mcp_toolset.aclose()
+                await self._plan.aclose()
         except Exception as unforeseen:
             # Whoever waits for the turn's end must get one.
             log.exception("turn %s could not be ended", self._response_id)

@@ -13,7 +13,12 @@ from typing import Any, Protocol, TypeAlias
 
 from antiphon.core.events import Event
 from antiphon.core.turns import Response, TurnRequest
-from antiphon.errors import AntiphonError, TurnInterruptedError, TurnTakenOverError
+from antiphon.errors import (
+    AntiphonError,
+    ServerBusyError,
+    TurnInterruptedError,
+    TurnTakenOverError,
+)
 
 #: Takes events at once, in the task of the turn; False: it cannot, and has taken nothing.
 Relay: TypeAlias = Callable[[Sequence[Event]], bool]
@@ -305,6 +310,8 @@ class TurnRegistry:
 
     def __init__(self) -> None:
         self.ids_not_persisted: set[str] = set()
+        #: No turn begins any more: those that ran have been interrupted.
+        self.is_closed = False
         self._observers: list[TurnObserver] = []
         self._turns: dict[str, RunningTurn] = {}
 
@@ -366,12 +373,24 @@ class TurnRegistry:
                     TurnTakenOverError("Another server has taken over this turn, or ended it.")
                 )
 
+    def check_open(self) -> None:
+        """Raise ``ServerBusyError`` where no turn may begin any more.
+
+        What waited until then, such as for a conversation, was never begun, and can be sent again.
+        """
+        if self.is_closed:
+            raise ServerBusyError(
+                "The server is about to end, and did not begin this turn: send it again.",
+                code="draining",
+            )
+
     def interrupt(self, *, hands_over: bool = False) -> list[str]:
-        """Stop every turn, so that its readers get its end before the server goes.
+        """Stop every turn, so that its readers get its end before the server goes; begin no more.
 
         ``hands_over``: those that can be run again get no end, as another process goes on with
         them once they have stopped here: their ids.
         """
+        self.is_closed = True
         handed_over = []
         for turn in self.all():
             if hands_over and turn.can_restart:

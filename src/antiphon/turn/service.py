@@ -21,6 +21,7 @@ from antiphon.errors import (
     HistoryChangedError,
     MethodNotAllowedError,
     NotFoundError,
+    ServerBusyError,
     StoreError,
     TurnInterruptedError,
     TurnTakenOverError,
@@ -93,7 +94,9 @@ class TurnService:
         self.cancellation = TurnCancellation(store, self.registry, self.reader)
         self._retention = retention
         self._history_cache = HistoryCache(store)
-        self._conversation_locks = ConversationLocks(stores.conversations if stores else None)
+        self._conversation_locks = ConversationLocks(
+            stores.conversations if stores else None, self.registry.check_open
+        )
         self.models = models
         #: Turns that stop here and that other processes may go on with, until the store knows it.
         self._handed_over: set[str] = set()
@@ -142,7 +145,8 @@ class TurnService:
         """
 
         async def attempt(request: TurnRequest, _: ConversationRecord | None) -> RunningTurn:
-            turn, runner = self._new_turn(await self._planner.plan(request, None, None, None))
+            plan = await self._planner.plan(request, None, None, None)
+            turn, runner = await self._new_turn(plan)
             on_start(turn)
             if not request.store:
                 await self.registry.run(turn, runner.run())
@@ -185,7 +189,7 @@ class TurnService:
     ) -> RunningTurn:
         """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
         plan = await self._planner.plan(request, tools, memory, conversation)
-        turn, runner = self._new_turn(plan)
+        turn, runner = await self._new_turn(plan)
         self.registry.start(turn, runner.run())
         if conversation is not None:
             self._conversation_locks.set_active_turn(request.tenant, conversation.id, turn)
@@ -194,7 +198,14 @@ class TurnService:
             await wait_until_accepted(turn)
         return turn
 
-    def _new_turn(self, plan: TurnPlan) -> tuple[RunningTurn, TurnRunner]:
+    async def _new_turn(self, plan: TurnPlan) -> tuple[RunningTurn, TurnRunner]:
+        """A planned turn, to be started before anything else is awaited.
+
+        Raises ``ServerBusyError`` where the server has begun to end while the turn was planned.
+        """
+        if self.registry.is_closed:
+            await plan.aclose()
+            self.registry.check_open()
         request = plan.request
         turn = RunningTurn(plan.initial_response, is_streamed=request.stream, request=request)
         return turn, TurnRunner(plan, turn, self._store)
@@ -224,7 +235,13 @@ class TurnService:
             log.exception("turn %s could not be gone on with", response_id)
             await self.end_claimed(response_id, AntiphonError("The server failed at this turn."))
             return
-        turn, runner = self._new_turn(plan)
+        try:
+            turn, runner = await self._new_turn(plan)
+        except ServerBusyError:
+            # This process ends: another one claims it.
+            self._handed_over.add(response_id)
+            await self._release_handed_over()
+            return
         self.registry.start(turn, runner.run())
         if plan.request.conversation is not None:
             self._conversation_locks.set_active_turn(tenant, plan.request.conversation, turn)
@@ -432,10 +449,13 @@ class TurnService:
         nodes = self.stores.nodes if self.stores is not None else None
         hands_over = nodes is not None and nodes.is_shared
         # A server that stops may cancel this anywhere; what is left is done as the store closes.
-        while self.registry.all():
-            # Others may begin meanwhile: who waited for a conversation has it now.
-            self._handed_over.update(self.registry.interrupt(hands_over=hands_over))
-            await self.registry.wait_all()
+        self._handed_over.update(self.registry.interrupt(hands_over=hands_over))
+        await self.registry.wait_all()
+        await self._release_handed_over()
+
+    async def _release_handed_over(self) -> None:
+        """Have other processes go on with the turns that have stopped here for them."""
+        nodes = self.stores.nodes if self.stores is not None else None
         if nodes is None or not self._handed_over:
             return
         released = tuple(self._handed_over)

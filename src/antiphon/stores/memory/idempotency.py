@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Final
+
 import msgspec
 
 from antiphon.core.retention import Clock
@@ -14,30 +17,31 @@ from antiphon.stores.idempotency_keys import (
 )
 from antiphon.turn.store_protocols import IdempotencyRecord
 
+#: How many records that are too old go with each new one, so that none waits for many to go.
+_DELETIONS: Final = 2
+
 
 class MemoryIdempotencyStore:
     """A ``IdempotencyStore`` in this process's memory."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: By tenant and hash.
+        #: By tenant and hash, the oldest first.
         self._records: dict[tuple[str, bytes], IdempotencyRecord] = {}
 
     async def reserve(self, tenant: str, key: str, fingerprint: bytes) -> IdempotencyRecord | None:
         now = self._clock()
         record_key = (tenant, hash_idempotency_key(key))
         records = self._records
-        for old in [
-            old_key
-            for old_key, record in records.items()
-            if record.created_at <= now - RECORD_LIFETIME
-        ]:
-            del records[old]
-        existing = records.get(record_key)
-        if existing and (
-            existing.result_id is not None or existing.created_at > now - RESERVATION_TIMEOUT
-        ):
-            return existing
+        if (existing := records.get(record_key)) is not None:
+            is_reserved = existing.result_id is None
+            lifetime = RESERVATION_TIMEOUT if is_reserved else RECORD_LIFETIME
+            if existing.created_at > now - lifetime:
+                return existing
+            del records[record_key]
+        for old in list(islice(records, _DELETIONS)):
+            if records[old].created_at <= now - RECORD_LIFETIME:
+                del records[old]
         records[record_key] = IdempotencyRecord(fingerprint, now)
         return None
 

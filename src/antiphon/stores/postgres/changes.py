@@ -76,11 +76,13 @@ class PostgresChangeFeed(LogChangeFeed):
         self._listen_task: asyncio.Task[None] | None = None
 
     async def subscribe(self, tenant: str, after: str | None = None) -> LogReader:
-        if self._listen_task is None:
-            self._listen_task = asyncio.create_task(self._listen())
-        # Others see it when they renew their leases; until then it is looked for.
-        self._database.lease.is_following = True
-        return await super().subscribe(tenant, after)
+        reader = await super().subscribe(tenant, after)
+        if self._readers:
+            # Others see it when they renew their leases; until then it is looked for.
+            self._database.lease.is_following = True
+            if self._listen_task is None:
+                self._listen_task = asyncio.create_task(self._listen())
+        return reader
 
     def remove(self, reader: LogReader) -> None:
         super().remove(reader)
