@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import socket
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha256
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -450,3 +453,41 @@ def test_no_body_is_the_servers_fault(
     assert answer.status in {400, 404}
     assert answer.error["type"] == "invalid_request_error"
     assert server.stored_count() == before
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {"messages": HI}),
+        ("/v1/chat/completions", {"messages": HI, "store": True}),
+        ("/v1/responses", {"input": "Hi", "store": False}),
+        ("/v1/responses", {"input": "Hi"}),
+    ],
+)
+def test_an_answer_leaves_nothing_to_the_garbage_collector(
+    tmp_path: Path, path: str, fields: dict[str, Any], stream: bool
+) -> None:
+    """What is left to it stays in memory for hundreds of requests, each of which uses more."""
+    body = json.dumps({**fields, "stream": stream})
+
+    def ask(connection: HTTPConnection, times: int) -> None:
+        for _ in range(times):
+            connection.request("POST", path, body, {"content-type": "application/json"})
+            assert read_answer(connection).status == 200
+
+    with serving(store=tmp_path / "turns.db") as server, closing(server.connect()) as connection:
+        ask(connection, 1)
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            ask(connection, 3)
+            server.run(asyncio.sleep(0))
+            gc.collect()
+            left = [one for one in gc.garbage if type(one).__module__.startswith("antiphon.")]
+        finally:
+            gc.set_debug(0)
+            gc.enable()
+            gc.garbage.clear()
+    assert left == []

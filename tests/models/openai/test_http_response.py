@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from weakref import ref
 
 import aiohttp
 import pytest
@@ -125,3 +127,20 @@ async def test_closing_the_pool_ends_what_is_still_read() -> None:
         await pool.close()
         with pytest.raises(aiohttp.ClientError):
             await asyncio.wait_for(reading, 10)
+
+
+@pytest.mark.parametrize("behaviour", [[OK], [HEAD + b"Content-Length: 10\r\n\r\nfirst", CLOSE]])
+async def test_a_response_that_is_over_goes_without_the_garbage_collector(
+    behaviour: list[Move],
+) -> None:
+    async with answering(behaviour) as (pool, url):
+        gc.disable()
+        try:
+            response = await pool.send("POST", url, b"{}")
+            await response.read()
+            response.close()
+            left = ref(response)
+            del response
+            assert left() is None
+        finally:
+            gc.enable()

@@ -256,6 +256,7 @@ class DisconnectWatcher:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+            self._task = None
         if self._disconnected and kind is asyncio.CancelledError and self._writer is not None:
             self._writer.uncancel()
             raise ClientDisconnected

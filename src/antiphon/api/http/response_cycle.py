@@ -18,6 +18,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from antiphon.api.http.asgi_responses import WRITER
+
 #: From this size on, a body is written behind its head instead of being copied.
 _LARGE_BODY = 64 * 1024
 _NO_CONTENT = (204, 304)
@@ -141,6 +143,9 @@ class ResponseCycle(RequestResponseCycle):
         if self.expected_content_length != 0:
             raise RuntimeError("The answer is shorter than its Content-Length.")
         self.response_complete = True
+        # The scope and what writes its answer hold each other: together they would stay until the
+        # garbage collector finds them, and every request would use memory that is in no cache.
+        self.scope.pop(WRITER, None)  # type: ignore[typeddict-item]
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()

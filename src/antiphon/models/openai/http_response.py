@@ -88,7 +88,7 @@ class HttpResponse:
         self._waiting_since: float | None = None
         #: Called by the parser, as are the other methods of such names.
         self.on_body = self._pieces.append
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # As aiohttp reads responses.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True,
@@ -140,6 +140,7 @@ class HttpResponse:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the connection."""
+        assert self._parser is not None, "nothing comes once it is detached"
         self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -201,6 +202,7 @@ class HttpResponse:
         )
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL_STATUS and status != _SWITCHING_PROTOCOLS:
             self.headers.clear()
@@ -253,9 +255,15 @@ class HttpResponse:
         self._connection.release()
 
     def _detach(self) -> None:
-        """Take nothing more from the connection."""
+        """Take nothing more from the connection.
+
+        The parser and the timer hold the response: one that is over has neither, so that it goes
+        at once, and not when the garbage collector finds it.
+        """
+        self._parser = None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._protocol.response is self:
             self._protocol.response = None
 
