@@ -32,7 +32,7 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_thread_priority.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test bytecode test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots postgres clean
+.PHONY: help setup chat test bytecode test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots page-figures postgres clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
@@ -51,6 +51,7 @@ help:
 	@echo "make lock    choose the newest allowed versions for constraints.txt"
 	@echo "make vendor  remake the page's third-party modules from npm, as their lock file says"
 	@echo "make screenshots  the pictures of docs/page.md, by Chromium"
+	@echo "make page-figures  the figures of docs/page.md, by Chromium; some minutes"
 	@echo "make postgres  a PostgreSQL server to try, until Ctrl-C; its files are in .make/postgres"
 	@echo "make clean   remove .venv* and caches"
 
@@ -166,6 +167,9 @@ lock-clients: | $(UV)
 
 screenshots: setup
 	@PYTHONPATH=tests $(BIN)/python -m page.screenshots
+
+page-figures: setup
+	@PYTHONPATH=tests $(BIN)/python -m page.figures
 
 # Of the wheel that the tests use: nothing is installed in the system.
 postgres: setup

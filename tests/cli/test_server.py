@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import socket
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 
 from antiphon.cli.server import _fit_to_system
 from antiphon.core.connection_limits import ConnectionLimits
-from support.command_line import Command
+from support.command_line import PROGRAM, SCRIPTED_CONFIG, Command, environment
+from support.program_process import ProgramProcess
 from support.serve_process import running_server
 
 
@@ -50,6 +52,28 @@ def test_server_listens_on_localhost(tmp_path: Path) -> None:
     with running_server(tmp_path, "--host", "localhost") as (_, host, port):
         assert host == "127.0.0.1"
         assert respond(host, port, "hello").startswith("You said: hello")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_open_shows_the_page_in_the_browser(tmp_path: Path, workers: int) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" >address && mv address opened\n')
+    browser.chmod(0o700)
+    (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
+    flags = ("--port", "0", "--open", "--workers", str(workers))
+    environment_with_browser = {**environment(tmp_path), "BROWSER": str(browser)}
+    with ProgramProcess(
+        [PROGRAM, "serve", "--config", "c.toml", *flags], environment_with_browser, tmp_path
+    ) as process:
+        line = process.stdout.readline()
+        end = time.monotonic() + 30
+        while not (tmp_path / "opened").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        address = (tmp_path / "opened").read_text().strip()
+        assert line == f"antiphon is listening on {address.removesuffix('/')}\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", "localhost.evil"])

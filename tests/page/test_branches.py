@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched
-from support.http_server import ThreadServer
+from antiphon.models.scripted import ScriptedModel, say
+from support.browser import Watched, send_message, watched
+from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
 
@@ -51,6 +52,56 @@ def test_the_first_question_can_be_edited_too(world: Watched, server: ThreadServ
     assert len(server.get("/v1/chats").json["data"]) == 1
 
 
+def test_any_answer_is_asked_for_again(world: Watched, server: ThreadServer) -> None:
+    first, second = chain(server, "one", "two")
+    page = world.open(f"/r/{second}")
+    page.get_by_role("button", name="Ask again").first.click()
+    expect(page.get_by_text("2/2")).to_be_visible()
+    assert questions(page) == ["one"]
+    page.get_by_role("button", name="Previous version").click()
+    expect(page.locator(f'[data-turn="{second}"]')).to_be_visible()
+    assert questions(page) == ["one", "two"]
+    assert server.get(f"/v1/responses/{first}").json["previous_response_id"] is None
+
+
+def test_another_result_of_a_call_is_a_branch(world: Watched, server: ThreadServer) -> None:
+    made = server.respond("tool call").json
+    call_id = next(one["call_id"] for one in made["output"] if one["type"] == "function_call")
+    result = {"type": "function_call_output", "call_id": call_id, "output": "sunny"}
+    last = server.post("/v1/responses", input=[result], previous_response_id=made["id"]).json["id"]
+    page = world.open(f"/r/{last}")
+    expect(page.get_by_text("The tool gave: sunny")).to_be_visible()
+    page.get_by_role("button", name="Branch from here").first.click()
+    expect(page.get_by_text("The tool gave: sunny")).to_have_count(0)
+    page.get_by_role("button", name="Write its result").click()
+    page.get_by_label("Result of").fill("rainy")
+    page.get_by_role("button", name="Send the result").click()
+    expect(page.get_by_text("The tool gave: rainy")).to_be_visible()
+    assert len(server.get(f"/v1/responses/{made['id']}/children").json["data"]) == 2
+
+
+def test_half_an_answer_is_gone_on_from_in_several_ways(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    send_message(page, "hang on")
+    expect(page.get_by_text("Some words")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Stopped.")).to_be_visible()
+    half = page.locator("[data-turn]").get_attribute("data-turn")
+    send_message(page, "one way")
+    expect(page.get_by_text("You asked: one way")).to_be_visible()
+    page.get_by_role("button", name="Branch from here").first.click()
+    expect(page.get_by_text("You asked: one way")).to_have_count(0)
+    send_message(page, "another way")
+    expect(page.get_by_text("You asked: another way")).to_be_visible()
+    ways = server.get(f"/v1/responses/{half}/children").json["data"]
+    assert [one["opening"] for one in ways] == ["one way", "another way"]
+    for one in ways:
+        context = server.get(f"/v1/responses/{one['response_id']}/context").json["messages"]
+        assert "Some words" in str(context)
+
+
 def test_keys_go_through_the_versions(world: Watched, server: ThreadServer) -> None:
     (root,) = chain(server, "root")
     for name in ("a", "b", "c"):
@@ -66,6 +117,21 @@ def test_keys_go_through_the_versions(world: Watched, server: ThreadServer) -> N
     expect(page.get_by_text("1/3")).to_be_visible()
     page.keyboard.press("]")
     expect(page.get_by_text("2/3")).to_be_visible()
+
+
+def test_versions_of_very_many_are_gone_through(world: Watched, server: ThreadServer) -> None:
+    (root,) = chain(server, "root")
+    made = [chain(server, f"way {number}", parent=root)[0] for number in range(30)]
+    below = chain(server, "below 24", parent=made[24])[0]
+    page = world.open(f"/r/{made[24]}")
+    expect(page.locator(f'[data-turn="{below}"]')).to_be_visible()
+    expect(page.get_by_text("25/30")).to_be_visible()
+    page.keyboard.press("]")
+    expect(page.get_by_text("26/30")).to_be_visible()
+    assert questions(page) == ["root", "way 25"]
+    page.keyboard.press("[")
+    expect(page.get_by_text("25/30")).to_be_visible()
+    assert questions(page) == ["root", "way 24", "below 24"]
 
 
 def test_a_turn_has_an_address_that_opens_its_branch(world: Watched, server: ThreadServer) -> None:
@@ -106,6 +172,34 @@ def test_the_map_shows_every_branch_and_opens_it(world: Watched, server: ThreadS
         expect(branches.filter(has_text=f"way {name}")).to_have_count(1)
     branches.filter(has_text="way b").click()
     expect(page.get_by_text("You asked: way b")).to_be_visible()
+
+
+def test_branches_are_named_by_the_words_in_which_they_differ(
+    world: Watched, server: ThreadServer
+) -> None:
+    (root,) = chain(server, "root")
+    for end in ("of the sea", "of the hills", "for Ada"):
+        chain(server, f"Please write a poem {end}", parent=root)
+    page = world.open(f"/r/{root}")
+    page.get_by_role("button", name="3 branches").click()
+    names = page.get_by_role("list", name="Branches").locator(".option-title")
+    expect(names).to_have_text(["… of the sea", "… of the hills", "… for Ada"])
+
+
+def test_branches_of_one_question_are_named_by_their_answers(browser: Browser) -> None:
+    answers = iter(["root", *(f"It is a matter of {one}" for one in ("taste", "time", "luck"))])
+    with (
+        serving(ScriptedModel(lambda _: say(next(answers)))) as server,
+        watched(browser, server.url) as watching,
+    ):
+        (root,) = chain(server, "root")
+        for _ in range(3):
+            chain(server, "What is it?", parent=root)
+        page = watching.open(f"/r/{root}")
+        page.get_by_role("button", name="3 branches").click()
+        branches = page.get_by_role("list", name="Branches")
+        expect(branches.locator(".option-title")).to_have_text(["… taste", "… time", "… luck"])
+        expect(branches.locator(".excerpt").first).to_contain_text("What is it?")
 
 
 @pytest.mark.slow

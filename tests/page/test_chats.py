@@ -6,11 +6,12 @@ import base64
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
-from support.browser import Watched, send_message, until
-from support.http_server import ThreadServer
+from support.browser import Watched, click_often, send_message, until, watched
+from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
+from support.side_stores import all_bytes
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -42,14 +43,55 @@ def test_a_message_is_answered_listed_and_there_after_a_reload(
     assert len(stored(server)) == 2
 
 
-def test_a_hundred_clicks_send_one_turn(world: Watched, server: ThreadServer) -> None:
+def test_a_hundred_clicks_begin_one_turn(world: Watched, server: ThreadServer) -> None:
     page = world.open()
     page.get_by_role("textbox", name="Message").fill("Once")
-    page.evaluate(
-        "() => { for (let n = 0; n < 100; n++) document.querySelector('.round.primary')?.click() }"
-    )
+    click_often(page.get_by_role("button", name="Send", exact=True))
     expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
     assert len(stored(server)) == 1
+    click_often(page.get_by_role("button", name="Ask again"))
+    expect(page.get_by_text("2/2")).to_be_visible()
+    expect(page.get_by_role("button", name="Ask again")).to_be_enabled()
+    assert len(stored(server)) == 2
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Edit and ask again").dispatch_event("click")
+    page.get_by_label("Edit the question").fill("Once more")
+    click_often(page.locator(".editor").get_by_role("button", name="Send"))
+    expect(page.get_by_text("3/3")).to_be_visible()
+    expect(page.get_by_text("You asked: Once more")).to_be_visible()
+    assert len(stored(server)) == 3
+    send_message(page, "fail")
+    click_often(page.get_by_role("button", name="Go on from here"))
+    expect(page.get_by_text("You asked: Go on from")).to_be_visible()
+    assert len(stored(server)) == 5
+    page.get_by_role("textbox", name="Message").fill("Side by side")
+    page.get_by_title("Ask several models, side by side").click()
+    page.get_by_label("One more of grok-4").click()
+    click_often(page.get_by_role("button", name="Ask 1"))
+    expect(page.get_by_role("button", name="Go on with this")).to_be_visible()
+    assert len(stored(server)) == 6
+
+
+def test_lost_answers_and_a_proxy_that_sends_everything_twice_make_one_turn(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("ERR_FAILED",)
+    page = world.open()
+    keys: list[str] = []
+
+    def send_twice(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        answers = [route.fetch() for _ in range(2)]
+        if len(keys) < 4:
+            route.abort()
+        else:
+            route.fulfill(response=answers[-1])
+
+    page.route("**/v1/responses", send_twice)
+    page.get_by_role("textbox", name="Message").fill("Once")
+    click_often(page.get_by_role("button", name="Send", exact=True))
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    assert (len(keys), len({*keys}), len(stored(server))) == (4, 1, 1)
 
 
 def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
@@ -85,6 +127,20 @@ def test_a_reload_in_the_middle_of_an_answer_shows_all_of_it(
     expect(page.get_by_text("First half, second half.")).to_be_visible()
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     assert len(stored(server)) == 1
+
+
+def test_what_is_selected_stays_selected_while_an_answer_grows_and_ends(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    send_message(page, "blocks")
+    expect(page.get_by_text("The last")).to_be_visible()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.answer .prose > p'))")
+    server.set(model.resume)
+    expect(page.get_by_text("After it.")).to_be_visible()
+    expect(page.get_by_role("button", name="Ask again")).to_be_enabled()
+    expect(page.locator(".answer .prose > p")).to_have_count(5)
+    assert page.evaluate("getSelection().toString()") == "First block."
 
 
 def test_a_draft_survives_a_reload(world: Watched) -> None:
@@ -149,15 +205,73 @@ def test_a_picture_is_sent_and_read_by_reference(
     )
 
 
-def test_a_temporary_chat_stores_nothing(world: Watched, server: ThreadServer) -> None:
-    page = world.open()
-    page.get_by_role("button", name="Temporary").click()
-    send_message(page, "secret one")
-    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
-    send_message(page, "secret two")
-    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
-    assert stored(server) == []
-    assert "secret" not in page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
+#: All that a page has put into the browser's storage.
+_KEPT = """async () => {
+  const kept = [{ ...localStorage, ...sessionStorage }];
+  for (const { name } of await indexedDB.databases()) {
+    const opened = await new Promise((done) => {
+      indexedDB.open(name).onsuccess = ({ target }) => done(target.result);
+    });
+    for (const store of opened.objectStoreNames)
+      kept.push(await new Promise((done) => {
+        const asked = opened.transaction(store).objectStore(store).getAll();
+        asked.onsuccess = () => done(asked.result);
+      }));
+    opened.close();
+  }
+  return JSON.stringify(kept);
+}"""
+
+
+def test_a_temporary_chat_writes_nothing(browser: Browser, tmp_path: Path) -> None:
+    with (
+        serving(PageModel().models("grok-4"), tmp_path / "a.db") as server,
+        watched(browser, server.url) as watching,
+    ):
+        page = watching.open()
+        before = all_bytes(tmp_path)
+        page.get_by_role("button", name="Temporary").click()
+        send_message(page, "secret one")
+        expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+        send_message(page, "secret two")
+        expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+        assert stored(server) == []
+        assert all_bytes(tmp_path) == before
+        assert "secret" not in page.evaluate(_KEPT)
+
+
+def test_what_is_erased_leaves_other_tabs_the_file_and_the_browser(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with (
+        serving(PageModel().models("grok-4"), tmp_path / "a.db") as server,
+        watched(browser, server.url) as watching,
+    ):
+        page = watching.open()
+        for words in ("gamboge", "heliotrope"):
+            send_message(page, words)
+            expect(page.get_by_text(f"You asked: {words}")).to_be_visible()
+        page.get_by_role("textbox", name="Message").fill("A draft")
+        other = watching.open(page.url.removeprefix(watching.origin))
+        expect(other.get_by_text("You asked: heliotrope")).to_be_visible()
+        assert b"heliotrope" in all_bytes(tmp_path)
+        page.get_by_role("button", name="More", exact=True).last.click()
+        page.get_by_role("button", name="Erase…").click()
+        page.get_by_role("button", name="Erase this turn").click()
+        for tab in (page, other):
+            expect(tab.get_by_text("heliotrope")).to_have_count(0)
+            expect(tab.get_by_text("You asked: gamboge")).to_be_visible()
+        assert b"heliotrope" not in all_bytes(tmp_path)
+        assert b"gamboge" in all_bytes(tmp_path)
+        kept = page.evaluate(_KEPT)
+        assert "heliotrope" not in kept
+        assert "A draft" in kept
+        page.get_by_role("button", name="More about this chat").click()
+        page.get_by_role("button", name="Erase").click()
+        # What waits is erased when the page is left.
+        page.close()
+        expect(other.get_by_text("There is nothing here.")).to_be_visible()
+        assert b"gamboge" not in all_bytes(tmp_path)
 
 
 def test_messages_wait_in_a_queue_while_an_answer_runs_and_survive_a_reload(

@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect
 
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
-from support.browser import Watched, send_message, watched
+from support.browser import Watched, click_often, send_message, watched
 from support.chat_exports import chatgpt_chat, zipped
 from support.http_server import ThreadServer, serving
 from support.keyed_server import serving_with_keys
@@ -215,10 +215,12 @@ def test_an_approval_is_decided_in_the_chat(browser: Browser) -> None:
         serving(ScriptedModel(_weather), mcp=[config]) as server,
         watched(browser, server.url) as watching,
     ):
-        page = watching.open(f"/r/{_waiting(server)}")
-        page.get_by_role("button", name="Approve", exact=True).click()
+        waiting = _waiting(server)
+        page = watching.open(f"/r/{waiting}")
+        click_often(page.get_by_role("button", name="Approve", exact=True))
         expect(page.get_by_text("Decided.")).to_be_visible()
         expect(page.get_by_text("Approved")).to_be_visible()
+        assert len(server.get(f"/v1/responses/{waiting}/children").json["data"]) == 1
 
 
 def test_approvals_of_all_chats_are_in_the_inbox(browser: Browser) -> None:

@@ -24,9 +24,11 @@ def test_the_page_adds_few_bytes_to_the_wheel() -> None:
 
 def test_an_empty_page_is_eight_requests_and_sixty_kilobytes(browser: Browser) -> None:
     with serving() as server, watched(browser, server.url) as watching:
-        page = watching.open()
+        # The last of them: it stays open.
+        is_feed = lambda request: request.url.endswith("/v1/feed")  # noqa: E731
+        with watching.context.expect_event("request", is_feed):
+            page = watching.open()
         expect(page.get_by_role("textbox", name="Message")).to_be_focused()
-        page.wait_for_timeout(300)
         assert len(watching.requests) <= _MAX_REQUESTS, paths_of(watching.requests)
         own = [one for one in watching.requests if "/v1/" not in one.url]
         sent = sum(sum(_sizes(one)) for one in own)

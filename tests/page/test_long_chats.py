@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import pytest
@@ -15,6 +16,10 @@ from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
 _MAX_NODES = 5_000
+_MAX_HEAP = 50_000_000
+#: When a chat begins, and how many of its turns a day has.
+_BEGIN = datetime(2025, 3, 1, 12, tzinfo=UTC)
+_TURNS_A_DAY = 20
 #: A server, the newest turn of its chat, and how many turns that has.
 LongChat: TypeAlias = tuple[ThreadServer, str, int]
 
@@ -24,7 +29,10 @@ def _seed(server: ThreadServer, turns: int) -> str:
     messages = []
     for number in range(turns):
         text = f"Turn number {number}, with **bold** words and `code`.\n\n- one\n- two"
-        messages += [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        at = (_BEGIN + timedelta(days=number // _TURNS_A_DAY)).timestamp() + number
+        messages += [
+            {"role": role, "content": text, "timestamp": at} for role in ("user", "assistant")
+        ]
     job = server.request("POST", "/v1/import", json.dumps(messages).encode()).json
     while job["status"] == "running":
         time.sleep(0.1)
@@ -33,13 +41,18 @@ def _seed(server: ThreadServer, turns: int) -> str:
     return str(server.get(f"/v1/chats/{chat['chat_id']}").json["head"])
 
 
-def _count_nodes(page: Page) -> int:
+def _measure(page: Page) -> dict[str, float]:
+    """What the page holds once its garbage is gone."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     session.send("HeapProfiler.collectGarbage")
     metrics = session.send("Performance.getMetrics")["metrics"]
     session.detach()
-    return int(next(one["value"] for one in metrics if one["name"] == "Nodes"))
+    return {one["name"]: one["value"] for one in metrics}
+
+
+def _count_nodes(page: Page) -> int:
+    return int(_measure(page)["Nodes"])
 
 
 @pytest.fixture(scope="module", params=[160, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -72,24 +85,88 @@ def test_any_turn_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
             assert _count_nodes(page) <= _MAX_NODES
 
 
+def test_a_day_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    with watched(browser, server.url, timezone_id="UTC") as watching:
+        page = watching.open(f"/r/{head}")
+        for days in (1, turns // _TURNS_A_DAY // 2):
+            page.get_by_role("button", name="Go to a turn").click()
+            page.get_by_label("Day").fill(f"{_BEGIN + timedelta(days=days):%Y-%m-%d}")
+            page.keyboard.press("Enter")
+            first = page.locator(f'[data-position="{days * _TURNS_A_DAY}"]')
+            expect(first).to_be_in_viewport()
+            assert _count_nodes(page) <= _MAX_NODES
+
+
+def test_the_keys_of_the_browsers_search_find_what_is_not_in_view(
+    browser: Browser, chat: LongChat
+) -> None:
+    server, head, _ = chat
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{head}")
+        expect(page.locator("[data-turn]").last).to_be_visible()
+        page.keyboard.press("Control+f")
+        expect(page.get_by_role("dialog", name="Search in")).to_be_visible()
+        page.evaluate(_NOTE_KEYS)
+        # Once more: the browser's own.
+        page.keyboard.press("Control+f")
+        assert page.evaluate("window.kept") == ["Control", "f"]
+        page.get_by_role("combobox").fill("number 37")
+        expect(page.locator(".option").first).to_contain_text("Turn 38")
+        page.keyboard.press("Enter")
+        expect(page.locator('[data-position="37"]')).to_be_in_viewport()
+        assert _count_nodes(page) <= _MAX_NODES
+
+
+#: Keys that are left to the browser.
+_NOTE_KEYS = """() => {
+  window.kept = [];
+  addEventListener('keydown', (event) => event.defaultPrevented || window.kept.push(event.key));
+}"""
+
+
+def test_the_browsers_search_is_left_alone_in_a_short_chat(browser: Browser) -> None:
+    with (
+        serving(PageModel().models("grok-4")) as server,
+        watched(browser, server.url) as watching,
+    ):
+        head = server.respond("Short").json["id"]
+        page = watching.open(f"/r/{head}")
+        expect(page.get_by_text("You asked: Short")).to_be_visible()
+        page.evaluate(_NOTE_KEYS)
+        page.keyboard.press("Control+f")
+        assert page.evaluate("window.kept") == ["Control", "f"]
+        expect(page.get_by_role("dialog")).to_have_count(0)
+
+
 def test_scrolling_through_does_not_grow(browser: Browser, chat: LongChat) -> None:
     server, head, turns = chat
     with watched(browser, server.url) as watching:
         page = watching.open(f"/r/{head}")
         expect(page.locator(f'[data-position="{turns - 1}"]')).to_be_in_viewport()
-        most = 0
-        # A long chat by its first three hundred turns, a short one to its beginning.
-        last = max(0, turns - 300)
-        for _ in range(400):
-            top = page.evaluate("Number(document.querySelector('[data-turn]').dataset.position)")
-            most = max(most, page.evaluate("document.querySelectorAll('*').length"))
-            if top <= last:
-                break
-            page.locator(".scroller").evaluate("(one) => { one.scrollTop -= 700 }")
-            page.wait_for_timeout(10)
-        assert top <= last
+        first, most = page.evaluate(_SCROLL_TO_THE_BEGINNING)
+        assert first == 0
         assert most <= _MAX_NODES
-        assert _count_nodes(page) <= _MAX_NODES
+        held = _measure(page)
+        assert held["Nodes"] <= _MAX_NODES
+        assert held["JSHeapUsedSize"] <= _MAX_HEAP
+
+
+#: Goes up as soon as there is something to go up to: where that ends, and the most elements.
+_SCROLL_TO_THE_BEGINNING = """async () => {
+  const scroller = document.querySelector('.scroller');
+  const first = () => Number(document.querySelector('[data-turn]').dataset.position);
+  let most = 0;
+  for (let before = first() + 1; before > first(); ) {
+    before = first();
+    for (let n = 0; n < 6000 && before && first() === before; n++) {
+      scroller.scrollTop -= 700;
+      await new Promise((done) => setTimeout(done, 5));
+    }
+    most = Math.max(most, document.querySelectorAll('*').length);
+  }
+  return [first(), most];
+}"""
 
 
 def test_what_is_read_above_does_not_move_the_view(browser: Browser, chat: LongChat) -> None:

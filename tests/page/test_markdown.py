@@ -225,6 +225,40 @@ def test_a_long_list_grows_by_its_entries(page: Page, entry: str) -> None:
     assert kept == [True, 1000, "More."]
 
 
+def test_an_update_of_a_long_answer_makes_as_few_elements_as_one_of_a_short(page: Page) -> None:
+    made = page.evaluate(
+        """async () => {
+          const base = document.querySelector('script[type=module]').src.replace('app.js', '');
+          const { MarkdownStream } = await import(base + 'markdown.js');
+          const into = document.body.appendChild(document.createElement('div'));
+          const stream = new MarkdownStream(into);
+          const words = 'Some *words* of a `text`. '.repeat(10);
+          const section = `## Words\\n\\n${words}\\n\\n- a\\n- b\\n\\n`;
+          const whole = section.repeat(300);
+          let count = 0;
+          const observer = new MutationObserver((records) => {
+            for (const node of records.flatMap(({ addedNodes }) => [...addedNodes]))
+              count += 1 + (node.querySelectorAll?.('*').length ?? 0);
+          });
+          observer.observe(into, { childList: true, subtree: true });
+          const counts = [];
+          for (let at = 0; at < whole.length; at += 300) {
+            stream.update(whole.slice(0, at));
+            await Promise.resolve();
+            counts.push(count);
+            count = 0;
+          }
+          observer.disconnect();
+          into.remove();
+          const sum = (some) => some.reduce((one, other) => one + other, 0);
+          return [whole.length, sum(counts.slice(0, 50)), sum(counts.slice(-50))];
+        }"""
+    )
+    length, first, last = made
+    assert length > 80_000
+    assert 0 < last <= first * 1.2
+
+
 def test_settled_blocks_keep_their_elements(page: Page) -> None:
     same = page.evaluate(
         """() => {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from antiphon.core.items import (
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import End, Header
 from antiphon.errors import InvalidRequestError
+from antiphon.turn.search_protocols import SearchHit
 from support.example_counts import examples
 from support.side_stores import AnyStore, ManualClock, Opener, openers
 from support.store_turns import DONE, STORES, begin_turn, complete_turn, head_of, new_turn, run
@@ -41,11 +42,23 @@ async def search_ids(store: AnyStore, query: str, limit: int = 20, tenant: str =
 
 
 async def search_pages(
-    store: AnyStore, query: str, limit: int, tenant: str = "", chat_id: str | None = None
+    store: AnyStore,
+    query: str,
+    limit: int,
+    tenant: str = "",
+    chat_id: str | None = None,
 ) -> list[str]:
     """The ids of the hits, in all chats or in one, read page by page."""
+    return await read_pages(
+        partial(store.stores.search.search, tenant, query, limit, chat_id=chat_id), limit
+    )
+
+
+async def read_pages(
+    search: Callable[..., Awaitable[Sequence[SearchHit]]], limit: int
+) -> list[str]:
+    """The ids of the hits of a search, page by page."""
     ids: list[str] = []
-    search = partial(store.stores.search.search, tenant, query, limit, chat_id=chat_id)
     while page := await search(after=ids[-1] if ids else None):
         assert len(page) <= limit
         ids += [hit.response_id for hit in page]
@@ -387,6 +400,22 @@ class Model:
             orders.append([by_id[hit] for hit in hits])
         assert set(orders[0]) == expected
         assert orders == orders[:1] * len(orders), "all stores find the same in the same order"
+        if within is None:
+            await self._check_chats(stores, query, tenant, orders[0])
+
+    async def _check_chats(
+        self, stores: Sequence[AnyStore], query: str, tenant: str, found: list[int]
+    ) -> None:
+        """Of each chat the best of the turns that were found."""
+        best: dict[int, int] = {}
+        for number in found:
+            best.setdefault(self._ancestors(number)[-1], number)
+        for at, store in enumerate(stores):
+            wanted = [self.ids[number][at] for number in best.values()]
+            for limit in (100, 1):
+                assert (
+                    await search_pages(store, query, limit, tenant, each_chat_once=True) == wanted
+                )
 
     def _tenant(self, number: int) -> str:
         turn = self.turns[number]

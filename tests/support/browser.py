@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import (
     Browser,
     BrowserContext,
+    Locator,
     Page,
     Playwright,
     Request,
@@ -142,3 +143,8 @@ def paths_of(requests: list[Request]) -> list[str]:
 def send_message(page: Page, text: str) -> None:
     page.get_by_role("textbox", name="Message").fill(text)
     page.keyboard.press("Enter")
+
+
+def click_often(button: Locator) -> None:
+    """A hundred clicks before anything is drawn."""
+    button.evaluate("(one) => { for (let n = 0; n < 100; n++) one.click() }")

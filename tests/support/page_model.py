@@ -75,6 +75,9 @@ class PageModel:
                 return think("A tour: ", "lists, code, maths.") + self._say(TOUR)
             case "hold":
                 return say("First half,") + wait(self.resume) + say(" second half.")
+            case "blocks":
+                settled = say("First block.\n\nSecond one.\n\nThird one.\n\nThe last")
+                return settled + wait(self.resume) + say(" has grown.\n\nAfter it.")
             case "hang":
                 return say("Some words") + hang()
             case "break":

@@ -28,9 +28,10 @@ from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import StoredTurn, Stores, unknown_cursor
 from antiphon.turn.turn_reader import response_not_found
 
-#: How many turns one search looks at to fill a page of chats.
+#: How many chats with the words are looked at for those that a filter takes, or that are behind
+#: one: so many, and then each time twice as many more.
 _SEARCH_PAGE: Final = 100
-_MAX_SEARCH_PAGES: Final = 10
+_MAX_SEARCH_PAGES: Final = 8
 #: Turns of a chain in one read.
 _USAGE_PAGE: Final = 50
 
@@ -43,8 +44,8 @@ class ChatMatch(msgspec.Struct, frozen=True):
 
 
 class ChatMatches(msgspec.Struct, frozen=True):
-    """What a search found. ``is_complete`` False: more turns have the words than it looked at, so
-    that chats may be missing.
+    """What a search found. ``is_complete`` False: more chats have the words than it looked at for
+    those that the filter takes.
     """
 
     matches: list[ChatMatch]
@@ -101,8 +102,10 @@ class ChatService:
         is_behind = last is None
         last_hit: str | None = None
         is_complete = False
-        for _ in range(_MAX_SEARCH_PAGES):
-            hits = await self._index.search(tenant, query, _SEARCH_PAGE, after=last_hit)
+        is_any = is_behind and chat_filter == ALL_CHATS
+        for number in range(_MAX_SEARCH_PAGES):
+            page = (limit if is_any else _SEARCH_PAGE) << number
+            hits = await self._index.search_chats(tenant, query, page, after=last_hit)
             chats = await self._store.find(tenant, [hit.response_id for hit in hits])
             for hit, chat in zip(hits, chats, strict=True):
                 if chat is None or chat.id in seen:
@@ -111,7 +114,7 @@ class ChatService:
                 if is_behind and chat_filter.matches(chat):
                     found.append(ChatMatch(chat, hit))
                 is_behind = is_behind or (last is not None and chat.id == last.id)
-            is_complete = len(found) >= limit or len(hits) < _SEARCH_PAGE
+            is_complete = len(found) >= limit or len(hits) < page
             if is_complete:
                 break
             last_hit = hits[-1].response_id

@@ -41,6 +41,12 @@ class SearchIndex(Protocol):
         """
         ...
 
+    async def search_chats(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[SearchHit]:
+        """The same, only the best turn of each chat."""
+        ...
+
     async def count_unsearched(self, tenant: str) -> int:
         """How many ended turns a search would not find yet: after a crash or a large import."""
         ...

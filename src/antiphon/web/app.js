@@ -194,6 +194,9 @@ addEventListener("keydown", (event) => {
   if (state.dialog?.name === "palette" && key.length === 1 && !ctrlKey && !metaKey && !document.querySelector("dialog[open]"))
     act(() => { state.dialog.typed = (state.dialog.typed ?? "") + key; });
   else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
+  // The browser's own search sees the turns in view only. Pressed again, it is that one.
+  else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "f" && !state.dialog && state.chat && (state.conversation?.before || state.conversation?.after))
+    act(() => openDialog("palette", { chat: state.chat }));
   else if (altKey && !ctrlKey && key.toLowerCase() === "n") act(startChat);
   else if (state.dialog || ctrlKey || metaKey || altKey || isTyping(event.target)) return;
   else if (key === "?") act(() => openDialog("help"));

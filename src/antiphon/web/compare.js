@@ -28,10 +28,10 @@ async function begin(models, text, images, onBegun) {
   }
 }
 
-/** The versions of a turn that are there, the newest of very many. */
+/** The versions of a turn, of very many those around it. */
 async function readVersions(id) {
-  const { data } = await api(query(`/v1/responses/${id}/siblings`, { limit: 100 }));
-  return Promise.all(data.slice(-MOST).map(async ({ response_id }) => {
+  const { data } = await api(query(`/v1/responses/${id}/siblings`, { limit: MOST, around: true }));
+  return Promise.all(data.map(async ({ response_id }) => {
     const response = await api(`/v1/responses/${response_id}`);
     const turn = new LiveTurn(response);
     turn.adopt(response);
@@ -88,7 +88,11 @@ export default function Compare({ text, images = [], done, of = null }) {
   }, []);
   const chosen = models.flatMap((model) => Array(counts[model] ?? 0).fill(model));
   const count = (model, step) => setCounts({ ...counts, [model]: Math.max(0, Math.min(MOST, (counts[model] ?? 0) + step)) });
+  const asked = useRef(false);
   const ask = async () => {
+    // A second click may come before the first is drawn.
+    if (asked.current) return;
+    asked.current = true;
     const begun = [];
     setTurns([]);
     try {

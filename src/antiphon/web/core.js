@@ -214,6 +214,10 @@ export const query = (path, fields) => {
 /** Where a page of the turns of a branch is read. */
 export const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: 20, images: "reference", ...fields });
 
+/** Where the versions of a turn are read: it, and those beside it. */
+const siblingsOf = (id) => [`/v1/responses/${id}/siblings`, { limit: 3, around: true }];
+export const siblingsPath = (id) => query(...siblingsOf(id));
+
 /** What the address of the page names, read while its files are still on their way; used once. */
 let early = null;
 
@@ -221,7 +225,7 @@ let early = null;
 export function readEarly({ kind, id }) {
   if (kind === "new") return null;
   const isTurn = kind === "turn";
-  const first = readFirst(isTurn ? `/v1/responses/${id}/siblings` : `/v1/chats/${id}`);
+  const first = isTurn ? readFirst(...siblingsOf(id)) : readFirst(`/v1/chats/${id}`);
   const chat = isTurn ? first.then(() => api(`/v1/chats/${id}`)) : first;
   const turns = first.then((one) => api(isTurn ? turnsPath(leafOf(one, id), { around: id }) : turnsPath(one.head, {})));
   early = { id, chat, siblings: isTurn ? first : null, turns };

@@ -4,6 +4,7 @@ import { Dialog } from "./dialog.js";
 
 const KEYS = [
   ["Ctrl K", "Search, and everything that can be done"],
+  ["Ctrl F", "In a long chat: search in all of it; once more, in what is in view"],
   ["Alt N", "New chat"],
   ["/", "To the message"],
   ["Enter", "Send; Shift Enter is a new line"],

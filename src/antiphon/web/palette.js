@@ -26,10 +26,10 @@ const has = (text, words) => words.every((word) => text.toLowerCase().includes(w
 async function searchServer(text, chat, signal) {
   if (chat) {
     const found = await api(query(`/v1/chats/${chat.id}/search`, { query: text, limit: 30 }), { signal });
-    return { hits: found.data.map((one) => ({ id: one.response_id, title: turnName(one), excerpt: one.excerpt })), pending: found.unsearched_turns };
+    return { hits: found.data.map((one) => ({ id: one.response_id, title: turnName(one), excerpt: one.excerpt })), more: found.has_more, pending: found.unsearched_turns };
   }
   const found = await api(query("/v1/chats", { query: text, limit: 20 }), { signal });
-  return { hits: found.data.map((one) => ({ id: one.match?.response_id ?? one.head, title: one.title || "Untitled", excerpt: one.match?.excerpt })), pending: found.unsearched_turns };
+  return { hits: found.data.map((one) => ({ id: one.match?.response_id ?? one.head, title: one.title || "Untitled", excerpt: one.match?.excerpt })), more: found.has_more, pending: found.unsearched_turns };
 }
 
 const turnName = (hit) => (hit.position === undefined ? "Turn" : `Turn ${hit.position + 1}`);
@@ -88,6 +88,8 @@ export default function Palette({ chat = null, typed = "" }) {
       ${rows.map((row, at) => html`<li key=${row.key} id=${`palette-${at}`} role="option" aria-selected=${at === current} class=${at === current ? "option current" : "option"}
         onClick=${row.run} onMouseMove=${() => at !== index && setIndex(at)}>${icon(row.sign)}<span><span class="option-title">${row.title}</span>${row.excerpt && html`<span class="excerpt">${excerptParts(row.excerpt)}</span>`}</span></li>`)}
     </ul>
-    <p class="hint" role="status">${found.error ? found.error.message : words.length && !rows.length ? "Nothing was found." : found.pending ? `${found.pending} turns are still being indexed.` : ""}</p>
+    <p class="hint" role="status">${found.error ? found.error.message : words.length && !rows.length ? "Nothing was found." : [
+      found.more && `The best ${found.hits.length} are here: another word finds fewer.`,
+      found.pending && `${found.pending} turns are still being indexed.`].filter(Boolean).join(" ")}</p>
   <//>`;
 }

@@ -1,5 +1,5 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, navigate, notify, query, request, set, state } from "./core.js";
+import { api, ApiError, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, queueMessage } from "./sending.js";
@@ -84,6 +84,10 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   }
 }
 
+/** Begins a turn by a button: its second click may come before the first is drawn. */
+const startOnce = (...turn) => (isSending() ? null : start(...turn));
+const isSending = () => state.conversation?.turns.some((turn) => !turn.response.id && !turn.error);
+
 const allItems = (conversation) => conversation.turns.flatMap((turn) => [...turn.input, ...turn.response.output]);
 
 /** In a chat that a conversation names, a turn is the conversation's: other programs see it too. */
@@ -147,6 +151,7 @@ async function nameChat(conversation, response) {
 /** Sends a turn again that could not be sent. */
 export function retry(turn) {
   const { conversation } = state;
+  if (!conversation.turns.some((one) => one.key === turn.key)) return null;
   change(conversation, { turns: conversation.turns.filter((one) => one.key !== turn.key) });
   return start(...turn.again);
 }
@@ -182,15 +187,15 @@ export function sendEdited(turn, text) {
     first = false;
     return { type: "message", role: "user", content: [...words, ...others] };
   }).filter((item) => item.type !== "message" || item.content.length);
-  return start(input, { siblingOf: turn });
+  return startOnce(input, { siblingOf: turn });
 }
 
 const bare = ({ id, status, ...item }) => item;
 
 /** The same question again, to the same model or another one. */
-export const regenerate = (turn, model = null) => start(turn.input.map(bare), { siblingOf: turn, model: model ?? turn.response.model });
+export const regenerate = (turn, model = null) => startOnce(turn.input.map(bare), { siblingOf: turn, model: model ?? turn.response.model });
 
-export const goOn = () => start([message("Go on from where you stopped.")]);
+export const goOn = () => startOnce([message("Go on from where you stopped.")]);
 
 /** Shows the branch up to a turn: what is sent next goes on from there. */
 export function branchFrom(turn) {
@@ -207,7 +212,7 @@ export function branchFrom(turn) {
 /** Shows another version of a turn, with the newest that followed it. */
 export async function showSibling(turn, step) {
   const { conversation } = state;
-  const { data } = await api(`/v1/responses/${turn.response.id}/siblings`);
+  const { data } = await api(siblingsPath(turn.response.id));
   const index = data.findIndex((one) => one.response_id === turn.response.id);
   const other = data[index + step];
   if (!other) return;
@@ -241,6 +246,7 @@ export function actOnFocusedTurn(key) {
 
 /** Approves or refuses a call. Raises ApiError. */
 export async function decide(turn, item, approve, reason = "") {
+  if (isSending()) return;
   const input = [{ type: "mcp_approval_response", approval_request_id: item.id, approve, ...(reason ? { reason } : {}) }];
   // The tools of a request are its own: a server is named again, so that the call can run.
   const tools = turn.response.tools?.filter((one) => one.type === "mcp") ?? [];
@@ -248,7 +254,7 @@ export async function decide(turn, item, approve, reason = "") {
   if (!response) throw new ApiError("The decision could not be sent.", 500);
 }
 
-export const giveOutput = (turn, item, output) => start([{
+export const giveOutput = (turn, item, output) => startOnce([{
   type: item.type === "custom_tool_call" ? "custom_tool_call_output" : "function_call_output", call_id: item.call_id, output,
 }]);
 

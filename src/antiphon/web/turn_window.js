@@ -1,5 +1,5 @@
 /** Turn window: the part of a branch that is in view, read by pages, and kept up to date. */
-import { api, ApiError, leafOf, onFeed, pause, set, state, takeEarly, turnsPath } from "./core.js";
+import { api, ApiError, leafOf, onFeed, pause, set, siblingsPath, state, takeEarly, turnsPath } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
 
 const MOST_TURNS = 90; // in view
@@ -61,7 +61,7 @@ async function readRoute(conversation, route, mark) {
   const isChat = route.kind === "chat";
   const early = takeEarly(route.id);
   const [chat, siblings] = await Promise.all([
-    early?.chat ?? api(`/v1/chats/${route.id}`), isChat ? null : early?.siblings ?? api(`/v1/responses/${route.id}/siblings`)]);
+    early?.chat ?? api(`/v1/chats/${route.id}`), isChat ? null : early?.siblings ?? api(siblingsPath(route.id))]);
   if (state.conversation?.id !== conversation.id) return;
   set({ chat });
   const reading = early?.turns;

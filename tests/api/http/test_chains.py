@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,23 @@ def test_siblings_and_children_lead_to_the_newest_leaf_of_each(server: ThreadSer
     rest = server.get(f"/v1/responses/{made[0]}/children?after={page['last_id']}").json
     assert [one["response_id"] for one in rest["data"]] == [other]
     assert server.get(f"/v1/responses/{leaf}/children").json["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "limit", "shown"),
+    [(0, 3, [0, 1, 2]), (1, 3, [0, 1, 2]), (3, 3, [2, 3, 4]), (4, 2, [3, 4]), (2, 20, range(5))],
+)
+def test_siblings_around_a_turn_have_it_in_their_middle(
+    server: ThreadServer, number: int, limit: int, shown: Sequence[int]
+) -> None:
+    root = say(server, "Root")
+    made = [say(server, f"Way {at}", previous_response_id=root) for at in range(5)]
+    path = f"/v1/responses/{made[number]}/siblings?around=true&limit={limit}"
+    listed = server.get(path).json
+    assert [(one["response_id"], one["index"]) for one in listed["data"]] == [
+        (made[at], at) for at in shown
+    ]
+    assert (listed["total"], listed["has_more"]) == (5, shown[-1] < 4)
 
 
 def test_sibling_of_continues_what_that_turn_continues(server: ThreadServer) -> None:

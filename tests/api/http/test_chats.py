@@ -197,15 +197,28 @@ def test_search_within_a_chat_finds_its_turns_only(world: ThreadServer) -> None:
     assert world.get(f"/v1/chats/{first}/search").json["data"] == []
 
 
-def test_search_in_all_chats_says_whether_it_looked_at_all_turns_with_the_words(
+def test_search_finds_chats_behind_a_long_one_with_better_hits(world: ThreadServer) -> None:
+    other = respond(world, "A heron, and many other words that make less of it.")["id"]
+    parent = None
+    for _ in range(30):
+        parent = respond(world, "heron heron", previous_response_id=parent)["id"]
+    found = world.get("/v1/chats?query=heron&limit=1").json
+    assert (found["has_more"], found["data"][0]["head"]) == (True, parent)
+    rest = world.get(f"/v1/chats?query=heron&limit=1&after={found['last_id']}").json
+    assert [one["head"] for one in rest["data"]] == [other]
+    assert (rest["has_more"], rest["is_complete"]) == (False, True)
+
+
+def test_search_says_whether_it_looked_at_all_chats_with_the_words(
     world: ThreadServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = respond(world, "A heron.")["id"]
-    respond(world, "More of the heron.", previous_response_id=first)
-    assert world.get("/v1/chats?query=heron").json["is_complete"]
+    for words in ("A heron.", "More of the heron.", "The last heron."):
+        respond(world, words)
+    assert world.get("/v1/chats?query=heron&pinned=true").json["is_complete"]
     monkeypatch.setattr(chat_service, "_SEARCH_PAGE", 1)
     monkeypatch.setattr(chat_service, "_MAX_SEARCH_PAGES", 1)
-    assert not world.get("/v1/chats?query=heron").json["is_complete"]
+    assert not world.get("/v1/chats?query=heron&pinned=true").json["is_complete"]
+    assert world.get("/v1/chats?query=heron").json["is_complete"]
 
 
 def test_title_and_metadata_leave_the_file_with_the_chat(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 
 import pytest
 
@@ -52,6 +53,27 @@ def test_deeply_nested_branches_are_read_as_one_chain(connection: sqlite3.Connec
         turn.response_id for turn in turns[:-1]
     ]
     assert owners == set()
+
+
+def _count_rows(connection: sqlite3.Connection) -> Counter[str]:
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    return Counter(
+        {
+            name: connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+            for (name,) in tables
+        }
+    )
+
+
+def test_branch_is_one_row_more_than_a_turn_at_any_depth(connection: sqlite3.Connection) -> None:
+    heads = store_chain(connection, 200)
+    added = []
+    for parent in (heads[-1], heads[-2], heads[0]):
+        before = _count_rows(connection)
+        store_turns(connection, new_turn("On.", parent=parent))
+        added.append(_count_rows(connection) - before)
+    turn, deep, shallow = added
+    assert deep == shallow == turn + Counter({"threads": 1})
 
 
 def test_reads_leave_no_transaction_open(connection: sqlite3.Connection) -> None:

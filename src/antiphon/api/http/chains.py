@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import query_params
 from antiphon.api.http.asgi_responses import send_json
-from antiphon.api.http.chats import read_feed_cursor
+from antiphon.api.http.chats import parse_boolean, read_feed_cursor
 from antiphon.api.http.item_bodies import input_items, parse_include
 from antiphon.api.http.pagination import items_after, parse_limit
 from antiphon.api.http.responses_codec import response_body
@@ -48,8 +48,10 @@ class ChainEndpoints:
         """GET /v1/responses/{id}/siblings: the turns that continue the same, oldest first"""
         query = query_params(scope)
         cursor = await read_feed_cursor(self._chats, query)
-        found = await self._chats.siblings(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(_branches_body(found, query) | cursor))
+        response_id = to_response_id(scope["path_params"]["id"])
+        found = await self._chats.siblings(tenant_of(scope), response_id)
+        middle = response_id if parse_boolean(query, "around") else None
+        await send_json(send, _encode(_branches_body(found, query, middle) | cursor))
 
     async def list_children(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/children: the turns that continue it, oldest first"""
@@ -118,13 +120,20 @@ def _turn_body(
 
 
 def _branches_body(
-    branches: Sequence[TurnBranch], query: Mapping[str, Sequence[str]]
+    branches: Sequence[TurnBranch], query: Mapping[str, Sequence[str]], middle: str | None = None
 ) -> dict[str, Any]:
-    """A page of turns, oldest first; ``after`` is a response's id."""
+    """A page of turns, oldest first: behind the response ``after``, or with ``middle`` in its
+    middle, as far as there are others on both sides.
+    """
     limit = parse_limit(query)
     bodies = [branch_body(one, index) for index, one in enumerate(branches)]
     after = query.get("after", [None])[-1]
-    rest = bodies if after is None else items_after(bodies, to_response_id(after), "response_id")
+    rest = bodies
+    if middle is not None:
+        index = [one.response_id for one in branches].index(middle)
+        rest = bodies[max(0, min(index - limit // 2, len(bodies) - limit)) :]
+    elif after is not None:
+        rest = items_after(bodies, to_response_id(after), "response_id")
     page = rest[:limit]
     return {
         "object": "list",

@@ -106,7 +106,15 @@ CHAT_ROUTES: Final = (
         f"{_RESPONSE_PATH}/siblings",
         "List the turns that continue what a response continues, oldest first.",
         "BranchList",
-        query=(*_PAGE, _FEED_CURSOR),
+        query=(
+            *_PAGE,
+            Parameter(
+                "around",
+                {"type": "boolean", "default": False},
+                "With the response itself in the middle, in place of a page after another.",
+            ),
+            _FEED_CURSOR,
+        ),
         handler=lambda to: to.chains.list_siblings,
     ),
     Route(

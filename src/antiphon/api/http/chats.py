@@ -154,12 +154,12 @@ async def read_feed_cursor(
 
     Raises ``InvalidRequestError``.
     """
-    if not _parse_boolean(query, "feed_cursor"):
+    if not parse_boolean(query, "feed_cursor"):
         return {}
     return {"feed_cursor": await chats.feed_cursor()}
 
 
-def _parse_boolean(query: Mapping[str, Sequence[str]], name: str) -> bool | None:
+def parse_boolean(query: Mapping[str, Sequence[str]], name: str) -> bool | None:
     """True or false, None: it is not given. Raises ``InvalidRequestError``."""
     text = query.get(name, [None])[-1]
     if text is not None and text.lower() not in _BOOLEANS:
@@ -188,7 +188,7 @@ def parse_chat_filter(query: Mapping[str, Sequence[str]]) -> ChatFilter:
         )
     return ChatFilter(
         status=CHAT_STATUSES[status] if status else None,
-        is_pinned=_parse_boolean(query, "pinned"),
+        is_pinned=parse_boolean(query, "pinned"),
         model=query.get("model", [None])[-1],
         metadata=parse_metadata(query),
     )

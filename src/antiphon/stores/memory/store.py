@@ -152,27 +152,52 @@ class MemorySearchIndex:
         after: str | None = None,
         chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
+        ranked = await self._rank(tenant, query, chat_id)
+        return _page_of([found for _, found in ranked], query, limit, after)
+
+    async def search_chats(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[SearchHit]:
+        best: dict[int, tuple[StoredTurn, str]] = {}
+        for tree, found in await self._rank(tenant, query):
+            best.setdefault(tree, found)
+        return _page_of(list(best.values()), query, limit, after)
+
+    async def _rank(
+        self, tenant: str, query: str, chat_id: str | None = None
+    ) -> list[tuple[int, tuple[StoredTurn, str]]]:
+        """The turns that hold all of a query, each with its tree and text, the best first."""
         parsed = parse_query(query)
-        if not parsed.terms or limit < 1:
+        if not parsed.terms:
             return []
         tree = None if chat_id is None else await self._chats.find_tree(tenant, chat_id)
-        ended = [
-            turn
+        found = [
+            (record, turn)
             for record, turn in self._turns.visible_turns(tenant)
             if turn.end is not None and (chat_id is None or record.tree == tree)
         ]
-        ranked = _rank_turns(ended, parsed)
-        if after is not None:
-            ids = [turn.response_id for turn, _ in ranked]
-            if after not in ids:
-                raise unknown_cursor(after)
-            ranked = ranked[ids.index(after) + 1 :]
-        hits = (_build_hit(turn, text, parsed) for turn, text in ranked)
-        return [hit for hit in hits if hit is not None][:limit]
+        trees = {turn.response_id: record.tree for record, turn in found}
+        ranked = _rank_turns([turn for _, turn in found], parsed)
+        return [(trees[turn.response_id], (turn, text)) for turn, text in ranked]
 
     async def count_unsearched(self, tenant: str) -> int:
         """0: every search reads all turns."""
         return 0
+
+
+def _page_of(
+    ranked: list[tuple[StoredTurn, str]], query: str, limit: int, after: str | None
+) -> list[SearchHit]:
+    parsed = parse_query(query)
+    if not parsed.terms or limit < 1:
+        return []
+    if after is not None:
+        ids = [turn.response_id for turn, _ in ranked]
+        if after not in ids:
+            raise unknown_cursor(after)
+        ranked = ranked[ids.index(after) + 1 :]
+    hits = (_build_hit(turn, text, parsed) for turn, text in ranked)
+    return [hit for hit in hits if hit is not None][:limit]
 
 
 def _rank_turns(turns: list[StoredTurn], query: SearchQuery) -> list[tuple[StoredTurn, str]]:

@@ -71,14 +71,14 @@ _Indexed: TypeAlias = tuple[_Pending, TurnTerms, float]
 
 
 class _Request(msgspec.Struct, frozen=True):
-    """One search: ``lexemes`` are what stands for its terms."""
+    """One search; ``each_chat_once``: of each chat only its best turn."""
 
     tenant: str
     query: SearchQuery
-    lexemes: list[str]
     limit: int
     after: str | None
-    chat_id: str | None
+    chat_id: str | None = None
+    each_chat_once: bool = False
 
 
 class PostgresSearchIndex:
@@ -108,14 +108,23 @@ class PostgresSearchIndex:
         after: str | None = None,
         chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
-        parsed = parse_query(query)
-        if not parsed.terms or limit < 1:
+        return await self._search(_Request(tenant, parse_query(query), limit, after, chat_id))
+
+    async def search_chats(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[SearchHit]:
+        return await self._search(
+            _Request(tenant, parse_query(query), limit, after, each_chat_once=True)
+        )
+
+    async def _search(self, request: _Request) -> Sequence[SearchHit]:
+        tenant, terms = request.tenant, request.query.terms
+        if not terms or request.limit < 1:
             return []
         await self._index_tenant(tenant)
-        lexemes = query_lexemes(await self._read_secret(), tenant, parsed.terms)
-        request = _Request(tenant, parsed, lexemes, limit, after, chat_id)
+        lexemes = query_lexemes(await self._read_secret(), tenant, terms)
         return await self._database.read_snapshot(
-            lambda connection: self._find(connection, request)
+            lambda connection: self._find(connection, request, lexemes)
         )
 
     async def count_unsearched(self, tenant: str) -> int:
@@ -214,8 +223,10 @@ class PostgresSearchIndex:
 
     # Searching
 
-    async def _find(self, connection: Connection, request: _Request) -> list[SearchHit]:
-        tenant, lexemes, limit = request.tenant, request.lexemes, request.limit
+    async def _find(
+        self, connection: Connection, request: _Request, lexemes: list[str]
+    ) -> list[SearchHit]:
+        tenant, limit = request.tenant, request.limit
         cutoff = self._database.expiry.cutoff(tenant)
         tree: int | None = None
         totals: tuple[Any, ...] = (SEARCH_SQL["totals"], tenant)
@@ -227,7 +238,8 @@ class PostgresSearchIndex:
             totals = (SEARCH_SQL["totals_of_chat"], tenant, tree)
         cursor: tuple[int | None, ...] = (None, None, None)
         if request.after is not None:
-            cursor = await _find_cursor(connection, request, tree, cutoff)
+            place = (request.after, lexemes, tree)
+            cursor = await _find_cursor(connection, tenant, place, cutoff)
         ((turns, words, _),) = await connection.fetch(*totals)
         counts = await connection.fetch(SEARCH_SQL["counts"], tenant, lexemes, _MAX_COUNTED, tree)
         weights = bm25_weights(turns, words, [row[0] for row in counts])
@@ -236,7 +248,8 @@ class PostgresSearchIndex:
         hits: list[SearchHit] = []
         offset, step = 0, limit + 8
         while len(hits) < limit:
-            rows = await connection.fetch(SEARCH_SQL["best"], *values, step, offset, tree)
+            more = (step, offset, tree, request.each_chat_once)
+            rows = await connection.fetch(SEARCH_SQL["best"], *values, *more)
             keys = [TurnKey(*row[:3]) for row in rows]
             found = await _build_hits(connection, keys, request.query)
             for key, hit in zip(keys, found, strict=True):
@@ -251,11 +264,17 @@ class PostgresSearchIndex:
 
 
 async def _find_cursor(
-    connection: Connection, request: _Request, tree: int | None, cutoff: float
+    connection: Connection,
+    tenant: str,
+    place: tuple[str, list[str], int | None],
+    cutoff: float,
 ) -> TurnKey:
-    """The key of the turn that a page begins behind. ``InvalidRequestError``: it is no hit."""
-    after = request.after or ""
-    values = (request.tenant, response_key(after), request.lexemes, tree)
+    """The key of the turn that a page begins behind: response, terms and tree.
+
+    ``InvalidRequestError``: it is no hit.
+    """
+    after, lexemes, tree = place
+    values = (tenant, response_key(after), lexemes, tree)
     row = await connection.fetchrow(SEARCH_SQL["where"], *values)
     if row is None or await has_expired(connection, TurnKey(*row), cutoff):
         raise unknown_cursor(after)

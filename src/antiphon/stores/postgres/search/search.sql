@@ -117,7 +117,7 @@ ORDER BY t.number
 
 -- name: best
 -- The turns that have all terms, the best by BM25 first, from behind one on where that is given, and
--- of one tree where that is.
+-- of one tree where that is; or of each tree only the best.
 -- ts_rank of a lexeme that a turn has n times, with the weight 1, is the sum of 1/k² up to n,
 -- divided by π²/6: what is missing of 1 tells n.
 WITH matching AS MATERIALIZED (
@@ -138,13 +138,22 @@ WITH matching AS MATERIALIZED (
     -- Looked for once, and not for every row.
     SELECT score, created_at, tree, thread, seq FROM matching
     WHERE (tree, thread, seq) = ($6::bigint, $7::bigint, $8::integer)
+), ranked AS (
+    SELECT *, 1 AS place FROM matching WHERE NOT $12::boolean
+    UNION ALL
+    SELECT *, row_number() OVER (
+        PARTITION BY tree ORDER BY score DESC, created_at DESC, thread, seq
+    )
+    FROM matching WHERE $12::boolean
 )
 SELECT m.tree, m.thread, m.seq, m.created_at
-FROM matching AS m
+FROM ranked AS m
 LEFT JOIN cursor AS c ON true
-WHERE $6::bigint IS NULL
-OR (-m.score, -m.created_at, m.tree, m.thread, m.seq)
-    > (-c.score, -c.created_at, c.tree, c.thread, c.seq)
+WHERE m.place = 1 AND (
+    $6::bigint IS NULL
+    OR (-m.score, -m.created_at, m.tree, m.thread, m.seq)
+        > (-c.score, -c.created_at, c.tree, c.thread, c.seq)
+)
 ORDER BY m.score DESC, m.created_at DESC, m.tree, m.thread, m.seq LIMIT $9 OFFSET $10
 
 -- name: where

@@ -76,14 +76,24 @@ class SqliteSearchIndex:
         after: str | None = None,
         chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
-        parsed = parse_query(query)
-        if not parsed.terms or limit < 1:
+        request = SearchRequest(tenant, parse_query(query), PageRequest(limit, after), chat_id)
+        return await self._search(request)
+
+    async def search_chats(
+        self, tenant: str, query: str, limit: int, *, after: str | None = None
+    ) -> Sequence[SearchHit]:
+        page = PageRequest(limit, after)
+        return await self._search(
+            SearchRequest(tenant, parse_query(query), page, each_chat_once=True)
+        )
+
+    async def _search(self, request: SearchRequest) -> Sequence[SearchHit]:
+        if not request.query.terms or request.page.limit < 1:
             return []
         # One segment's worth is indexed here, as much again is searched as it is: a search
         # behind an import of a million turns answers at once.
-        if not await self._index(tenant, minimum=1) or self._crowded:
+        if not await self._index(request.tenant, minimum=1) or self._crowded:
             self._start_indexing()
-        request = SearchRequest(tenant, parsed, PageRequest(limit, after), chat_id)
         read = partial(read_hits, request=request, expiry=self._database.expiry)
         return await self._database.read_pooled(read)
 

@@ -31,7 +31,7 @@ from antiphon.stores.search_tokenizer import (
 )
 from antiphon.stores.sqlite.chat_reader import find_chat
 from antiphon.stores.sqlite.reader import PageRequest, has_expired, snapshot
-from antiphon.stores.sqlite.rows import decode_header
+from antiphon.stores.sqlite.rows import decode_header, thread_of
 from antiphon.stores.sqlite.search.pending import SEARCH_SQL, read_pending_turns
 from antiphon.stores.sqlite.search.segment import (
     IndexedTurn,
@@ -77,12 +77,38 @@ class _Matches(msgspec.Struct):
 
 
 class SearchRequest(msgspec.Struct, frozen=True):
-    """What to find, and which page of it; ``chat_id``: in one chat only, by any of its ids."""
+    """What to find, and which page of it; ``chat_id``: in one chat only, by any of its ids.
+
+    ``each_chat_once``: of each chat only its best turn.
+    """
 
     tenant: str
     query: SearchQuery
     page: PageRequest
     chat_id: str | None = None
+    each_chat_once: bool = False
+
+
+class _ListedChats:
+    """The chats that a search has listed a turn of."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._trees: dict[int, int] = {}
+        self._listed: set[int] = set()
+
+    def has(self, row_id: int) -> bool:
+        return self._tree_of(row_id) in self._listed
+
+    def add(self, row_id: int) -> None:
+        self._listed.add(self._tree_of(row_id))
+
+    def _tree_of(self, row_id: int) -> int:
+        thread = thread_of(row_id)
+        if thread not in self._trees:
+            ((tree,),) = self._connection.execute(TURN_SQL["tree_of"], (thread,)).fetchall()
+            self._trees[thread] = tree
+        return self._trees[thread]
 
 
 def read_hits(
@@ -108,14 +134,19 @@ def read_hits(
             _rank_segment(connection, segment, counts, weights) for segment, counts in matches.found
         ]
         best = heapq.merge(*ranked)
+        chats = _ListedChats(connection) if request.each_chat_once else None
         if page.after is not None:
-            _skip_through(connection, tenant, best, page.after, cutoff)
+            _skip_through(connection, request, best, cutoff, chats)
         for _, _, row_id in best:
             if len(hits) == page.limit:
                 break
+            if chats is not None and chats.has(row_id):
+                continue
             hit = _build_hit(connection, row_id, query)
             if hit is not None and not has_expired(connection, row_id, cutoff):
                 hits.append(hit)
+                if chats is not None:
+                    chats.add(row_id)
     return hits
 
 
@@ -314,20 +345,26 @@ def _read_entries(
 
 def _skip_through(
     connection: sqlite3.Connection,
-    tenant: str,
+    request: SearchRequest,
     best: Iterator[_Candidate],
-    after: str,
     cutoff: float,
+    chats: _ListedChats | None,
 ) -> None:
-    """Leave out all up to the response ``after``.
+    """Leave out all up to the response that the page begins behind, whose chats are listed then.
 
     Raises ``InvalidRequestError`` where it is not there.
     """
-    for (last,) in connection.execute(TURN_SQL["row_id"], (response_key(after), tenant)).fetchall():
-        if not has_expired(connection, last, cutoff) and any(
-            row_id == last for _, _, row_id in best
-        ):
-            return
+    after = request.page.after or ""
+    values = (response_key(after), request.tenant)
+    for (last,) in connection.execute(TURN_SQL["row_id"], values).fetchall():
+        if has_expired(connection, last, cutoff):
+            break
+        for _, _, row_id in best:
+            is_new = chats is not None and not chats.has(row_id)
+            if chats is not None and is_new and not has_expired(connection, row_id, cutoff):
+                chats.add(row_id)
+            if row_id == last:
+                return
     raise unknown_cursor(after)
 
 
