@@ -160,11 +160,11 @@ def measure_jumps(browser: Browser, figures: Figures, url: str, chat: str) -> No
         for run in range(_RUNS):
             number = 500 + 1000 * run
             page.get_by_role("button", name="Go to a turn").click()
-            page.get_by_label("Number").fill(str(number + 1))
+            page.get_by_label("Number", exact=True).fill(str(number + 1))
             press = lambda: page.keyboard.press("Enter")  # noqa: E731
             numbers.append(_timed(page, f'[data-position="{number}"]', press))
             page.get_by_role("button", name="Go to a turn").click()
-            page.get_by_label("Day").fill(f"2024-01-{run + 5:02}")
+            page.get_by_label("Day", exact=True).fill(f"2024-01-{run + 5:02}")
             seconds = time.mktime(time.strptime(f"2024-01-{run + 5:02}", "%Y-%m-%d"))
             first = -(-int(seconds - 1_700_000_000) // 600)
             days.append(_timed(page, f'[data-position="{first}"]', press))
