@@ -413,9 +413,8 @@ class Model:
         for at, store in enumerate(stores):
             wanted = [self.ids[number][at] for number in best.values()]
             for limit in (100, 1):
-                assert (
-                    await search_pages(store, query, limit, tenant, each_chat_once=True) == wanted
-                )
+                search = partial(store.stores.search.search_chats, tenant, query, limit)
+                assert await read_pages(search, limit) == wanted
 
     def _tenant(self, number: int) -> str:
         turn = self.turns[number]
