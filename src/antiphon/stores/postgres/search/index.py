@@ -238,8 +238,8 @@ class PostgresSearchIndex:
             totals = (SEARCH_SQL["totals_of_chat"], tenant, tree)
         cursor: tuple[int | None, ...] = (None, None, None)
         if request.after is not None:
-            place = (request.after, lexemes, tree)
-            cursor = await _find_cursor(connection, tenant, place, cutoff)
+            found_by = (tenant, lexemes, tree)
+            cursor = await _find_cursor(connection, request.after, found_by, cutoff)
         ((turns, words, _),) = await connection.fetch(*totals)
         counts = await connection.fetch(SEARCH_SQL["counts"], tenant, lexemes, _MAX_COUNTED, tree)
         weights = bm25_weights(turns, words, [row[0] for row in counts])
@@ -265,15 +265,15 @@ class PostgresSearchIndex:
 
 async def _find_cursor(
     connection: Connection,
-    tenant: str,
-    place: tuple[str, list[str], int | None],
+    after: str,
+    found_by: tuple[str, list[str], int | None],
     cutoff: float,
 ) -> TurnKey:
-    """The key of the turn that a page begins behind: response, terms and tree.
+    """The key of the turn that a page begins behind; ``found_by``: tenant, terms and tree.
 
     ``InvalidRequestError``: it is no hit.
     """
-    after, lexemes, tree = place
+    tenant, lexemes, tree = found_by
     values = (tenant, response_key(after), lexemes, tree)
     row = await connection.fetchrow(SEARCH_SQL["where"], *values)
     if row is None or await has_expired(connection, TurnKey(*row), cutoff):
