@@ -13,20 +13,18 @@ from urllib.parse import quote
 import msgspec
 
 from bench.chains import Chain, filled_chains, grow
-from bench.continued import next_turns
 from bench.lab import BenchEnvironment, store_file
 from bench.load import BenchError, Script, get
 from bench.processes import Server
 from bench.prose import prose_text, rare_word, shared_word
 from bench.report import Part, Row, Table, Target, sample
+from bench.snapshots import COLD, FILL, Snapshots
 from bench.store_files import index_bytes
 
 _TURNS = 20
 _AT_ONCE = 32
-#: Turns of a fill that are measured, and chains that are continued after each start.
+#: Turns of a fill that are measured.
 _WINDOW = 3 * _AT_ONCE * _TURNS
-_CONTINUED = 100
-_STARTS = 3
 _SEARCHES = 20
 #: More turns than this are filled in without a server.
 _MOST_BY_HTTP = 100_000
@@ -64,44 +62,61 @@ def measure_million(lab: BenchEnvironment) -> Part:
 
 
 def _measure(lab: BenchEnvironment, letter: str, sizes: Sequence[int]) -> Part:
-    with lab.home() as home:
-        store = _GrowingStore(lab, home)
+    with lab.home() as home, lab.home() as copies:
+        snapshots = Snapshots(lab, copies)
+        store = _GrowingStore(lab, home, snapshots)
         columns = {size: store.measure_at(size) for size in sizes}
-    least, most = columns[sizes[0]], columns[sizes[-1]]
-    rows: list[Row] = []
-    for figure in least:
+        snapshots.measure()
+    least, most = sizes[0], sizes[-1]
+    rounds: list[Row] = []
+    for figure in snapshots.figures(least):
         row: Row = {"figure": figure}
+        row |= {f"{size:,} turns": snapshots.figures(size)[figure] for size in sizes}
+        row |= {f"{size:,} / {least:,}": snapshots.ratio(figure, size) for size in sizes[1:]}
+        rounds.append(row)
+    rows: list[Row] = []
+    for figure, smallest in columns[least].items():
+        row = {"figure": figure}
         row |= {f"{size:,} turns": column[figure] for size, column in columns.items()}
         row |= {
-            f"{size:,} / {sizes[0]:,}": columns[size][figure] / least[figure]
-            if least[figure]
-            else ""
+            f"{size:,} / {least:,}": columns[size][figure] / smallest if smallest else ""
             for size in sizes[1:]
         }
         rows.append(row)
-    ratios = {figure: most[figure] / least[figure] for figure in (_FILL, _COLD)}
     targets = [
-        Target(f"{figure}: {sizes[-1]:,} / {sizes[0]:,} turns", sample([ratio]), most=1.1)
-        for figure, ratio in ratios.items()
+        Target(f"{figure}: {most:,} / {least:,} turns", snapshots.ratio(figure, most), most=1.1)
+        for figure in (FILL, COLD)
     ]
     targets += [
-        Target(f"{figure}, {sizes[-1]:,} turns", sample([most[figure]]), most=goal)
+        Target(f"{figure}, {most:,} turns", sample([columns[most][figure]]), most=goal)
         for figure, goal in _GOALS.items()
     ]
-    note = (
-        f"One store grows. Conversations of {_TURNS} turns, {_AT_ONCE} at a time; turns beyond "
-        f"{_MOST_BY_HTTP:,} are stored by the same turn service in a process of its own, without "
-        f"HTTP and upstream (`bench/fill_store.py`). Fill figures are of the last {_WINDOW:,} "
-        f"turns, by HTTP. Cold: the next turn of {_CONTINUED} conversations, one after another, "
-        f"after a start of the server, {_STARTS} times; warm: the turn after that one. Each reply "
-        f"proves its history."
+    return Part(
+        letter,
+        "Growth",
+        [
+            Table("A turn, by turns stored", rounds, _ROUNDS_NOTE),
+            Table("By turns stored", rows, _NOTE),
+        ],
+        targets,
     )
-    return Part(letter, "Growth", [Table("By turns stored", rows, note)], targets)
 
 
-_FILL = "fill, server CPU µs/turn"
-_COLD = "cold turn, server CPU µs"
-_WRITTEN = "fill, bytes written/turn"
+_ROUNDS_NOTE = (
+    "Copies of the store at each size take turns within a round. Cold: the next turn of 100 "
+    "conversations, one after another, after a start of the server; warm: the turn after that one; "
+    f"fill: new conversations of {_TURNS} turns, {_AT_ONCE} at a time. Each reply proves its "
+    "history."
+)
+_NOTE = (
+    f"One store grows. Conversations of {_TURNS} turns, {_AT_ONCE} at a time; turns beyond "
+    f"{_MOST_BY_HTTP:,} are stored by the same turn service in a process of its own, without "
+    f"HTTP and upstream (`bench/fill_store.py`). Its fill figures are of the last {_WINDOW:,} "
+    f"turns, by HTTP, with what is indexed and merged meanwhile of the turns before them."
+)
+
+_FILL = "last turns, server CPU µs/turn"
+_WRITTEN = "last turns, bytes written/turn"
 _FIRST = "first search after the fill, ms"
 _RARE = "a rare word, server CPU ms"
 _TWO = "two words, server CPU ms"
@@ -121,10 +136,13 @@ _GOALS = {
 class _GrowingStore:
     """A store that grows from size to size, and what it shows at each."""
 
-    def __init__(self, lab: BenchEnvironment, home: Path) -> None:
+    def __init__(self, lab: BenchEnvironment, home: Path, snapshots: Snapshots) -> None:
         self._lab = lab
         self._home = home
+        self._snapshots = snapshots
         self._chains: list[Chain] = []
+        #: Chains there ever were: one that was deleted leaves its number.
+        self._numbered = 0
         self._chance = random.Random(1)
 
     def measure_at(self, size: int) -> dict[str, float]:
@@ -145,9 +163,8 @@ class _GrowingStore:
             idle = 2.0 if self._lab.quick else 12.0
             figures[_IDLE] = self._idle_cores(server, idle)
             figures |= self._delete(server, figures[_IDLE])
-        figures |= self._continue()
-        figures |= _bytes_in(store_file(self._home), self._turns())
-        return figures
+        self._snapshots.keep(size, self._home, self._chains)
+        return figures | _bytes_in(store_file(self._home), self._turns())
 
     def _turns(self) -> int:
         return sum(chain.turns for chain in self._chains)
@@ -156,7 +173,8 @@ class _GrowingStore:
         """Have the store grow to so many turns; how many were added."""
         before = self._turns()
         count = max(0, size - before) // _TURNS
-        added = [Chain(len(self._chains) + number) for number in range(count)]
+        added = [Chain(self._numbered + number) for number in range(count)]
+        self._numbered += count
         left = iter(added)
         self._chains += added
         # Of a run of hours each piece would be void alone.
@@ -168,9 +186,10 @@ class _GrowingStore:
         return self._turns() - before
 
     def _fill_without_server(self, size: int) -> None:
-        first = len(self._chains)
         count = max(0, size - self._turns()) // _TURNS
-        self._chains += filled_chains(str(store_file(self._home)), first, count, _TURNS)
+        path = str(store_file(self._home))
+        self._chains += filled_chains(path, self._numbered, count, _TURNS)
+        self._numbered += count
         self._chains.sort(key=lambda chain: chain.number)
 
     def _search(self, server: Server) -> dict[str, float]:
@@ -242,27 +261,6 @@ class _GrowingStore:
         seconds = time.perf_counter() - begun
         spent = (server.cpu_ns() - cpu) / 1e9 - idle * seconds
         return {"DELETE, s until the text is gone": gone, _DELETED: spent}
-
-    def _continue(self) -> dict[str, float]:
-        count = min(_CONTINUED, len(self._chains) // _STARTS)
-        chosen = self._chance.sample(self._chains, count * _STARTS)
-        cold: list[float] = []
-        warm: list[float] = []
-        latencies: list[float] = []
-        for start in range(_STARTS):
-            chains = chosen[start * count : (start + 1) * count]
-            with self._lab.server_in(self._home) as server:
-                # The upstream's connection and what runs once.
-                self._lab.drive(server, [grow(iter([Chain(-1 - start)]), 10)])
-                cpu, ms = next_turns(self._lab, server, chains)
-                cold.append(cpu)
-                latencies.append(ms)
-                warm.append(next_turns(self._lab, server, chains)[0])
-        return {
-            _COLD: statistics.median(cold),
-            "warm turn, server CPU µs": statistics.median(warm),
-            "cold turn, ms": statistics.median(latencies),
-        }
 
 
 def _take(chains: Iterator[Chain], count: int) -> Iterator[Chain]:
