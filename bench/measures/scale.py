@@ -116,6 +116,7 @@ _NOTE = (
 )
 
 _FILL = "last turns, server CPU µs/turn"
+_ALL = "turns by HTTP since the size before, server CPU µs/turn"
 _WRITTEN = "last turns, bytes written/turn"
 _FIRST = "first search after the fill, ms"
 _RARE = "a rare word, server CPU ms"
@@ -153,10 +154,12 @@ class _GrowingStore:
         if size > _MOST_BY_HTTP:
             self._fill_without_server(size - window)
         with self._lab.server_in(self._home) as server:
-            self._fill(server, size - window)
+            begun = server.cpu_ns()
+            others = self._fill(server, size - window)
             cpu, written = server.cpu_ns(), server.written_bytes()
             turns = self._fill(server, size)
             figures[_FILL] = (server.cpu_ns() - cpu) / 1e3 / turns
+            figures[_ALL] = (server.cpu_ns() - begun) / 1e3 / (others + turns)
             figures[_WRITTEN] = (server.written_bytes() - written) / turns
             figures |= self._search(server)
             figures["memory, MB"] = server.memory_mb("VmRSS")
