@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import socket
 import struct
@@ -26,6 +27,7 @@ _PATIENCE = 30.0
 #: Between the head of an answer and its first piece: the terminal is idle by then.
 _PAUSE = 0.3
 _ASK_CURSOR = b"\x1b[6n"
+_MOVES = re.compile(rb"\x1b(?:[78]|\[[0-9;?]*[A-Zhl])")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 
 
@@ -144,7 +146,9 @@ class ChatTerminal:
             for _ in range(data.count(_ASK_CURSOR)):
                 # As a terminal does; where the cursor is does not matter to what is measured.
                 os.write(self._master, f"\x1b[{_ROWS // 2};1R".encode())
-            if text.encode() in self.written[start:]:
+            # Words that come in pieces have moves of the cursor between them.
+            written = self.written[start:]
+            if text.encode() in written or text.encode() in _MOVES.sub(b"", written):
                 return now
 
     def cpu_ns(self) -> int:

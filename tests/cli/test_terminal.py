@@ -63,7 +63,7 @@ def test_failed_turn_does_not_end_the_chat(home: Path) -> None:
         terminal.type("refuse\n")
         terminal.expect("error: ")
         terminal.expect("> ")
-        terminal.type("last\n")
+        terminal.type("\x15last\n")
         assert "refuse" not in terminal.expect("first")
         terminal.expect("> ")
         terminal.type("quit\n")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.cli.markdown.markdown_stream import MarkdownStream
 from support.chat_terminal import chat, leave
 from support.command_line_upstream import release
 from support.pseudo_terminal import CTRL_C, CTRL_D, ESCAPE
+from support.terminal_screen import rows_of
 
 
 def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
@@ -62,8 +64,8 @@ def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
     assert answer == [f"word{number}" for number in range(400)]
 
 
-def test_the_prompt_is_drawn_again_for_whole_lines_only(home: Path) -> None:
-    """Words are written into its first row; the terminal is asked for the cursor hardly ever."""
+def test_the_prompt_is_not_drawn_again_for_what_is_printed_above_it(home: Path) -> None:
+    """Words are written into its first row; the terminal is not asked where its cursor is."""
     with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
         terminal.expect("> ")
         terminal.type("count 400\n")
@@ -78,8 +80,52 @@ def test_the_prompt_is_drawn_again_for_whole_lines_only(home: Path) -> None:
     start, end = rows.index("> count 400") + 1, rows.index("> half a question")
     lines = [row for row in rows[start:end] if row]
     assert " ".join(lines).split() == [f"word{number}" for number in range(400)]
-    assert written.count("\x1b[?2026h") <= len(lines) + 3
-    assert written.count("\x1b[6n") <= 4
+    assert written.count("Enter queues") <= 3
+    assert "\x1b[6n" not in written
+
+
+_MARKDOWN = """\
+Beginning with **lighthouses** 🗼 and `lenses`, of which the *oldest* is in [A Coruña](https://x.y/z):
+
+## What a keeper does
+
+- He trims the wick, winds the clockwork and wipes the lens, every four hours, day and night.
+- 灯台守は芯を整え、時計仕掛けを巻き、レンズを拭く。四時間ごとに、昼も夜も。
+
+```python
+def next_watch(hour: int) -> int:
+    return (hour + 4) % 24  # six watches a day, LONG
+
+```
+
+| watch | hour |
+|---|--:|
+| first | 20 |
+
+""".replace("LONG", "longer than a terminal is wide " * 3)
+
+
+@pytest.mark.parametrize("columns", [100, 40])
+def test_markdown_above_a_prompt_is_what_it_is_without_one(home: Path, columns: int) -> None:
+    text = _MARKDOWN * 4 + "so it ends."
+    with chat(home) as terminal:
+        terminal.resize(columns)
+        terminal.expect("> ")
+        terminal.type(f"\x1b[200~say {text}\x1b[201~\n")
+        terminal.expect("  so it ends.\n")
+        terminal.type("half a question")
+        terminal.expect("30.0000")
+        terminal.type(CTRL_C)
+        leave(terminal)
+        rows, written = terminal.rows, terminal.written
+    stream = MarkdownStream(columns)
+    stream.feed(text)
+    stream.finish()
+    expected = rows_of(stream.take_lines(), columns)
+    start = rows.index(expected[0], rows.index("  so it ends."))
+    assert rows[start : start + len(expected)] == expected
+    assert "\x1b[1L" in written
+    assert "\x1b[35mdef\x1b[0m" in written, "it has its colours"
 
 
 @pytest.mark.parametrize("typed", ["", "draft"])

@@ -1,11 +1,12 @@
 """A chat completions upstream for tests of the command line: does what the last message says.
 
-The last user message is a command: ``hang`` sends three words and then nothing, ``refuse`` is an
-error, ``last`` repeats the user message before, ``json`` names the schema that is asked for,
-``count N`` says so many words, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated,
-and ``wait``, or a tool's output that ends with " in wait", says "begun" and the rest once
-``release`` is posted: what follows ``wait``, if anything does. Everything else is answered with the
-number of messages and the last one.
+The last user message is a command: ``hang`` sends three words and then nothing, ``break off`` ends
+after as many, ``refuse`` is an error, ``last`` repeats the user message before, ``json`` names the
+schema that is asked for, ``count N`` says so many words, ``say TEXT`` says the text in small
+pieces, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated, and ``wait``, or a
+tool's output that ends with " in wait", says "begun" and the rest once ``release`` is posted: what
+follows ``wait``, if anything does. Everything else is answered with the number of messages and the
+last one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -38,18 +39,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {})
             return
         prompts = [_text_of(m["content"]) for m in body["messages"] if m["role"] == "user"]
-        if prompts[-1] == "refuse":
+        if prompts[-1].removesuffix("[image]") == "refuse":
             self._answer(400, {"error": {"message": "I will not.", "code": "no"}})
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        if prompts[-1] == "hang":
+        if prompts[-1] in {"hang", "break off"}:
             self._say("one two three")
-            self.released.wait(60)
+            if prompts[-1] == "hang":
+                self.released.wait(60)
             return
+        self._speak(prompts, body)
+        is_call = prompts[-1].startswith("call ") and body["messages"][-1]["role"] != "tool"
+        self._chunk({"delta": {}, "finish_reason": "tool_calls" if is_call else "stop"}, _USAGE)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _speak(self, prompts: list[str], body: Any) -> None:
         last = _text_of(body["messages"][-1]["content"])
+        command, _, argument = prompts[-1].partition(" ")
         if last.startswith("wait") or last.endswith(" in wait"):
             self._say("begun, ")
             self.released.wait(60)
@@ -57,13 +67,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(*(f"{word} " for word in rest.split()))
         elif body["messages"][-1]["role"] == "tool":
             self._say(f"the tool says {body['messages'][-1]['content']}")
-        elif prompts[-1].startswith("call "):
-            self._call(*prompts[-1].split(maxsplit=2)[1:])
-        elif prompts[-1].startswith("count "):
-            for number in range(int(prompts[-1].split()[1])):
-                self._say(f"word{number} ")
-                # As a model's words: one after another, not in one piece.
-                self.released.wait(0.002)
+        elif command == "call":
+            self._call(*argument.split(maxsplit=1))
+        elif command == "count":
+            self._say_slowly([f"word{number} " for number in range(int(argument))])
+        elif command == "say":
+            self._say_slowly([argument[at : at + 3] for at in range(0, len(argument), 3)])
         elif prompts[-1] == "json":
             form = body.get("response_format", {}).get("json_schema", {})
             self._say(
@@ -73,10 +82,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(prompts[-2])
         else:
             self._say(f"{len(body['messages'])} messages, ", f"the last: {prompts[-1]}")
-        is_call = prompts[-1].startswith("call ") and body["messages"][-1]["role"] != "tool"
-        self._chunk({"delta": {}, "finish_reason": "tool_calls" if is_call else "stop"}, _USAGE)
-        self.wfile.write(b"data: [DONE]\n\n")
-        self.close_connection = True
+
+    def _say_slowly(self, parts: Sequence[str]) -> None:
+        """As a model: one after another, not in one piece."""
+        for part in parts:
+            self._say(part)
+            self.released.wait(0.002)
 
     def do_GET(self) -> None:
         self._answer(200, {"object": "list", "data": [{"id": "far", "object": "model"}]})

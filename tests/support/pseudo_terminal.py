@@ -134,6 +134,17 @@ class Terminal:
             raise AssertionError(f"it did not end; shown: {self.shown[-_LAST_SHOWN:]!r}")
         return self.process.wait(_PATIENCE)
 
+    @property
+    def modes(self) -> list[object]:
+        """How the terminal is set: whether it echoes, which keys send signals."""
+        return termios.tcgetattr(self._master)
+
+    def hang_up(self) -> int:
+        """Close the terminal's window; returns the program's exit code."""
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDWR)
+        return self.process.wait(_PATIENCE)
+
     def kill(self) -> None:
         """End the program as a power cut would."""
         self.process.send_signal(signal.SIGKILL)

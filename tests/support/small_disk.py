@@ -31,6 +31,10 @@ class SmallDisk:
     def make_room(self) -> None:
         self._filler.unlink()
 
+    def protect(self) -> None:
+        """Allow only reading from now on."""
+        subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
+
     def _free_bytes(self) -> int:
         state = os.statvfs(self.folder)
         return state.f_bavail * state.f_frsize

@@ -169,7 +169,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     turn is stored, the part that is stored already is found (``core.chain_fingerprints``), and
     ``fingerprint`` is then that of the history. ``call_id`` is what a call gets in place of its
     model's id: clients of ``functions`` send no ids back. ``key_id`` is the id of the API key that
-    the request came with.
+    the request came with. ``gather_seconds``: for so long words of the model may gather before they
+    are an event.
     """
 
     input: tuple[Item, ...]
@@ -199,6 +200,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     generate: bool = True
     call_id: str | None = None
     key_id: str | None = None
+    gather_seconds: float = 0.0
 
 
 class TurnError(msgspec.Struct, frozen=True):

@@ -65,6 +65,7 @@ class ContextBuilder:
         *,
         stream: bool,
         joined: JoinedTurns = NONE_JOINED,
+        gather_seconds: float = 0.0,
     ) -> ModelCall:
         """The question to the model. ``joined`` are the oldest of the turns."""
         pieces = message_pieces(
@@ -73,7 +74,9 @@ class ContextBuilder:
             few_shot=self._model.info.few_shot,
             older=joined.pieces,
         )
-        return ModelCall(header.model, join_pieces(pieces), header.options, stream, pieces)
+        return ModelCall(
+            header.model, join_pieces(pieces), header.options, stream, pieces, gather_seconds
+        )
 
     async def _trim_to_policies(self, turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
         budget = budget_of(self._policies)

@@ -48,6 +48,9 @@ class ModelCall(msgspec.Struct, frozen=True):
 
     ``pieces`` are the messages in parts, comma-separated without brackets, as the turns before
     said them: the same bytes in call after call, so that what is made of them can be remembered.
+
+    ``gather_seconds`` is for a reader to whom each batch is dear: behind one with words, those of
+    so many seconds may come in one.
     """
 
     model: str
@@ -55,6 +58,7 @@ class ModelCall(msgspec.Struct, frozen=True):
     options: Options
     stream: bool
     pieces: tuple[bytes, ...] = ()
+    gather_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.pieces and len(self.messages) > len(b"[]"):

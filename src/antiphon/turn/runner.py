@@ -345,8 +345,9 @@ class TurnRunner:
 
     async def _consume_stream(self, context: ModelContext, header: Header) -> None:
         plan, machine = self._plan, self._accumulator
+        stream, gather = plan.request.stream, plan.request.gather_seconds
         call = plan.context_builder.model_call(
-            context.turns, header, stream=plan.request.stream, joined=context.joined
+            context.turns, header, stream=stream, joined=context.joined, gather_seconds=gather
         )
         machine.set_context(call.messages)
         emit, feed = self._running_turn.emit, machine.feed

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 
+import msgspec
 import pytest
 from yarl import URL
 
+from antiphon.core.deltas import OutputTextDelta
 from antiphon.core.turns import Options
 from antiphon.errors import BodyTooLargeError, ModelTimeoutError
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
@@ -101,6 +103,33 @@ async def test_who_cancels_a_call_ends_its_request(moves: list[object]) -> None:
         assert await collect_deltas(model) == HELLO
         assert upstream.requests[1].connection == 2
         await model.close()
+
+
+async def test_words_gather_behind_the_first_where_a_call_allows_it() -> None:
+    has_first = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for number in range(50):
+            writer.write(b"".join(events(chunk(content=f"{number} "))))
+            await writer.drain()
+            await has_first.wait()
+            await asyncio.sleep(0)
+        writer.write(b"".join(events(chunk("stop"))) + b"data: [DONE]\n\n")
+        writer.close()
+
+    async with serving(speak) as url:
+        model = model_of(str(url))
+        call = msgspec.structs.replace(make_call(), gather_seconds=0.2)
+        texts = []
+        async for batch in model.generate(call):
+            texts.append([one.text for one in batch if isinstance(one, OutputTextDelta)])
+            has_first.set()
+        await model.close()
+    assert texts[0] == ["0 "], "it is not waited for"
+    assert [text for part in texts for text in part] == [f"{number} " for number in range(50)]
+    assert len(texts) < 10
 
 
 async def test_an_answer_before_the_request_is_read_counts() -> None:

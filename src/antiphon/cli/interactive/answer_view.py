@@ -33,7 +33,7 @@ _JSON_FENCE = "```json\n"
 _CALL = Style(color="blue")
 #: Characters of a call's arguments and of its result that are shown.
 _MAX_SHOWN = 400
-#: The least time between two looks of a growing answer, in seconds: as smooth as a screen needs.
+#: The least time between two looks of a growing answer, in seconds: less than words gather for.
 _FRAME_SECONDS = 0.04
 
 
@@ -68,6 +68,8 @@ class AnswerView:
         if self._output.terminal.is_plain or has_text or note == self._shown_note:
             return
         self._shown_note = note
+        if len(note) + 2 >= self._output.terminal.width:
+            note = note.partition(": ")[0]
         self._output.update((), (Span(f"… {note}", FAINT),))
 
     def show(self, events: Iterable[Event]) -> None:

@@ -45,7 +45,9 @@ class ChatPrompt(Protocol):
     on_stop: Callable[[], None]
 
     @property
-    def is_open(self) -> bool: ...
+    def has_text(self) -> bool:
+        """Whether something is typed that was not sent."""
+        ...
 
     async def read(self, default: str = "") -> str: ...
 
@@ -86,6 +88,8 @@ class ChatLoop:
         #: The turn whose question the next text replaces.
         self._edited: Response | None = None
         self._draft = ""
+        #: A question failed: those that were queued behind it wait for the person.
+        self._is_queue_held = False
         self._cancelling: asyncio.Future[None] | None = None
         #: The turn that was shown last.
         self._shown_turn = ""
@@ -104,6 +108,7 @@ class ChatLoop:
             turn = await start
             response = await self._follow(turn)
         except AntiphonError as error:
+            self.session.take_back()
             self.output.error(error.message)
             self.output.separate()
             return None
@@ -203,13 +208,14 @@ class ChatLoop:
 
     async def _next_text(self) -> str | None:
         """The next question or command, stripped; None: leave."""
-        if self.prompt.queue:
+        if self.prompt.queue and not self._is_queue_held:
             text = self.prompt.queue.pop(0)
             return None if text.lower() in _EXIT_WORDS else text
         for is_last in (False, True):
             draft, self._draft = self._draft, ""
             try:
                 text = (await self.prompt.read(draft)).strip()
+                self._is_queue_held = False
             except EOFError:
                 return None
             except KeyboardInterrupt:
@@ -258,10 +264,24 @@ class ChatLoop:
         question = question_of(text)
         if not self.output.terminal.is_plain:
             self.output.question(question)
-        if edited is not None:
-            await self.answer(self.session.start_edited(edited, question))
+        start = (
+            self.session.start(question)
+            if edited is None
+            else self.session.start_edited(edited, question)
+        )
+        if await self.answer(start) is None:
+            self._edited = edited
+            self.give_back(text)
+
+    def give_back(self, text: str) -> None:
+        """What was typed had no answer: it is in the prompt again, to be changed or sent again."""
+        if self.prompt.has_text:
+            self.output.note("what you asked is in the history: ↑ brings it back")
         else:
-            await self.answer(self.session.start(question))
+            self._draft = text
+        if self.prompt.queue:
+            self._is_queue_held = True
+            self.output.note("what is queued waits until you send something")
 
     async def _run_command(self, name: str, argument: str) -> None:
         if not (name == "edit" and argument) and not self.output.terminal.is_plain:

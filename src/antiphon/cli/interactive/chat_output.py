@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.style import Style
 
 from antiphon.cli.markdown.line_printer import LinePrinter
-from antiphon.cli.markdown.styled_line import Line, Span, line_width, make_safe
+from antiphon.cli.markdown.styled_line import Line, Span, make_safe
 
 if TYPE_CHECKING:
     from antiphon.cli.markdown.markdown_stream import MarkdownStream
@@ -34,11 +34,8 @@ class OpenPrompt(Protocol):
     @property
     def is_open(self) -> bool: ...
 
-    def show_above(self, text: str, rows: int, unfinished: Line) -> None:
-        """Write ``text`` above the prompt, and show the unfinished line right above it.
-
-        ``text`` takes at most ``rows`` rows of the terminal.
-        """
+    def show_above(self, lines: Sequence[Line], unfinished: Line) -> None:
+        """Print lines above the prompt, and show the unfinished one right above it."""
         ...
 
 
@@ -63,13 +60,11 @@ class ChatOutput:
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
         self.prompt: OpenPrompt | None = None
-        self._printer = LinePrinter(
+        self.printer = LinePrinter(
             terminal.width, terminal.colors, moves_cursor=not terminal.is_plain
         )
-        self._width = terminal.width
         self._is_after_blank = True
-        #: The line that is being written on, where no prompt shows it.
-        self._unfinished: Line = ()
+        self._had_prompt = False
 
     @property
     def has_prompt(self) -> bool:
@@ -134,20 +129,22 @@ class ChatOutput:
         if lines:
             self._is_after_blank = not lines[-1]
         if self.prompt is not None and self.has_prompt:
-            text = self._printer.clear_unfinished() + self._printer.update(lines)
-            rows = sum(1 + line_width(line) // self.terminal.width for line in lines)
-            self.prompt.show_above(text, rows, unfinished)
+            self._had_prompt = True
+            self.prompt.show_above(lines, unfinished)
             return
-        self._unfinished = unfinished
+        if self._had_prompt:
+            # It took the unfinished line along.
+            self._had_prompt = False
+            self.printer.assume(())
         resized = ""
-        if (width := self.terminal.width) != self._width and not self.terminal.is_plain:
-            self._width, resized = width, self._printer.set_width(width)
-        self.write(resized + self._printer.update(lines, unfinished))
+        if (width := self.terminal.width) != self.printer.width and not self.terminal.is_plain:
+            resized = self.printer.set_width(width)
+        self.write(resized + self.printer.update(lines, unfinished))
 
     def clear_unfinished(self) -> Line:
         """Take the unfinished line off the screen, and return it for the prompt to show."""
-        line, self._unfinished = self._unfinished, ()
-        self.write(self._printer.clear_unfinished())
+        line = self.printer.shown
+        self.write(self.printer.clear_unfinished())
         return line
 
     def new_stream(self) -> MarkdownStream:

@@ -30,6 +30,8 @@ from antiphon.turn.store_protocols import Window
 if TYPE_CHECKING:
     from antiphon.tools.toolbox import Toolbox
 
+#: How long words gather before they are shown, in seconds: as smooth as a screen needs.
+_GATHER_SECONDS = 0.045
 _DECLINED = "The user declined this call, so it was not run."
 
 
@@ -58,6 +60,8 @@ class ChatSession:
         self.head = head
         self.images: list[InputImage] = []
         self.attachments: list[str] = []
+        #: What went along with a question that has no answer yet.
+        self._sent: tuple[list[InputImage], list[str]] = [], []
         #: Names of tools that run without asking, as long as this chat is open.
         self.approved_tools: set[str] = set()
         self.toolbox = toolbox
@@ -70,6 +74,7 @@ class ChatSession:
         text = "\n\n".join([text, *self.attachments])
         message = Message("user", (InputText(text), *self.images) if self.images else text)
         turn = await self._start((message,), self.head)
+        self._sent = self.images, self.attachments
         self.images, self.attachments = [], []
         return turn
 
@@ -100,6 +105,13 @@ class ChatSession:
         """Go on from a turn that has ended, unless it failed."""
         if turn.error is None:
             self.head = turn.response_id
+            self._sent = [], []
+
+    def take_back(self) -> None:
+        """A turn failed: what went along with its question goes along with the next one."""
+        images, attachments = self._sent
+        self._sent = [], []
+        self.images, self.attachments = [*images, *self.images], [*attachments, *self.attachments]
 
     async def turn(self, response_id: str | None = None) -> Response | None:
         """A turn, the newest by default; None: nothing was asked yet."""
@@ -141,6 +153,7 @@ class ChatSession:
             ),
             mcp=tuple(McpServerRequest(label=label) for label in self.mcp_labels),
             stream=True,
+            gather_seconds=_GATHER_SECONDS,
         )
 
     async def _start(

@@ -6,9 +6,13 @@ It imports nothing that takes long. What is typed meanwhile waits in the termina
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
+import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from antiphon import __version__
 
@@ -39,7 +43,10 @@ def show_first_prompt(model: str | None) -> None:
 
 def show_greeting(model: str | None) -> None:
     name = "".join(char for char in model or "" if char.isprintable())
-    sys.stdout.write(f"{_styled(greeting(name), '2')}\r\n")
+    # The last column stays free: terminals differ in what they do after it.
+    width = max(shutil.get_terminal_size().columns - 1, 8)
+    for line in textwrap.wrap(greeting(name), width, break_on_hyphens=False):
+        sys.stdout.write(f"{_styled(line, '2')}\r\n")
     sys.stdout.flush()
 
 
@@ -56,6 +63,10 @@ def hold_typed_keys() -> Iterator[None]:
     if sys.platform == "win32" or not sys.stdin.isatty():
         yield
         return
+    # Until the chat handles them: a terminal that does not echo is not to stay behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _exit)
     original = termios.tcgetattr(sys.stdin)
     type_ahead = [*original]
     # As the prompt will read them: Enter and Ctrl-D are keys, no ends of lines and files.
@@ -68,9 +79,15 @@ def hold_typed_keys() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, original)
-        sys.stdout.write(END_MARKED_PASTES)
-        sys.stdout.flush()
+        # The terminal may be gone.
+        with suppress(OSError, termios.error):
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, original)
+            sys.stdout.write(END_MARKED_PASTES)
+            sys.stdout.flush()
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _has_typed_keys() -> bool:

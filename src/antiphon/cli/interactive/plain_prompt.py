@@ -24,13 +24,13 @@ class PlainPrompt:
         self.on_stop: Callable[[], None] = lambda: None
 
     @property
-    def is_open(self) -> bool:
+    def has_text(self) -> bool:
         return False
 
     async def read(self, default: str = "") -> str:
         """The next text. Raises ``EOFError``."""
         if default:
-            self._output.note(f"now: {default}")
+            self._output.note(f"Enter alone takes: {default}")
         self._output.write(self.mark)
         text = await self._read_line()
         while text.endswith("\\"):

@@ -8,21 +8,26 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.filters import Condition
-from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition, is_done
+from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted_text
 from prompt_toolkit.history import History
 from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout import ConditionalContainer, HSplit, Window
+from prompt_toolkit.layout.controls import FormattedTextControl
 from prompt_toolkit.layout.dimension import Dimension, to_dimension
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.first_prompt import BEGIN_MARKED_PASTES, PROMPT_MARK
 from antiphon.cli.interactive.lines_above_prompt import LinesAbovePrompt
 from antiphon.cli.interactive.slash_commands import SlashCompleter
-from antiphon.cli.markdown.styled_line import Line, line_text, make_safe
+from antiphon.cli.markdown.styled_line import Line, make_safe, render_spans
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
@@ -34,10 +39,9 @@ _MAX_SHOWN_QUEUE = 3
 _MAX_QUEUED = 70
 _STYLE = Style.from_dict(
     {
-        "bottom-toolbar": "noreverse",
-        "bottom-toolbar.text": "dim noreverse",
         "mark": "bold ansigreen",
         "faint": "dim",
+        "status": "dim",
     }
 )
 
@@ -52,6 +56,19 @@ class StoredHistory(History):
     def __init__(self) -> None:
         super().__init__()
         self._newest_first: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._offered = asyncio.Event()
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether the prompt has all of it."""
+        return self._offered.is_set()
+
+    async def wait_until_offered(self) -> None:
+        await self._offered.wait()
+
+    def withdraw(self) -> None:
+        """The prompt begins anew, and will load it again."""
+        self._offered.clear()
 
     @property
     def is_set(self) -> bool:
@@ -66,6 +83,7 @@ class StoredHistory(History):
             yield text
         for text in await asyncio.shield(self._newest_first):
             yield text
+        self._offered.set()
 
     def load_history_strings(self) -> Iterable[str]:
         """Nothing: ``load`` waits for the store."""
@@ -92,9 +110,11 @@ class PromptLine:
         self._status = status
         self._input: Input = create_input()
         self._completer = SlashCompleter()
+        self._history = StoredHistory()
         self._task: asyncio.Task[str] | None = None
         self._is_answering = False
-        self._waiting_text, self._waiting_rows = "", 0
+        #: What came while the editor had the screen.
+        self._waiting_lines: list[Line] = []
         self._editor: asyncio.Task[None] | None = None
         #: Entered for an answer; it lasts as long as a prompt that was opened meanwhile.
         self._raw_mode = ExitStack()
@@ -103,11 +123,10 @@ class PromptLine:
         self.on_stop: Callable[[], None] = lambda: None
         self.session: PromptSession[str] = PromptSession(
             self._message,
-            history=StoredHistory(),
+            history=self._history,
             completer=self._completer,
             complete_while_typing=Condition(lambda: self._buffer_text().startswith("/")),
             key_bindings=self._key_bindings(),
-            bottom_toolbar=self._toolbar,
             enable_suspend=True,
             tempfile_suffix=".md",
             erase_when_done=True,
@@ -116,16 +135,22 @@ class PromptLine:
             prompt_continuation="  ",
             style=_STYLE,
             input=self._input,
+            output=_create_output(),
         )
         self._limit_height()
+        self._add_status_line()
         self.session.app.ttimeoutlen = _ESCAPE_SECONDS
         self.session.app.timeoutlen = _SECOND_KEY_SECONDS
-        self._above = LinesAbovePrompt(self.session.app, output.write)
+        self._above = LinesAbovePrompt(self.session.app, output.printer, output.write)
         self.session.default_buffer.accept_handler = self._accept
 
     @property
     def is_open(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    @property
+    def has_text(self) -> bool:
+        return self.is_open and bool(self._buffer_text())
 
     async def read(self, default: str = "") -> str:
         """The next text; it is not echoed. Raises ``EOFError`` and ``KeyboardInterrupt``."""
@@ -162,19 +187,16 @@ class PromptLine:
             if self._task is None:
                 self._raw_mode.close()
 
-    def show_above(self, text: str, rows: int, unfinished: Line) -> None:
+    def show_above(self, lines: Sequence[Line], unfinished: Line) -> None:
         if self._editor is not None and not self._editor.done():
-            # The screen is the editor's.
-            self._waiting_text += text
-            self._waiting_rows += rows
+            self._waiting_lines += lines
             self._above.unfinished = unfinished
             return
-        self._above.show(text, rows, unfinished)
+        self._above.show(lines, unfinished)
 
-    def _show_waiting_text(self, _: object) -> None:
-        text, rows = self._waiting_text, self._waiting_rows
-        self._waiting_text, self._waiting_rows = "", 0
-        self._above.show(text, rows, self._above.unfinished)
+    def _show_waiting_lines(self, _: object) -> None:
+        lines, self._waiting_lines = self._waiting_lines, []
+        self._above.show(lines, self._above.unfinished)
 
     def set_model_names(self, names: Iterable[str]) -> None:
         """What is offered behind commands that take a model."""
@@ -182,18 +204,15 @@ class PromptLine:
 
     def set_history(self, past_questions: Sequence[str]) -> None:
         """What the arrow keys and Ctrl-R offer."""
-        history = self.session.history
-        if isinstance(history, StoredHistory) and not history.is_set:
-            history.set(past_questions)
-            return
-        history = StoredHistory()
-        history.set(past_questions)
-        self.session.history = self.session.default_buffer.history = history
-        self.session.default_buffer.reset()
+        if self._history.is_set:
+            self._history = StoredHistory()
+            self.session.history = self.session.default_buffer.history = self._history
+            self.session.default_buffer.reset()
+        self._history.set(past_questions)
 
     async def flush(self) -> None:
         """Wait until everything is written."""
-        if self._editor is not None and self._waiting_text:
+        if self._editor is not None and self._waiting_lines:
             await asyncio.wait({self._editor})
             await asyncio.sleep(0)
 
@@ -208,9 +227,13 @@ class PromptLine:
         self._above.end_update()
 
     def open(self, default: str = "") -> asyncio.Task[str]:
-        """Show the prompt, unless it is there."""
-        if self._task is None:
+        """Show the prompt, unless it is there; ``default`` is in it where nothing is typed."""
+        if self._task is not None:
+            if default and not self._buffer_text():
+                self.session.default_buffer.document = Document(default)
+        else:
             self._output.control(PROMPT_MARK)
+            self._history.withdraw()
             self._task = asyncio.ensure_future(self.session.prompt_async(default=default))
         return self._task
 
@@ -244,16 +267,21 @@ class PromptLine:
 
         window.height = height
 
+    def _add_status_line(self) -> None:
+        """A line right below what is typed. prompt_toolkit's is at the end of the screen."""
+        control = FormattedTextControl(self._status_text)
+        line = Window(control, height=1, dont_extend_height=True, style="class:status")
+        container = self.session.layout.container
+        assert isinstance(container, HSplit), "of a prompt"
+        shows = Condition(lambda: bool(self._status_text())) & ~is_done
+        container.children.append(ConditionalContainer(line, shows))
+
     def _set_answering(self, is_answering: bool) -> None:
-        self._is_answering = is_answering
+        self._is_answering = self._above.has_row = is_answering
         if not is_answering:
             self._above.unfinished = ()
         if self.is_open:
             self.session.app.invalidate()
-
-    def _is_history_loaded(self) -> bool:
-        task = self.session.default_buffer._load_history_task
-        return task is not None and task.done()
 
     def _buffer_text(self) -> str:
         return self.session.default_buffer.text
@@ -262,6 +290,10 @@ class PromptLine:
 
     def _read_keys(self) -> None:
         self._take_keys(self._input.read_keys())
+        if self._input.closed:
+            # The terminal is gone, and would say so again and again.
+            self._end_watching()
+            return
         asyncio.get_running_loop().call_later(_ESCAPE_SECONDS, self._flush_keys)
 
     def _flush_keys(self) -> None:
@@ -291,25 +323,26 @@ class PromptLine:
 
     def _message(self) -> StyleAndTextTuples:
         shown: StyleAndTextTuples = []
-        if unfinished := self._above.unfinished:
-            shown.append(("", line_text(unfinished) + "\n"))
+        if self._above.has_row:
+            line = render_spans(self._above.unfinished, self._output.terminal.colors)
+            shown += [*to_formatted_text(ANSI(line)), ("", "\n")]
         for text in self.queue[:_MAX_SHOWN_QUEUE]:
             shown.append(("class:faint", f"queued: {_on_one_line(text)}\n"))
         if more := len(self.queue[_MAX_SHOWN_QUEUE:]):
             shown.append(("class:faint", f"queued: {more} more, /queue lists them\n"))
         return [*shown, ("class:mark", self.mark)]
 
-    def _toolbar(self) -> StyleAndTextTuples | None:
+    def _status_text(self) -> str:
         if self._is_answering:
-            return [("", "Esc stops the answer · Enter queues the next question")]
-        status = self._status()
-        return [("", status)] if status else None
+            return "Esc stops the answer · Enter queues the next question"
+        return self._status()
 
     def _accept(self, buffer: Any) -> bool:
         text = buffer.text
         if self._is_answering:
             if text.strip():
                 self.queue.append(text.strip())
+            self._history.withdraw()
             return False
         self.session.app.exit(result=text)
         return True
@@ -319,13 +352,12 @@ class PromptLine:
         is_answering = Condition(lambda: self._is_answering)
         is_empty = Condition(lambda: not self._buffer_text())
 
-        @bindings.add("up", filter=Condition(lambda: not self._is_history_loaded()))
+        @bindings.add("up", filter=Condition(lambda: not self._history.is_offered))
         async def _(event: KeyPressEvent) -> None:
             # The history comes from the store, and later than a key that is typed at once.
             buffer, text = event.current_buffer, event.current_buffer.text
             buffer.load_history_if_not_yet_loaded()
-            if buffer._load_history_task is not None:
-                await asyncio.wait({buffer._load_history_task})
+            await self._history.wait_until_offered()
             if buffer.text == text:
                 buffer.auto_up()
 
@@ -333,6 +365,7 @@ class PromptLine:
         @bindings.add("<sigint>")
         def _(event: KeyPressEvent) -> None:
             if event.current_buffer.text:
+                self._history.withdraw()
                 event.current_buffer.reset()
             elif self._is_answering:
                 self.on_stop()
@@ -346,7 +379,7 @@ class PromptLine:
         @bindings.add("c-x", "c-e")
         def _(event: KeyPressEvent) -> None:
             self._editor = event.current_buffer.open_in_editor()
-            self._editor.add_done_callback(self._show_waiting_text)
+            self._editor.add_done_callback(self._show_waiting_lines)
 
         @bindings.add("escape", filter=is_answering)
         def _(_: KeyPressEvent) -> None:
@@ -361,6 +394,14 @@ class PromptLine:
             event.app.exit(result="/edit")
 
         return bindings
+
+
+def _create_output() -> Output:
+    """The terminal. It is not asked where its cursor is: the answer would be one more drawing."""
+    output = create_output()
+    if isinstance(output, Vt100_Output):
+        output.enable_cpr = False
+    return output
 
 
 def _on_one_line(text: str) -> str:

@@ -44,7 +44,8 @@ async def edit(loop: ChatLoop, argument: str) -> None:
         await loop.edit(turn)
         return
     loop.output.question(argument)
-    await loop.answer(loop.session.start_edited(turn, argument))
+    if await loop.answer(loop.session.start_edited(turn, argument)) is None:
+        loop.give_back(f"/edit {argument}")
 
 
 async def retry(loop: ChatLoop, argument: str) -> None:

@@ -31,6 +31,11 @@ _ATOMIC_LENGTH = 512
 _ERASE_LINE_END = "\x1b[K"
 
 
+def as_one_update(text: str) -> str:
+    """A text that moves the cursor, so that a terminal shows its end alone."""
+    return f"{BEGIN_UPDATE}{text}{END_UPDATE}" if len(text) > _ATOMIC_LENGTH else text
+
+
 class LinePrinter:
     """What to write for lines and for the unfinished one after them.
 
@@ -61,9 +66,7 @@ class LinePrinter:
             self._shown, self._above = (), self._moved_text(line)
         text, has_moved = self._replace(crop(unfinished, self._width - 1))
         written += text
-        if (has_moved or is_rewritten) and len(written) > _ATOMIC_LENGTH:
-            return f"{BEGIN_UPDATE}{written}{END_UPDATE}"
-        return written
+        return as_one_update(written) if has_moved or is_rewritten else written
 
     def set_width(self, width: int) -> str:
         """The terminal has another width: what is shown stays, and is gone on with.
@@ -76,6 +79,28 @@ class LinePrinter:
         self._above, self._shown = self._above + line_text(self._shown), ()
         return f"{self._pen.lift()}\r\n"
 
+    @property
+    def width(self) -> int:
+        """The terminal's, in columns."""
+        return self._width
+
+    @property
+    def shown(self) -> Line:
+        """What is on the terminal's present line."""
+        return self._shown
+
+    def assume(self, shown: Line) -> None:
+        """The present line was written by others: this is on it."""
+        self._shown = shown
+
+    def row_of(self, unfinished: Line) -> Line:
+        """What ``update`` shows of an unfinished line."""
+        return self._below(crop(unfinished, self._width - 1))
+
+    def lift(self) -> str:
+        """Back to plain text, for others to write on."""
+        return self._pen.lift()
+
     def clear_unfinished(self) -> str:
         """Take the unfinished line away, for others to show it."""
         has_line, self._shown = bool(self._shown), ()
@@ -87,10 +112,13 @@ class LinePrinter:
         is_beyond = len(self._above) > len(text) and self._above.startswith(text)
         return self._above[len(text) :].strip() if is_beyond else ""
 
+    def _below(self, line: Line) -> Line:
+        """What of a line is not on the lines above."""
+        return drop_shown_text(line, self._above) if self._above else line
+
     def _replace(self, line: Line) -> tuple[str, bool]:
         """Make the present line ``line``; whether something of it was rewritten."""
-        if self._above:
-            line = drop_shown_text(line, self._above)
+        line = self._below(line)
         shared, old, new = split_common(self._shown, line)
         self._shown = line
         if not old:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -129,5 +129,19 @@ class LineWrapper:
         self._space = None
 
     def _as_line(self, chars: list[_Char]) -> Line:
-        styled = (Span(one.text, one.span.style, one.span.link) for one in chars)
-        return join_spans((*self._first, *styled))
+        # By the spans that they came in: styles are compared for each of these, not for each char.
+        runs = (
+            Span("".join(one.text for one in run), span.style, span.link)
+            for span, run in _runs(chars)
+        )
+        return join_spans((*self._first, *runs))
+
+
+def _runs(chars: list[_Char]) -> Iterator[tuple[Span, list[_Char]]]:
+    """Characters that follow each other in one span."""
+    start = 0
+    for end in range(1, len(chars) + 1):
+        span = chars[start].span
+        if end == len(chars) or chars[end].span is not span:
+            yield span, chars[start:end]
+            start = end

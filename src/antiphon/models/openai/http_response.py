@@ -107,6 +107,8 @@ class HttpResponse:
 
     async def read(self) -> bytes:
         """What has arrived, at least one byte; none: the end. Raises ``client_errors``."""
+        if self._is_paused:
+            self._resume()
         pieces = self._pieces
         while not pieces:
             if self.has_ended:
@@ -115,9 +117,12 @@ class HttpResponse:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._unread_bytes = 0
-        if self._is_paused:
-            self._resume()
         return data
+
+    def pause(self) -> None:
+        """Leave what arrives to the system, until ``read`` is called."""
+        if not (self._is_paused or self.has_ended):
+            self._pause()
 
     @property
     def is_read(self) -> bool:
@@ -269,7 +274,7 @@ class HttpResponse:
 
     def _pause(self) -> None:
         transport = self._protocol.transport
-        if transport is not None:
+        if transport is not None and not transport.is_closing():
             self._is_paused = True
             transport.pause_reading()
 

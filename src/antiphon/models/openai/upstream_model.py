@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import msgspec
 from yarl import URL
 
-from antiphon.core.deltas import Delta
+from antiphon.core.deltas import Delta, OutputTextDelta
 from antiphon.core.http_proxies import find_proxy
 from antiphon.errors import ConfigError, ModelNotFoundError, ModelUnavailableError
 from antiphon.models.openai.refusal_rules import LearnedRules, repair_request
@@ -149,6 +149,8 @@ class UpstreamModel(ABC):
                     if batch:
                         has_output = True
                         yield batch
+                        if call.gather_seconds and type(batch[-1]) is OutputTextDelta:
+                            await upstream_response.gather(call.gather_seconds)
                 upstream_response.raise_for_error()
                 self._rules.remember(name, rules)
                 return

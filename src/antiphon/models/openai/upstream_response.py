@@ -137,6 +137,12 @@ class UpstreamResponse:
             self._deadline = asyncio.get_running_loop().time() + timeout
         return batch
 
+    async def gather(self, seconds: float) -> None:
+        """Have what arrives meanwhile come in one read."""
+        if not self.response.has_ended:
+            self.response.pause()
+            await asyncio.sleep(seconds)
+
     def _has_ended(self) -> bool:
         return self._response_parser.finish_reason is not None or self._framing.has_ended
 

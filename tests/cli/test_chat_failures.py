@@ -1,0 +1,275 @@
+"""What goes wrong under the interactive chat: nothing is lost, and it says what to do."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.chat_terminal import chat, chat_home, leave
+from support.command_line import PROGRAM, environment
+from support.command_line_upstream import release
+from support.pseudo_terminal import CTRL_C, CTRL_D, ESCAPE, Terminal
+from support.small_disk import small_disk
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
+    "53de0000000c4944415408d763f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
+)
+CTRL_Z = "\x1a"
+
+
+def test_a_question_that_fails_is_in_the_prompt_again(home: Path) -> None:
+    (home / "a.png").write_bytes(PNG)
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("/image a.png\n")
+        terminal.expect("goes along")
+        terminal.expect("> ")
+        terminal.type("refuse\n")
+        terminal.expect("error: ")
+        terminal.expect("> refuse")
+        # The image goes along with it, as before.
+        terminal.type(" nothing\n")
+        terminal.expect("1 messages, the last: refuse nothing")
+        terminal.expect("[image]")
+        terminal.expect("> ")
+        terminal.type("/edit refuse\n")
+        terminal.expect("error: ")
+        terminal.expect("> /edit refuse")
+        terminal.type(" less\n")
+        terminal.expect("1 messages, the last: refuse less")
+        terminal.expect("[image]")
+        terminal.expect("> ")
+        terminal.type(ESCAPE + ESCAPE)
+        terminal.expect("edit the question")
+        terminal.expect("> refuse less")
+        terminal.type("\x15refuse\n")
+        terminal.expect("error: ")
+        terminal.expect("> refuse")
+        # It replaces the question yet.
+        terminal.type(" it\n")
+        terminal.expect("1 messages, the last: refuse it")
+        terminal.expect("[image]")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_what_is_queued_behind_a_question_that_fails_waits(home: Path, url: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("refuse\nafter\n")
+        terminal.expect("queued: after")
+        release(url)
+        terminal.expect("error: ")
+        terminal.expect("what is queued waits until you send something")
+        terminal.expect("> refuse")
+        terminal.type(" nothing\n")
+        terminal.expect("3 messages, the last: refuse nothing")
+        terminal.expect("5 messages, the last: after")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_what_is_typed_stays_where_a_question_fails(home: Path, url: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("refuse\nhalf")
+        terminal.expect("half")
+        release(url)
+        terminal.expect("↑ brings it back")
+        terminal.type(" a draft")
+        terminal.expect("draft")
+        terminal.type(CTRL_C + "\x1b[A")
+        terminal.expect("refuse")
+        terminal.type(CTRL_C)
+        leave(terminal)
+
+
+def test_a_plain_terminal_offers_a_question_that_fails(home: Path) -> None:
+    with chat(home, "--plain") as terminal:
+        terminal.expect("> ")
+        terminal.type("refuse\n")
+        terminal.expect("error: ")
+        terminal.expect("Enter alone takes: refuse")
+        terminal.expect("> ")
+        terminal.type("other words\n")
+        terminal.expect("1 messages, the last: other words")
+        terminal.expect("> ")
+        terminal.type(CTRL_D)
+        assert terminal.leave() == 0
+
+
+def test_an_upstream_goes_in_the_middle_of_an_answer(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("break off\n")
+        terminal.expect("one two three")
+        terminal.expect("error: ")
+        terminal.expect("> break off")
+        terminal.type(" no more\n")
+        terminal.expect("1 messages, the last: break off no more")
+        terminal.expect("> ")
+        leave(terminal)
+        assert terminal.rows.count("one two three") == 1
+
+
+@pytest.mark.parametrize("typed", ["", "half a question"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_chat_and_keeps_what_arrived(
+    home: Path, number: signal.Signals, typed: str
+) -> None:
+    with chat(home) as terminal:
+        before = terminal.modes
+        terminal.expect("> ")
+        terminal.type("hang\n")
+        terminal.expect("one two three")
+        if typed:
+            terminal.type(typed)
+            terminal.expect(typed)
+        terminal.process.send_signal(number)
+        assert terminal.leave() == 128 + number
+        assert terminal.modes == before
+        assert "Traceback" not in terminal.shown
+    with chat(home, "--continue") as terminal:
+        terminal.expect("> hang")
+        terminal.expect("one two three")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+@pytest.mark.parametrize("options", [[], ["--plain"]])
+def test_a_signal_ends_a_chat_at_its_prompt(home: Path, options: list[str]) -> None:
+    with chat(home, *options) as terminal:
+        before = terminal.modes
+        terminal.expect("> ")
+        terminal.type("hello\n")
+        terminal.expect("the last: hello")
+        terminal.expect("> ")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.leave() == 128 + signal.SIGTERM
+        assert terminal.modes == before
+        assert "Traceback" not in terminal.shown
+
+
+@pytest.mark.parametrize("typed", ["", "half a question", CTRL_C])
+def test_a_terminal_that_is_closed_ends_the_chat(home: Path, typed: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("hang\n")
+        terminal.expect("one two three")
+        terminal.type(typed)
+        if typed:
+            terminal.expect("stopped" if typed == CTRL_C else typed)
+        assert terminal.hang_up() == 128 + signal.SIGHUP
+    with chat(home, "--continue") as terminal:
+        terminal.expect("> hang")
+        terminal.expect("one two three")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_a_signal_ends_a_question_of_a_script_and_keeps_what_arrived(home: Path) -> None:
+    with chat(home, "-p", "hang") as terminal:
+        terminal.expect("one two three")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.leave() == 128 + signal.SIGTERM
+    with chat(home, "--continue") as terminal:
+        terminal.expect("one two three")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_a_disk_is_full_when_an_answer_ends(tmp_path: Path, url: str) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        home = chat_home(disk.folder, url)
+        with chat(home) as terminal:
+            terminal.expect("> ")
+            terminal.type("first\n")
+            terminal.expect("the last: first")
+            terminal.expect("> ")
+            terminal.type("wait\n")
+            terminal.expect("begun,")
+            disk.fill()
+            release(url)
+            terminal.expect("is full: make room")
+            terminal.expect("> wait")
+            disk.make_room()
+            terminal.type(" and again\n")
+            terminal.expect("begun,")
+            terminal.expect("and again")
+            terminal.expect("> ")
+            leave(terminal)
+
+
+def test_a_store_that_may_only_be_read(tmp_path: Path, url: str) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        home = chat_home(disk.folder, url)
+        with chat(home, "-p", "first") as terminal:
+            assert terminal.leave() == 0
+        disk.protect()
+        with chat(home) as terminal:
+            assert terminal.leave() == 1
+            assert "read-only file system: give another path" in " ".join(terminal.rows)
+        with chat(home, "-p", "second") as terminal:
+            assert terminal.leave() == 1
+
+
+@pytest.mark.slow
+def test_a_store_that_another_program_has_locked(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("the last: first")
+        terminal.expect("> ")
+        with closing(sqlite3.connect(home / "turns.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            terminal.type("second\n")
+            terminal.expect("> second")
+            # As long as it waits for the lock, it can be told not to.
+            terminal.type(ESCAPE)
+            terminal.expect("stopped")
+            terminal.expect("> ")
+            terminal.type("third\n")
+            terminal.expect("kept the database locked for too long")
+            terminal.expect("> third")
+            other.execute("ROLLBACK")
+        terminal.type(" time\n")
+        terminal.expect("the last: third time")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+@pytest.mark.slow
+def test_ctrl_z_suspends_a_chat_that_make_has_started(home: Path, url: str) -> None:
+    (home / "Makefile").write_text(f"chat:\n\t@{PROGRAM} chat --config c.toml\n")
+    shell = "import os; os.execv('/bin/sh', ['sh', '-i'])"
+    with Terminal(["-c", shell], environment(home), home, is_script=True) as terminal:
+        terminal.type("make chat\n")
+        terminal.expect("/help lists")
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type(CTRL_Z)
+        terminal.expect("Stopped")
+        terminal.type("echo back in the shell $((1+1))\n")
+        terminal.expect("back in the shell 2")
+        terminal.type("fg\n")
+        terminal.expect("> ")
+        release(url)
+        terminal.expect("and done")
+        terminal.expect("> ")
+        terminal.type(CTRL_C)
+        terminal.expect("Ctrl-C again")
+        terminal.type("exit\n")
+        terminal.expect("go on with: ")
+        terminal.expect("# ")
+        terminal.type("echo left with $?\n")
+        terminal.expect("left with 0")
