@@ -127,7 +127,6 @@ def test_a_signal_ends_the_chat_and_keeps_what_arrived(
     home: Path, number: signal.Signals, typed: str
 ) -> None:
     with chat(home) as terminal:
-        before = terminal.modes
         terminal.expect("> ")
         terminal.type("hang\n")
         terminal.expect("one two three")
@@ -136,7 +135,7 @@ def test_a_signal_ends_the_chat_and_keeps_what_arrived(
             terminal.expect(typed)
         terminal.process.send_signal(number)
         assert terminal.leave() == 128 + number
-        assert terminal.modes == before
+        assert terminal.is_restored
         assert "Traceback" not in terminal.shown
     with chat(home, "--continue") as terminal:
         terminal.expect("> hang")
@@ -148,14 +147,13 @@ def test_a_signal_ends_the_chat_and_keeps_what_arrived(
 @pytest.mark.parametrize("options", [[], ["--plain"]])
 def test_a_signal_ends_a_chat_at_its_prompt(home: Path, options: list[str]) -> None:
     with chat(home, *options) as terminal:
-        before = terminal.modes
         terminal.expect("> ")
         terminal.type("hello\n")
         terminal.expect("the last: hello")
         terminal.expect("> ")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.leave() == 128 + signal.SIGTERM
-        assert terminal.modes == before
+        assert terminal.is_restored
         assert "Traceback" not in terminal.shown
 
 

@@ -54,6 +54,7 @@ class Terminal:
         self._columns = 100
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, self._columns, 0, 0))
+        self._first_modes = self._modes()
         env = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **env}
         if is_script:
             self.process = subprocess.Popen(
@@ -135,8 +136,11 @@ class Terminal:
         return self.process.wait(_PATIENCE)
 
     @property
-    def modes(self) -> list[object]:
-        """How the terminal is set: whether it echoes, which keys send signals."""
+    def is_restored(self) -> bool:
+        """Whether it is set as it was before: that it echoes, which keys send signals."""
+        return self._modes() == self._first_modes
+
+    def _modes(self) -> list[object]:
         return termios.tcgetattr(self._master)
 
     def hang_up(self) -> int:
