@@ -64,6 +64,7 @@ def test_failed_turn_does_not_end_the_chat(home: Path) -> None:
         terminal.expect("error: ")
         terminal.expect("> ")
         terminal.type("\x15last\n")
+        terminal.expect("> last")
         assert "refuse" not in terminal.expect("first")
         terminal.expect("> ")
         terminal.type("quit\n")
