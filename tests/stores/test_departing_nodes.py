@@ -207,7 +207,7 @@ async def test_turn_that_is_planned_while_its_node_stops_is_refused(
         if way != "on a conversation":
             request = TurnRequest(request.input, previous_response_id=parent.response_id)
         if way == "in the request's task":
-            await refusals([asyncio.create_task(service.run(request, on_start=id))])
+            await refusals([asyncio.create_task(service.run(request, on_start=lambda turn: None))])
         else:
             await refusals([asyncio.create_task(service.start(request))])
         await service.close()

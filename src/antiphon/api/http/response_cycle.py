@@ -145,7 +145,7 @@ class ResponseCycle(RequestResponseCycle):
         self.response_complete = True
         # The scope and what writes its answer hold each other: together they would stay until the
         # garbage collector finds them, and every request would use memory that is in no cache.
-        self.scope.pop(WRITER, None)  # type: ignore[typeddict-item]
+        self.scope.pop(WRITER, None)  # type: ignore[misc]
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
