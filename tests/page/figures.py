@@ -97,7 +97,10 @@ def _seed(server: ThreadServer) -> str:
     while job["status"] == "running":
         time.sleep(0.1)
         job = server.get(f"/v1/import/{job['id']}").json
-    return str(server.get(f"/v1/chats/{job['report'][0]['chat_id']}").json["head"])
+    chat = f"/v1/chats/{job['report'][0]['chat_id']}"
+    while "unsearched_turns" in server.get(f"{chat}/search?query=turn&limit=1").json:
+        time.sleep(0.1)
+    return str(server.get(chat).json["head"])
 
 
 @contextmanager

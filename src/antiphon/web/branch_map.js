@@ -5,31 +5,11 @@ import { closeDialog, Dialog } from "./dialog.js";
 import { answerText, questionText } from "./turns.js";
 
 const MOST = 1000;
-const PAGE = 100;
 const MOST_READ = 60; // turns whose answers are read for the names
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-/** All branches of a chat, by pages. */
-async function readBranches(chat, onPage) {
-  let branches = [];
-  for (let after; branches.length < MOST; ) {
-    const page = await api(query(`/v1/chats/${chat.id}/branches`, { limit: PAGE, order: "asc", after }));
-    branches = [...branches, ...page.data];
-    onPage(branches, page.has_more);
-    if (!page.has_more) return;
-    after = page.last_id ?? page.data.at(-1).response_id;
-  }
-}
-
 /** Branches so that those which leave the same turn stand together, oldest fork first. Pure. */
-export function groupByFork(branches) {
-  const forks = new Map();
-  for (const branch of branches) {
-    const name = branch.forks_from ?? "";
-    forks.set(name, [...(forks.get(name) ?? []), branch]);
-  }
-  return [...forks.values()].flat();
-}
+export const groupByFork = (branches) => groupedBy("forks_from", branches).flat();
 
 const oneLine = (text) => text.replace(/\s+/g, " ").trim();
 
@@ -88,14 +68,15 @@ export default function BranchMap({ chat }) {
   const [error, setError] = useState(null);
   useEffect(() => {
     let left = false;
-    readBranches(chat, (found, has) => !left && setFound({ branches: found, more: has })).catch(setError);
+    api(query(`/v1/chats/${chat.id}/branches`, { limit: MOST })).then(
+      ({ data, has_more }) => !left && setFound({ branches: data, more: has_more }), setError);
     return () => { left = true; };
   }, []);
   const [names, setNames] = useState(new Map());
-  useEffect(() => { if (branches && !more) nameBranches(branches).then(setNames, () => {}); }, [branches, more]);
+  useEffect(() => { if (branches) nameBranches(branches).then(setNames, () => {}); }, [branches]);
   const shown = groupByFork(branches ?? []);
   const inView = shown.findIndex((one) => one.response_id === state.conversation?.head);
-  const first = inView < 0 && !more ? 0 : inView;
+  const first = Math.max(0, inView);
   const nameOf = (branch) => names.get(branch.response_id)?.name || branch.opening || "Without words";
   const questionOf = (branch) => names.get(branch.response_id)?.question;
   const go = (branch) => {

@@ -181,6 +181,8 @@ def test_branches_say_where_each_ends_and_what_it_forks_from(world: ThreadServer
     assert chat["branches"] == len(listed)
     page = world.get(f"/v1/chats/{first}/branches?limit=1&after={second}").json
     assert ([one["response_id"] for one in page["data"]], page["has_more"]) == ([other], True)
+    assert world.get(f"/v1/chats/{first}/branches?limit=1000").json["data"] == listed
+    assert world.get(f"/v1/chats/{first}/branches?limit=1001").status == 400
 
 
 def test_search_within_a_chat_finds_its_turns_only(world: ThreadServer) -> None:

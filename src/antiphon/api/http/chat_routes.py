@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from antiphon.api.http.chains import IMAGE_FORMS
-from antiphon.api.http.chats import CHAT_STATUSES, ChatChange
+from antiphon.api.http.chats import CHAT_STATUSES, MAX_BRANCHES, ChatChange
 from antiphon.api.http.openapi import Parameter
 from antiphon.api.http.route import BOOLEAN, INCLUDE, PAGINATION, STRING, Route
 from antiphon.turn.usage_groups import GROUPING_NAMES
@@ -66,7 +66,10 @@ CHAT_ROUTES: Final = (
         f"{_CHAT_PATH}/branches",
         "List a chat's branches: where each ends, and what it forks from.",
         "ChatBranchList",
-        query=_PAGE,
+        query=(
+            Parameter("limit", {**PAGINATION[0].schema, "maximum": MAX_BRANCHES}, "The page size."),
+            *_PAGE[1:],
+        ),
         handler=lambda to: to.chats.list_branches,
     ),
     Route(

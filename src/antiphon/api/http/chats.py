@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -26,6 +26,8 @@ from antiphon.turn.chat_protocols import ChatBranch, ChatFilter, ChatRecord, Cha
 from antiphon.turn.chats import ChatMatch, ChatService
 
 _encode = msgspec.json.Encoder().encode
+#: Branches of one page: all of a chat are read for each.
+MAX_BRANCHES: Final = 1000
 CHAT_STATUSES: dict[str, ChatStatus] = {status: status for status in get_args(ChatStatus)}
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -105,7 +107,7 @@ class ChatEndpoints:
     async def list_branches(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/chats/{id}/branches: where each branch ends and what it forks from"""
         query = query_params(scope)
-        limit = parse_limit(query)
+        limit = parse_limit(query, maximum=MAX_BRANCHES)
         branches = await self._chats.branches(tenant_of(scope), scope["path_params"]["id"])
         bodies = [_branch_body(one) for one in branches]
         after = query.get("after", [None])[-1]

@@ -41,11 +41,11 @@ def items_after(
     raise unknown_cursor(after)
 
 
-def parse_limit(query: Mapping[str, Sequence[str]], default: str = "20") -> int:
+def parse_limit(query: Mapping[str, Sequence[str]], default: str = "20", maximum: int = 100) -> int:
     """The page size. Raises ``InvalidRequestError``."""
     text = query.get("limit", [default])[-1]
-    if not (text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= 100):
-        raise InvalidRequestError("The limit is a number from 1 to 100.", param="limit")
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= maximum):
+        raise InvalidRequestError(f"The limit is a number from 1 to {maximum}.", param="limit")
     return int(text)
 
 

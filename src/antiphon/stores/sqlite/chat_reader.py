@@ -17,8 +17,8 @@ from antiphon.core.ids import (
     response_key,
 )
 from antiphon.core.retention import Expiry
-from antiphon.core.turns import Usage
-from antiphon.stores.sqlite.chain_reader import opening_at, response_at, turn_branch, turns_at
+from antiphon.core.turns import TurnStatus, Usage
+from antiphon.stores.sqlite.chain_reader import opening_at, response_at, turns_at
 from antiphon.stores.sqlite.reader import (
     CONVERSATION_SQL,
     PageRequest,
@@ -28,6 +28,8 @@ from antiphon.stores.sqlite.reader import (
     snapshot,
 )
 from antiphon.stores.sqlite.rows import (
+    decode_end,
+    decode_header_time,
     first_of_thread,
     last_of_thread,
     last_of_turn,
@@ -206,8 +208,8 @@ def _chat_branch(connection: sqlite3.Connection, thread: int, cutoff: float) -> 
     last = connection.execute(CHAT_SQL["previous_living"], row_range).fetchall()
     if not first or has_expired(connection, last[0][0], cutoff):
         return None
-    branch = turn_branch(connection, first[0][0])
-    leaf = turn_branch(connection, last[0][0])
+    created_at, _ = _time_and_status(connection, first[0][0])
+    updated_at, status = _time_and_status(connection, last[0][0])
     parents = connection.execute(CONVERSATION_SQL["parent"], (thread,)).fetchall()
     forks_from = None
     if parents and parents[0][0] is not None:
@@ -215,14 +217,22 @@ def _chat_branch(connection: sqlite3.Connection, thread: int, cutoff: float) -> 
         for _, key in connection.execute(CHAT_SQL["previous_living"], above).fetchall():
             forks_from = response_id_of(key[:16])
     return ChatBranch(
-        leaf=leaf.response_id,
+        leaf=response_at(connection, last[0][0]),
         forks_from=forks_from,
-        opening=branch.opening,
+        opening=opening_at(connection, first[0][0]),
         turns=seq_of(last[0][0]) + 1,
-        created_at=branch.created_at,
-        updated_at=leaf.created_at,
-        status=leaf.status,
+        created_at=created_at,
+        updated_at=updated_at,
+        status=status,
     )
+
+
+def _time_and_status(connection: sqlite3.Connection, row_id: int) -> tuple[float, TurnStatus]:
+    """When a turn was created, and what has become of it."""
+    ((key, _),) = connection.execute(TURN_SQL["row"], (row_id,)).fetchall()
+    ending = connection.execute(TURN_SQL["row"], (last_of_turn(row_id),)).fetchall()
+    status: TurnStatus = decode_end(ending[0][1]).status if ending else "in_progress"
+    return decode_header_time(key), status
 
 
 def read_usage_sums(
