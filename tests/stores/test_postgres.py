@@ -34,7 +34,7 @@ from antiphon.stores.postgres.sql_files import TURN_SQL
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.turn.node_protocols import OrphanedTurn
 from antiphon.turn.service import TurnService
-from antiphon.turn.store_protocols import NewTurn
+from antiphon.turn.store_protocols import NewTurn, Window
 from support.postgres_database import empty_database
 from support.postgres_proxy import PostgresProxy, postgres_proxy
 from support.serve_process import running_server
@@ -239,6 +239,20 @@ async def test_store_goes_on_after_its_connections_are_lost(tmp_path: Path) -> N
         await store.write(running.response_id, [assistant("Yes.")], DONE)
         await complete_turn(store, parent=running)
         assert not store.stores.health.refusals
+
+
+async def test_cancelled_read_leaves_no_transaction_to_the_next_one(tmp_path: Path) -> None:
+    async with opened(empty_database(tmp_path)) as (store,):
+        head = await complete_turn(store)
+        database = store._database
+        for steps in range(12):
+            reading = asyncio.create_task(store.window(head, Window(1)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+            level = await database.read(lambda one: one.fetchval("SHOW transaction_isolation"))
+            assert level == "read committed"
 
 
 async def test_nothing_is_confirmed_that_the_server_has_not_committed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from antiphon.core.items import (
     message_text,
 )
 from antiphon.core.token_prices import round_cost
-from antiphon.core.turns import Response, TurnStatus, Usage
+from antiphon.core.turns import Response, ResponseStatus, Usage
 from antiphon.errors import InvalidRequestError
 from antiphon.settings import ModelSettings, Price
 
@@ -68,7 +68,7 @@ class Reply(msgspec.Struct, Generic[T], frozen=True):
 
     text: str
     response_id: str
-    status: TurnStatus
+    status: ResponseStatus
     model: str
     usage: Usage | None
     output: tuple[Item, ...] = ()

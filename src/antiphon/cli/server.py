@@ -389,7 +389,7 @@ class _Server(uvicorn.Server):
         """Let turns without a connection end, for as long as others may go on."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._drain_ends_at):
-                await self._engine.service.registry.wait_all()
+                await self._engine.service.registry.wait_all(begun_only=True)
 
     def _abort_connections(self) -> None:
         """Close the connections whose clients do not read, so that their requests end."""

@@ -15,6 +15,8 @@ from antiphon.core.items import FunctionCall, Item
 from antiphon.core.mcp_servers import McpServerRequest
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+#: The same of a turn that may not have begun yet.
+ResponseStatus: TypeAlias = TurnStatus | Literal["queued"]
 #: The owner of everything where no keys are configured.
 DEFAULT_TENANT = ""
 #: What ``Options.include`` may ask for: reasoning as its model wants it back, and tokens' odds.
@@ -153,7 +155,8 @@ class TurnRequest(msgspec.Struct, frozen=True):
     ``model`` None is the server's default. ``sibling_of`` is in place of a previous response: the
     turn continues what that one continues, and belongs to its chat. ``conversation`` is in place
     of a previous response: the turn goes on from its head, and moves it; ``on_busy`` says what to
-    do where another turn runs on it. ``stream`` says whether someone wants to
+    do where another turn runs on it, or where the previous response of a background turn has not
+    been answered (``turn.queued_turns``). ``stream`` says whether someone wants to
     read along; without it a model may answer in one piece. ``emit_created`` False: who reads
     along is shown nothing before the first words. ``context_policies`` say what of a
     long history is sent. ``compact_threshold``: where the context has more tokens, the turn begins
@@ -213,13 +216,15 @@ class TurnError(msgspec.Struct, frozen=True):
 class RestartOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a background turn needs besides its header to be run again by another process.
 
-    The fields are those of ``TurnRequest``.
+    The fields are those of ``TurnRequest``. ``waits``: the turn begins once the one before it has
+    been answered.
     """
 
     stream: bool = False
     compact_threshold: int | None = None
     max_tool_rounds: int = 10
     timeout: float | None = None
+    waits: bool = False
 
 
 class Header(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -275,7 +280,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A turn as its users see it. ``end`` None: it is still running.
+    """A turn as its users see it. ``end`` None: it is still running, or ``is_queued``.
 
     ``expires_at`` None: never, or not asked for.
     """
@@ -289,6 +294,7 @@ class Response(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
     store: bool = True
     expires_at: float | None = None
+    is_queued: bool = False
 
     @property
     def model(self) -> str:
@@ -296,8 +302,10 @@ class Response(msgspec.Struct, frozen=True):
         return (self.end.model if self.end else None) or self.header.model
 
     @property
-    def status(self) -> TurnStatus:
-        return self.end.status if self.end else "in_progress"
+    def status(self) -> ResponseStatus:
+        if self.end is None:
+            return "queued" if self.is_queued else "in_progress"
+        return self.end.status
 
 
 class ConversationRecord(msgspec.Struct, frozen=True):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from antiphon.core.ids import to_response_id
 from antiphon.core.turns import Response
-from antiphon.errors import ConflictError, InvalidRequestError, NodeUnreachableError
+from antiphon.errors import (
+    AntiphonError,
+    ConflictError,
+    InvalidRequestError,
+    NodeUnreachableError,
+)
 from antiphon.turn.other_nodes import POLL_INTERVAL, TIME_LIMIT, OtherNodes
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
 from antiphon.turn.store_protocols import Store
@@ -61,7 +67,14 @@ class TurnCancellation:
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
         response_id = to_response_id(response_id)
-        await self.stop(tenant, response_id)
+        live = await self.find_here(tenant, response_id)
+        if live is not None and live.is_queued:
+            # Nobody is shown the end of what never began.
+            live.stop(response_not_found(response_id))
+            with suppress(AntiphonError):
+                await live.result()
+        else:
+            await self.stop(tenant, response_id)
         running = await self._running_turns(tenant) if cascade else ()
         if not await self._store.delete(tenant, response_id, cascade=cascade):
             raise response_not_found(response_id)

@@ -18,6 +18,7 @@ from antiphon.turn.chat_protocols import (
     ChatBranch,
     ChatFilter,
     ChatRecord,
+    ChatStatus,
     ChatUpdate,
     StoreContents,
     TurnBranch,
@@ -26,7 +27,7 @@ from antiphon.turn.chat_protocols import (
 from antiphon.turn.search_protocols import SearchHit
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import StoredTurn, Stores, unknown_cursor
-from antiphon.turn.turn_reader import response_not_found
+from antiphon.turn.turn_reader import holds_back, may_be_queued, response_not_found
 
 #: How many chats with the words are looked at for those that a filter takes, or that are behind
 #: one: so many, and then each time twice as many more.
@@ -77,9 +78,31 @@ class ChatService:
         chat_filter: ChatFilter = ALL_CHATS,
     ) -> list[ChatRecord]:
         """Chats, the one with the newest turn first. Raises ``InvalidRequestError``."""
-        return await self._store.list_chats(
+        chats = await self._store.list_chats(
             tenant, limit, after=after, newest_first=newest_first, chat_filter=chat_filter
         )
+        return [await self._with_status(tenant, chat) for chat in chats]
+
+    async def _with_status(self, tenant: str, chat: ChatRecord) -> ChatRecord:
+        """A chat at whose end turns are queued, with the status of what these wait for.
+
+        To a store they are turns without an end, which run.
+        """
+        if chat.status != "running":
+            return chat
+        reader = self._service.reader
+        turn = await reader.stored_turn(tenant, chat.head)
+        if turn is None or not may_be_queued(turn):
+            return chat
+        try:
+            while turn is not None and may_be_queued(turn):
+                turn = await reader.previous(tenant, turn.response_id)
+        except NotFoundError:  # Erased meanwhile.
+            return chat
+        if turn is None or turn.end is None or not holds_back(turn):
+            return chat
+        status: ChatStatus = "waiting" if turn.end.approvals else "idle"
+        return msgspec.structs.replace(chat, status=status)
 
     async def search(
         self,
@@ -131,7 +154,8 @@ class ChatService:
 
         Raises ``NotFoundError``.
         """
-        return _require_chat(await self._store.get(tenant, to_response_id(chat_id)), chat_id)
+        chat = _require_chat(await self._store.get(tenant, to_response_id(chat_id)), chat_id)
+        return await self._with_status(tenant, chat)
 
     async def find(self, tenant: str, response_ids: Sequence[str]) -> list[ChatRecord | None]:
         """The chat of each response, None: it is not there any more."""
@@ -161,7 +185,16 @@ class ChatService:
         head = await self._service.reader.head(tenant, response_id)
         if head is None:
             raise response_not_found(response_id)
-        return await self._store.chain_part(head, window, with_images=with_images)
+        part = await self._store.chain_part(head, window, with_images=with_images)
+        turns = [one.turn for one in part.turns]
+        marked = await self._service.reader.with_queued(tenant, turns)
+        if marked is turns:
+            return part
+        shown = [
+            msgspec.structs.replace(one, turn=turn)
+            for one, turn in zip(part.turns, marked, strict=True)
+        ]
+        return msgspec.structs.replace(part, turns=shown)
 
     async def chain_usage(self, tenant: str, response_id: str) -> ChainUsage:
         """What a turn and its chain used, read by pages. Raises ``NotFoundError``."""

@@ -78,6 +78,14 @@ class ContextBuilder:
             header.model, join_pieces(pieces), header.options, stream, pieces, gather_seconds
         )
 
+    async def turns_before_input(self, history: History) -> Sequence[RenderedTurn]:
+        """What a continuation of that chain would show before its new input."""
+        # What comes next has no words yet; all that is known of it is whose outputs it brings.
+        newest = history.turns[-1] if history.turns else RenderedTurn(b"")
+        owed = newest.open_calls if newest.completed else ()
+        coming = RenderedTurn(b"", outputs=dict.fromkeys(owed, b""))
+        return (await self.build(history, coming)).turns[:-1]
+
     async def _trim_to_policies(self, turns: Sequence[RenderedTurn]) -> Sequence[RenderedTurn]:
         budget = budget_of(self._policies)
         if budget is None:

@@ -197,7 +197,7 @@ class TurnPlanner:
         if request.item_ids or request.references:
             request = await without_repeated_items(request, self._reader)
         resolved = await resolve_references(request, self._reader)
-        toolset = await self._open_toolset(resolved.request) if resolved.request.mcp else None
+        toolset = await self.open_toolset(resolved.request) if resolved.request.mcp else None
         try:
             plan = await self._plan(resolved, tools, toolset, unstored_history, conversation)
             if sibling is None and self._prices is no_prices:
@@ -235,7 +235,7 @@ class TurnPlanner:
             raise response_not_found(response_id)
         request = _request_of(response, tenant)
         _, model = self._models.get(request.model)
-        toolset = await self._open_toolset(request) if request.mcp else None
+        toolset = await self.open_toolset(request) if request.mcp else None
         try:
             return await self._plan_restart(head, response, request, model, toolset)
         except BaseException:
@@ -405,7 +405,8 @@ class TurnPlanner:
             expires_at=expires_at(self._retention, request.tenant, now) if request.store else None,
         )
 
-    async def _open_toolset(self, request: TurnRequest) -> McpToolset:
+    async def open_toolset(self, request: TurnRequest) -> McpToolset:
+        """The tools of a request's MCP servers, to be closed."""
         if self._mcp_tool_provider is None:
             raise InvalidRequestError(
                 "This server calls no MCP servers.", code="unsupported_parameter", param="tools"

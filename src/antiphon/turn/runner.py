@@ -35,14 +35,13 @@ from antiphon.turn.history_cache import ResolvedHistory
 from antiphon.turn.message_rendering import RenderedTurn, render_response, render_turn, shown_items
 from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
-from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.running_turns import RunningTurn, wait_uncancelled
 from antiphon.turn.store_protocols import NewTurn, Store, is_answered
 from antiphon.turn.summarization import Summary, can_summarize, compact_history, compact_input
 from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
 from antiphon.turn.trimming import trim_by_ratio
 from antiphon.turn.turn_accumulator import TurnAccumulator
 from antiphon.turn.turn_reader import response_not_found
-from antiphon.turn.uncancelled_wait import wait_uncancelled
 
 log = logging.getLogger("antiphon.turn")
 

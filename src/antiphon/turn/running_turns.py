@@ -8,10 +8,13 @@ and a late one misses nothing; the log is as long as the turn and goes with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from antiphon.core.events import Event
+from antiphon.core.events import Created, Event
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import (
     AntiphonError,
@@ -61,6 +64,7 @@ class RunningTurn:
         *,
         is_streamed: bool = False,
         request: TurnRequest | None = None,
+        is_queued: bool = False,
     ) -> None:
         #: With the head of its conversation, so that a retry of it can be found.
         self.request = request
@@ -92,6 +96,8 @@ class RunningTurn:
         self.end_not_persisted = False
         #: Whether the store did not take it: it is as if it had never begun.
         self.is_rejected = False
+        #: Whether it is stored and waits for the turn before it.
+        self.is_queued = is_queued
 
     # What readers use.
 
@@ -172,7 +178,7 @@ class RunningTurn:
 
     def emit(self, events: Sequence[Event]) -> None:
         if events:
-            if self.first_token_at is None and self._events:
+            if self.first_token_at is None and self._events and type(events[0]) is not Created:
                 self.first_token_at = self._loop.time()
             self._events += events
             if not self._is_published:
@@ -230,6 +236,11 @@ class RunningTurn:
     def events_so_far(self) -> Sequence[Event]:
         """All events so far."""
         return self._events
+
+    def mark_begun(self) -> None:
+        """It waits for no other turn any more."""
+        self.is_queued = False
+        self.started_at = self._loop.time()
 
     def mark_running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""
@@ -294,7 +305,7 @@ def _wake(waiters: list[asyncio.Future[None]]) -> list[asyncio.Future[None]]:
 
 class TurnObserver(Protocol):
     """Observer of turns: notified when each starts, in the task of its request, and when it
-    ends.
+    ends. One that was queued starts in a task of its own, and one that never began goes unseen.
     """
 
     def turn_started(self, turn: RunningTurn) -> None: ...
@@ -322,7 +333,11 @@ class TurnRegistry:
     def start(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         """Run a turn in a task of its own."""
         self._add(turn)
-        turn.task = asyncio.get_running_loop().create_task(self._run_until_end(turn, work))
+        # A queued turn outlives its request by far: what holds for that does not hold for it.
+        context = contextvars.Context() if turn.is_queued else None
+        turn.task = asyncio.get_running_loop().create_task(
+            self._run_until_end(turn, work), context=context
+        )
         turn.task.add_done_callback(lambda _: self._fail_unfinished(turn, work))
 
     async def run(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
@@ -336,10 +351,17 @@ class TurnRegistry:
         while task.cancelling() > cancellations:
             task.uncancel()
 
-    def _add(self, turn: RunningTurn) -> None:
-        self._turns[turn.response_id] = turn
+    def begin_queued(self, turn: RunningTurn) -> None:
+        """Have a queued turn count as one that runs."""
+        turn.mark_begun()
         for watch in self._observers:
             watch.turn_started(turn)
+
+    def _add(self, turn: RunningTurn) -> None:
+        self._turns[turn.response_id] = turn
+        if not turn.is_queued:
+            for watch in self._observers:
+                watch.turn_started(turn)
 
     async def _run_until_end(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -348,8 +370,9 @@ class TurnRegistry:
             del self._turns[turn.response_id]
             if turn.end_not_persisted:
                 self.ids_not_persisted.add(turn.response_id)
-            for watch in self._observers:
-                watch.turn_ended(turn)
+            if not turn.is_queued:
+                for watch in self._observers:
+                    watch.turn_ended(turn)
 
     def _fail_unfinished(self, turn: RunningTurn, work: Coroutine[Any, Any, None]) -> None:
         # A loop that ends cancels even what has not begun, which cannot end itself.
@@ -400,8 +423,32 @@ class TurnRegistry:
                 turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
         return handed_over
 
-    async def wait_all(self) -> None:
-        """Wait until each turn that runs now has ended."""
-        tasks = [turn.task for turn in self._turns.values() if turn.task is not None]
+    async def wait_all(self, *, begun_only: bool = False) -> None:
+        """Wait until each turn that runs now has ended; ``begun_only``: but for queued ones."""
+        tasks = [
+            turn.task
+            for turn in self._turns.values()
+            if turn.task is not None and not (begun_only and turn.is_queued)
+        ]
         if tasks:
             await asyncio.wait(tasks)
+
+
+async def wait_uncancelled(write: asyncio.Future[Any]) -> None:
+    """Wait for the disk to the end. Raises what the write raises.
+
+    A loop that ends cancels all that runs in it, and then waits for it: whoever reads the turn
+    would wait for its end for ever.
+    """
+    while not write.done():
+        # It is cancelled in place of the write.
+        waiter: asyncio.Future[None] = write.get_loop().create_future()
+        write.add_done_callback(partial(_wake_one, waiter))
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+    write.result()
+
+
+def _wake_one(waiter: asyncio.Future[None], _: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

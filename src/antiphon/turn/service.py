@@ -30,9 +30,8 @@ from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
 from antiphon.turn.exchanges import render_exchanges
-from antiphon.turn.history_cache import History, HistoryCache, UnstoredHistory
+from antiphon.turn.history_cache import HistoryCache, UnstoredHistory
 from antiphon.turn.message_rendering import (
-    RenderedTurn,
     build_messages,
     is_system_message,
     shown_items,
@@ -40,6 +39,7 @@ from antiphon.turn.message_rendering import (
 from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.planning import TurnPlan, TurnPlanner, expires_at, extract_images
 from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
+from antiphon.turn.queued_turns import QueuedTurns
 from antiphon.turn.references import resolve_history, resolve_references
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import TurnRunner
@@ -54,8 +54,9 @@ from antiphon.turn.summarization import (
     summarize_turns,
 )
 from antiphon.turn.trimming import tokens_of
-from antiphon.turn.turn_reader import TurnReader, decode_messages
+from antiphon.turn.turn_reader import TurnReader, decode_messages, may_be_queued, response_of
 from antiphon.turn.validation import (
+    is_queueing,
     nothing_to_summarize_error,
     render_input,
     turn_header,
@@ -112,6 +113,10 @@ class TurnService:
             stores.chats if stores else None,
             prices,
         )
+        self._queued_turns = QueuedTurns(
+            store, models, self.registry, self.reader, self._planner, self.cancellation
+        )
+        self._queued_turns.is_draining = lambda: self.is_draining
 
     async def start(
         self,
@@ -125,8 +130,13 @@ class TurnService:
         what an unstored turn may continue, and is appended to. An invalid request raises here,
         before anything is stored. Summaries that are due are made first. Planning is retried
         when part of the history is erased meanwhile, or when another process takes the
-        conversation of a request that queues.
+        conversation of a request that queues. A background turn that queues behind a response
+        begins once that has been answered.
         """
+        if is_queueing(request):
+            queued = await self._queued_turns.start(request)
+            if queued is not None:
+                return queued
 
         async def attempt(
             request: TurnRequest, conversation: ConversationRecord | None
@@ -220,6 +230,11 @@ class TurnService:
             # This process was taken for dead, and has claimed a turn of its own.
             lost.stop(TurnTakenOverError("This server runs the turn anew."))
             await lost.wait_for_end()
+        stored = await self._store.turn(tenant, response_id)
+        if stored is not None and may_be_queued(stored):
+            waiting = msgspec.structs.replace(response_of(stored), is_queued=True)
+            self._queued_turns.resume(tenant, waiting)
+            return
         try:
             plan = await self._planner.plan_restart(tenant, response_id)
         except NotFoundError:
@@ -432,14 +447,15 @@ class TurnService:
         retries = TurnRetries(request)
         while True:
             base = await resolve_history(request, self._history_cache, self.reader)
-            messages = await _messages(viewer, base.history, request.instructions)
+            turns = await viewer.turns_before_input(base.history)
             if await self._history_cache.is_unchanged(base.stored_head):
-                return messages
+                return decode_messages(build_messages(turns, instructions=request.instructions))
             retries.raise_if_last(HistoryChangedError())
 
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
         await self.cancellation.delete(tenant, response_id, cascade=cascade)
+        self._queued_turns.look_again()
 
     async def interrupt(self) -> None:
         """Stop what runs, and keep it as interrupted; give up what another process can go on with.
@@ -482,15 +498,3 @@ class TurnService:
 def can_run(request: TurnRequest) -> bool:
     """Whether ``TurnService.run`` may run a turn: its caller alone waits for it. Pure."""
     return not (request.stream or request.background or request.conversation)
-
-
-async def _messages(
-    viewer: ContextBuilder, history: History, instructions: str | None
-) -> list[dict[str, Any]]:
-    """What a continuation of that chain would show before its new input."""
-    # What comes next has no words yet; all that is known of it is whose outputs it brings.
-    newest = history.turns[-1] if history.turns else RenderedTurn(b"")
-    owed = newest.open_calls if newest.completed else ()
-    coming = RenderedTurn(b"", outputs=dict.fromkeys(owed, b""))
-    view = await viewer.build(history, coming)
-    return decode_messages(build_messages(view.turns[:-1], instructions=instructions))

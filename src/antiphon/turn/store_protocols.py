@@ -101,7 +101,8 @@ class StoredTurn(msgspec.Struct, frozen=True):
     """A turn as it lies in the store. ``end`` None: it is still running.
 
     ``blobs`` holds the bytes of the images that the turn refers to, by hash. ``expires_at``
-    is None where it is kept for ever, and in a ``chain``, which nobody asks for it.
+    is None where it is kept for ever, and in a ``chain``, which nobody asks for it. ``is_queued``
+    is for readers to set (``turn.turn_reader``): a store does not know it.
     """
 
     response_id: str
@@ -113,6 +114,7 @@ class StoredTurn(msgspec.Struct, frozen=True):
     previous_response_id: str | None = None
     blobs: Mapping[str, bytes] = {}
     expires_at: float | None = None
+    is_queued: bool = False
 
 
 class HistoryEnd(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import render_chain, run_unless_short
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
-from antiphon.turn.store_protocols import Head, Store, StoredTurn, Window
+from antiphon.turn.store_protocols import Head, Store, StoredTurn, Window, is_answered
 from antiphon.turn.trimming import apply_summaries, newest_turns
 
 
@@ -54,7 +54,35 @@ class TurnReader:
     async def response(self, tenant: str, response_id: str) -> Response:
         """One response, whole. Raises ``NotFoundError``."""
         turn = await self._turn(tenant, response_id)
+        (turn,) = await self.with_queued(tenant, [turn])
         return response_of(turn)
+
+    async def previous(self, tenant: str, response_id: str) -> StoredTurn | None:
+        """The turn before a response, without those that were erased; None: it is the first.
+
+        Raises ``NotFoundError``.
+        """
+        head = await self._store.head(tenant, response_id)
+        turns = await self._store.window(head, Window(2)) if head else []
+        if not turns or turns[0].response_id != response_id:
+            raise response_not_found(response_id)
+        return turns[1] if len(turns) > 1 else None
+
+    async def with_queued(self, tenant: str, turns: Sequence[StoredTurn]) -> Sequence[StoredTurn]:
+        """A part of a chain, oldest turn first, with what of it is queued marked as that."""
+        if not any(map(may_be_queued, turns)):
+            return turns
+        marked: list[StoredTurn] = []
+        before: StoredTurn | None = None
+        for turn in turns:
+            shown = turn
+            if may_be_queued(turn):
+                with suppress(NotFoundError):  # Erased meanwhile.
+                    before = before or await self.previous(tenant, turn.response_id)
+                shown = msgspec.structs.replace(turn, is_queued=holds_back(before))
+            marked.append(shown)
+            before = turn
+        return marked
 
     async def stored_turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         """A turn as it is stored. None: there is none."""
@@ -156,6 +184,25 @@ class TurnReader:
         return turns
 
 
+def may_be_queued(turn: StoredTurn) -> bool:
+    """Whether a turn waits for the one before it, or has just begun. Pure."""
+    restart = turn.header.restart
+    return restart is not None and restart.waits and turn.end is None and not turn.output
+
+
+def holds_back(turn: StoredTurn | None) -> bool:
+    """Whether what is queued behind a turn has to wait. Pure.
+
+    Until it has been answered, which one that failed or was stopped never is, and while calls of
+    it wait for their outputs.
+    """
+    if turn is None or turn.end is None:
+        return turn is not None
+    if turn.end.status == "completed":
+        return bool(render_chain([turn])[-1].open_calls)
+    return not is_answered(turn.end)
+
+
 def _responses_of(turns: Sequence[StoredTurn]) -> list[Response]:
     return [response_of(turn) for turn in turns]
 
@@ -214,6 +261,7 @@ def response_of(turn: StoredTurn, *, with_images: bool = True) -> Response:
         end=turn.end,
         previous_response_id=turn.previous_response_id,
         expires_at=turn.expires_at,
+        is_queued=turn.is_queued,
     )
 
 

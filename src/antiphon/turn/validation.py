@@ -48,6 +48,17 @@ def _restart_options(request: TurnRequest, stored: Options) -> RestartOptions | 
         compact_threshold=request.compact_threshold,
         max_tool_rounds=request.max_tool_rounds,
         timeout=request.timeout,
+        waits=is_queueing(request),
+    )
+
+
+def is_queueing(request: TurnRequest) -> bool:
+    """Whether a turn waits until the one that it continues has been answered."""
+    return (
+        request.background
+        and request.store
+        and request.on_busy == "queue"
+        and request.previous_response_id is not None
     )
 
 

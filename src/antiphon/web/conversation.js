@@ -100,6 +100,7 @@ function Composer({ conversation, chat }) {
   };
   const running = isRunning(conversation);
   const last = conversation?.turns.at(-1);
+  const later = (conversation?.queue ?? []).filter((turn) => !queue.some((one) => one.replaces === turn.response.id));
 
   // The draft of the chat that is open; one that has just become a chat keeps what is typed.
   const shown = useRef(name);
@@ -135,17 +136,43 @@ function Composer({ conversation, chat }) {
   };
   // A message stays in the queue until the outbox has it: its id is the key that it is sent with.
   const remove = (id) => setQueue((before) => before.filter((one) => one.id !== id));
-  const post = async ({ id, words, pictures: images }) => {
+  const post = async ({ id, words, pictures: images, replaces, hasPictures }) => {
     const { newConversation, send } = await loadParts();
     if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
       newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
-    await send(words, images, { id, onKept: () => remove(id) });
+    await send(words, images, { id, replaces, hasPictures, onKept: () => remove(id) });
   };
+  // While a turn runs the server gets what is next, and sends it though no page is open.
+  const handOver = async (next) => {
+    try {
+      await (await loadParts()).sendLater(next);
+      remove(next.id);
+    } catch (error) {
+      // It is tried again as any other message is, when this answer has ended.
+      posted.current = null;
+      notify(error.message);
+    }
+  };
+  // What the server has is taken back to be sent behind another turn: by one key, whichever tab does it.
+  const takeBack = (turns) => {
+    if (!turns.length) return;
+    const items = turns.map((turn) => ({ id: `again-${turn.response.id}`, words: wordsOf(turn), pictures: [], replaces: turn.response.id, hasPictures: hasPicture(turn) }));
+    setQueue((before) => [...items, ...before]);
+    set({ conversation: { ...state.conversation, queue: state.conversation.queue.filter((one) => !turns.includes(one)) } });
+  };
+  const takeBackNow = useRef();
+  takeBackNow.current = () => takeBack(state.conversation?.queue ?? []);
+  useEffect(() => {
+    const onTakeBack = () => takeBackNow.current();
+    document.addEventListener("antiphon:take-back", onTakeBack);
+    return () => document.removeEventListener("antiphon:take-back", onTakeBack);
+  }, []);
   const released = useRef(false);
   const submit = (event) => {
     event?.preventDefault();
     // Emptied at once, not when it is drawn next: a second click has nothing to send.
     const words = area.current.value.trim();
+    if (isHeldBack) takeBack(later);
     if (!words && !pictures.length && isHeldBack) {
       released.current = true;
       setQueue((before) => [...before]);
@@ -163,30 +190,32 @@ function Composer({ conversation, chat }) {
   const posted = useRef(null);
   const [isLate, setLate] = useState(false);
   const isReady = conversation ? !conversation.loading && !conversation.error : state.route.kind === "new";
-  const hasFailed = Boolean(last?.error || last?.response.status === "failed");
-  const isHeldBack = queue.length > 0 && !running && isReady && hasFailed && !released.current;
+  const hasFailed = Boolean(last?.error || ["failed", "cancelled"].includes(last?.response.status));
+  const isHeldBack = queue.length + later.length > 0 && !running && isReady && hasFailed && !released.current;
+  // A chat of a conversation goes on by the conversation's name, which nothing can be queued behind.
+  const isServers = Boolean(isKept && last?.response.id && !chat?.conversation && (running || later.length) && !hasFailed);
   useEffect(() => {
     const [next] = queue;
     if (running) released.current = false;
-    else if (next && isReady && posted.current !== next.id && (!hasFailed || released.current)) {
-      posted.current = next.id;
+    if (!next || !isReady || posted.current === next.id) return;
+    if (!isServers && (running || hasFailed && !released.current)) return;
+    posted.current = next.id;
+    // Another tab may have sent it.
+    if (isKept && !load(queueName(conversation))?.some((one) => one.id === next.id)) remove(next.id);
+    else if (isServers) handOver(next);
+    else {
       // Seen in the queue only if its turn is not in view soon.
       setLate(false);
       setTimeout(() => setLate(queueNow.current.some((one) => one.id === next.id)), 400);
-      // Another tab may have sent it.
-      if (isKept && !load(queueName(conversation))?.some((one) => one.id === next.id)) remove(next.id);
-      else post(next);
+      post(next);
     }
-  }, [running, queue, isReady]);
+  }, [running, queue, isReady, isServers]);
 
   const stopTurn = () => loadParts().then(({ stop }) => stop());
   const onKeyDown = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !touch.matches) submit(event);
     else if (event.key === "Escape" && running) { event.preventDefault(); stopTurn(); }
-    else if (event.key === "ArrowUp" && !text && queue.length) {
-      write(queue.at(-1).words);
-      setQueue((before) => before.slice(0, -1));
-    }
+    else if (event.key === "ArrowUp" && !text && waiting.length) editNext(waiting.at(-1));
   };
   const addFiles = async (files) => {
     const added = [];
@@ -210,11 +239,38 @@ function Composer({ conversation, chat }) {
   // Sent without words of its own: those that wait go.
   const canSend = text.trim() || pictures.length > 0 || isHeldBack;
   const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
-  const waiting = isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
+  const own = isServers ? queue : isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
+  const waiting = [...later.map((turn) => ({ id: turn.response.id, words: wordsOf(turn), turn })), ...own];
+  const removeNext = async ({ id, turn }) => {
+    if (!turn) remove(id);
+    else if (!(await (await loadParts()).removeLater(turn))) notify("It was sent already.");
+  };
+  const editNext = async (one) => {
+    const { turn } = one;
+    const images = turn ? (hasPicture(turn) ? await (await loadParts()).picturesOf(one.id) : []) : one.pictures ?? [];
+    // Written down before it is erased.
+    write(one.words);
+    setPictures(images);
+    area.current.focus();
+    if (!turn) remove(one.id);
+    else if (!(await (await loadParts()).removeLater(turn))) {
+      write("");
+      setPictures([]);
+      notify("It was sent already.");
+    }
+  };
+  // Those from a place on are sent anew, in another order.
+  const moveUp = (index) => {
+    const turns = later.slice(index - 1);
+    [turns[0], turns[1]] = [turns[1], turns[0]];
+    takeBack(turns);
+  };
   return html`<form class="composer" onSubmit=${submit}>
-    ${waiting.length > 0 && html`<ul class="queue" aria-label="Messages to be sent next">${waiting.map((one) => html`<li key=${one.id}>
-      <button type="button" class="chip" title="Edit" onClick=${() => { write(one.words); remove(one.id); area.current.focus(); }}>${one.words || "Picture"}</button>
-      ${iconButton("close", "Remove from the queue", () => remove(one.id))}</li>`)}</ul>`}
+    ${(isHeldBack || later.length > 0 && !running && hasOpenCalls(last)) && html`<p class="hint queue-note">${whyHeld(last)}</p>`}
+    ${waiting.length > 0 && html`<ul class="queue" aria-label="Messages to be sent next">${waiting.map((one, index) => html`<li key=${one.id}>
+      <button type="button" class="chip" title="Edit" onClick=${() => editNext(one)}>${one.words || "Picture"}</button>
+      ${running && index > 0 && index < later.length && iconButton("left", "Send before the one in front", () => moveUp(index))}
+      ${iconButton("close", "Remove from the queue", () => removeNext(one))}</li>`)}</ul>`}
     <div class="box">
       ${pictures.length > 0 && html`<ul class="pictures" aria-label="Pictures to be sent">${pictures.map((one, index) => html`<li key=${index}>
         <img src=${one} alt=${`Picture ${index + 1}`} />${iconButton("close", `Remove picture ${index + 1}`, () => setPictures(pictures.filter((other) => other !== one)))}</li>`)}</ul>`}
@@ -234,6 +290,22 @@ function Composer({ conversation, chat }) {
     </div>
   </form>`;
 }
+
+const contentOf = (turn) => turn.input.flatMap((item) => (typeof item.content === "string" ? [{ text: item.content }] : item.content ?? []));
+const wordsOf = (turn) => contentOf(turn).map((part) => part.text ?? "").join("");
+const hasPicture = (turn) => contentOf(turn).some((part) => part.type === "input_image");
+
+/** Whether a turn ended with calls whose results somebody has to bring. */
+function hasOpenCalls(last) {
+  const output = last?.response.status === "completed" ? last.response.output : [];
+  const results = new Set(output.filter((item) => item.type.endsWith("_output")).map((item) => item.call_id));
+  return output.some((item) => item.type === "mcp_approval_request" || /^(function|custom_tool)_call$/.test(item.type) && !results.has(item.call_id));
+}
+
+/** Why what is next is not sent. */
+const whyHeld = (last) => last?.response.status === "cancelled" ? "The answer was stopped, so these wait until you send them."
+  : last?.error || last?.response.status === "failed" ? "The answer failed, so these wait until you send them."
+  : "These wait until the calls above have their results.";
 
 function isRunning(conversation) {
   const turn = conversation?.turns.at(-1);

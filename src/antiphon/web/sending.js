@@ -1,7 +1,7 @@
 /** Sending: every message has an idempotency key and waits in an outbox until it is stored.
  *
  * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
-import { ApiError, newKey, pause, readEvents, request, save } from "./core.js";
+import { api, ApiError, newKey, pause, readEvents, request, save } from "./core.js";
 
 const DATABASE = "antiphon.outbox";
 
@@ -28,9 +28,11 @@ async function outbox(mode, act) {
   }
 }
 
-/** A message as it is sent, with its key. `keep` false: it is never written down. */
-export async function queueMessage(body, keep = true, id = null) {
-  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now() };
+/** A message as it is sent, with its key. `keep` false: it is never written down.
+ *
+ * `replaces`: the queued turn in whose place it is, if that has not begun by then. */
+export async function queueMessage(body, keep = true, id = null, replaces = null) {
+  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now(), replaces };
   if (keep) {
     save("outbox", true);
     await outbox("readwrite", (store) => store.put(entry));
@@ -55,6 +57,8 @@ export async function deliver(entry, { onStalled = () => {} } = {}) {
 async function attemptUntilStored(entry, onStalled) {
   for (let failures = 0; ; failures++) {
     try {
+      if (entry.replaces && !(await removeQueued(entry.replaces)))
+        throw new ApiError("This message has been sent already.", 409, "response_begun");
       const answer = await request("/v1/responses", {
         method: "POST", headers: { "Idempotency-Key": entry.id, "Content-Type": "application/json" },
         body: new Blob([entry.body]),
@@ -76,6 +80,18 @@ async function attemptUntilStored(entry, onStalled) {
     onStalled(true);
     await pause(Math.min(400 * 2 ** failures, 8_000));
   }
+}
+
+/** Erases a turn that is queued. False: it has begun, and stays. */
+export async function removeQueued(id) {
+  const unlessGone = (error) => {
+    if (error.status !== 404) throw error;
+    return null;
+  };
+  const response = await api(`/v1/responses/${id}`).catch(unlessGone);
+  if (response && response.status !== "queued") return false;
+  if (response) await request(`/v1/responses/${id}`, { method: "DELETE" }).catch(unlessGone);
+  return true;
 }
 
 /** Whether a refusal stands. Others are of a server that is stopping, busy or not there. */

@@ -2,8 +2,8 @@
 import { api, ApiError, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
-import { deliver, queueMessage } from "./sending.js";
-import { change, follow, readPatiently, readTurn, reload, replaceTurn, showBranch } from "./turn_window.js";
+import { deliver, queueMessage, removeQueued } from "./sending.js";
+import { addFromElsewhere, change, follow, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -22,22 +22,21 @@ export function settings() {
 }
 
 /** Sends a message that goes on from the end of the branch. */
-export const send = (text, images = [], more = {}) => start([message(text, images)], more);
+export async function send(text, images = [], { hasPictures = false, ...more } = {}) {
+  return start([message(text, hasPictures ? await picturesOf(more.replaces) : images)], more);
+}
 
 /** Begins a turn in the open conversation, and shows it before the server has it.
  *
  * `siblingOf`: another version of that turn; `parent`: the turn to continue, null: the last one.
- * `id`: the key to send it with; `onKept` is called once the outbox has it. */
-export async function start(input, { siblingOf = null, parent = null, model = null, tools = [], id = null, onKept = () => {} } = {}) {
+ * `id`: the key to send it with; `onKept` is called once the outbox has it. `replaces`: the queued
+ * turn in whose place it is. */
+export async function start(input, { siblingOf = null, parent = null, model = null, tools = [], id = null, onKept = () => {}, replaces = null } = {}) {
+  // What waits for a turn that failed, or for a person, goes on behind this one.
+  document.dispatchEvent(new CustomEvent("antiphon:take-back"));
   const { conversation } = state;
-  const chosen = settings();
   const previous = siblingOf ? null : parent ?? conversation.head;
-  const body = {
-    input, stream: true,
-    ...(model ?? chosen.model ? { model: model ?? chosen.model } : {}),
-    ...(tools.length ? { tools } : {}),
-    ...(chosen.instructions ? { instructions: chosen.instructions } : {}),
-  };
+  const body = bodyOf(input, { model, tools });
   if (conversation.temporary) Object.assign(body, { store: false, input: [...allItems(conversation), ...input] });
   else if (siblingOf) body.sibling_of = siblingOf.response.id;
   else if (previous) body.previous_response_id = previous;
@@ -50,7 +49,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   try {
     await moveConversation(body, conversation);
     const deliverOnce = async (key) => {
-      const entry = await queueMessage(body, !conversation.temporary, key);
+      const entry = await queueMessage(body, !conversation.temporary, key, replaces);
       onKept();
       return deliver(entry, { onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })) });
     };
@@ -65,7 +64,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
     showStarted(conversation, pending, response, first, events, siblingOf);
     return response;
   } catch (error) {
-    if (id && error.code === "idempotency_key_in_use") {
+    if (id && ["idempotency_key_in_use", "response_begun"].includes(error.code)) {
       // It was sent before, and went on from another turn: that is what there is.
       replaceTurn(conversation, isMine, () => null);
       await reload();
@@ -87,6 +86,46 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
 /** Begins a turn by a button: its second click may come before the first is drawn. */
 const startOnce = (...turn) => (isSending() ? null : start(...turn));
 const isSending = () => state.conversation?.turns.some((turn) => !turn.response.id && !turn.error);
+function bodyOf(input, { model = null, tools = [] } = {}) {
+  const chosen = settings();
+  return {
+    input, stream: true,
+    ...(model ?? chosen.model ? { model: model ?? chosen.model } : {}),
+    ...(tools.length ? { tools } : {}),
+    ...(chosen.instructions ? { instructions: chosen.instructions } : {}),
+  };
+}
+
+/** Has the server send a message once what is before it has been answered, also when no page is open. */
+export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false }) {
+  const { conversation } = state;
+  const images = hasPictures ? await picturesOf(replaces) : pictures;
+  const previous = conversation.queue.at(-1)?.response.id ?? conversation.head;
+  const body = { ...bodyOf([message(words, images)]), background: true, on_busy: "queue", previous_response_id: previous };
+  try {
+    const { response, events } = await deliver(await queueMessage(body, true, id, replaces));
+    events.return();
+    await addFromElsewhere(conversation, response.id);
+  } catch (error) {
+    if (!["idempotency_key_in_use", "response_begun"].includes(error.code)) throw error;
+    await showBegun(conversation);
+  }
+}
+
+/** The pictures of a stored message, as they are sent. */
+export async function picturesOf(id) {
+  const { data } = await api(`/v1/responses/${id}/input_items`);
+  return data.flatMap((item) => (Array.isArray(item.content) ? item.content : [])).flatMap((part) => part.image_url ?? []);
+}
+
+/** Takes a message off the queue. False: it has begun, and is shown in its place. */
+export async function removeLater(turn) {
+  const { conversation } = state;
+  const isRemoved = await removeQueued(turn.response.id);
+  if (isRemoved) change(conversation, { queue: state.conversation.queue.filter((one) => one !== turn) });
+  await showBegun(conversation);
+  return isRemoved;
+}
 
 const allItems = (conversation) => conversation.turns.flatMap((turn) => [...turn.input, ...turn.response.output]);
 
@@ -202,7 +241,7 @@ export function branchFrom(turn) {
   const { conversation } = state;
   const index = conversation.turns.findIndex((one) => one.response.id === turn.response.id);
   change(conversation, {
-    head: turn.response.id, turns: conversation.turns.slice(0, index + 1), after: false,
+    head: turn.response.id, turns: conversation.turns.slice(0, index + 1), queue: [], after: false,
     total: turn.position + 1, anchor: { at: "end" },
   });
   notify("What you send now goes on from this turn.", { label: "Back", run: () => showBranch(conversation, conversation.head, { anchor: { at: "end" } }) });

@@ -30,6 +30,7 @@ const blank = () => ({
   chatId: null,
   head: null,
   turns: [],
+  queue: [], // turns that the server has, and that wait for the last of the others
   before: false,
   after: false,
   total: 0,
@@ -72,14 +73,76 @@ async function readRoute(conversation, route, mark) {
 /** Shows the branch that ends with `head`, at its end or around a turn. */
 export async function showBranch(conversation, head, { around, position, anchor, reading = null }) {
   change(conversation, { loading: true, error: null });
-  const page = await (reading ?? api(turnsPath(head, { around, position })));
+  // What is queued at the end is no part of what is in view in the middle.
+  const [first, leaf] = await Promise.all([
+    reading ?? api(turnsPath(head, { around, position })), around || position !== undefined ? api(turnsPath(head, { limit: 1 })) : null]);
+  const isAtEnd = !first.has_more_after;
+  const page = isAtEnd && first.data.every(isQueued) ? await readEnd(head) : first;
+  const end = isAtEnd ? page : leaf && isQueued(leaf.data[0]) ? await readEnd(head) : leaf;
+  const { turns } = split(page);
+  const { turns: begun, queue } = split(end);
+  const last = begun.at(-1)?.response.id ?? head;
   const changed = change(conversation, {
-    head, turns: joinLive(page.data), before: page.has_more_before, after: page.has_more_after,
-    total: page.total, loading: false, chatId: state.chat?.id ?? null,
+    head: last, turns: joinLive(turns), queue, before: page.has_more_before,
+    after: page.has_more_after && turns.at(-1)?.response.id !== last,
+    total: page.total - queue.length, loading: false, chatId: state.chat?.id ?? null,
     anchor: anchor && { ...anchor, id: anchor.id ?? page.data.find((one) => one.position === position)?.response.id },
   });
   if (changed) followLast();
   for (const event of delayed.splice(0)) showChange(event);
+}
+
+// ---- turns that wait for the one before them
+
+const isQueued = (turn) => turn.response.status === "queued";
+
+/** A part of a branch: what has begun, and what is queued behind it. */
+const split = ({ data }) => ({ turns: data.filter((turn) => !isQueued(turn)), queue: data.filter(isQueued) });
+
+/** The end of a branch, with a turn that has begun. */
+async function readEnd(head) {
+  for (let limit = 20; ; limit *= 4) {
+    const page = await api(turnsPath(head, { limit: Math.min(limit, 100) }));
+    if (!page.data.every(isQueued) || !page.has_more_before || limit > 100) return page;
+  }
+}
+
+/** Takes up what another tab or program has queued behind what is shown. */
+async function readQueue(conversation, id) {
+  const page = await readPatiently(conversation, () => readEnd(id)).catch(() => null);
+  const { head, queue: known } = state.conversation;
+  if (!page || state.conversation.id !== conversation.id || known.some(byId(id))) return;
+  const { turns, queue } = split(page);
+  if (turns.at(-1)?.response.id === head) change(conversation, { queue });
+  // By now it may have begun.
+  if (!queue.some(byId(id))) await addFromElsewhere(conversation, id);
+}
+
+/** Shows the first of the queue in its place once it has begun. */
+export async function showBegun(conversation) {
+  while (state.conversation?.id === conversation.id && state.conversation.queue.length) {
+    const { id } = state.conversation.queue[0].response;
+    let turn = null;
+    try {
+      turn = await readPatiently(conversation, () => readTurn(id));
+    } catch (error) {
+      if (error.status !== 404) return;
+    }
+    const current = state.conversation;
+    if (current?.id !== conversation.id || turn && isQueued(turn)) return;
+    const queue = current.queue.filter((one) => one.response.id !== id);
+    // Another call of this was faster.
+    if (queue.length === current.queue.length) continue;
+    change(conversation, { queue });
+    if (turn) appendTurn(conversation, turn);
+    if (turn && isRunning(turn.response.status)) return;
+  }
+}
+
+function appendTurn(conversation, turn) {
+  const { after, turns } = state.conversation;
+  change(conversation, { head: turn.response.id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
+  if (!after) followLast();
 }
 
 const joinLive = (turns) => turns.map((turn) => {
@@ -122,11 +185,14 @@ function trim(window, farSide) {
     : { ...window, turns: window.turns.slice(-most), before: true };
 }
 
-export const jumpTo = (position) => showBranch(state.conversation, state.conversation.head, { position, anchor: { at: "center" } });
+/** The last turn of a branch, queued or not. */
+const endOf = ({ queue, head }) => queue.at(-1)?.response.id ?? head;
+
+export const jumpTo = (position) => showBranch(state.conversation, endOf(state.conversation), { position, anchor: { at: "center" } });
 
 export async function goToEnd() {
   const { conversation } = state;
-  if (conversation.after) await showBranch(conversation, conversation.head, { anchor: { at: "end" } });
+  if (conversation.after) await showBranch(conversation, endOf(conversation), { anchor: { at: "end" } });
   else change(conversation, { anchor: { at: "end" } });
 }
 
@@ -134,7 +200,12 @@ export async function reload() {
   const { conversation } = state;
   if (!conversation?.head) return;
   const middle = conversation.turns.at(-1)?.response.id;
-  await readPatiently(conversation, () => showBranch(conversation, conversation.head, conversation.after && middle ? { around: middle } : {}))
+  const show = (head) => readPatiently(conversation, () => showBranch(conversation, head, conversation.after && middle ? { around: middle } : {}));
+  const unlessGone = (error) => {
+    if (error.status !== 404 || !conversation.queue.length) throw error;
+    return show(conversation.head);
+  };
+  await show(endOf(conversation)).catch(unlessGone)
     .catch((error) => {
       // The turn is gone, and the chat may not be.
       if (error.status !== 404 || !conversation.chatId) throw error;
@@ -208,6 +279,7 @@ export async function follow(conversation, id, live, answer = null) {
   // The response at its end is the stored one; numbers that only the window has are read again.
   replaceTurn(conversation, byId(id), (turn) => ({ ...turn, response: live.response, live: null, stalled: false }));
   if (!conversation.temporary) await refreshTurn(conversation, id);
+  await showBegun(conversation);
   document.dispatchEvent(new CustomEvent("antiphon:turn-ended"));
 }
 
@@ -242,6 +314,10 @@ async function showChange(event) {
     change(conversation, { error: new ApiError("This chat was erased.", 404), turns: [] });
   } else if (event.type === "turn.erased") {
     if (shown || conversation.head === id) removeTurn(conversation, id);
+    else change(conversation, { queue: event.cascade ? [] : conversation.queue.filter((one) => one.response.id !== id) });
+    await showBegun(conversation);
+  } else if (conversation.queue.some(byId(id))) {
+    await showBegun(conversation);
   } else if (event.type === "turn.started") {
     if (!shown && !conversation.turns.some((turn) => !turn.response.id)) await addFromElsewhere(conversation, id);
   } else if (["turn.ended", "turn.waiting"].includes(event.type)) {
@@ -249,6 +325,7 @@ async function showChange(event) {
     if (turn?.live) await takeStored(conversation, id, turn.live);
     else if (turn) await refreshTurn(conversation, id);
     else if (!turn && !conversation.turns.some((one) => !one.response.id)) await addFromElsewhere(conversation, id);
+    await showBegun(conversation);
   }
 }
 
@@ -261,18 +338,17 @@ async function takeStored(conversation, id, live) {
 }
 
 /** A turn that began elsewhere: shown if it continues what is shown, counted if it is a version. */
-async function addFromElsewhere(conversation, id) {
+export async function addFromElsewhere(conversation, id) {
   const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
   const current = state.conversation;
   if (!turn || current.id !== conversation.id || current.turns.some(byId(id))) return;
+  if (isQueued(turn)) {
+    await readQueue(conversation, id);
+    return;
+  }
   const parent = turn.response.previous_response_id ?? null;
   if (parent === current.head) {
-    const isInView = !current.after;
-    change(conversation, {
-      head: id, total: turn.position + 1,
-      ...(isInView ? { turns: [...current.turns, turn] } : { after: true }),
-    });
-    if (isInView) followLast();
+    appendTurn(conversation, turn);
     return;
   }
   replaceTurn(conversation, (one) => (one.response.previous_response_id ?? null) === parent && one.position === turn.position,

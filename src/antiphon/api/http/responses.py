@@ -163,7 +163,10 @@ class ResponseEndpoints:
             newest_first=parse_order(query) == "desc",
             response_filter=parse_response_filter(query),
         )
-        page = [response_body(response_of(turn)) for turn in turns[:limit]]
+        reader, tenant = self._service.reader, tenant_of(scope)
+        # They are of many chains: each is looked at by itself.
+        shown = [(await reader.with_queued(tenant, [turn]))[0] for turn in turns[:limit]]
+        page = [response_body(response_of(turn)) for turn in shown]
         await send_json(send, _encode(list_body(page, has_more=len(turns) > limit)))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:

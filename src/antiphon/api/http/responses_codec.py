@@ -374,7 +374,7 @@ def response_body(
 def _own_fields(response: Response, queued: bool, include: Sequence[str]) -> dict[str, Any]:
     header, end = response.header, response.end
     ended = end.ended_at if end else None
-    status = end.status if end else "in_progress"
+    status = response.status
     return {
         "id": response.id,
         "object": "response",

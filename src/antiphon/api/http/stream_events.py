@@ -185,6 +185,8 @@ class EventEncoder:
             lambda call: needs_approval(servers, call),
             include_encrypted=shows_encrypted_reasoning(options, include),
         )
+        #: Of a queued turn: what it was when it began to wait.
+        self._queued_response: Response | None = None
         #: The items of MCP calls without an output yet, by call id.
         self._pending_mcp_calls: dict[str, _OutputItem] = {}
 
@@ -228,6 +230,8 @@ class EventEncoder:
                 case events.Created(response=response):
                     self._append_created(response, out)
                 case events.Ended(response=response):
+                    if self._queued_response is not None:
+                        self._append_begun(self._queued_response, out)
                     self._finish_pending_calls(out)
                     self._append_response_event(_TERMINAL_EVENTS[response.status], response, out)
         return b"".join(out)
@@ -267,14 +271,26 @@ class EventEncoder:
         self._sequence_number += 1
 
     def _append_created(self, response: Response, out: list[bytes]) -> None:
+        if self._queued_response is not None:
+            self._append_begun(response, out)
+            return
         if response.header.background:
             self._append_response_event("response.created", response, out, queued=True)
             self._append_response_event("response.queued", response, out, queued=True)
-            self._append_response_event("response.in_progress", response, out)
+            if response.is_queued:
+                self._queued_response = response
+            else:
+                self._append_response_event("response.in_progress", response, out)
             return
         body = encode_response(response, include=self._include)
         self._append_encoded("response.created", body, out)
         self._append_encoded("response.in_progress", body, out)
+
+    def _append_begun(self, response: Response, out: list[bytes]) -> None:
+        """A queued turn waits no more. Every reader of it counts this event, begun or not."""
+        self._queued_response = None
+        begun = msgspec.structs.replace(response, is_queued=False)
+        self._append_response_event("response.in_progress", begun, out)
 
     def _delta_frame(self, kind: type, index: int) -> tuple[bytes, bytes]:
         """What stands around a delta's number and text: made once for each item."""

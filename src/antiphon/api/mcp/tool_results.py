@@ -245,3 +245,5 @@ def _incomplete_warnings(response: Response) -> Iterable[str]:
         yield "The answer was stopped before it was whole."
     elif response.status == "in_progress":
         yield "The model is still writing: retrieve this response again later."
+    elif response.status == "queued":
+        yield "The turn before it has not been answered: retrieve this response again later."

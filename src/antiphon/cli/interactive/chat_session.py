@@ -127,6 +127,20 @@ class ChatSession:
             raise InvalidRequestError("nothing has been asked yet")
         return turn
 
+    async def skip_queued(self) -> Response | None:
+        """The last turn, without those that another program has queued: they go on by themselves.
+
+        None: nothing has begun.
+        """
+        last = await self.last_turn()
+        while last.is_queued:
+            before = await self.service.reader.previous(DEFAULT_TENANT, last.id)
+            self.head = before.response_id if before else None
+            if before is None:
+                return None
+            last = await self.last_turn()
+        return last
+
     async def newest_turns(self, limit: int) -> list[Response]:
         """At most so many turns, newest first: reading them costs the same in any chat."""
         if self.head is None:

@@ -64,7 +64,9 @@ async def start_chat(
 async def _show_last_turn(loop: ChatLoop) -> None:
     """Print the turn that the next one continues; one that runs yet, as it comes."""
     session = loop.session
-    last = await session.last_turn()
+    last = await session.skip_queued()
+    if last is None:
+        return
     part = await loop.chats.window(DEFAULT_TENANT, last.id, ChainWindow(1), with_images=False)
     plural = "s" * (part.total != 1)
     loop.output.note(f"continuing after {part.total} turn{plural}, {session.model}\n")

@@ -85,6 +85,12 @@ class ReadPool:
             while self._idle:
                 self._idle.pop().terminate()
             raise
+        except asyncio.CancelledError:
+            # Its transaction may have begun, which only the server knows: the next one to read
+            # would read what was there then.
+            if connection is not None:
+                connection.terminate()
+            raise
         finally:
             if connection is not None and not connection.is_closed():
                 if self._closed:

@@ -1,0 +1,141 @@
+"""The queue of next messages: the server's, the same in every tab, sent only while it is wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect
+
+from support.browser import Watched, send_message
+from support.http_server import TIMEOUT, ThreadServer
+from support.page_model import PageModel
+
+
+def chips(page: Page) -> Locator:
+    return page.get_by_role("list", name="Messages to be sent next").get_by_role("listitem")
+
+
+def responses(server: ThreadServer) -> list[dict[str, Any]]:
+    """What is stored, oldest first."""
+    data: list[dict[str, Any]] = server.get("/v1/responses?order=asc").json["data"]
+    return data
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + TIMEOUT
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def wait_for_statuses(server: ThreadServer, *statuses: str) -> None:
+    wait_until(lambda: [one["status"] for one in responses(server)] == list(statuses))
+
+
+def questions(page: Page) -> list[str]:
+    return page.locator(".question .bubble").all_inner_texts()
+
+
+def begin(page: Page, server: ThreadServer, *later: str) -> None:
+    """A turn that runs, and what is to be sent behind it."""
+    send_message(page, "hold this")
+    expect(page.get_by_text("First half,")).to_be_visible()
+    for text in later:
+        send_message(page, text)
+    wait_for_statuses(server, "in_progress", *["queued"] * len(later))
+    page.wait_for_url("**/c/chat_*")
+
+
+def test_queue_is_seen_in_every_tab_and_sent_though_none_is_open(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    begin(page, server, "then that", "and this")
+    other = world.open(page.url.removeprefix(world.origin))
+    expect(chips(other)).to_contain_text(["then that", "and this"])
+    send_message(other, "and more")
+    expect(chips(page)).to_contain_text(["then that", "and this", "and more"])
+    address = page.url.removeprefix(world.origin)
+    page.close()
+    other.close()
+    server.set(model.resume)
+    wait_for_statuses(server, *["completed"] * 4)
+    page = world.open(address)
+    expect(page.get_by_text("Messages so far: 7.")).to_be_visible()
+    assert questions(page) == ["hold this", "then that", "and this", "and more"]
+    expect(chips(page)).to_have_count(0)
+
+
+def test_queue_goes_on_in_view_in_every_tab(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    begin(page, server, "then that", "and this")
+    other = world.open(page.url.removeprefix(world.origin))
+    expect(chips(other)).to_have_count(2)
+    server.set(model.resume)
+    for one in (page, other):
+        expect(one.get_by_text("Messages so far: 5.")).to_be_visible()
+        expect(chips(one)).to_have_count(0)
+        assert questions(one) == ["hold this", "then that", "and this"]
+    assert len(responses(server)) == 3
+
+
+def test_queue_is_edited_moved_and_removed_until_it_begins(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    # What the feed has told of may be erased before it is read.
+    world.allowed = ("status of 404",)
+    page = world.open()
+    begin(page, server, "one", "two", "three")
+    page.get_by_role("button", name="Send before the one in front").last.click()
+    expect(chips(page)).to_contain_text(["one", "three", "two"])
+    wait_for_statuses(server, "in_progress", "queued", "queued", "queued")
+    chips(page).first.get_by_role("button", name="Remove from the queue").click()
+    expect(chips(page)).to_contain_text(["three", "two"])
+    chips(page).first.get_by_role("button", name="three").click()
+    expect(page.get_by_role("textbox", name="Message")).to_have_value("three")
+    expect(chips(page)).to_contain_text(["two"])
+    send_message(page, "three and a half")
+    expect(chips(page)).to_contain_text(["two", "three and a half"])
+    wait_for_statuses(server, "in_progress", "queued", "queued")
+    page.reload()
+    expect(chips(page)).to_contain_text(["two", "three and a half"])
+    server.set(model.resume)
+    expect(page.get_by_text("You asked: three and a half")).to_be_visible()
+    assert questions(page) == ["hold this", "two", "three and a half"]
+
+
+def test_queue_behind_a_stopped_answer_says_why_it_waits_and_is_sent_by_enter(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("status of 404",)
+    page = world.open()
+    begin(page, server, "then that", "and this")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("so these wait until you send them")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("so these wait until you send them")).to_be_visible()
+    wait_for_statuses(server, "cancelled", "queued", "queued")
+    page.get_by_role("textbox", name="Message").press("Enter")
+    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
+    assert questions(page) == ["hold this", "then that", "and this"]
+    wait_for_statuses(server, "cancelled", "completed", "completed")
+
+
+def test_queue_goes_behind_the_answer_that_is_asked_for_again(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    world.allowed = ("status of 404",)
+    page = world.open()
+    begin(page, server, "then that")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("so these wait until you send them")).to_be_visible()
+    server.set(model.resume)
+    page.get_by_role("button", name="Ask again", exact=True).click()
+    expect(page.get_by_text("You asked: then that")).to_be_visible()
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    wait_for_statuses(server, "cancelled", "completed", "completed")
+    expect(chips(page)).to_have_count(0)

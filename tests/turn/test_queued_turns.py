@@ -1,0 +1,270 @@
+"""Queued turns: what waits behind a turn that runs, when it begins, and what keeps it waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from antiphon.core.items import FunctionCallOutput
+from antiphon.core.turns import FunctionTool, Options, Response
+from antiphon.errors import (
+    InvalidRequestError,
+    ModelError,
+    NotFoundError,
+    ResponseInProgressError,
+)
+from antiphon.models.model_registry import ModelRegistry
+from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail, say
+from antiphon.models.scripted import wait as until
+from antiphon.turn.chats import ChatService
+from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.service import TurnService
+from antiphon.turn.store_protocols import Stores
+from support.store_turns import STORES, opener
+from support.turn_service import contents, run_turn, texts, turn_request
+
+
+class Steered:
+    """A model that answers "a" to "a" and so on; a turn that ends with "…" waits for its gate."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+        self.reached: dict[str, asyncio.Event] = {}
+        self.model = ScriptedModel(self._answer)
+
+    def open(self, text: str) -> None:
+        self.gates.setdefault(text, asyncio.Event()).set()
+
+    async def asked(self, turn: RunningTurn, text: str) -> None:
+        """Wait until the turn is stored, and its model is asked."""
+        await turn.wait_until_stored()
+        await self.reached.setdefault(text, asyncio.Event()).wait()
+
+    def _answer(self, messages: Messages) -> ScriptedReply | str:
+        text = str(messages[-1]["content"])
+        if text.startswith("fail"):
+            return until(self.gates.setdefault(text, asyncio.Event())) + fail(ModelError("No."))
+        reached = self.reached.setdefault(text, asyncio.Event())
+        if text.startswith("call"):
+            gate = self.gates.setdefault(text, asyncio.Event())
+            return until(gate, reached) + calls(call("look", {}, call_id="c"))
+        if not text.endswith("…"):
+            return text
+        return until(self.gates.setdefault(text, asyncio.Event()), reached) + say(text)
+
+
+@asynccontextmanager
+async def serving(kind: str, folder: Path) -> AsyncIterator[tuple[TurnService, Steered]]:
+    async with opener(kind, folder)() as store:
+        steered = Steered()
+        registry = ModelRegistry({"scripted": steered.model}, default="scripted")
+        service = TurnService(store, registry, store.stores)
+        yield service, steered
+        await service.interrupt()
+
+
+async def queue(service: TurnService, text: str, after: str, tenant: str = "") -> RunningTurn:
+    request = turn_request(text, after=after, background=True, on_busy="queue")
+    return await service.start(msgspec.structs.replace(request, tenant=tenant))
+
+
+async def status(service: TurnService, turn: RunningTurn) -> str:
+    return (await service.reader.response("", turn.response_id)).status
+
+
+async def ended(turn: RunningTurn) -> Response:
+    return await asyncio.wait_for(turn.result(), 30)
+
+
+@pytest.fixture(params=STORES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_queued_turns_run_one_after_another_in_their_order(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two…", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        assert [await status(service, one) for one in (first, second, third)] == [
+            "in_progress",
+            "queued",
+            "queued",
+        ]
+        steered.open("one…")
+        await steered.asked(second, "two…")
+        assert [await status(service, one) for one in (first, second, third)] == [
+            "completed",
+            "in_progress",
+            "queued",
+        ]
+        steered.open("two…")
+        assert texts(await ended(third)) == ["three"]
+        assert contents(steered.model) == ["one…", "one…", "two…", "two…", "three"]
+        assert len(steered.model.calls) == 3
+        chain = await service.reader.chain("", third.response_id)
+        assert [one.status for one in chain] == ["completed"] * 3
+
+
+async def test_turn_behind_an_answered_one_begins_at_once(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, _):
+        first = await run_turn(service, "one")
+        second = await queue(service, "two", first.id)
+        assert not second.is_queued
+        assert texts(await ended(second)) == ["two"]
+
+
+@pytest.mark.parametrize("way", ["fails", "is stopped"])
+async def test_turn_behind_one_that_is_not_answered_waits(
+    kind: str, tmp_path: Path, way: str
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        text = "fail" if way == "fails" else "one…"
+        first = await service.start(turn_request(text))
+        await first.wait_until_stored()
+        second = await queue(service, "two", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        if way == "fails":
+            steered.open(text)
+        else:
+            await steered.asked(first, text)
+            await service.cancel("", first.response_id)
+        await ended(first)
+        late = await queue(service, "late", first.response_id)
+        assert [await status(service, one) for one in (second, third, late)] == ["queued"] * 3
+        # Whoever wants it to be sent says so.
+        again = await run_turn(service, "two", after=first.response_id, background=True)
+        assert texts(again) == ["two"]
+        assert await status(service, second) == "queued"
+        # What was erased holds nothing back.
+        await service.delete("", first.response_id)
+        assert texts(await ended(third)) == ["three"]
+        assert texts(await ended(late)) == ["late"]
+
+
+async def test_removed_turn_is_never_sent_and_the_next_one_goes_on(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        await service.delete("", second.response_id)
+        with pytest.raises(NotFoundError):
+            await service.reader.response("", second.response_id)
+        assert await status(service, third) == "queued"
+        steered.open("one…")
+        assert texts(await ended(third)) == ["three"]
+        assert contents(steered.model) == ["one…", "one…", "three"]
+
+
+async def test_stopped_queued_turn_keeps_its_words_and_holds_back_the_next(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        stopped = await service.cancel("", second.response_id)
+        assert (stopped.status, stopped.output) == ("cancelled", ())
+        steered.open("one…")
+        await ended(first)
+        assert [await status(service, one) for one in (second, third)] == ["cancelled", "queued"]
+        assert len(steered.model.calls) == 1
+
+
+async def test_turn_waits_behind_calls_without_outputs(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        tools = Options(tools=(FunctionTool("look", parameters={"type": "object"}),))
+        first = await service.start(turn_request("call", options=tools))
+        await steered.asked(first, "call")
+        second = await queue(service, "two", first.response_id)
+        steered.open("call")
+        await ended(first)
+        assert await status(service, second) == "queued"
+        with pytest.raises(ResponseInProgressError):
+            await queue(service, "late", first.response_id)
+        output = FunctionCallOutput("c", "seen")
+        answered = await run_turn(service, output, "well", after=first.response_id)
+        assert texts(answered) == ["well"]
+        assert await status(service, second) == "queued"
+
+
+async def test_requests_that_cannot_wait_are_refused(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        with pytest.raises(ResponseInProgressError):
+            await service.start(turn_request("two", after=first.response_id, background=True))
+        with pytest.raises(ResponseInProgressError):
+            await service.start(turn_request("two", after=first.response_id, on_busy="queue"))
+        with pytest.raises(InvalidRequestError):
+            await queue(service, "", first.response_id)
+        with pytest.raises(NotFoundError):
+            await queue(service, "two", first.response_id, tenant="other")
+        output = turn_request(
+            FunctionCallOutput("c", "seen"),
+            after=first.response_id,
+            background=True,
+            on_busy="queue",
+        )
+        with pytest.raises(InvalidRequestError):
+            await service.start(output)
+        steered.open("one…")
+        await ended(first)
+        chats = await ChatService(service, _stores(service)).list_chats("", 10)
+        assert [one.turns for one in chats] == [1]
+
+
+def _stores(service: TurnService) -> Stores:
+    assert service.stores is not None
+    return service.stores
+
+
+async def test_chat_shows_what_its_queue_waits_for(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        chats = ChatService(service, _stores(service))
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        await queue(service, "two", first.response_id)
+        (running,) = await chats.list_chats("", 10)
+        assert running.status == "running"
+        await service.cancel("", first.response_id)
+        (idle,) = await chats.list_chats("", 10)
+        assert idle.status == "idle"
+        assert await chats.get("", first.response_id) == idle
+
+
+async def test_erased_chat_takes_its_queue_along(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        chats = ChatService(service, _stores(service))
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        await chats.delete("", first.response_id)
+        for turn in (first, second, third):
+            with pytest.raises(NotFoundError):
+                await service.reader.response("", turn.response_id)
+        assert service.registry.all() == []
+        assert len(steered.model.calls) == 1
+
+
+async def test_queue_is_erased_with_what_it_waits_for(kind: str, tmp_path: Path) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        await service.delete("", first.response_id, cascade=True)
+        with pytest.raises(NotFoundError):
+            await service.reader.response("", second.response_id)
+        await service.registry.wait_all()
+        assert len(steered.model.calls) == 1
