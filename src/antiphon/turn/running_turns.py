@@ -403,7 +403,7 @@ class TurnRegistry:
         """
         if self.is_closed:
             raise ServerBusyError(
-                "The server is about to end, and did not begin this turn: send it again.",
+                "This process is about to end, and did not begin the turn: send it again.",
                 code="draining",
             )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -88,13 +88,19 @@ def decode_history(rows: Iterable[Row], blobs: Mapping[bytes, bytes]) -> list[Hi
     return [_history_turn(first, rest, blobs) for first, rest in _living_turns(rows)]
 
 
-def decode_newest(rows: Iterable[Row]) -> Iterator[HistoryTurn]:
-    """The same without images, the newest first, each decoded when it is taken."""
-    for first, rest in reversed(list(_living_turns(rows))):
-        yield _history_turn(first, rest, {})
+def decode_newest(rows: Sequence[Row]) -> Iterator[HistoryTurn]:
+    """The same without images, the newest first, each looked at when it is taken."""
+    end = len(rows)
+    while end:
+        first = end - 1
+        while rows[first][2] > 0:
+            first -= 1
+        if rows[first][6] is not None:
+            yield _history_turn(rows[first], rows[first + 1 : end], {})
+        end = first
 
 
-def _history_turn(first: Row, rest: list[Row], blobs: Mapping[bytes, bytes]) -> HistoryTurn:
+def _history_turn(first: Row, rest: Sequence[Row], blobs: Mapping[bytes, bytes]) -> HistoryTurn:
     ending = _ending(first, rest)
     return HistoryTurn(
         response_id_of(first[3]),
@@ -131,12 +137,12 @@ def _turn(first: Row, rest: list[Row], blobs: Mapping[bytes, bytes]) -> StoredTu
     )
 
 
-def _ending(first: Row, rest: list[Row]) -> bytes | None:
+def _ending(first: Row, rest: Sequence[Row]) -> bytes | None:
     ending: bytes | None = (rest[-1] if rest else first)[10]
     return ending
 
 
-def _output(first: Row, rest: list[Row]) -> tuple[bytes, ...]:
+def _output(first: Row, rest: Sequence[Row]) -> tuple[bytes, ...]:
     packed = [row[9] for row in (first, *rest) if row[9] is not None]
     if len(packed) == 1:
         return decode_items(packed[0])
