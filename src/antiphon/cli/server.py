@@ -327,6 +327,11 @@ class _Server(uvicorn.Server):
         self._is_drain_over.set()
         self._start(self._grpc_listener.stop(_INTERRUPT_SECONDS))
         self._loop.call_later(_INTERRUPT_SECONDS, self._abort_connections)
+        self._loop.call_later(_INTERRUPT_SECONDS + _ABORT_SECONDS, self._leave_requests)
+
+    def _leave_requests(self) -> None:
+        """Wait no more for requests that go on without a connection."""
+        self.force_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # Others may ask for a turn as soon as it runs here.
