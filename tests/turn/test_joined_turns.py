@@ -41,7 +41,7 @@ def test_long_chain_is_few_pieces_and_keeps_the_tools_it_adds() -> None:
     rest = len(history.turns) - history.joined.count
     assert rest < 2 * joined_turns._BLOCK
     assert len(history.joined.pieces) < 20
-    assert history.added_tools == [tool]
+    assert history.added_tools == (tool,)
 
 
 def test_turns_whose_calls_are_open_are_not_joined() -> None:

@@ -23,14 +23,18 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
+from antiphon.core.turns import End, Header, Response
 from antiphon.turn.message_rendering import (
     RenderedTurn,
     build_messages,
+    render_response,
     render_turn,
 )
 from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.trimming import trim_by_ratio
 from support.chain_strategies import (
+    ASSISTANT_ITEMS,
+    MESSAGE_ITEMS,
     Chain,
     chains,
     check_well_formed,
@@ -56,6 +60,19 @@ def test_every_valid_conversation_renders_well_formed_messages(chain: Chain) -> 
     made = [item.arguments for item in every if isinstance(item, FunctionCall)]
     expected = {one: chain.outputs.get(one, INTERRUPTED_OUTPUT) for one in made}
     assert results(messages) == expected, "each call has its own output"
+
+
+@no_deadline
+@given(
+    st.lists(MESSAGE_ITEMS, max_size=3),
+    st.lists(ASSISTANT_ITEMS, max_size=2),
+    st.sampled_from([End("completed", 1.0, tokens=7), End("failed", 1.0), None]),
+)
+def test_a_turn_whose_input_is_rendered_already_is_rendered_the_same(
+    given_items: list[Item], output: list[Item], end: End | None
+) -> None:
+    response = Response("resp_1", 0.0, Header("m"), tuple(given_items), tuple(output), end=end)
+    assert render_response(response, render_turn(given_items)) == render_response(response)
 
 
 @no_deadline

@@ -59,24 +59,21 @@ _SUMMARY_PREFIXES = (COMPACTION_PREFIX, ERASED_SUMMARY_ITEM)
 class History(msgspec.Struct, frozen=True):
     """A chain as it is shown, oldest first, and about how many tokens it takes.
 
-    ``joined`` are the oldest of its turns, in the form that a call needs.
+    ``joined`` are the oldest of its turns, in the form that a call needs. ``added_tools`` are the
+    tools that its items add to those of a request.
     """
 
     turns: RenderedTurns = ()
     tokens: int = 0
     joined: JoinedTurns = NONE_JOINED
+    added_tools: tuple[FunctionTool, ...] = ()
 
     def extended(self, new: RenderedTurns) -> History:
         """The same turns and some more: no need to add up or to join a long chain again."""
         turns = (*self.turns, *new)
         tokens = self.tokens + sum(map(tokens_of, new))
-        return History(turns, tokens, join_oldest(turns, self.joined))
-
-    @property
-    def added_tools(self) -> list[FunctionTool]:
-        """The tools that its items add to those of a request."""
-        rest = self.turns[self.joined.count :]
-        return [*self.joined.added_tools, *(tool for turn in rest for tool in turn.added_tools)]
+        added_tools = (*self.added_tools, *_tools_added_by(new))
+        return History(turns, tokens, join_oldest(turns, self.joined), added_tools)
 
 
 class ResolvedHistory(msgspec.Struct, frozen=True):
@@ -380,7 +377,12 @@ def history_of(turns: Sequence[StoredTurn | HistoryTurn]) -> History:
 
 def _history_of(segments: Sequence[RenderedTurn]) -> History:
     shown = tuple(apply_summaries(segments))
-    return History(shown, sum(map(tokens_of, shown)), join_oldest(shown))
+    tokens, added_tools = sum(map(tokens_of, shown)), _tools_added_by(shown)
+    return History(shown, tokens, join_oldest(shown), added_tools)
+
+
+def _tools_added_by(turns: RenderedTurns) -> tuple[FunctionTool, ...]:
+    return tuple([tool for turn in turns for tool in turn.added_tools])
 
 
 def render_chain(turns: Sequence[StoredTurn | HistoryTurn]) -> list[RenderedTurn]:

@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.turns import FunctionTool
 from antiphon.turn.message_rendering import RenderedTurn, message_pieces
 
 #: How many turns a piece is of, at most; fewer than twice as many stay as they are.
@@ -19,14 +18,13 @@ _BLOCK: Final = 64
 
 
 class JoinedTurns(msgspec.Struct, frozen=True):
-    """The oldest turns of a chain: how many they are, their messages, and the tools that they add.
+    """The oldest turns of a chain: how many they are, and their messages.
 
     The last of them leaves no call open, so nothing of them depends on the turns behind.
     """
 
     count: int = 0
     pieces: tuple[bytes, ...] = ()
-    added_tools: tuple[FunctionTool, ...] = ()
 
     @property
     def size(self) -> int:
@@ -41,15 +39,13 @@ def join_oldest(turns: Sequence[RenderedTurn], joined: JoinedTurns = NONE_JOINED
     """The oldest turns of a chain, of which some are joined already."""
     if len(turns) - joined.count < 2 * _BLOCK:
         return joined
-    count, pieces, tools = joined.count, [*joined.pieces], [*joined.added_tools]
+    count, pieces = joined.count, [*joined.pieces]
     while len(turns) - count >= 2 * _BLOCK:
         end = count + _BLOCK
         while end > count and turns[end - 1].open_calls:
             end -= 1
         if end == count:
             break
-        block = turns[count:end]
-        pieces.append(b",".join(message_pieces(block)))
-        tools += [tool for turn in block for tool in turn.added_tools]
+        pieces.append(b",".join(message_pieces(turns[count:end])))
         count = end
-    return JoinedTurns(count, tuple(filter(None, pieces)), tuple(tools))
+    return JoinedTurns(count, tuple(filter(None, pieces)))

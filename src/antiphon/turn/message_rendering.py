@@ -54,6 +54,7 @@ SUMMARY_PREFIX = "Previous conversation summary: "
 #: What an image weighs, in bytes of text that take as many tokens: its own bytes say nothing.
 _IMAGE_WEIGHT = 4096
 
+_MESSAGE_ALONE: Final = frozenset({Message})
 #: In place of a summary that was erased: no history has turns for it to stand for.
 _ERASED_SUMMARY: Final = Compaction("", replaced_turns=-1)
 
@@ -115,7 +116,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     made the calls, or into ``outputs`` if the calls are an earlier turn's. Calls that
     the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
-    if all(type(item) is Message for item in items):
+    if _are_messages(items):
         return _render_messages_only(items, completed)
     # A summary beside other items is not of this turn, but of those before it.
     items = [item for item in items if not replaces_turns(item)] or items
@@ -172,14 +173,32 @@ def shown_items(items: Sequence[Item]) -> Sequence[Item]:
     return items
 
 
-def render_response(response: Response) -> RenderedTurn:
-    """A turn that is over, as the next one shows it."""
+def render_response(response: Response, given: RenderedTurn | None = None) -> RenderedTurn:
+    """A turn that is over, as the next one shows it.
+
+    ``given`` is its input, where that is rendered already. Of messages it need not be done again.
+    """
     end = response.end
-    segment = render_turn(
-        (*response.input, *response.output), completed=end is not None and end.status == "completed"
-    )
+    completed = end is not None and end.status == "completed"
     tokens = end.tokens if end else None
+    items = (*response.input, *response.output)
+    if given is not None and _are_messages(items):
+        answer = _render_messages_only(response.output, completed)
+        return RenderedTurn(
+            b",".join(filter(None, (given.messages, answer.messages))),
+            b",".join(filter(None, (given.system, answer.system))),
+            completed=completed,
+            message_count=given.message_count + answer.message_count,
+            excess_bytes=given.excess_bytes + answer.excess_bytes,
+            system_excess_bytes=given.system_excess_bytes + answer.system_excess_bytes,
+            tokens=tokens,
+        )
+    segment = render_turn(items, completed=completed)
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
+
+
+def _are_messages(items: Sequence[Item]) -> bool:
+    return {*map(type, items)} <= _MESSAGE_ALONE
 
 
 def _render_messages_only(items: Sequence[Item], completed: bool) -> RenderedTurn:

@@ -422,7 +422,10 @@ class TurnRunner:
                 live.fail(self._store_error)
                 return
         if live.is_stored or (self._plan.unstored_history is not None and error is None):
-            self._cache_history(render_response(response))
+            # By a policy the model may not have been shown all of the input.
+            has_policies = bool(self._plan.request.context_policies)
+            given = None if has_policies else self._plan.context.turns[-1]
+            self._cache_history(render_response(response, given))
         live.finish(response, Ended(response), error)
 
     def _index_chain(self, end: End) -> asyncio.Future[None] | None:
