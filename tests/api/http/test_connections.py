@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from antiphon.api.http import connection_pool, connections
 from antiphon.core.connection_limits import ConnectionLimits
-from antiphon.models.scripted import ScriptedModel, say, wait
+from antiphon.models.scripted import ScriptedModel, hang, say, wait
 from support.http_server import TIMEOUT, Answer, ServerProcess, ThreadServer, read_answer, serving
 from support.keyed_server import serving_with_keys
 
@@ -126,6 +126,25 @@ def test_a_turn_that_takes_long_is_not_late() -> None:
                 assert read_to_end(other) == b""
         server.set(spoke)
         assert read_answer(connection).status == 200
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+@pytest.mark.parametrize("fields", [{"stream": True}, {"stream": False}])
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/chat/completions"])
+def test_a_client_that_leaves_ends_its_unstored_turn(
+    path: str, fields: dict[str, bool], size: int
+) -> None:
+    """Also where its body was so long that the connection was not read for a while."""
+    model = ScriptedModel([hang(reached := asyncio.Event())])
+    said = [{"role": "user", "content": "x" * size}]
+    asked = {"input" if path == "/v1/responses" else "messages": said, "store": False}
+    with serving(model) as server:
+        connection = server.connect()
+        body = json.dumps({**asked, **fields})
+        connection.request("POST", path, body, {"content-type": "application/json"})
+        server.wait(reached)
+        connection.close()
+        server.wait(model.cancelled)
 
 
 def test_half_a_message_of_a_websocket_is_not_waited_for(quick: ThreadServer) -> None:

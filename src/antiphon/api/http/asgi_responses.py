@@ -218,16 +218,20 @@ class ChunkWriter(Protocol):
 
     def write_chunk(self, body: bytes) -> None: ...
 
+    def call_when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Have ``callback`` called when the connection is lost, at once if it is; None: nothing."""
+        ...
+
 
 class DisconnectWatcher:
     """While entered, notices that the client hung up: ends the work for it, tells its turn.
 
-    ``turn`` is set as soon as there is one. Most answers come at once, so a task to listen
-    for hanging up is only made for those that do not. ``writer`` tells whether a client was gone
-    before its answer, however quick that was.
+    ``turn`` is set as soon as there is one. Most answers come at once, and those are not ended.
+    ``writer`` tells when the client hangs up, and whether it was gone before its answer, however
+    quick that was; without one a task listens.
     """
 
-    #: Seconds.
+    #: Seconds after which an answer does not come at once.
     LISTEN_DELAY = 0.05
 
     def __init__(
@@ -242,25 +246,32 @@ class DisconnectWatcher:
         self._disconnected = False
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._late_at = 0.0
         #: Whether the turn runs in the task that is watched, and so ends it when it is stopped.
         self._runs_turn = False
 
     def __enter__(self) -> Self:
-        self._writer = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(
-            self.LISTEN_DELAY, self._start_listening
-        )
+        self._writer, loop = asyncio.current_task(), asyncio.get_running_loop()
+        self._late_at = loop.time() + self.LISTEN_DELAY
+        if self._client is None:
+            self._timer = loop.call_at(self._late_at, self._start_listening)
+        else:
+            self._client.call_when_lost(self._note_lost)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._timer.cancel()
+        client = self._client
+        if client is not None:
+            client.call_when_lost(None)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             self._task = None
         if self._disconnected and kind is asyncio.CancelledError and self._writer is not None:
             self._writer.uncancel()
             raise ClientDisconnected
-        client = self._client
         # Where an answer was quick, nobody was listening yet.
         if kind is None and client and (self._was_abandoned or client.disconnected):
             raise ClientDisconnected
@@ -284,10 +295,22 @@ class DisconnectWatcher:
     def _start_listening(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._wait_for_disconnect())
 
+    def _note_lost(self) -> None:
+        """The connection is lost. What answers at once does so all the same."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(self._late_at, self._start_ending)
+
+    def _start_ending(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._end())
+
     async def _wait_for_disconnect(self) -> None:
         message = await self._receive()
         while message["type"] != "http.disconnect":
             message = await self._receive()
+        await self._end()
+
+    async def _end(self) -> None:
+        """End the work for a client that is gone."""
         self._disconnected = True
         if self.turn is not None:
             await self.turn.detach()

@@ -115,7 +115,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unstarted = None
+        cycle: ResponseCycle | None = self.cycle  # type: ignore[assignment]
         super().connection_lost(exc)
+        if cycle is not None and not cycle.response_complete:
+            cycle.set_lost()
         self._detach()
 
     def data_received(self, data: bytes) -> None:
@@ -331,8 +334,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             is_answering = cycle.response_started or not cycle.more_body
-            cycle.disconnected = True
-            cycle.message_event.set()
+            cycle.set_lost()  # type: ignore[attr-defined]
             if is_answering:
                 self.transport.close()
                 return

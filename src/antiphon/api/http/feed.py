@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of, tenant_of
 from antiphon.api.common.body import query_params
 from antiphon.api.http.asgi_responses import (
+    WRITER,
     DisconnectWatcher,
     KeepAlive,
     last_event_id,
@@ -38,7 +39,7 @@ class FeedEndpoints:
         after = last_event_id(scope) or query_params(scope).get("after", [None])[-1]
         reader = await self._changes.subscribe(tenant_of(scope), after)
         try:
-            with DisconnectWatcher(receive):
+            with DisconnectWatcher(receive, writer=scope.get(WRITER)):
                 await start_stream(send)
                 await send_chunk(send, encode_event(reader.cursor, _READY, {"type": _READY}))
                 await self._send_changes(scope, reader, send)

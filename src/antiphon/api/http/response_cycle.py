@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from typing import Any, Final
 
 from starlette.types import Message
@@ -34,6 +35,8 @@ class ResponseCycle(RequestResponseCycle):
     _head = b""
     #: Whether further pieces of the body are chunks of their own.
     _is_streaming = False
+    #: What is called when the connection is lost.
+    _on_lost: Callable[[], None] | None = None
 
     async def send(self, message: Any) -> None:
         """Take a message of the application, as ASGI has it."""
@@ -71,6 +74,22 @@ class ResponseCycle(RequestResponseCycle):
         poll = select.poll()
         poll.register(connection.fileno(), _CLOSED_BY_PEER)
         return bool(poll.poll(0))
+
+    def call_when_lost(self, callback: Callable[[], None] | None) -> None:
+        """Have something called when the connection is lost, at once if it is; None: nothing."""
+        self._on_lost = callback
+        if callback is not None:
+            # Where nothing is read, nothing is noticed.
+            self.flow.resume_reading()
+            if self.disconnected:
+                callback()
+
+    def set_lost(self) -> None:
+        """The connection is lost before the answer is whole."""
+        self.disconnected = True
+        self.message_event.set()
+        if self._on_lost is not None:
+            self._on_lost()
 
     def write_chunk(self, body: bytes) -> None:
         """Write a chunk without waiting; only if ``is_writable``."""

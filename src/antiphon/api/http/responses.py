@@ -177,7 +177,7 @@ class ResponseEndpoints:
             turn = await self._service.subscribe(tenant, name)
             after = _parse_starting_after(query, last_event_id(scope))
             options = StreamOptions(after=after, has_ids=True, include=include)
-            with DisconnectWatcher(receive, turn):
+            with DisconnectWatcher(receive, turn, scope.get(WRITER)):
                 await self._streams.send(tenant, turn, scope, send, options)
             return
         response = await self._service.reader.response(tenant, name)
