@@ -197,8 +197,20 @@ def test_draining_node_hands_its_background_turns_over(tmp_path: Path, store: st
     with draining_pair(tmp_path, store, "0.5") as (upstream, first, second):
         question = "count to 2 gate:b"
         response_id = begin_in_background(first, question, upstream)
+        streams = [
+            Stream(node, f"/v1/responses/{response_id}?stream=true") for node in (first, second)
+        ]
+        for one in streams:
+            one.read_events(5)
         assert first.stop() == 0
+        here, elsewhere = streams
+        assert b"turn_taken_over" in here.read_rest()
         assert_goes_on(upstream, second, response_id, question)
+        # Who reads it through a node that stays notices nothing.
+        rest = elsewhere.read_rest()
+        assert b"turn_taken_over" not in rest
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert b"response.completed" in rest
 
 
 def assert_goes_on(

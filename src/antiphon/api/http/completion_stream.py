@@ -21,18 +21,23 @@ from antiphon.api.http.response_stream import skip_events
 from antiphon.api.http.stream_events import DONE
 from antiphon.api.http.stream_relay import StreamRelay
 from antiphon.core.events import Created, Event
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, TurnTakenOverError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.turn_reader import failure_of
 
 
 class CompletionStreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader wants of a stream: the chunks behind that with the number ``after``."""
+    """What a reader wants of a stream: the chunks behind that with the number ``after``.
+
+    ``breaks_off``: whoever reads goes on with the process that takes the turn over
+    (``TurnTakenOverError``).
+    """
 
     after: int = -1
     include_usage: bool = False
     legacy_functions: bool = False
+    breaks_off: bool = False
 
 
 async def send_completion_stream(
@@ -75,6 +80,7 @@ class _ChunkWriter:
         self._relay = StreamRelay(scope, self._encoder.encode)
         #: How many chunks are still to be left out.
         self._skip = options.after + 1
+        self._breaks_off = options.breaks_off
         if self._skip:
             # The first is that of the role, whatever made it: the turn's begin or a silence.
             self._encoder.encode_keep_alive()
@@ -86,6 +92,8 @@ class _ChunkWriter:
                 await self._write_chunks(keep_alive)
             error = self._error()
         except AntiphonError as lost:
+            if self._breaks_off and isinstance(lost, TurnTakenOverError):
+                raise
             error = lost
         except Exception:
             if not self._head.sent:

@@ -17,10 +17,22 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.access_log import request_id_for
 from antiphon.api.common.body import decode_body, read_body
 from antiphon.api.common.node_client import MAX_WAIT, NODE_HEADER, PATH, Operation
-from antiphon.api.http.asgi_responses import ADMIT, DisconnectWatcher, handle_errors, send_json
+from antiphon.api.http.asgi_responses import (
+    ADMIT,
+    DisconnectWatcher,
+    StreamHead,
+    handle_errors,
+    send_json,
+)
 from antiphon.api.http.completion_stream import CompletionStreamOptions, send_completion_stream
 from antiphon.api.http.response_stream import StreamOptions, send_stream
-from antiphon.errors import AntiphonError, AuthenticationError, ConflictError, NotFoundError
+from antiphon.errors import (
+    AntiphonError,
+    AuthenticationError,
+    ConflictError,
+    NotFoundError,
+    TurnTakenOverError,
+)
 from antiphon.logging_setup import request_id
 from antiphon.turn.replay import Replay
 from antiphon.turn.service import TurnService
@@ -72,13 +84,19 @@ class NodeEndpoints:
         turn = await self._service.subscribe(fields["tenant"], fields["response_id"])
         if isinstance(turn, Replay) and turn.is_running:
             raise ConflictError("That turn does not run here.", code="response_elsewhere")
-        with DisconnectWatcher(receive):
-            if name == "stream":
-                options = msgspec.convert(fields["options"], StreamOptions)
-                await send_stream(turn, scope, send, options)
-            else:
-                wanted = msgspec.convert(fields["options"], CompletionStreamOptions)
-                await send_completion_stream(turn, scope, send, wanted)
+        head, given = StreamHead(send), {**fields["options"], "breaks_off": True}
+        try:
+            with DisconnectWatcher(receive):
+                if name == "stream":
+                    options = msgspec.convert(given, StreamOptions)
+                    await send_stream(turn, scope, send, options, head)
+                else:
+                    wanted = msgspec.convert(given, CompletionStreamOptions)
+                    await send_completion_stream(turn, scope, send, wanted, head)
+        except TurnTakenOverError:
+            # Left without its end, as if this node had died: the other one goes on elsewhere.
+            if not head.sent:
+                raise
 
     async def _cancel(self, fields: dict[str, Any]) -> dict[str, Any]:
         cancellation = self._service.cancellation

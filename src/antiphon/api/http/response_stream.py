@@ -18,7 +18,7 @@ from antiphon.api.http.asgi_responses import (
 )
 from antiphon.api.http.stream_events import DONE, EventEncoder
 from antiphon.api.http.stream_relay import StreamRelay
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, TurnTakenOverError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 
@@ -30,12 +30,15 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     Where a stream is read again each event has its number as its id (``has_ids``), so that any
     client of event streams resumes by itself. ``needs_end``: the last event is sent in any case.
+    ``breaks_off``: whoever reads goes on with the process that takes the turn over
+    (``TurnTakenOverError``).
     """
 
     after: int = -1
     has_ids: bool = False
     include: Sequence[str] = ()
     needs_end: bool = False
+    breaks_off: bool = False
 
 
 async def send_stream(
@@ -52,7 +55,8 @@ async def send_stream(
         relay = StreamRelay(scope, encoder.encode)
         await _write(turn, send, encoder, head, options, relay)
     except AntiphonError as error:
-        if not head.sent:
+        goes_on = options.breaks_off and isinstance(error, TurnTakenOverError)
+        if goes_on or not head.sent:
             raise
         await send_chunk(send, encoder.encode_failure(error))
     except Exception:
