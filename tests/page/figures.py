@@ -167,8 +167,8 @@ def measure_jumps(browser: Browser, figures: Figures, url: str, chat: str) -> No
             press = lambda: page.keyboard.press("Enter")  # noqa: E731
             numbers.append(_timed(page, f'[data-position="{number}"]', press))
             page.get_by_role("button", name="Go to a turn").click()
-            page.get_by_label("Day", exact=True).fill(f"2024-01-{run + 5:02}")
-            seconds = time.mktime(time.strptime(f"2024-01-{run + 5:02}", "%Y-%m-%d"))
+            page.get_by_label("Day", exact=True).fill(f"2023-12-{run + 5:02}")
+            seconds = time.mktime(time.strptime(f"2023-12-{run + 5:02}", "%Y-%m-%d"))
             first = -(-int(seconds - 1_700_000_000) // 600)
             days.append(_timed(page, f'[data-position="{first}"]', press))
             page.keyboard.press("Control+f")
@@ -300,17 +300,21 @@ _UPDATE_TIMES = """async (pieces) => {
 
 def measure_updates(browser: Browser, figures: Figures, url: str) -> None:
     """Updates of an answer of 100 KB, by the renderer alone."""
-    means, worst = [], []
+    times: list[list[float]] = []
     for _ in range(_RUNS):
         with _opened(browser, url) as page:
             seen = page.evaluate(
                 _UPDATE_TIMES,
                 _long_answer()[:_UPDATES],
             )
-            means.append(statistics.mean(seen))
-            worst.append(max(seen))
+            times.append(seen)
+    means, worst = [statistics.mean(one) for one in times], [max(one) for one in times]
     figures.add(f"an update of an answer of 100 KB, {_UPDATES} of them: mean", means)
     figures.add("and the longest", worst)
+    # What another program has held up takes long in some runs only.
+    figures.add(
+        "and the longest by the best run of each", [max(map(min, zip(*times, strict=True)))]
+    )
 
 
 def main() -> None:

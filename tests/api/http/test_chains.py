@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,16 @@ def test_siblings_and_children_lead_to_the_newest_leaf_of_each(server: ThreadSer
     rest = server.get(f"/v1/responses/{made[0]}/children?after={page['last_id']}").json
     assert [one["response_id"] for one in rest["data"]] == [other]
     assert server.get(f"/v1/responses/{leaf}/children").json["data"] == []
+
+
+def test_a_long_window_is_compressed_for_whoever_takes_that(server: ThreadServer) -> None:
+    path = f"/v1/responses/{say_many(server, 20)[-1]}/turns"
+    plain = server.get(path)
+    packed = server.request("GET", path, headers={"Accept-Encoding": "br, gzip"})
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert len(packed.body) < len(plain.body) / 5
+    assert json.loads(gzip.decompress(packed.body)) == plain.json
 
 
 @pytest.mark.parametrize(

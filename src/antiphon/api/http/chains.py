@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +24,8 @@ from antiphon.turn.chats import ChatService
 from antiphon.turn.turn_reader import response_of
 
 _encode = msgspec.json.Encoder().encode
+#: Bytes from which on a window is sent compressed.
+_MIN_COMPRESSED: Final = 4096
 _ANCHORS: Final = ("before", "after", "around")
 IMAGE_FORMS: Final = ("data", "reference")
 
@@ -42,7 +46,14 @@ class ChainEndpoints:
             parse_window(query),
             with_images=with_images,
         )
-        await send_json(send, _encode(_part_body(part, include, with_images=with_images)))
+        body = _encode(_part_body(part, include, with_images=with_images))
+        sent: dict[bytes, bytes] = dict(scope["headers"])
+        headers = [(b"vary", b"accept-encoding")]
+        # Most of a window are the settings that its turns share.
+        if len(body) >= _MIN_COMPRESSED and b"gzip" in sent.get(b"accept-encoding", b""):
+            body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
+            headers.append((b"content-encoding", b"gzip"))
+        await send_json(send, body, headers=headers)
 
     async def list_siblings(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/siblings: the turns that continue the same, oldest first"""
