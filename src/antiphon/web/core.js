@@ -211,8 +211,10 @@ export const query = (path, fields) => {
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 };
 
+const WINDOW = 20; // turns that are read at once
+
 /** Where a page of the turns of a branch is read. */
-export const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: 20, images: "reference", ...fields });
+export const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, { limit: WINDOW, images: "reference", ...fields });
 
 /** Where the versions of a turn are read: it, and those beside it. */
 const siblingsOf = (id) => [`/v1/responses/${id}/siblings`, { limit: 3, around: true }];
@@ -225,9 +227,9 @@ let early = null;
 export function readEarly({ kind, id }) {
   if (kind === "new") return null;
   const isTurn = kind === "turn";
-  const first = isTurn ? readFirst(...siblingsOf(id)) : readFirst(`/v1/chats/${id}`);
-  const chat = isTurn ? first.then(() => api(`/v1/chats/${id}`)) : first;
-  const turns = first.then((one) => api(isTurn ? turnsPath(leafOf(one, id), { around: id }) : turnsPath(one.head, {})));
+  const first = isTurn ? readFirst(...siblingsOf(id)) : readFirst(`/v1/chats/${id}`, { window: WINDOW });
+  const chat = isTurn ? first.then(() => api(`/v1/chats/${id}`)) : first.then(({ window: _, ...chat }) => chat);
+  const turns = first.then((one) => (isTurn ? api(turnsPath(leafOf(one, id), { around: id })) : one.window));
   early = { id, chat, siblings: isTurn ? first : null, turns };
   // Whoever shows it learns of a failure.
   for (const one of [chat, turns]) one.catch(() => {});

@@ -114,6 +114,17 @@ def test_siblings_and_children_lead_to_the_newest_leaf_of_each(server: ThreadSer
     assert server.get(f"/v1/responses/{leaf}/children").json["data"] == []
 
 
+def test_a_chat_is_read_with_its_last_turns(server: ThreadServer) -> None:
+    made = say_many(server, 4)
+    path = f"/v1/chats/{made[0]}"
+    read = server.get(f"{path}?window=3&feed_cursor=true").json
+    assert read.pop("feed_cursor")
+    assert read.pop("window") == window(server, made[-1], "?limit=3")
+    assert read == server.get(path).json
+    assert read["head"] == made[-1]
+    assert server.get(f"{path}?window=0").error["param"] == "window"
+
+
 def test_a_long_window_is_compressed_for_whoever_takes_that(server: ThreadServer) -> None:
     path = f"/v1/responses/{say_many(server, 20)[-1]}/turns"
     plain = server.get(path)

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import query_params
 from antiphon.api.http.asgi_responses import send_json
-from antiphon.api.http.chats import parse_boolean, read_feed_cursor
+from antiphon.api.http.chats import chat_body, parse_boolean, read_feed_cursor
 from antiphon.api.http.item_bodies import input_items, parse_include
 from antiphon.api.http.pagination import items_after, parse_limit
 from antiphon.api.http.responses_codec import response_body
@@ -36,6 +36,18 @@ class ChainEndpoints:
     def __init__(self, chats: ChatService) -> None:
         self._chats = chats
 
+    async def retrieve_chat(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/chats/{id}, with ?window=… its last turns"""
+        query, tenant = query_params(scope), tenant_of(scope)
+        window = ChainWindow(parse_limit(query, name="window")) if "window" in query else None
+        cursor = await read_feed_cursor(self._chats, query)
+        chat = await self._chats.get(tenant, scope["path_params"]["id"])
+        body = chat_body(chat) | cursor
+        if window is not None:
+            part = await self._chats.window(tenant, chat.head, window, with_images=False)
+            body["window"] = _part_body(part, (), with_images=False)
+        await _send_compressed(scope, send, _encode(body))
+
     async def list_turns(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/turns: a part of its chain, oldest first"""
         query = query_params(scope)
@@ -46,14 +58,8 @@ class ChainEndpoints:
             parse_window(query),
             with_images=with_images,
         )
-        body = _encode(_part_body(part, include, with_images=with_images))
-        sent: dict[bytes, bytes] = dict(scope["headers"])
-        headers = [(b"vary", b"accept-encoding")]
-        # Most of a window are the settings that its turns share.
-        if len(body) >= _MIN_COMPRESSED and b"gzip" in sent.get(b"accept-encoding", b""):
-            body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
-            headers.append((b"content-encoding", b"gzip"))
-        await send_json(send, body, headers=headers)
+        body = _part_body(part, include, with_images=with_images)
+        await _send_compressed(scope, send, _encode(body))
 
     async def list_siblings(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/siblings: the turns that continue the same, oldest first"""
@@ -68,6 +74,16 @@ class ChainEndpoints:
         """GET /v1/responses/{id}/children: the turns that continue it, oldest first"""
         found = await self._chats.children(tenant_of(scope), scope["path_params"]["id"])
         await send_json(send, _encode(_branches_body(found, query_params(scope))))
+
+
+async def _send_compressed(scope: Scope, send: Send, body: bytes) -> None:
+    """Send turns; compressed where they are long: most of them are settings that they share."""
+    sent: dict[bytes, bytes] = dict(scope["headers"])
+    headers = [(b"vary", b"accept-encoding")]
+    if len(body) >= _MIN_COMPRESSED and b"gzip" in sent.get(b"accept-encoding", b""):
+        body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
+        headers.append((b"content-encoding", b"gzip"))
+    await send_json(send, body, headers=headers)
 
 
 def parse_images(query: Mapping[str, Sequence[str]]) -> str:

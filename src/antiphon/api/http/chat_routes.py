@@ -43,8 +43,15 @@ CHAT_ROUTES: Final = (
         _CHAT_PATH,
         "Retrieve a chat.",
         "Chat",
-        query=(_FEED_CURSOR,),
-        handler=lambda to: to.chats.retrieve,
+        query=(
+            Parameter(
+                "window",
+                {"type": "integer", "minimum": 1, "maximum": 100},
+                "Also so many of its last turns, as window; images as paths of /v1/blobs.",
+            ),
+            _FEED_CURSOR,
+        ),
+        handler=lambda to: to.chains.retrieve_chat,
     ),
     Route(
         "POST",

@@ -86,12 +86,6 @@ class ChatEndpoints:
             body["unsearched_turns"] = unsearched
         await send_json(send, _encode(body))
 
-    async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """GET /v1/chats/{id}"""
-        cursor = await read_feed_cursor(self._chats, query_params(scope))
-        chat = await self._chats.get(tenant_of(scope), scope["path_params"]["id"])
-        await send_json(send, _encode(chat_body(chat) | cursor))
-
     async def update(self, scope: Scope, receive: Receive, send: Send) -> None:
         """POST /v1/chats/{id}: its title, its metadata, and whether it is pinned or permanent"""
         change = decode_body(_change_decoder, await read_body(receive))

@@ -41,11 +41,17 @@ def items_after(
     raise unknown_cursor(after)
 
 
-def parse_limit(query: Mapping[str, Sequence[str]], default: str = "20", maximum: int = 100) -> int:
-    """The page size. Raises ``InvalidRequestError``."""
-    text = query.get("limit", [default])[-1]
+def parse_limit(
+    query: Mapping[str, Sequence[str]],
+    default: str = "20",
+    maximum: int = 100,
+    *,
+    name: str = "limit",
+) -> int:
+    """The page size, under its name. Raises ``InvalidRequestError``."""
+    text = query.get(name, [default])[-1]
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= maximum):
-        raise InvalidRequestError(f"The limit is a number from 1 to {maximum}.", param="limit")
+        raise InvalidRequestError(f"The {name} is a number from 1 to {maximum}.", param=name)
     return int(text)
 
 
