@@ -18,7 +18,15 @@ from antiphon.core.items import (
     Reasoning,
     SummaryText,
 )
-from antiphon.core.replay_trace import is_trace_of, logprob_counts, replay_events, trace_of
+from antiphon.core.replay_trace import (
+    beats_of,
+    first_word_at,
+    is_trace_of,
+    logprob_counts,
+    replay_events,
+    rhythm_of,
+    trace_of,
+)
 from antiphon.core.turns import End, Header, Response
 from antiphon.turn.turn_accumulator import TurnAccumulator
 
@@ -136,3 +144,19 @@ def test_any_trace_can_be_replayed(trace: list[int]) -> None:
     response = response_with((Message("assistant", "Good day."),), tuple(trace))
     events = list(replay_events(response))
     assert isinstance(events[-1], Ended)
+
+
+def test_rhythm_tells_when_text_came() -> None:
+    # The turn began, a thought came, and then "Hel", "lo" and "." at these times.
+    rhythm = rhythm_of([(10.0, 0), (10.304, 1), (10.5, 4), (12.0, 6), (12.1, 7)], began=10.0)
+    assert rhythm == (0, 0, 1, 30, 3, 20, 2, 150, 1, 10)
+    trace = (-1, 3, 0, -3, 3, 2, 1, 0)
+    output = (Reasoning((SummaryText("Hm."),)), Message("assistant", (OutputText("Hello."),)))
+    end = End("completed", 2.0, trace=trace, rhythm=rhythm)
+    response = Response("resp_1", 1.0, Header("model"), (), output, end)
+    assert beats_of(response) == [(0.0, 0), (0.3, 0), (0.5, 0), (2.0, 1), (2.1, 2)]
+    assert first_word_at(response) == 0.5
+    for other in (End("completed", 2.0, trace=trace), End("completed", 2.0, rhythm=rhythm)):
+        unknown = msgspec.structs.replace(response, end=other)
+        assert beats_of(unknown) == []
+        assert first_word_at(unknown) is None

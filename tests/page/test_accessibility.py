@@ -1,4 +1,4 @@
-"""axe-core finds nothing in any state of the page: light and dark, phone and desktop."""
+"""In every state of the page axe-core finds nothing, all fits and can be hit, light and dark."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from support.browser import Watched, watched
+from support.browser import Watched, send_message, watched
 from support.http_server import ThreadServer
 from support.npm_packages import installed_packages
+from support.page_model import PageModel
 
 _SIZES = {"desktop": (1280, 800), "phone": (320, 640)}
 _SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -98,7 +99,24 @@ STATES: dict[str, Callable[[Page], None]] = {
     "turn": _clicked("More", "Turn 2"),
     "context": _clicked("What the model saw", "What the model saw", "assistant"),
     "model": _clicked("grok-4", "Model and system prompt"),
+    "share": _clicked("Share and export", "Share and export"),
+    "usage": _clicked("Usage", "Usage", "What is stored"),
+    "transfer": _clicked("Import and export", "Import and export"),
 }
+#: Elements that end beyond the window, without what scrolls.
+_WIDER = """() => [...document.querySelectorAll('body *')].filter((one) => {
+  const box = one.getBoundingClientRect();
+  const scrolls = '.table, pre, .katex, .sidebar, .hidden, .map';
+  return box.width && box.right > innerWidth + 1 && !one.closest(scrolls);
+}).map((one) => one.outerHTML.slice(0, 120))"""
+#: What can be pressed and is too small for a finger, but for words in a paragraph.
+_SMALL = """() => [...document.querySelectorAll(
+  'button, a.side-row, summary, select, textarea, input:not(.hidden), [role=option]'
+)].filter((one) => {
+  const box = one.getBoundingClientRect();
+  const isLabelled = one.closest('label')?.getBoundingClientRect().height >= 24;
+  return box.width && (box.width < 24 || box.height < 24) && !one.closest('p') && !isLabelled;
+}).map((one) => one.outerHTML.slice(0, 120))"""
 
 
 #: Both schemes at both sizes take twice as long as each once.
@@ -137,6 +155,9 @@ def test_axe_finds_nothing(
             found.setdefault(f"{one['id']}: {one['help']}", []).append(
                 (size, scheme, [node["html"][:200] for node in one["nodes"]][:3])
             )
+        for fault, expression in (("wider than the window", _WIDER), ("small", _SMALL)):
+            if elements := page.evaluate(expression):
+                found.setdefault(fault, []).append((size, scheme, elements[:3]))
     page.close()
     assert found == {}
 
@@ -146,26 +167,33 @@ def test_nothing_is_wider_than_the_window(world: Watched, chat: str, width: int)
     page = world.open(f"/c/{chat}")
     page.set_viewport_size({"width": width, "height": 640})
     _tour(page)
-    wider = page.evaluate(
-        """() => [...document.querySelectorAll('body *')].filter((one) => {
-          const box = one.getBoundingClientRect();
-          const scrolls = '.table, pre, .katex, .sidebar, .hidden';
-          return box.width && box.right > innerWidth + 1 && !one.closest(scrolls);
-        }).map((one) => one.outerHTML.slice(0, 120))"""
-    )
+    wider = page.evaluate(_WIDER)
     page.close()
     assert wider == []
 
 
-def test_targets_are_large_enough(world: Watched, chat: str) -> None:
-    page = world.open(f"/c/{chat}")
-    _chat(page)
-    small = page.evaluate(
-        """() => [...document.querySelectorAll('button, a.side-row, summary, input:not(.hidden)')]
-          .filter((one) => {
-            const box = one.getBoundingClientRect();
-            return box.width && (box.width < 24 || box.height < 24) && !one.closest('p');
-          }).map((one) => one.outerHTML.slice(0, 120))"""
-    )
-    page.close()
-    assert small == []
+def test_an_answer_is_announced_once_it_is_whole(
+    browser: Browser, server: ThreadServer, model: PageModel
+) -> None:
+    with watched(browser, server.url) as watching:
+        page = watching.open()
+        send_message(page, "hold it")
+        expect(page.get_by_text("First half,")).to_be_visible()
+        # A screen reader waits with what is new in a region that is busy.
+        log = page.get_by_role("log", name="Turns")
+        expect(log).to_have_attribute("aria-busy", "true")
+        server.set(model.resume)
+        expect(log).to_have_attribute("aria-busy", "false")
+        expect(log).to_contain_text("First half, second half.")
+
+
+def test_enter_is_a_new_line_on_a_touch_keyboard(browser: Browser, server: ThreadServer) -> None:
+    with watched(browser, server.url, has_touch=True, is_mobile=True) as watching:
+        page = watching.open()
+        message = page.get_by_role("textbox", name="Message")
+        message.fill("one")
+        message.press("Enter")
+        expect(message).to_have_value("one\n")
+        expect(message).to_have_attribute("enterkeyhint", "enter")
+        page.get_by_role("button", name="Send", exact=True).tap()
+        expect(page.get_by_text("You asked: one")).to_be_visible()

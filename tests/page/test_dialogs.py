@@ -1,4 +1,4 @@
-"""Dialogs of the page: keys, imports, shares, approvals, search, models, comparison, programs."""
+"""Dialogs of the page: keys, imports, shares, search, models, comparison, programs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, expect
 
-from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
-from support.browser import Watched, click_often, send_message, watched
+from antiphon.errors import ContextLengthExceededError
+from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, say
+from support.browser import Watched, send_message, watched
 from support.chat_exports import chatgpt_chat, zipped
 from support.http_server import ThreadServer, serving
 from support.keyed_server import serving_with_keys
-from support.mcp_toolsets import stdio_config
 from support.misbehaving_upstream import usage
 from support.scenario import DONE, UpstreamThread, data, end, stream_of, text
 from support.serve_process import running_server
@@ -197,70 +197,6 @@ def test_a_share_is_a_page_without_script_until_it_is_revoked(
     reader.context.close()
 
 
-def _weather(messages: list[dict[str, object]]) -> ScriptedReply:
-    if messages[-1]["role"] == "tool":
-        return say("Decided.")
-    return calls(call("meteo__weather", {"city": "Lisbon"}))
-
-
-def _waiting(server: ThreadServer) -> str:
-    tools = [{"type": "mcp", "server_label": "meteo", "require_approval": "always"}]
-    made: str = server.respond("Do we need an umbrella?", tools=tools).json["id"]
-    return made
-
-
-def test_an_approval_is_decided_in_the_chat(browser: Browser) -> None:
-    config = stdio_config("meteo", require_approval="always")
-    with (
-        serving(ScriptedModel(_weather), mcp=[config]) as server,
-        watched(browser, server.url) as watching,
-    ):
-        waiting = _waiting(server)
-        page = watching.open(f"/r/{waiting}")
-        click_often(page.get_by_role("button", name="Approve", exact=True))
-        expect(page.get_by_text("Decided.")).to_be_visible()
-        expect(page.get_by_text("Approved")).to_be_visible()
-        assert len(server.get(f"/v1/responses/{waiting}/children").json["data"]) == 1
-
-
-def test_approvals_of_all_chats_are_in_the_inbox(browser: Browser) -> None:
-    config = stdio_config("meteo", require_approval="always")
-    with (
-        serving(ScriptedModel(_weather), mcp=[config]) as server,
-        watched(browser, server.url) as watching,
-    ):
-        first, second = _waiting(server), _waiting(server)
-        page = watching.open()
-        page.get_by_role("button", name="Approvals").click()
-        inbox = page.get_by_role("dialog", name="Approvals")
-        expect(inbox.get_by_role("listitem")).to_have_count(2)
-        inbox.get_by_role("textbox").first.fill("Not today")
-        inbox.get_by_role("button", name="Refuse").first.click()
-        expect(inbox.get_by_role("listitem")).to_have_count(1)
-        inbox.get_by_role("button", name="Approve", exact=True).click()
-        expect(inbox.get_by_text("Nothing waits.")).to_be_visible()
-        for one in (first, second):
-            assert len(server.get(f"/v1/responses/{one}/children").json["data"]) == 1
-
-
-def test_two_who_decide_at_once_make_one_decision(browser: Browser) -> None:
-    config = stdio_config("meteo", require_approval="always")
-    with (
-        serving(ScriptedModel(_weather), mcp=[config]) as server,
-        watched(browser, server.url) as watching,
-    ):
-        waiting = _waiting(server)
-        tabs = [watching.open(), watching.open()]
-        for tab in tabs:
-            tab.get_by_role("button", name="Approvals").click()
-            expect(tab.get_by_role("button", name="Approve", exact=True)).to_be_enabled()
-        for tab in tabs:
-            tab.evaluate("document.querySelector('dialog .decide .primary')?.click()")
-        for tab in tabs:
-            expect(tab.get_by_text("Nothing waits.")).to_be_visible()
-        assert len(server.get(f"/v1/responses/{waiting}/children").json["data"]) == 1
-
-
 def test_a_search_lands_on_the_turn_with_the_word_marked(
     world: Watched, server: ThreadServer
 ) -> None:
@@ -312,7 +248,7 @@ def test_a_turn_can_go_on_in_other_programs(world: Watched, server: ThreadServer
     page.get_by_role("button", name="More", exact=True).click()
     dialog = page.get_by_role("dialog", name="Turn 1")
     for program, words in {
-        "curl": f'"previous_response_id":"{head}"',
+        "curl": f'"previous_response_id": "{head}"',
         "Python": f'previous_response_id="{head}"',
         "xai-sdk": "from xai_sdk import Client",
         "Terminal": f"antiphon chat --from {head}",
@@ -331,7 +267,56 @@ def test_a_stored_answer_is_replayed(world: Watched, server: ThreadServer) -> No
     page.get_by_role("button", name="Replay").click()
     replay = page.get_by_role("dialog", name="Replay")
     expect(replay).to_contain_text("You asked: Once more")
-    expect(replay.get_by_role("button", name="Again")).to_be_enabled()
+    expect(replay.get_by_role("button", name="Again")).to_be_visible()
+
+
+def test_enter_that_is_pressed_before_anything_was_found_goes_where_it_would_then(
+    world: Watched, server: ThreadServer
+) -> None:
+    first = server.respond("Where do herons sleep?", model="grok-4").json["id"]
+    server.respond("And owls?", model="grok-4", previous_response_id=first)
+    page = world.open()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("herons")
+    page.keyboard.press("Enter")
+    expect(page.locator(f'[data-turn="{first}"]')).to_be_focused()
+    # A command's name is meant before words that were said.
+    server.respond("What is the usage of a comma?", model="grok-4")
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("usage")
+    expect(page.locator(".option .excerpt").first).to_contain_text("usage")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="Usage")).to_be_visible()
+
+
+def test_a_search_finds_what_a_tool_was_called_with(world: Watched, server: ThreadServer) -> None:
+    tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object"}}
+    called = server.respond("tool please", model="grok-4", tools=[tool]).json["id"]
+    page = world.open()
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("Oslo")
+    expect(page.locator(".option .excerpt").first).to_contain_text("Oslo")
+    page.keyboard.press("Enter")
+    # It is folded until it is looked for.
+    turn = page.locator(f'[data-turn="{called}"]')
+    expect(turn.get_by_text('"city": "Oslo"')).to_be_visible()
+
+
+def test_a_share_shows_a_chat_up_to_a_turn(
+    browser: Browser, world: Watched, server: ThreadServer
+) -> None:
+    first = server.respond("Share this", model="grok-4").json["id"]
+    server.respond("Not that", model="grok-4", previous_response_id=first)
+    page = world.open(f"/r/{first}")
+    page.get_by_role("button", name="More", exact=True).first.click()
+    page.get_by_role("button", name="Share up to here").click()
+    expect(page.get_by_role("dialog")).to_contain_text("up to turn 1")
+    page.get_by_role("button", name="Make a link").click()
+    reader = browser.new_context(java_script_enabled=False).new_page()
+    reader.goto(page.get_by_label("The link").input_value())
+    expect(reader.get_by_text("You asked: Share this")).to_be_visible()
+    assert "Not that" not in reader.content()
+    reader.context.close()
 
 
 def test_usage_is_a_chart_and_a_table(world: Watched, server: ThreadServer) -> None:
@@ -382,3 +367,30 @@ def test_what_the_model_saw_names_what_was_left_out(world: Watched, server: Thre
     lens = page.get_by_role("dialog", name="What the model saw")
     expect(lens).to_contain_text("Remember the heron.")
     expect(lens).to_contain_text("3 messages, as they were sent")
+
+
+def test_what_was_left_out_is_counted_in_a_chat_that_is_not_all_in_view(browser: Browser) -> None:
+    def reply(messages: list[dict[str, object]]) -> ScriptedReply:
+        if messages[-1]["content"] == "short" and len(messages) > 11:
+            return fail(ContextLengthExceededError("Too long.", used=len(messages), limit=11))
+        return say("Fine.")
+
+    with (
+        serving(ScriptedModel(reply)) as server,
+        watched(browser, server.url) as watching,
+    ):
+        head = None
+        for number in range(40):
+            made = server.respond(f"Go on, {number % 2}", previous_response_id=head)
+            head = made.json["id"]
+        page = watching.open(f"/r/{head}")
+        page.get_by_role("button", name="What the model saw").last.click()
+        lens = page.get_by_role("dialog", name="What the model saw")
+        expect(lens).to_contain_text("79 messages, as they were sent")
+        expect(lens.get_by_text("Not sent")).to_have_count(0)
+        short = server.respond("short", previous_response_id=head, truncation="auto").json["id"]
+        page.goto(f"{server.url}/r/{short}")
+        page.get_by_role("button", name="What the model saw").last.click()
+        shown = server.get(f"/v1/responses/{short}/context").json
+        expect(lens).to_contain_text(f"Not sent: the {shown['turns_left_out']} oldest turns")
+        assert len(shown["messages"]) == 2 * (40 - shown["turns_left_out"]) + 1

@@ -144,7 +144,10 @@ def _requests_of_turn(turn: str) -> list[_Request]:
     return [
         ("POST", "/v1/responses", {"input": "Hi", "previous_response_id": turn}),
         ("POST", "/v1/responses/input_tokens", {"input": "Hi", "previous_response_id": turn}),
-        *[("GET", f"{path}{rest}", None) for rest in ("", "?stream=true", "/context", "/usage")],
+        *[
+            ("GET", f"{path}{rest}", None)
+            for rest in ("", "?stream=true", "/context", "/rhythm", "/usage")
+        ],
         *[("GET", f"{path}{rest}?limit=100", None) for rest in lists],
         ("POST", f"{path}/cancel", None),
         ("GET", completion, None),

@@ -99,7 +99,9 @@ async def test_hit_has_an_excerpt_time_and_conversation(store_in: Opener) -> Non
             assert hit.excerpt == "Is the «Café» open? The «café» is closed."
 
 
-async def test_only_user_and_assistant_text_and_summaries_are_searched(store_in: Opener) -> None:
+async def test_what_people_models_and_tools_said_is_searched_and_nothing_else(
+    store_in: Opener,
+) -> None:
     async with store_in() as store:
         items: list[Item] = [
             Message("user", (InputText("canaryparts"), InputImage("blob:canaryimage"))),
@@ -114,7 +116,7 @@ async def test_only_user_and_assistant_text_and_summaries_are_searched(store_in:
         await store.write(new.response_id, [encode_item(item) for item in items], DONE)
         words = "parts summary image system developer output call name argument model instructions"
         hits = [word for word in words.split() if await search_ids(store, f"canary{word}")]
-        assert hits == ["parts", "summary"]
+        assert hits == ["parts", "summary", "output", "name", "argument"]
 
 
 async def test_undecodable_items_do_not_hide_other_text(store_in: Opener) -> None:

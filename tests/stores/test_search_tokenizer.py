@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from antiphon.core.items import (
     Compaction,
     ErasedItem,
+    FunctionCall,
     FunctionCallOutput,
     InputImage,
     InputText,
@@ -70,11 +71,12 @@ def test_long_words_are_truncated() -> None:
     assert build_excerpt("x " + "a" * 500, parse_query("a" * 300)) is not None
 
 
-def test_searchable_text_has_user_assistant_and_summary_text() -> None:
+def test_searchable_text_has_what_people_models_tools_and_summaries_say() -> None:
     items: list[Item] = [
         Message("system", "sys"),
         Message("developer", "dev"),
         Message("user", (InputText("one"), InputImage("blob:abc"), InputText(" two"))),
+        FunctionCall("call_1", "look_up", '{"city": "Oslo"}'),
         FunctionCallOutput("call_1", "output"),
         Message("assistant", (OutputText("three"), Refusal("four"))),
         Compaction("five\n\n six"),
@@ -82,7 +84,7 @@ def test_searchable_text_has_user_assistant_and_summary_text() -> None:
     ]
     encoded = [encode_item(item) for item in items]
     assert searchable_text([*encoded, b"", b"\xff", b"[]", b'{"type":"other"}']) == (
-        "one two threefour five six"
+        'one two look_up {"city": "Oslo"} output threefour five six'
     )
 
 

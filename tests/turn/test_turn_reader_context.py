@@ -59,9 +59,10 @@ async def check_context(
     store: Store, model: ScriptedModel, response: Response
 ) -> list[dict[str, Any]]:
     """Checks that the context of a response equals its last model call."""
-    context = await service_with(ScriptedModel(), store).reader.context(DEFAULT_TENANT, response.id)
-    assert context == json.loads(model.calls[-1].messages)
-    return context
+    reader = service_with(ScriptedModel(), store).reader
+    shown = await reader.context(DEFAULT_TENANT, response.id)
+    assert shown.messages == json.loads(model.calls[-1].messages)
+    return shown.messages
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -139,12 +140,13 @@ def test_erased_turns_are_not_in_the_context(tmp_path: Path) -> None:
         service = service_with(model, store)
         response = await run_turn(service, "And?", after=head, options=AUTO)
         await service.delete(DEFAULT_TENANT, head)
-        context = json.dumps(await service.reader.context(DEFAULT_TENANT, response.id))
+        context = json.dumps((await service.reader.context(DEFAULT_TENANT, response.id)).messages)
         assert "question 3" not in context
         oldest = (await service.reader.chain(DEFAULT_TENANT, response.id))[0]
         before = await service.reader.context(DEFAULT_TENANT, response.id)
         await service.delete(DEFAULT_TENANT, oldest.id)
-        assert await service.reader.context(DEFAULT_TENANT, response.id) == before
+        after = await service.reader.context(DEFAULT_TENANT, response.id)
+        assert after.messages == before.messages
 
     run_with_store("memory", tmp_path, scenario)
 
@@ -156,9 +158,23 @@ def test_context_endpoint_returns_the_last_model_call() -> None:
         for text in ("One", "Two", "Three"):
             fields: dict[str, Any] = {"previous_response_id": head} if head else {}
             head = server.respond(text, truncation="auto", **fields).json["id"]
-        shown = server.get(f"/v1/responses/{head}/context").json["messages"]
+        context = server.get(f"/v1/responses/{head}/context").json
+    shown = context["messages"]
     assert shown == json.loads(model.calls[-1].messages)
     assert [one["content"] for one in shown] == ["Two", "Fine.", "Three"]
+    assert (context["turns_left_out"], context["turns_summarized"]) == (1, 0)
+
+
+def test_context_counts_the_turns_that_a_summary_stands_for(tmp_path: Path) -> None:
+    async def scenario(store: Store) -> None:
+        head = await run_turns(store, 4)
+        service = service_with(ScriptedModel(["In short.", "Yes."]), store)
+        policy = Summarize(max_messages=4, keep_turns=1)
+        response = await run_turn(service, "And?", after=head, context_policies=(policy,))
+        shown = await service.reader.context(DEFAULT_TENANT, response.id)
+        assert (shown.turns_left_out, shown.turns_summarized) == (0, 3)
+
+    run_with_store("sqlite", tmp_path, scenario)
 
 
 async def test_untruncated_turn_stores_no_context_turns() -> None:

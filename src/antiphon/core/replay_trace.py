@@ -8,7 +8,9 @@ A trace is a list of small integers, read in order:
     even n < 0        item (-n - 2) / 2 is the current one again; said of an item right after
                       its beginning: it began without its phase
 
-The words themselves are those of the items, so a trace costs two or three bytes a delta.
+The words themselves are those of the items, so a trace costs two or three bytes a delta. A
+turn's rhythm is noted some twenty times a second only, as pairs: how many more events there were,
+and how many hundredths of a second had passed since the note before.
 Where a model told the logprobs of its tokens, a second list says how many of them came with each
 delta of an answer's text: the logprobs themselves are the items', too.
 """
@@ -16,6 +18,7 @@ delta of an answer's text: the logprobs themselves are the items', too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -87,6 +90,41 @@ def logprob_counts(events: Iterable[Event], output: Iterable[Item]) -> tuple[int
     if not any(map(_logprobs_of, output)):
         return ()
     return tuple(len(event.logprobs) for event in events if isinstance(event, TextDelta))
+
+
+def rhythm_of(beats: Iterable[tuple[float, int]], began: float) -> tuple[int, ...]:
+    """The rhythm of a turn that began then, from when its events came and how many there were."""
+    rhythm: list[int] = []
+    last, before = 0, 0
+    for moment, count in beats:
+        at = round((moment - began) * 100)
+        rhythm += (count - before, max(0, at - last))
+        last, before = max(last, at), count
+    return tuple(rhythm)
+
+
+def beats_of(response: Response) -> list[tuple[float, int]]:
+    """When the text of a streamed turn came: seconds from its beginning, and how many pieces of
+    text were there before. Nothing where that is not known.
+    """
+    end = response.end
+    if end is None or not end.rhythm or not is_trace_of(end.trace, response.output):
+        return []
+    texts = [isinstance(event, TextDelta) for event in replay_events(response)]
+    before = (0, *accumulate(map(int, texts)))
+    seconds, counts = accumulate(end.rhythm[1::2]), accumulate(end.rhythm[::2])
+    # A turn that waited in a queue was created twice, which a replay shows once.
+    last = len(texts)
+    return [(at / 100, before[min(count, last)]) for at, count in zip(seconds, counts, strict=True)]
+
+
+def first_word_at(response: Response) -> float | None:
+    """How many seconds a streamed turn took until its answer's first word came, if it had one."""
+    beats = beats_of(response)
+    if not any(isinstance(event, TextDelta) for event in replay_events(response)):
+        return None
+    # The last note at which there was nothing yet: the first piece came then.
+    return max((at for at, before in beats if not before), default=None)
 
 
 def replay_events(response: Response) -> Iterator[Event]:

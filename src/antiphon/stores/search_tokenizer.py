@@ -26,7 +26,15 @@ from typing import Final
 
 import msgspec
 
-from antiphon.core.items import Compaction, Message, decode_item, message_text
+from antiphon.core.items import (
+    Compaction,
+    FunctionCall,
+    FunctionCallOutput,
+    Message,
+    decode_item,
+    message_text,
+    text_of,
+)
 from antiphon.errors import StoreError
 
 #: Longer words are truncated: they are keys and data, not words.
@@ -35,6 +43,8 @@ MAX_WORD_LENGTH: Final = 64
 #: whether a text holds the rest is checked in the text itself.
 _MAX_QUERY_LENGTH = 2_000
 _MAX_QUERY_TERMS = 64
+#: What of a tool's call or output is searched: one may be a file or a page of the web.
+_MAX_TOOL_LENGTH = 10_000
 #: An excerpt's approximate length in characters, and how much of it precedes the first match.
 _EXCERPT_LENGTH = 200
 _EXCERPT_LEAD = 50
@@ -121,7 +131,8 @@ def parse_query(text: str) -> SearchQuery:
 def searchable_text(items: Iterable[bytes]) -> str:
     """The text of users and models in encoded items, on one line, in Unicode's composed form.
 
-    With summaries; without instructions, tools and items that cannot be decoded.
+    With summaries, and the names, arguments and outputs of tools; without instructions and items
+    that cannot be decoded.
     """
     return " ".join(text_to_index(items).split())
 
@@ -195,6 +206,10 @@ def _item_text(data: bytes) -> str:
             return message_text(item)
         case Compaction(summary=summary):
             return summary
+        case FunctionCall(name=name, arguments=arguments):
+            return f"{name} {arguments[:_MAX_TOOL_LENGTH]}"
+        case FunctionCallOutput(output=output):
+            return text_of(output)[:_MAX_TOOL_LENGTH]
     return ""
 
 

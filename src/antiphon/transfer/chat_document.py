@@ -92,6 +92,7 @@ class DocumentTurn(msgspec.Struct, frozen=True, omit_defaults=True):
     context_turns: int | None = None
     cost: float | None = None
     approvals: tuple[str, ...] = ()
+    rhythm: tuple[int, ...] = ()
     in_conversation: bool = False
 
 
@@ -144,6 +145,7 @@ def document_turn(
             context_turns=end.context_turns,
             cost=end.cost,
             approvals=end.approvals,
+            rhythm=end.rhythm,
             in_conversation=conversation is not None and header.conversation == conversation.id,
         )
     )
@@ -332,4 +334,5 @@ def _end_of(turn: DocumentTurn) -> End:
         turn.answered_by,
         turn.cost,
         turn.approvals,
+        turn.rhythm,
     )

@@ -397,9 +397,9 @@ class TurnRunner:
                 ),
             )
         if live.is_stored and self._plan.request.stream:
-            seen = live.events_so_far
+            seen, rhythm = live.events_so_far, live.rhythm
             trace, counts = trace_of(seen), logprob_counts(seen, machine.output)
-            end = msgspec.structs.replace(end, trace=trace, logprob_counts=counts)
+            end = msgspec.structs.replace(end, trace=trace, logprob_counts=counts, rhythm=rhythm)
         response = msgspec.structs.replace(
             self._plan.initial_response, output=machine.output, end=end
         )

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from antiphon.core.events import Created, Event
+from antiphon.core.replay_trace import rhythm_of
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import (
     AntiphonError,
@@ -23,6 +25,8 @@ from antiphon.errors import (
     TurnTakenOverError,
 )
 
+#: Seconds between two notes of when events came.
+_BEAT = 0.05
 #: Takes events at once, in the task of the turn; False: it cannot, and has taken nothing.
 Relay: TypeAlias = Callable[[Sequence[Event]], bool]
 
@@ -87,6 +91,9 @@ class RunningTurn:
         #: On the loop's clock: when it began, and when the first of its answer came.
         self.started_at = self._loop.time()
         self.first_token_at: float | None = None
+        #: When events came, on the loop's clock, and how many there were before.
+        self._beats: list[tuple[float, int]] = []
+        self._next_beat = 0.0 if is_streamed else math.inf
         #: What runs the turn.
         self.task: asyncio.Task[None] | None = None
         self._is_cancellable = False
@@ -178,8 +185,12 @@ class RunningTurn:
 
     def emit(self, events: Sequence[Event]) -> None:
         if events:
+            now = self._loop.time()
             if self.first_token_at is None and self._events and type(events[0]) is not Created:
-                self.first_token_at = self._loop.time()
+                self.first_token_at = now
+            if now >= self._next_beat:
+                self._beats.append((now, len(self._events)))
+                self._next_beat = now + _BEAT
             self._events += events
             if not self._is_published:
                 return
@@ -241,6 +252,11 @@ class RunningTurn:
         """It waits for no other turn any more."""
         self.is_queued = False
         self.started_at = self._loop.time()
+
+    @property
+    def rhythm(self) -> tuple[int, ...]:
+        """When its events came, where it is streamed."""
+        return rhythm_of(self._beats, self.started_at)
 
     def mark_running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""

@@ -18,7 +18,7 @@ class SearchHit(msgspec.Struct, frozen=True):
 
 
 class SearchIndex(Protocol):
-    """Full text of what users and models said. Words that were erased are not in it."""
+    """Full text of what users, models and tools said. Words that were erased are not in it."""
 
     async def search(
         self,

@@ -33,7 +33,19 @@ from antiphon.turn.history_cache import render_chain, run_unless_short
 from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
 from antiphon.turn.store_protocols import Head, Store, StoredTurn, Window, is_answered
-from antiphon.turn.trimming import apply_summaries, newest_turns
+from antiphon.turn.trimming import apply_summaries, count_turns, newest_turns
+
+
+class ShownContext(msgspec.Struct, frozen=True):
+    """The messages that a model was sent.
+
+    ``turns_left_out``: how many of the oldest turns are not among them, without those that a
+    summary stands for, which are ``turns_summarized``.
+    """
+
+    messages: list[dict[str, Any]]
+    turns_left_out: int
+    turns_summarized: int
 
 
 class TurnReader:
@@ -139,8 +151,8 @@ class TurnReader:
         turns = await self._chain(tenant, response_id)
         return await run_unless_short(_messages_of, turns, instructions)
 
-    async def context(self, tenant: str, response_id: str) -> list[dict[str, Any]]:
-        """The messages array that a response's model was shown when it was last asked.
+    async def context(self, tenant: str, response_id: str) -> ShownContext:
+        """What a response's model was shown when it was last asked.
 
         With the turn's instructions, and with summaries in place of what they replace;
         without a model's primer. Turns erased since are not in it, and where older ones had
@@ -218,10 +230,10 @@ def _messages_of(turns: Sequence[StoredTurn], instructions: str | None) -> list[
     )
 
 
-def _context_of(turns: Sequence[StoredTurn]) -> list[dict[str, Any]]:
+def _context_of(turns: Sequence[StoredTurn]) -> ShownContext:
     turn = turns[-1]
     response = response_of(turn)
-    past = apply_summaries(render_chain(turns)[:-1])
+    whole = past = apply_summaries(render_chain(turns)[:-1])
     items = (*response.input, *_output_in_context(response.output))
     shown = [render_turn(items)]
     count = None if turn.end is None else turn.end.context_turns
@@ -231,7 +243,11 @@ def _context_of(turns: Sequence[StoredTurn]) -> list[dict[str, Any]]:
         shown = render_exchanges(items)
         shown = [*newest_turns(shown, len(shown) + count)]
     segments = [*past, *shown]
-    return decode_messages(build_messages(segments, instructions=turn.header.instructions))
+    return ShownContext(
+        decode_messages(build_messages(segments, instructions=turn.header.instructions)),
+        turns_left_out=count_turns(whole) - count_turns(past),
+        turns_summarized=sum(one.turns for one in past if one.retained_turns is not None),
+    )
 
 
 def response_not_found(response_id: str, param: str | None = None) -> NotFoundError:

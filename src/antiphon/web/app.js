@@ -1,5 +1,5 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
-import { html, render, useEffect, useState } from "./vendor/preact.js";
+import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
   api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, readEarly, readFirst, request, set, startFeed, state, useStore,
 } from "./core.js";
@@ -22,6 +22,7 @@ export async function loadChats() {
     const page = await readFirst("/v1/chats", { limit: PAGE, after });
     const known = new Set(state.chats.map((one) => one.id));
     set({ chats: [...state.chats, ...page.data.filter((one) => !known.has(one.id))], moreChats: page.has_more, chatsError: null });
+    countWaiting();
   } catch (error) {
     set({ chatsError: error });
   }
@@ -34,8 +35,16 @@ const putChat = (chat) => set({
 
 const removeChat = (id) => set({ chats: state.chats.filter((one) => one.id !== id) });
 
+/** How many calls wait for somebody: asked where one does, or may in a chat that is not listed yet. */
+async function countWaiting() {
+  const mayWait = state.moreChats || state.chats.some((one) => one.status === "waiting");
+  const found = mayWait ? await api("/v1/approvals?limit=100").catch(() => null) : { data: [] };
+  if (found) set({ waiting: found.data.length });
+}
+
 /** Reads the rows that the feed has named: once for any number of events. */
 const changed = new Set();
+let isWaitingChanged = false;
 let timer = 0;
 onFeed((event) => {
   if (event.type === "feed.reset") {
@@ -46,12 +55,14 @@ onFeed((event) => {
   }
   if (event.type === "chat.erased") removeChat(event.chat_id);
   else if (event.chat_id) changed.add(event.chat_id);
+  isWaitingChanged ||= event.type === "turn.waiting" || state.waiting > 0;
   timer ||= setTimeout(async () => {
     timer = 0;
     const ids = [...changed];
     changed.clear();
     await Promise.all(ids.map((id) => api(`/v1/chats/${id}`).then(putChat, (error) => error.status === 404 && removeChat(id))));
-    set({ waiting: state.chats.filter((one) => one.status === "waiting").length });
+    if (isWaitingChanged) countWaiting();
+    isWaitingChanged = false;
   }, 60);
 });
 
@@ -66,8 +77,7 @@ function groups(chats) {
 }
 
 function Sidebar() {
-  const { chats, moreChats, chatsError, chat, sidebar, conversation } = useStore("chats", "moreChats", "chatsError", "chat", "sidebar", "conversation");
-  const waiting = chats.filter((one) => one.status === "waiting").length;
+  const { chats, moreChats, chatsError, chat, sidebar, conversation, waiting } = useStore("chats", "moreChats", "chatsError", "chat", "sidebar", "conversation", "waiting");
   const onScroll = (event) => {
     const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
     if (moreChats && scrollHeight - scrollTop - clientHeight < 400) loadChatsOnce();
@@ -82,7 +92,7 @@ function Sidebar() {
     <div class="chats" onScroll=${onScroll} tabindex="-1">
       ${groups(chats).map(([name, list]) => html`<section key=${name} aria-label=${name}><h2>${name}</h2><ul>
         ${list.map((one) => html`<${ChatRow} key=${one.id} chat=${one} current=${one.id === (chat?.id ?? conversation?.chatId)} />`)}</ul></section>`)}
-      ${!chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server.</p>`}
+      ${!chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server. <button type="button" class="link" onClick=${() => openDialog("transfer")}>Bring some along</button></p>`}
       ${chatsError && chatsError.status !== 404 && html`<p class="none">${chatsError.message} <button type="button" class="link" onClick=${loadChats}>Try again</button></p>`}
     </div>
     <div class="side-foot">
@@ -107,7 +117,10 @@ async function loadChatsOnce() {
 }
 
 function ChatRow({ chat, current }) {
-  return html`<li class=${current ? "chat-row current" : "chat-row"}>
+  const row = useRef();
+  // What is opened by its address or by a search is seen in the list too.
+  useEffect(() => { if (current) row.current.scrollIntoView({ block: "nearest" }); }, [current]);
+  return html`<li ref=${row} class=${current ? "chat-row current" : "chat-row"}>
     <a href=${`/c/${chat.id}`} aria-current=${current ? "page" : undefined} onClick=${follow} title=${chat.title ?? ""}>
       ${chat.status !== "idle" && html`<span class=${`status ${chat.status}`} role="img" aria-label=${chat.status === "running" ? "answering" : "waits for an approval"}></span>`}
       <span class="chat-title" dir="auto">${chat.title || "Untitled"}</span></a>
@@ -125,25 +138,32 @@ export function startChat(event) {
 
 // ---- erasing with undo: the server is asked when the time is over
 
-export function eraseChat(chat) {
-  removeChat(chat.id);
-  const wasOpen = state.chat?.id === chat.id;
-  if (wasOpen) startChat();
+/** Erases what a path names in seven seconds, or as soon as the page is left; `bringBack` shows it again. */
+export function eraseLater(path, words, bringBack) {
   let undone = false;
-  const id = notify(`“${chat.title || "Untitled"}” will be erased.`, { label: "Undo", run: () => {
+  const id = notify(words, { label: "Undo", run: () => {
     undone = true;
-    putChat(chat);
-    if (wasOpen) navigate(`/c/${chat.id}`);
+    bringBack();
   } }, 7);
   const erase = () => {
     removeEventListener("pagehide", erase);
     clearTimeout(waiting);
     dismiss(id);
     // Goes on after the page is gone.
-    if (!undone) request(`/v1/chats/${chat.id}`, { method: "DELETE", keepalive: true }).catch((error) => { notify(error.message); putChat(chat); });
+    if (!undone) request(path, { method: "DELETE", keepalive: true }).catch((error) => { notify(error.message); bringBack(); });
   };
   const waiting = setTimeout(erase, 7000);
   addEventListener("pagehide", erase);
+}
+
+export function eraseChat(chat) {
+  removeChat(chat.id);
+  const wasOpen = state.chat?.id === chat.id;
+  if (wasOpen) startChat();
+  eraseLater(`/v1/chats/${chat.id}`, `“${chat.title || "Untitled"}” will be erased.`, () => {
+    putChat(chat);
+    if (wasOpen) navigate(`/c/${chat.id}`);
+  });
 }
 
 // ---- theme
@@ -191,8 +211,8 @@ addEventListener("keydown", (event) => {
   const { key, ctrlKey, metaKey, altKey } = event;
   const act = (run) => { event.preventDefault(); run(); };
   // The search is being loaded: what is typed meanwhile is for it.
-  if (state.dialog?.name === "palette" && key.length === 1 && !ctrlKey && !metaKey && !document.querySelector("dialog[open]"))
-    act(() => { state.dialog.typed = (state.dialog.typed ?? "") + key; });
+  if (state.dialog?.name === "palette" && (key.length === 1 || key === "Enter") && !ctrlKey && !metaKey && !document.querySelector("dialog[open]"))
+    act(() => Object.assign(state.dialog, key === "Enter" ? { hasEnter: true } : { typed: (state.dialog.typed ?? "") + key }));
   else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "k") act(() => openDialog("palette"));
   // The browser's own search sees the turns in view only. Pressed again, it is that one.
   else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "f" && !state.dialog && state.chat && (state.conversation?.before || state.conversation?.after))

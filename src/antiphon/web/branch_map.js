@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { api, navigate, query, state, turnsPath } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 import { answerText, questionText } from "./turns.js";
 
 const MOST = 1000;
@@ -93,5 +94,6 @@ export default function BranchMap({ chat }) {
         <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["running", "waiting", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status}` : ""}${questionOf(branch) ? `: ${questionOf(branch)}` : ""}</span></span>
       </button></li>`)}</ol>
     <p class="hint" role="status">${branches === null ? "…" : `${branches.length}${more ? " or more" : ""} ${branches.length === 1 ? "branch" : "branches"}`}</p>
+    <${FoldedPrograms} actions=${[{ name: "List the branches", path: `/v1/chats/${chat.id}/branches`, terminal: `antiphon show --tree ${chat.head}` }]} />
   <//>`;
 }

@@ -3,6 +3,7 @@ import { html, useState } from "./vendor/preact.js";
 import { api, notify, openDialog, set, state } from "./core.js";
 import { eraseChat } from "./app.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 
 const number = new Intl.NumberFormat();
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -15,6 +16,20 @@ export async function changeChat(chat, changes) {
     ...(state.chat?.id === chat.id ? { chat: changed } : {}),
   });
   return changed;
+}
+
+/** What can be done with a chat, as programs do it. */
+function actionsOf(chat, title) {
+  const path = `/v1/chats/${chat.id}`;
+  const inTerminal = (command) => `antiphon chat --from ${chat.head}\n${command}`;
+  const change = (body) => ({ method: "POST", path, body });
+  return [
+    { name: "Read it", path, terminal: `antiphon show ${chat.head}` },
+    { name: "Rename it", ...change({ title: title || chat.title || "A name" }) },
+    { name: chat.pinned ? "Unpin it" : "Pin it", ...change({ pinned: !chat.pinned }), terminal: inTerminal("/pin") },
+    { name: chat.permanent ? "Let it expire" : "Keep it", ...change({ permanent: !chat.permanent }), terminal: inTerminal("/keep") },
+    { name: "Erase it", method: "DELETE", path, terminal: inTerminal("/erase chat") },
+  ];
 }
 
 export default function ChatDialog({ chat }) {
@@ -30,7 +45,7 @@ export default function ChatDialog({ chat }) {
   };
   const { usage } = chat;
   const facts = [
-    ["Turns", `${number.format(chat.turns)}${chat.branches > 1 ? `, ${number.format(chat.branches)} branches` : ""}`],
+    ["Turns", chat.branches > 1 ? `${number.format(chat.turns)} in the newest of ${number.format(chat.branches)} branches` : number.format(chat.turns)],
     ["Begun", at(chat.created_at)],
     ["Last turn", at(chat.updated_at)],
     ["Model", chat.model],
@@ -53,5 +68,6 @@ export default function ChatDialog({ chat }) {
       <button type="button" class="button danger" onClick=${() => { closeDialog(); eraseChat(chat); }}>Erase</button>
     </p>
     <dl class="facts-list">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    <${FoldedPrograms} actions=${actionsOf(chat, title)} />
   <//>`;
 }

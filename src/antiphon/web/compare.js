@@ -1,10 +1,12 @@
 /** Compare: one question to several models, each an ordinary branch, side by side. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { api, navigate, notify, query, request, state } from "./core.js";
+import { api, navigate, notify, query, state } from "./core.js";
+import { eraseLater } from "./app.js";
 import { loadModels } from "./conversation.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { followTurn, LiveTurn } from "./live_turn.js";
 import { MarkdownStream } from "./markdown.js";
+import { FoldedPrograms, shellWord } from "./programs.js";
 import { deliver, queueMessage } from "./sending.js";
 import { answerText } from "./turns.js";
 import { diffWords } from "./word_diff.js";
@@ -73,6 +75,12 @@ function Column({ turn, other, onEnd, onErase }) {
   </section>`;
 }
 
+/** What is asked once more beside an answer, and how all are read, as programs do it. */
+const actionsOf = ({ id, model }, text) => [
+  { name: "Ask once more", method: "POST", path: "/v1/responses", body: { model, sibling_of: id, input: text, background: true }, terminal: `antiphon chat --from ${id}\n/retry ${shellWord(model)}` },
+  { name: "List the answers", path: `/v1/responses/${id}/siblings`, terminal: `antiphon chat --from ${id}\n/compare` },
+];
+
 /** Asks models about `text`, or shows the versions `of` a turn. */
 export default function Compare({ text, images = [], done, of = null }) {
   const [models, setModels] = useState(state.models ?? []);
@@ -111,9 +119,10 @@ export default function Compare({ text, images = [], done, of = null }) {
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
   };
-  const erase = async (turn) => {
-    await request(`/v1/responses/${turn.response.id}`, { method: "DELETE" }).catch((error) => notify(error.message));
+  const erase = (turn) => {
+    const before = turns;
     setTurns((all) => all.filter((one) => one !== turn));
+    eraseLater(`/v1/responses/${turn.response.id}`, "This answer will be erased.", () => setTurns((all) => before.filter((one) => one === turn || all.includes(one))));
   };
   if (!turns && of) return html`<${Dialog} title="Side by side" wide=${true}><p class="hint">…</p><//>`;
   if (!turns) return html`<${Dialog} title="Ask several models">
@@ -122,11 +131,14 @@ export default function Compare({ text, images = [], done, of = null }) {
       <button type="button" class="button" aria-label=${`One less of ${model}`} disabled=${!counts[model]} onClick=${() => count(model, -1)}>−</button><output aria-label=${`Answers of ${model}`}>${counts[model] ?? 0}</output>
       <button type="button" class="button" data-first=${index === 0} aria-label=${`One more of ${model}`} disabled=${chosen.length >= MOST} onClick=${() => count(model, 1)}>+</button></li>`)}</ul>
     <p class="row"><span class="hint grow">Each answer is a branch: it goes on when this is closed, and can be gone on from.</span><button type="button" class="button primary" disabled=${chosen.length < 1} onClick=${ask}>Ask ${chosen.length || ""}</button></p>
+    <${FoldedPrograms} actions=${[{ name: "Ask the first", method: "POST", path: "/v1/responses", terminal: "antiphon chat",
+      body: { model: chosen[0] ?? models[0] ?? "a model", input: text, background: true, ...(state.conversation?.head ? { previous_response_id: state.conversation.head } : {}) } }]} />
   <//>`;
   const first = turns[0] && answerText(turns[0]);
   return html`<${Dialog} title="Side by side" wide=${true}>
     <p class="row"><span class="grow plain excerpt">${text}</span>${turns.length > 1 && turns.every((one) => one.done) && html`<button type="button" class="button" aria-pressed=${diff} onClick=${() => setDiff(!diff)}>Differences from the first</button>`}</p>
     <div class="columns">${turns.map((turn, index) => html`<${Column} key=${turn.response.id} turn=${turn} other=${diff && index ? first : null} onEnd=${() => draw((one) => one + 1)} onErase=${() => erase(turn)} />`)}</div>
+    ${turns.length > 0 && html`<${FoldedPrograms} actions=${actionsOf(turns[0].response, text)} />`}
   <//>`;
 }
 

@@ -283,8 +283,8 @@ function Composer({ conversation, chat }) {
         <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
           ${nextModel(conversation) ?? "Default model"}${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}</button>
         <span class="space"></span>
-        ${!running && text.trim() && html`<button type="button" class="quiet wide-only" title="Ask several models, side by side" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
-        ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}
+        ${!running && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
+        ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" disabled=${!last.response.id} onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}
         ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : isHeldBack && !text.trim() ? "Send what waits (Enter)" : "Send (Enter)"} disabled=${!canSend}>${icon("send")}</button>`}
       </div>
     </div>

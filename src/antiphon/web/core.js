@@ -178,12 +178,13 @@ function requestKey(message) {
 }
 
 /** `fetch` with the key; raises ApiError for every answer that is one. */
-export async function request(path, { method = "GET", body, headers = {}, signal } = {}) {
+export async function request(path, { method = "GET", body, headers = {}, signal, keepalive } = {}) {
   for (let tries = 0; ; tries++) {
     const secret = key.get();
     const answer = await fetch(path, {
       method,
       signal,
+      keepalive,
       cache: "no-store",
       headers: {
         ...(secret ? { Authorization: `Bearer ${secret}` } : {}),
@@ -284,6 +285,12 @@ function parseEvent(block) {
     return null;
   }
 }
+
+/** The key of a decision on a call: two clicks, two tabs, two people, page and inbox make one. */
+export const decisionKey = (requestId) => `approval-${requestId}`;
+
+/** Whether a decision was refused since somebody else has decided otherwise. */
+export const isDecided = (error) => error.code === "idempotency_key_in_use";
 
 export const newKey = () => crypto.randomUUID?.()
   ?? [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");

@@ -1,4 +1,4 @@
-/** Dialog: the frame of every dialog. Escape and a click beside it close it; the focus returns. */
+/** Dialog: the frame of every dialog. Escape and a click beside it close it, unless `onClose` is null; the focus returns. */
 import { html, useLayoutEffect, useRef } from "./vendor/preact.js";
 import { iconButton, set } from "./core.js";
 
@@ -29,9 +29,9 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
       if (before?.isConnected) before.focus?.();
     };
   }, []);
-  return html`<dialog class=${wide ? "wide" : ""} ref=${dialog} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); onClose(); }}
-    onMouseDown=${(event) => event.target === dialog.current && onClose()}>
-    <div class="dialog-head"><h2 id="dialog-title" ref=${heading} tabindex="-1">${title}</h2>${iconButton("close", "Close", onClose)}</div>
+  return html`<dialog class=${wide ? "wide" : ""} ref=${dialog} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); onClose?.(); }}
+    onMouseDown=${(event) => event.target === dialog.current && onClose?.()}>
+    <div class="dialog-head"><h2 id="dialog-title" ref=${heading} tabindex="-1">${title}</h2>${onClose && iconButton("close", "Close", onClose)}</div>
     <div class="dialog-body">${children}</div>
   </dialog>`;
 }

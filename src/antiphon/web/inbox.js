@@ -1,7 +1,8 @@
 /** Inbox: every call that waits for an approval, over all chats. */
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, follow, onFeed, request, set } from "./core.js";
+import { api, decisionKey, follow, isDecided, notify, onFeed, request, set } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -13,19 +14,24 @@ function pretty(text) {
   }
 }
 
-/** Decides; the key makes two clicks, and two tabs, one decision. */
+/** What decides on a call. */
+const decision = ({ id, response_id, server_label }, approve, more = {}) => ({
+  previous_response_id: response_id, tools: [{ type: "mcp", server_label }],
+  input: [{ type: "mcp_approval_response", approval_request_id: id, approve, ...more }],
+});
+
 async function decide(entry, approve, reason) {
-  const response = await api(`/v1/responses/${entry.response_id}`);
-  await request("/v1/responses", {
-    method: "POST",
-    headers: { "Idempotency-Key": `approval-${entry.id}-${approve ? "yes" : "no"}` },
-    body: {
-      model: response.model, previous_response_id: entry.response_id, background: true,
-      tools: response.tools?.filter((one) => one.type === "mcp") ?? [],
-      input: [{ type: "mcp_approval_response", approval_request_id: entry.id, approve, ...(reason ? { reason } : {}) }],
-    },
-  });
+  const { model, tools } = await api(`/v1/responses/${entry.response_id}`);
+  const body = { ...decision(entry, approve, reason ? { reason } : {}), model, tools: tools?.filter((one) => one.type === "mcp") ?? [], background: true };
+  await request("/v1/responses", { method: "POST", headers: { "Idempotency-Key": decisionKey(entry.id) }, body });
 }
+
+/** What the first of the calls that wait needs, as programs do it. */
+const actionsOf = (entries) => [
+  { name: "List what waits", path: "/v1/approvals", terminal: "antiphon approvals" },
+  ...(entries ?? []).filter((one) => one.server_label).slice(0, 1).flatMap((one) => [true, false].map((approve) => ({
+    name: `${approve ? "Approve" : "Refuse"} ${one.name}`, method: "POST", path: "/v1/responses", body: decision(one, approve), terminal: `antiphon chat --from ${one.response_id}\n/approve` }))),
+];
 
 function Entry({ entry, onDecided }) {
   const [reason, setReason] = useState("");
@@ -36,7 +42,12 @@ function Entry({ entry, onDecided }) {
       await decide(entry, approve, reason);
       onDecided(entry);
     } catch (error) {
-      setState({ error });
+      if (!isDecided(error)) {
+        setState({ error });
+        return;
+      }
+      notify("Somebody has decided on this call already.");
+      onDecided(entry);
     }
   };
   return html`<li class="approval">
@@ -44,11 +55,11 @@ function Entry({ entry, onDecided }) {
       in <a href=${`/r/${entry.response_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${entry.title || "an untitled chat"}</a>${", "}<time>${date.format(new Date(entry.created_at * 1000))}</time></p>
     <pre class="data" tabindex="0">${pretty(entry.arguments)}</pre>
     ${state.error && html`<p class="failure" role="alert">${state.error.message}</p>`}
-    <div class="decide">
+    ${entry.server_label ? html`<div class="decide">
       <input type="text" placeholder="Remark (optional)" aria-label=${`Remark on ${entry.name}`} value=${reason} onInput=${(event) => setReason(event.target.value)} />
       <button type="button" class="primary" disabled=${state.busy} onClick=${() => act(true)}>Approve</button>
       <button type="button" disabled=${state.busy} onClick=${() => act(false)}>Refuse</button>
-    </div></li>`;
+    </div>` : html`<p class="hint">Only the program that has this tool can run it: decide there.</p>`}</li>`;
 }
 
 export default function Inbox() {
@@ -67,5 +78,6 @@ export default function Inbox() {
       : entries === null ? html`<p class="hint">…</p>`
       : entries.length ? html`<ul class="plain-list">${entries.map((entry) => html`<${Entry} key=${entry.id} entry=${entry} onDecided=${(one) => setEntries((all) => all.filter((other) => other.id !== one.id))} />`)}</ul>`
       : html`<p class="hint">Nothing waits. A call that needs an approval stays here until somebody decides, from this page or any program.</p>`}
+    <${FoldedPrograms} actions=${actionsOf(entries)} />
   <//>`;
 }

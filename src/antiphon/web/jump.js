@@ -2,6 +2,7 @@
 import { html, useState } from "./vendor/preact.js";
 import { api, query, state } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 
 /** The number of the first turn that began at a time or later: found by halving. */
 async function positionAt(head, total, seconds) {
@@ -35,5 +36,6 @@ export default function Jump({ total, jumpTo }) {
       <button class="button">Go</button>
     </form>
     <p class="row"><button type="button" class="button" onClick=${() => go(0)}>First turn</button><button type="button" class="button" onClick=${() => go(total - 1)}>Last turn</button></p>
+    <${FoldedPrograms} actions=${[{ name: "Read the turns there", path: query(`/v1/responses/${state.conversation.head}/turns`, { position: number ? Number(number) - 1 : 0, limit: 20 }) }]} />
   <//>`;
 }

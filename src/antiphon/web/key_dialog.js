@@ -13,9 +13,9 @@ export default function KeyDialog({ message, resolve }) {
     resolve();
   };
   // Without a key there is nothing to show, so it cannot be closed.
-  return html`<${Dialog} title="Key" onClose=${() => {}}>
+  return html`<${Dialog} title="Key" onClose=${null}>
     <p>This server wants an API key. <code class="plain-code">antiphon key create</code> makes one.</p>
-    ${message && html`<p class="failure" role="alert">${message}</p>`}
+    ${message && html`<p class="failure" role="alert">This key does not work here: it may be incomplete, revoked or another server's.</p>`}
     <form class="row" onSubmit=${submit}>
       <label class="hidden" for="api-key">API key</label>
       <input id="api-key" type="password" data-first autocomplete="off" spellcheck=${false} placeholder="API key" value=${value} onInput=${(event) => setValue(event.target.value)} />

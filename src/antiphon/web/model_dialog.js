@@ -3,6 +3,7 @@ import { html, useEffect, useState } from "./vendor/preact.js";
 import { save, set, state } from "./core.js";
 import { loadModels, loadParts, nextModel } from "./conversation.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms, shellWord } from "./programs.js";
 
 export default function ModelDialog() {
   const last = state.conversation?.turns.at(-1)?.response;
@@ -22,6 +23,8 @@ export default function ModelDialog() {
     else newConversation({ settings });
     closeDialog();
   };
+  const send = { method: "POST", path: "/v1/responses", body: { ...(model ? { model } : {}), ...(instructions ? { instructions } : {}), input: "Hello." } };
+  const isRunning = ["queued", "in_progress"].includes(last?.status) && last.id;
   const names = [...new Set([...(models ?? []), ...(model ? [model] : [])])];
   return html`<${Dialog} title="Model and system prompt">
     <form onSubmit=${submit} class="stack">
@@ -35,5 +38,11 @@ export default function ModelDialog() {
       <label>System prompt<textarea rows="5" value=${instructions} onInput=${(event) => setInstructions(event.target.value)}></textarea></label>
       <p class="row"><span class="hint">For the next turn of this chat, and those after it.</span><button class="button primary">Use</button></p>
     </form>
+    <${FoldedPrograms} actions=${[
+      { name: "Send a message", sdk: Boolean(model), ...send, terminal: `antiphon chat${model ? ` --model ${shellWord(model)}` : ""}${instructions ? ` --system ${shellWord(instructions)}` : ""}` },
+      { name: "Send one that is not stored", ...send, body: { ...send.body, store: false } },
+      ...(isRunning ? [{ name: "Stop the answer", method: "POST", path: `/v1/responses/${last.id}/cancel` }] : []),
+      { name: "List the models", path: "/v1/models", terminal: "antiphon model list" },
+    ]} />
   <//>`;
 }

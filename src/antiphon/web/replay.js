@@ -1,32 +1,48 @@
-/** Replay: a stored answer again, in the pieces in which it came. */
+/** Replay: a stored answer again, in the pieces and at the times in which it came. */
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-import { readEvents, request } from "./core.js";
+import { api, readEvents, request } from "./core.js";
 import { Dialog } from "./dialog.js";
 import { MarkdownStream } from "./markdown.js";
+import { FoldedPrograms } from "./programs.js";
 
-const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const LONGEST = 5; // seconds without a word that are waited for
+const EVEN = 30; // pieces a second where nobody noted when they came
+
+const wait = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
+/** The pieces of an answer: {text, at}, each at how many seconds after the first of them. */
+async function readPieces(path) {
+  const [{ data: beats }, answer] = await Promise.all([api(`${path}/rhythm`), request(`${path}?stream=true&starting_after=-1`)]);
+  const pieces = [];
+  let beat = 0;
+  for await (const { data } of readEvents(answer)) {
+    if (data.type !== "response.output_text.delta") continue;
+    while (beats[beat + 1]?.deltas <= pieces.length) beat++;
+    pieces.push({ text: data.delta, at: beats[beat]?.seconds ?? pieces.length / EVEN });
+  }
+  return pieces;
+}
 
 export default function Replay({ turn }) {
   const place = useRef();
+  const skipped = useRef(false);
   const [round, setRound] = useState(0);
   const [done, setDone] = useState(false);
-  const { id, created_at: began, completed_at: ended } = turn.response;
+  const path = `/v1/responses/${turn.response.id}`;
   useEffect(() => {
     let left = false;
     setDone(false);
+    skipped.current = false;
     (async () => {
-      const pieces = [];
-      for await (const { data } of readEvents(await request(`/v1/responses/${id}?stream=true&starting_after=-1`)))
-        if (data.type === "response.output_text.delta") pieces.push(data.delta);
+      const pieces = await readPieces(path);
       place.current.replaceChildren();
       const stream = new MarkdownStream(place.current);
-      const seconds = Math.min(20, Math.max(1, (ended ?? 0) - (began ?? 0)));
-      const each = Math.max(4, (seconds * 1000) / Math.max(1, pieces.length));
       let text = "";
-      for (const piece of pieces) {
+      for (const [index, piece] of pieces.entries()) {
+        const passed = piece.at - (pieces[index - 1] ?? piece).at;
+        if (passed > 0 && !skipped.current) await wait(Math.min(passed, LONGEST));
         if (left) return;
-        stream.update(text += piece);
-        await wait(each);
+        stream.update(text += piece.text);
       }
       stream.finish(text);
       setDone(true);
@@ -35,6 +51,9 @@ export default function Replay({ turn }) {
   }, [round]);
   return html`<${Dialog} title="Replay" wide=${true}>
     <div class="prose" ref=${place} aria-live="off"></div>
-    <p class="row"><button type="button" class="button" data-first disabled=${!done} onClick=${() => setRound(round + 1)}>Again</button></p>
+    <p class="row">${done
+      ? html`<button type="button" key="again" class="button" data-first onClick=${() => setRound(round + 1)}>Again</button>`
+      : html`<button type="button" key="skip" class="button" data-first onClick=${() => { skipped.current = true; }}>To the end</button>`}</p>
+    <${FoldedPrograms} actions=${[{ name: "Its events", path: `${path}?stream=true`, streams: true }, { name: "When they came", path: `${path}/rhythm` }]} />
   <//>`;
 }

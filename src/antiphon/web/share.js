@@ -3,6 +3,7 @@ import { html, useEffect, useState } from "./vendor/preact.js";
 import { api, follow, notify, query, request, state } from "./core.js";
 import { copyText } from "./code.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 
 const DAY = 86_400;
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
@@ -35,15 +36,17 @@ export function Shares({ only = null, changed = 0 }) {
     <button type="button" class="button danger" onClick=${() => revoke(one)}>Revoke</button></li>`)}</ul>`;
 }
 
-export default function Share({ chat }) {
+/** Shares and exports `chat` up to a turn: `upTo`, or else the end of what is shown of it. */
+export default function Share({ chat, upTo = null }) {
   const [days, setDays] = useState("7");
   const [share, setShare] = useState(null);
   const [error, setError] = useState(null);
-  const head = state.conversation?.chatId === chat.id ? state.conversation.head : chat.head;
+  const head = upTo?.response.id ?? (state.conversation?.chatId === chat.id ? state.conversation.head : chat.head);
+  const link = { response_id: head, ...(days ? { expires_in: Number(days) * DAY } : {}) };
   const make = async (event) => {
     event.preventDefault();
     try {
-      setShare(await api("/v1/shares", { method: "POST", body: { response_id: head, ...(days ? { expires_in: Number(days) * DAY } : {}) } }));
+      setShare(await api("/v1/shares", { method: "POST", body: link }));
       setError(null);
     } catch (failure) {
       setError(failure);
@@ -52,7 +55,7 @@ export default function Share({ chat }) {
   const save = (format, ending) => download(query(`/v1/chats/${chat.id}/export`, { format, ...(format === "json" ? {} : { head }) }), fileName(chat.title, ending)).catch((failure) => notify(failure.message));
   return html`<${Dialog} title="Share and export">
     <section><h3>A reading copy</h3>
-      <p>A page without scripts, which shows this branch up to its last turn to whoever has the link. What you erase vanishes from it too.</p>
+      <p>A page without scripts, which shows this branch up to ${upTo ? `turn ${upTo.position + 1}` : "its last turn"} to whoever has the link. What you erase vanishes from it too.</p>
       <form class="row" onSubmit=${make}>
         <label for="share-days">It works for</label>
         <select id="share-days" value=${days} onChange=${(event) => setDays(event.target.value)}><option value="1">a day</option><option value="7">a week</option><option value="30">30 days</option><option value="">ever</option></select>
@@ -66,5 +69,13 @@ export default function Share({ chat }) {
       <button type="button" class="button" onClick=${() => save("markdown", "md")}>Markdown</button>
       <button type="button" class="button" onClick=${() => save("html", "html")}>HTML</button>
       <button type="button" class="button" onClick=${() => save("json", "json")}>JSON, with all branches</button></p></section>
+    <${FoldedPrograms} actions=${[
+      { name: "Make a link", method: "POST", path: "/v1/shares", body: link, terminal: `antiphon chat --from ${head}\n/share` },
+      ...(share ? [{ name: "Revoke it", method: "DELETE", path: `/v1/shares/${share.id}` }] : []),
+      { name: "List the links", path: "/v1/shares" },
+      ...["markdown", "html"].map((format) => ({
+        name: `Export as ${format === "html" ? "HTML" : "Markdown"}`, text: true, path: query(`/v1/chats/${chat.id}/export`, { format, head }), terminal: `antiphon export ${head} --format ${format}` })),
+      { name: "Export as JSON", path: `/v1/chats/${chat.id}/export`, terminal: `antiphon export ${chat.id}` },
+    ]} />
   <//>`;
 }

@@ -2,6 +2,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { api, ApiError, follow, load, notify, pause, query, request, save } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 import { download, Shares } from "./share.js";
 
 const SOURCES = { chatgpt: "ChatGPT", claude: "Claude", open_webui: "Open WebUI", librechat: "LibreChat", llama_cpp: "llama.cpp", messages: "a list of messages", antiphon: "antiphon" };
@@ -51,17 +52,26 @@ function failureOf({ error, counts = {} }) {
   return (error?.message ?? "The import failed.") + (became.length ? ` Until then: ${became.join(", ")}.` : "");
 }
 
+/** What an import that ended has brought. */
+function summaryOf(job) {
+  const failed = job.counts?.failed ?? 0;
+  const read = job.chats.done - failed;
+  return `${read} ${read === 1 ? "chat" : "chats"} from ${sourceOf(job)}.${failed ? ` ${failed} could not be read: see below.` : ""}`;
+}
+
+const resultOf = ({ status, skipped = [] }) => status === "failed" ? `Not read: ${skipped.join(", ") || "it is damaged"}` : status + (skipped.length ? `; left out: ${skipped.join(", ")}` : "");
+
 function Report({ job }) {
   const { done = 0, total = null } = job.chats ?? {};
   const hasNote = (one) => one.status === "failed" || one.skipped?.length > 0;
   const shown = [...(job.report ?? []).filter(hasNote), ...(job.report ?? []).filter((one) => !hasNote(one))].slice(0, MOST_ROWS);
   return html`<section aria-label="Import">
-    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? failureOf(job) : `${done} ${done === 1 ? "chat" : "chats"} from ${sourceOf(job)}.`}</p>
+    <p role="status">${job.status === "running" ? `${done}${total ? ` of ${total}` : ""} chats…` : job.status === "failed" ? failureOf(job) : summaryOf(job)}</p>
     ${job.status === "running" && html`<progress max="1" value=${job.progress} aria-label="Progress"></progress>`}
     ${job.skipped_files?.length > 0 && html`<p class="hint">Files without chats: ${job.skipped_files.map((one) => one.name ?? one).join(", ")}</p>`}
     ${job.report?.length > 0 && html`<div class="table report" tabindex="0" role="region" aria-label="Report"><table><thead><tr><th scope="col">Chat</th><th scope="col">Turns</th><th scope="col">Branches</th><th scope="col">Pictures</th><th scope="col">Result</th></tr></thead>
       <tbody>${shown.map((one, index) => html`<tr key=${index}><td>${one.chat_id ? html`<a href=${`/c/${one.chat_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Untitled"}</a>` : one.title || "Untitled"}</td><td>${one.turns}</td><td>${one.branches}</td><td>${one.images}</td>
-        <td>${one.status}${one.skipped?.length ? `; left out: ${one.skipped.join(", ")}` : ""}</td></tr>`)}</tbody></table></div>`}
+        <td>${resultOf(one)}</td></tr>`)}</tbody></table></div>`}
     ${job.report?.length > shown.length && html`<p class="hint">${(job.report.length - shown.length).toLocaleString()} more chats went the same way; those with something to say come first.</p>`}
   </section>`;
 }
@@ -123,5 +133,10 @@ export default function Transfer({ file = null }) {
     </section>
     <section><h3>Take everything</h3><p class="row"><button type="button" class="button" onClick=${() => download("/v1/export", "antiphon.ndjson").catch((failure) => notify(failure.message))}>All chats as one file</button></p></section>
     <${Shares} />
+    <${FoldedPrograms} actions=${[
+      { name: "Import a file", method: "POST", path: "/v1/import", file: { name: "export.zip", type: "application/zip" }, terminal: "antiphon import export.zip" },
+      { name: "List the imports", path: "/v1/import" },
+      { name: "Export everything", path: "/v1/export", text: true, terminal: "antiphon export" },
+    ]} />
   <//>`;
 }

@@ -1,5 +1,5 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
+import { api, ApiError, decisionKey, isDecided, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, queueMessage, removeQueued } from "./sending.js";
@@ -64,8 +64,8 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
     showStarted(conversation, pending, response, first, events, siblingOf);
     return response;
   } catch (error) {
-    if (id && ["idempotency_key_in_use", "response_begun"].includes(error.code)) {
-      // It was sent before, and went on from another turn: that is what there is.
+    if (id && (isDecided(error) || error.code === "response_begun")) {
+      // It was sent before, and went on from another turn: that is what there is. Or another decision was.
       replaceTurn(conversation, isMine, () => null);
       await reload();
       return null;
@@ -274,8 +274,9 @@ export async function showSiblingInView(step) {
 }
 
 /** "e" edits the turn with the focus or the last one, "r" asks it again. */
-export function actOnFocusedTurn(key) {
-  const turn = focusedTurn() ?? state.conversation?.turns.at(-1);
+export const actOnFocusedTurn = (key) => actOnTurn(focusedTurn() ?? state.conversation?.turns.at(-1), key);
+
+export function actOnTurn(turn, key) {
   if (!turn?.response.id || isRunningHere()) return;
   if (key === "e") edit(turn);
   else regenerate(turn);
@@ -289,8 +290,13 @@ export async function decide(turn, item, approve, reason = "") {
   const input = [{ type: "mcp_approval_response", approval_request_id: item.id, approve, ...(reason ? { reason } : {}) }];
   // The tools of a request are its own: a server is named again, so that the call can run.
   const tools = turn.response.tools?.filter((one) => one.type === "mcp") ?? [];
-  const response = await start(input, { parent: turn.response.id, tools });
-  if (!response) throw new ApiError("The decision could not be sent.", 500);
+  const { conversation } = state;
+  const response = await start(input, { parent: turn.response.id, tools, id: decisionKey(item.id) });
+  if (response) return;
+  const { data } = await api(`/v1/responses/${turn.response.id}/children`);
+  if (!data.length) throw new ApiError("The decision could not be sent.", 500);
+  notify("Somebody has decided on this call already.");
+  await showBranch(conversation, data.at(-1).leaf, { anchor: { at: "end" } });
 }
 
 export const giveOutput = (turn, item, output) => startOnce([{

@@ -143,7 +143,7 @@ export class TurnList extends Component {
   showPosition() {
     if (!this.counter) return;
     const middle = this.scroller.getBoundingClientRect().top + this.scroller.clientHeight / 3;
-    const article = [...this.list.children].find((one) => one.getBoundingClientRect().bottom > middle);
+    const article = this.atEnd ? this.list.lastElementChild : [...this.list.children].find((one) => one.getBoundingClientRect().bottom > middle);
     if (article) this.counter.textContent = `${Number(article.dataset.position) + 1} / ${state.conversation.total}`;
   }
 

@@ -203,8 +203,8 @@ function Sources({ part }) {
 }
 
 /** Something folded: a title, the first words of what is in it. */
-export function Fold({ title, words: first, open = false, tone = "", children }) {
-  return html`<details class=${`fold ${tone}`} open=${open}><summary><span class="fold-title">${title}</span>${first && html`<span class="fold-words">${first}</span>`}</summary><div class="fold-body">${children}</div></details>`;
+export function Fold({ title, words: first, hasState = false, open = false, tone = "", children }) {
+  return html`<details class=${`fold ${tone}`} open=${open}><summary><span class="fold-title">${title}</span>${first && html`<span class=${hasState ? "fold-words state" : "fold-words"}>${first}</span>`}</summary><div class="fold-body">${children}</div></details>`;
 }
 
 /** Draws again, once a frame, while the text of a live item grows. */
@@ -241,7 +241,7 @@ function Call({ item, result, live, turn, isLast }) {
   const input = current.arguments ?? current.input ?? "";
   const open = !output && !current.error && !live && isLast && current.type === "function_call";
   const state = current.error ? "failed" : output ? "" : live ? "running" : open ? "waits for its result" : "";
-  return html`<${Fold} tone="tool" title=${html`<code>${current.name}</code>${current.server_label && html`<span class="tag">${current.server_label}</span>`}`} words=${state || firstLine(input)}>
+  return html`<${Fold} tone="tool" title=${html`<code>${current.name}</code>${current.server_label && html`<span class="tag">${current.server_label}</span>`}`} words=${state || firstLine(input)} hasState=${Boolean(state)}>
     <h3>Arguments</h3><pre class="data" tabindex="0">${pretty(input)}</pre>
     ${output && html`<h3>Result</h3><pre class="data" tabindex="0">${pretty(output)}</pre>`}
     ${current.error && html`<h3>Error</h3><pre class="data" tabindex="0">${asText(current.error)}</pre>`}
@@ -252,7 +252,7 @@ function Call({ item, result, live, turn, isLast }) {
 /** A call that nobody here can run: its result may be written by hand. */
 function ToolOutput({ item, turn }) {
   const [text, setText] = useState(null);
-  if (text === null) return html`<p class="inline-actions"><button type="button" onClick=${() => setText("")}>Write its result</button></p>`;
+  if (text === null) return html`<p class="inline-actions of-answer"><button type="button" onClick=${() => setText("")}>Write its result</button></p>`;
   return html`<form class="inline-form" onSubmit=${(event) => { event.preventDefault(); acts.giveOutput(turn, item, text); }}>
     <label>Result of <code>${item.name}</code><textarea rows="3" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
     <button class="primary">Send the result</button></form>`;
@@ -283,7 +283,7 @@ function Ending({ turn, response }) {
   if (turn.isLost) return html`<div class="failure" role="alert"><p><strong>Interrupted.</strong> The rest of this answer is lost, and what is above is not stored.</p></div>`;
   const interrupted = response.error?.code === "interrupted";
   if (response.status === "failed") return html`<div class="failure" role="alert">
-    <p><strong>${interrupted ? "Interrupted." : "This turn failed."}</strong> ${interrupted ? "The server stopped while this was being written. What had arrived is above." : response.error?.message}</p>
+    <p><strong>${interrupted ? "Interrupted." : "This turn failed."}</strong> ${interrupted ? `The server stopped while this was being written. ${response.output?.length ? "What had arrived is above." : "Nothing of it had arrived."}` : response.error?.message}</p>
     <button type="button" onClick=${() => acts.goOn(turn)}>Go on from here</button>
     <button type="button" onClick=${() => acts.regenerate(turn)}>Ask again</button></div>`;
   if (response.status === "cancelled" || response.incomplete_details?.reason === "cancelled")

@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { api, follow, query } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
+import { FoldedPrograms } from "./programs.js";
 
 const DAY = 86_400;
 const [WIDTH, HEIGHT] = [640, 160];
@@ -121,10 +122,14 @@ export default function Usage() {
       ${choice("usage-by", "by", by, setBy, [["day", "day"], ["model", "model"], ...(hasKeys || by === "key" ? [["key", "key"]] : [])])}
       ${choice("usage-measure", "in", measure, setMeasure, [["tokens", "tokens"], ["turns", "turns"], ...(hasCost || measure === "cost" ? [["cost", "cost"]] : [])])}</p>
     ${error && html`<p class="failure" role="alert">${error.message}</p>`}
-    ${found && html`<${Chart} days=${daysBetween(from, today)} layers=${layersOf(rows, found.by, measure)} show=${MEASURES[measure].show} />`}
-    ${sums && (sums.length ? html`<div class="table" tabindex="0" role="region" aria-label="Usage as a table"><table class="numbers"><thead><tr><th scope="col">${{ day: "Day", model: "Model", key: "Key" }[found.by]}</th><th scope="col">Turns</th><th scope="col">Tokens in</th><th scope="col">cached</th><th scope="col">out</th>${hasCost && html`<th scope="col">Cost</th>`}</tr></thead>
+    ${rows.length > 0 && html`<${Chart} days=${daysBetween(from, today)} layers=${layersOf(rows, found.by, measure)} show=${MEASURES[measure].show} />`}
+    ${sums && (sums.length ? html`<div class="table" tabindex="0" role="region" aria-label="Usage as a table"><table class="numbers"><thead><tr><th scope="col">${{ day: "Day", model: "Model", key: "Key" }[found.by]}</th><th scope="col">Turns</th><th scope="col">Tokens in</th><th scope="col">Cached</th><th scope="col">Out</th>${hasCost && html`<th scope="col">Cost</th>`}</tr></thead>
       <tbody>${sums.map((one) => html`<tr key=${one.id}><th scope="row">${one.name}</th><td>${number.format(one.turns)}</td><td>${number.format(one.input_tokens)}</td><td>${number.format(one.cached_tokens)}</td><td>${number.format(one.output_tokens)}</td>${hasCost && html`<td>${cost(one.cost)}</td>`}</tr>`)}</tbody></table></div>`
-      : html`<p class="hint">Nothing in this time.</p>`)}
+      : html`<p class="hint">Nothing was used in the last ${days} days. Every turn is counted here, whichever program began it.</p>`)}
     <${Stored} />
+    <${FoldedPrograms} actions=${[
+      { name: "What was used", path: query("/v1/usage", { by: by === "day" ? by : `day,${by}`, from: new Date(from * 1000).toISOString().slice(0, 10) }), terminal: `antiphon usage --by ${by} --days ${days}` },
+      { name: "What is stored", path: "/v1/usage/store" },
+    ]} />
   <//>`;
 }

@@ -87,6 +87,7 @@ def test_what_is_answered_is_as_described(server: ThreadServer, described: dict[
         ("ResponseList", server.get("/v1/responses")),
         ("ItemList", server.get(f"/v1/responses/{turn}/input_items")),
         ("Context", server.get(f"/v1/responses/{turn}/context")),
+        ("Rhythm", server.get(f"/v1/responses/{turn}/rhythm")),
         ("Compaction", server.post("/v1/responses/compact", input="Hi", model="scripted")),
         ("InputTokens", server.post("/v1/responses/input_tokens", input="Hi")),
         (

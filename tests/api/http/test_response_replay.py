@@ -235,6 +235,8 @@ def test_what_the_model_was_shown() -> None:
             "object": "response.context",
             "response_id": second,
             "messages": json.loads(model.calls[-1].messages),
+            "turns_left_out": 0,
+            "turns_summarized": 0,
         }
         assert [message["role"] for message in shown["messages"]] == [
             "system",

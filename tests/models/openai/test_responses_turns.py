@@ -201,7 +201,7 @@ def test_what_people_are_shown_of_a_conversation_has_no_private_key(tmp_path: Pa
         first = await world.turn("think", "Well?")
         arrays = [
             await world.service.reader.messages("", first.id),
-            await world.service.reader.context("", first.id),
+            (await world.service.reader.context("", first.id)).messages,
             await world.service.preview_context(turn_request("x", after=first.id, model="think")),
         ]
         assert all(set(one) == {"role", "content"} for array in arrays for one in array)

@@ -288,7 +288,6 @@ def _response_schemas() -> Schema:
         }
         | {"usage": {"type": "object"}},
         "InputTokens": {"object": _STRING, "input_tokens": _INTEGER},
-        "Context": {"object": _STRING, "response_id": _STRING, "messages": {"type": "array"}},
         "Model": {"id": _STRING, "object": _STRING, "created": _INTEGER, "owned_by": _STRING},
         "ModelList": {"object": {"const": "list"}, "data": _array("Model")},
         "LanguageModel": {
@@ -318,6 +317,16 @@ def _chat_schemas(listed: Schema) -> Schema:
     branch = branch_body(TurnBranch("", 0.0, "", "completed", None, "", 0), 0)
     chat = chat_body(ChatRecord("", 0.0, 0.0, "", 0, 0, "", "idle"))
     answers: Schema = {
+        "Context": {
+            **dict.fromkeys(("object", "response_id"), _STRING),
+            "messages": {"type": "array"},
+            **dict.fromkeys(("turns_left_out", "turns_summarized"), _INTEGER),
+        },
+        "Rhythm": {
+            **dict.fromkeys(("object", "response_id"), _STRING),
+            "first_word_after": {"type": ["number", "null"]},
+            "data": {"type": "array"},
+        },
         "Chat": {name: {} for name in chat} | {"id": _STRING, "status": _STRING},
         "Turn": {
             "object": _STRING,

@@ -41,6 +41,7 @@ from antiphon.api.http.responses_codec import (
     usage_body,
 )
 from antiphon.api.http.turn_streams import TurnStreams
+from antiphon.core.replay_trace import beats_of, first_word_at
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
@@ -207,10 +208,22 @@ class ResponseEndpoints:
     async def context(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}/context: the messages that the model was shown"""
         name = scope["path_params"]["id"]
-        messages = await self._service.reader.context(tenant_of(scope), name)
-        body = {"object": "response.context", "response_id": name, "messages": messages}
+        shown = await self._service.reader.context(tenant_of(scope), name)
+        body = {"object": "response.context", "response_id": name, **msgspec.structs.asdict(shown)}
         # It may be as long as a conversation.
         await send_json(send, await asyncio.to_thread(_encode, body))
+
+    async def rhythm(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET /v1/responses/{id}/rhythm: when the text of its stream came"""
+        name = scope["path_params"]["id"]
+        response = await self._service.reader.response(tenant_of(scope), name)
+        body = {
+            "object": "response.rhythm",
+            "response_id": name,
+            "first_word_after": first_word_at(response),
+            "data": [{"seconds": at, "deltas": before} for at, before in beats_of(response)],
+        }
+        await send_json(send, _encode(body))
 
 
 def _decode_for_tenant(body: bytes, tenant: str) -> TurnRequest:

@@ -114,6 +114,13 @@ _RESPONSE_ROUTES: Final = (
         handler=lambda to: to.responses.context,
     ),
     Route(
+        "GET",
+        f"{_RESPONSE_PATH}/rhythm",
+        "When the text of a streamed response came.",
+        "Rhythm",
+        handler=lambda to: to.responses.rhythm,
+    ),
+    Route(
         "POST",
         "/v1/chat/completions",
         "Create a chat completion; it is stored on request.",
