@@ -220,3 +220,15 @@ def test_an_arrow_key_that_is_typed_at_once_waits_for_the_history(home: Path) ->
         terminal.type("\x1b[A")
         terminal.expect("remember me")
         terminal.kill()
+
+
+def test_what_is_typed_behind_an_arrow_key_is_about_what_it_brings(home: Path) -> None:
+    for words in ("first words", "last words"):
+        with chat(home, "-p", words, "--model", "echo") as terminal:
+            assert terminal.leave() == 0
+    with chat(home, "--model", "echo") as terminal:
+        # Before anything of the store is there.
+        terminal.type("\x1b[A\x1b[A and more\n")
+        terminal.expect("You said: first words and more")
+        terminal.expect("> ")
+        leave(terminal)

@@ -85,9 +85,13 @@ class AnswerView:
             case ReasoningDelta() | ItemAdded():
                 self.wait()
             case ItemDone(item=FunctionCall() as call):
-                self._print_apart([_call_line(call)])
+                self._print_apart(
+                    self._output.broken(Span(call_text(call)), Span("● ", _CALL), "  ")
+                )
             case ItemDone(item=FunctionCallOutput(output=output)):
-                self._print_apart([_result_line(text_of(output))], is_tight=True)
+                result = Span(shorten(make_safe(text_of(output)), _MAX_SHOWN), FAINT)
+                lines = self._output.broken(result, Span("  └ ", FAINT), "    ")
+                self._print_apart(lines, is_tight=True)
             case ItemDone(item=Compaction()):
                 self._print_apart([(Span("earlier turns were summarized", FAINT),)])
             case _:
@@ -165,11 +169,3 @@ def has_schema(options: Options) -> bool:
 def call_text(call: FunctionCall) -> str:
     """A call on one line."""
     return shorten(make_safe(f"{call.name}({call.arguments})"), _MAX_SHOWN)
-
-
-def _call_line(call: FunctionCall) -> Line:
-    return (Span("● ", _CALL), Span(call_text(call)))
-
-
-def _result_line(text: str) -> Line:
-    return (Span("  └ ", FAINT), Span(shorten(make_safe(text), _MAX_SHOWN), FAINT))

@@ -45,6 +45,7 @@ async def show_help(loop: ChatLoop, _: str) -> None:
     width = max(len(f"{one.name} {one.arguments}") for one in COMMANDS) + 2
     for one in COMMANDS:
         loop.output.entry(f"/{f'{one.name} {one.arguments}':{width}}", one.help)
+    loop.output.separate()
     loop.output.note(_PLAIN_KEYS if loop.output.terminal.is_plain else _KEYS)
 
 

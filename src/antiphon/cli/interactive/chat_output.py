@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.style import Style
 
 from antiphon.cli.markdown.line_printer import LinePrinter
-from antiphon.cli.markdown.styled_line import Line, Span, make_safe
+from antiphon.cli.markdown.styled_line import Line, Span, line_width, make_safe
 
 if TYPE_CHECKING:
     from antiphon.cli.markdown.markdown_stream import MarkdownStream
@@ -25,6 +25,7 @@ _QUESTION = Style(bold=True)
 #: Wide enough for no line to be broken: a terminal breaks it, or a reader of the screen.
 _UNBROKEN = 1_000_000
 _NARROW_INDENT = 4
+_NOTHING = Span("")
 _COLORS = {"standard": ColorSystem.STANDARD, "256": ColorSystem.EIGHT_BIT}
 
 
@@ -74,40 +75,50 @@ class ChatOutput:
     def note(self, text: str) -> None:
         """A dim remark, broken between words."""
         for line in make_safe(text).split("\n"):
-            self._wrap(Span(line, FAINT))
+            self.lines(self.broken(Span(line, FAINT)))
 
     def entry(self, label: str, text: str) -> None:
-        """A label, padded to its column, and a text, broken between words beside that column."""
-        is_narrow = self.terminal.width < 3 * len(label)
-        self._wrap(Span(text), label, " " * (_NARROW_INDENT if is_narrow else len(label)))
+        """A label, padded to its column, and a text beside that column, or below the label."""
+        if self.terminal.width < 3 * len(label):
+            self.lines([(Span(label.rstrip()),)])
+            label = " " * _NARROW_INDENT
+        self.lines(self.broken(Span(text), Span(label), " " * len(label)))
 
-    def _wrap(self, span: Span, first: str = "", indent: str = "") -> None:
+    def broken(self, span: Span, first: Span = _NOTHING, indent: str = "") -> list[Line]:
+        """A line behind ``first``, broken between words where the terminal is too narrow for it.
+
+        What has no words, as an address, is left to the terminal: it is one line for who copies it.
+        """
+        if self.terminal.is_plain or " " not in span.text.strip():
+            return [(first, span)]
+        # The last column stays free: terminals differ in what they do after it.
+        width = self.terminal.width - 1
+        if line_width((first, span)) <= width:
+            return [(first, span)]
         from antiphon.cli.markdown.line_wrapper import LineWrapper  # loaded on first use
 
-        # The last column stays free: terminals differ in what they do after it.
-        width = _UNBROKEN if self.terminal.is_plain else self.terminal.width - 1
-        wrapper = LineWrapper(width, (Span(first),), (Span(indent),))
-        wrapper.add([span])
+        text = span.text.lstrip(" ")
+        inset = " " * min(len(span.text) - len(text), width // 2)
+        wrapper = LineWrapper(width, (first, Span(inset)), (Span(indent + inset),))
+        wrapper.add([Span(text, span.style)])
         wrapper.end_line()
-        self.lines(wrapper.take_lines())
+        return wrapper.take_lines()
 
     def error(self, message: str) -> None:
         line = " ".join(make_safe(message).split())
-        self.lines([(Span("error: ", _ERROR_WORD), Span(line, _ERROR))])
+        self.lines(self.broken(Span(line, _ERROR), Span("error: ", _ERROR_WORD)))
 
     def question(self, text: str) -> None:
         """What the user asked, as it stays above its answer."""
         first, *others = make_safe(text).split("\n")
-        self.lines(
-            [
-                (Span("> ", _QUESTION_MARK), Span(first, _QUESTION)),
-                *((Span("  "), Span(line, _QUESTION)) for line in others),
-            ]
-        )
+        self.lines(self.broken(Span(first, _QUESTION), Span("> ", _QUESTION_MARK), "  "))
+        for line in others:
+            self.lines(self.broken(Span(line, _QUESTION), Span("  "), "  "))
 
     def text(self, text: str) -> None:
-        """Lines as they are."""
-        self.lines([(Span(line),) for line in make_safe(text).split("\n")])
+        """Lines, of which those that are too long go on with an indent."""
+        for line in make_safe(text).split("\n"):
+            self.lines(self.broken(Span(line), indent=" " * _NARROW_INDENT))
 
     def markdown(self, text: str) -> None:
         """A text that is complete."""

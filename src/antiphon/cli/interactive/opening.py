@@ -7,6 +7,7 @@ first answer needs load meanwhile.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import shutil
 import sys
@@ -53,6 +54,18 @@ def _run(
 
     run_interruptible(run, _event_loop_factory())
     return 0
+
+
+class _LogNotes(logging.Handler):
+    """Shows what is logged among what else is printed, from whatever thread it comes."""
+
+    def __init__(self, output: ChatOutput) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+        self._loop = asyncio.get_running_loop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._loop.call_soon_threadsafe(self._output.note, record.getMessage())
 
 
 class _Opening:
@@ -108,6 +121,8 @@ class _Opening:
         return chosen
 
     async def _run(self, prompt: ChatPrompt, line: PromptLine | None) -> str | None:
+        notes = _LogNotes(self.output)
+        logging.getLogger().addHandler(notes)
         try:
             pick = self._pick if self._options.picks else None
             async with open_session(self._settings, self._options, pick) as opened:
@@ -120,6 +135,7 @@ class _Opening:
                 await self._loop.run()
                 return session.head
         finally:
+            logging.getLogger().removeHandler(notes)
             await prompt.close()
 
 

@@ -116,6 +116,8 @@ class PromptLine:
         #: What came while the editor had the screen.
         self._waiting_lines: list[Line] = []
         self._editor: asyncio.Task[None] | None = None
+        #: Keys that wait for the history; None: none has to.
+        self._held_keys: list[KeyPress] | None = None
         #: Entered for an answer; it lasts as long as a prompt that was opened meanwhile.
         self._raw_mode = ExitStack()
         self.mark = "> "
@@ -273,7 +275,9 @@ class PromptLine:
         line = Window(control, height=1, dont_extend_height=True, style="class:status")
         container = self.session.layout.container
         assert isinstance(container, HSplit), "of a prompt"
-        shows = Condition(lambda: bool(self._status_text())) & ~is_done
+        # Completions of a command are shown in its place.
+        is_command = Condition(lambda: self._buffer_text().startswith("/"))
+        shows = Condition(lambda: bool(self._status_text())) & ~is_command & ~is_done
         container.children.append(ConditionalContainer(line, shows))
 
     def _set_answering(self, is_answering: bool) -> None:
@@ -347,19 +351,35 @@ class PromptLine:
         self.session.app.exit(result=text)
         return True
 
+    async def _wait_for_history(self) -> None:
+        """Do what an arrow key does that came before the history did.
+
+        What is typed behind that key is about what it brings.
+        """
+        buffer, keys = self.session.default_buffer, self.session.app.key_processor
+        buffer.load_history_if_not_yet_loaded()
+        try:
+            await self._history.wait_until_offered()
+        finally:
+            held, self._held_keys = self._held_keys, None
+        buffer.auto_up()
+        keys.feed_multiple(held or [])
+        keys.process_keys()
+
     def _key_bindings(self) -> KeyBindings:
         bindings = KeyBindings()
         is_answering = Condition(lambda: self._is_answering)
         is_empty = Condition(lambda: not self._buffer_text())
 
         @bindings.add("up", filter=Condition(lambda: not self._history.is_offered))
-        async def _(event: KeyPressEvent) -> None:
-            # The history comes from the store, and later than a key that is typed at once.
-            buffer, text = event.current_buffer, event.current_buffer.text
-            buffer.load_history_if_not_yet_loaded()
-            await self._history.wait_until_offered()
-            if buffer.text == text:
-                buffer.auto_up()
+        def _(event: KeyPressEvent) -> None:
+            self._held_keys = []
+            event.app.create_background_task(self._wait_for_history())
+
+        @bindings.add(Keys.Any, filter=Condition(lambda: self._held_keys is not None), eager=True)
+        def _(event: KeyPressEvent) -> None:
+            if self._held_keys is not None:
+                self._held_keys += event.key_sequence
 
         @bindings.add("c-c")
         @bindings.add("<sigint>")

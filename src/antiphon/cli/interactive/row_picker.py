@@ -29,7 +29,7 @@ _STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim", "error": "ansired
 _MAX_NUMBERED = 30
 #: What is not the list: the query, two rows of detail, the help.
 _OTHER_ROWS = 4
-_HELP = "type to search · ↑↓ PgUp PgDn Home End · Enter chooses · Esc leaves"
+_HELP = "Enter chooses · Esc leaves · type to search · ↑↓ PgUp PgDn Home End"
 
 
 class Row(msgspec.Struct, frozen=True):

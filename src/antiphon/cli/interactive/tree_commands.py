@@ -7,6 +7,7 @@ from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_picker import pick_chat
 from antiphon.cli.interactive.chat_session import answer_text, user_text
 from antiphon.cli.interactive.row_picker import Row, pick_row
+from antiphon.cli.interactive.turn_commands import DECISION
 from antiphon.cli.terminal_output import format_ago
 from antiphon.cli.tree_outline import outline
 from antiphon.core.items import shorten
@@ -41,7 +42,7 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
             turn = await loop.session.service.reader.response(DEFAULT_TENANT, row.id)
         except NotFoundError:
             return Row(row.id, f"{row.label}(erased)")
-        question = shorten(user_text(turn.input) or "(a decision on a call)", _MAX_QUESTION)
+        question = shorten(user_text(turn.input) or DECISION, _MAX_QUESTION)
         mark = "→ " if row.id == head else ""
         detail = f"{format_ago(turn.created_at)}, {turn.model}: {answer_text(turn)}"
         return Row(row.id, f"{row.label}{mark}{question}", shorten(detail, _MAX_DETAIL))

@@ -7,10 +7,12 @@ import contextlib
 from antiphon.cli.interactive.answer_view import print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_session import answer_text, user_text
-from antiphon.core.items import shorten
+from antiphon.core.items import Message, shorten
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import InvalidRequestError, NotFoundError
 
+#: What a turn without a question shows in place of one.
+DECISION = "(a decision on a call)"
 _MAX_MODELS = 6
 _MAX_OPENING = 70
 
@@ -24,33 +26,36 @@ async def begin_new(loop: ChatLoop, _: str) -> None:
 
 async def branch(loop: ChatLoop, argument: str) -> None:
     """Go on from an earlier turn."""
-    turn = await _turn_before(loop, _number(argument, default=1))
+    turns, at = await _find_question(loop, _number(argument, default=1))
+    turn = turns[at + 1] if at + 1 < len(turns) else None
     loop.session.head = turn.id if turn else None
     if turn is None:
         loop.output.note("before the first question; what came after stays as a branch")
         return
-    loop.output.note(f"going on after: {shorten(user_text(turn.input), _MAX_OPENING)}")
+    loop.output.note(f"going on after: {shorten(user_text(turn.input) or DECISION, _MAX_OPENING)}")
 
 
 async def back(loop: ChatLoop, argument: str) -> None:
     """Ask an earlier question in other words."""
     number = _number(argument, default=1)
-    await loop.edit((await _turns_back(loop, number))[number - 1])
+    turns, at = await _find_question(loop, number)
+    await loop.edit(turns[at])
 
 
 async def edit(loop: ChatLoop, argument: str) -> None:
-    turn = await loop.session.last_turn()
+    turns, at = await _find_question(loop)
     if not argument:
-        await loop.edit(turn)
+        await loop.edit(turns[at])
         return
     loop.output.question(argument)
-    if await loop.answer(loop.session.start_edited(turn, argument)) is None:
+    if await loop.answer(loop.session.start_edited(turns[at], argument)) is None:
         loop.give_back(f"/edit {argument}")
 
 
 async def retry(loop: ChatLoop, argument: str) -> None:
     """Answer the last question again, by one model or several."""
-    turn = await loop.session.last_turn()
+    turns, at = await _find_question(loop)
+    turn = turns[at]
     names = argument.split()[:_MAX_MODELS]
     for name in names or [turn.header.model]:
         if names:
@@ -70,7 +75,7 @@ async def siblings(loop: ChatLoop, argument: str) -> None:
         return
     for number, turn in enumerate(turns, 1):
         mark = "→" if turn.id == loop.session.head else " "
-        question = shorten(user_text(turn.input), _MAX_OPENING // 2)
+        question = shorten(user_text(turn.input) or DECISION, _MAX_OPENING // 2)
         answer = shorten(answer_text(turn), _MAX_OPENING)
         loop.output.text(f"{mark} {number}  {turn.model}  {question}: {answer}")
     if len(turns) > 1:
@@ -98,18 +103,28 @@ async def siblings_of(loop: ChatLoop, turn: Response) -> list[Response]:
     return turns
 
 
-async def _turn_before(loop: ChatLoop, number: int) -> Response | None:
-    """The turn before the last ``number`` ones; None: there is none."""
-    turns = await _turns_back(loop, number)
-    return turns[number] if number < len(turns) else None
+async def _find_question(loop: ChatLoop, number: int = 1) -> tuple[list[Response], int]:
+    """The newest turns, the one before it included, and where the ``number``th question is.
+
+    Turns that only decided on calls are none. Raises ``InvalidRequestError``.
+    """
+    limit = number + 1
+    while True:
+        turns = await loop.session.newest_turns(limit)
+        asked = [at for at, turn in enumerate(turns) if _asks(turn)]
+        has_found = len(asked) >= number and asked[number - 1] + 1 < limit
+        if has_found or len(turns) < limit:
+            break
+        limit *= 2
+    if not turns:
+        await loop.session.last_turn()
+    if len(asked) < number:
+        raise InvalidRequestError(f"there are {len(asked)} questions")
+    return turns, asked[number - 1]
 
 
-async def _turns_back(loop: ChatLoop, number: int) -> list[Response]:
-    """The newest turns, at least ``number``, newest first. Raises ``InvalidRequestError``."""
-    turns = await loop.session.newest_turns(number + 1)
-    if number > len(turns):
-        raise InvalidRequestError(f"there are {len(turns)} turns")
-    return turns
+def _asks(turn: Response) -> bool:
+    return any(isinstance(one, Message) and one.role == "user" for one in turn.input)
 
 
 def _number(argument: str, *, default: int) -> int:
