@@ -111,16 +111,16 @@ async def _find_question(loop: ChatLoop, number: int = 1) -> tuple[list[Response
     limit = number + 1
     while True:
         turns = await loop.session.newest_turns(limit)
-        asked = [at for at, turn in enumerate(turns) if _asks(turn)]
-        has_found = len(asked) >= number and asked[number - 1] + 1 < limit
+        positions = [at for at, turn in enumerate(turns) if _asks(turn)]
+        has_found = len(positions) >= number and positions[number - 1] + 1 < limit
         if has_found or len(turns) < limit:
             break
         limit *= 2
     if not turns:
         await loop.session.last_turn()
-    if len(asked) < number:
-        raise InvalidRequestError(f"there are {len(asked)} questions")
-    return turns, asked[number - 1]
+    if len(positions) < number:
+        raise InvalidRequestError(f"there are {len(positions)} questions")
+    return turns, positions[number - 1]
 
 
 def _asks(turn: Response) -> bool:
