@@ -457,16 +457,19 @@ def test_no_body_is_the_servers_fault(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("path", "fields"),
+    ("path", "fields", "status"),
     [
-        ("/v1/chat/completions", {"messages": HI}),
-        ("/v1/chat/completions", {"messages": HI, "store": True}),
-        ("/v1/responses", {"input": "Hi", "store": False}),
-        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/chat/completions", {"messages": HI}, 200),
+        ("/v1/chat/completions", {"messages": HI, "store": True}, 200),
+        ("/v1/responses", {"input": "Hi", "store": False}, 200),
+        ("/v1/responses", {"input": "Hi"}, 200),
+        ("/v1/responses", {"input": 5}, 400),
+        ("/v1/responses", {"input": "Hi", "previous_response_id": UNKNOWN}, 400),
+        ("/v1/nothing", {}, 404),
     ],
 )
 def test_an_answer_leaves_nothing_to_the_garbage_collector(
-    tmp_path: Path, path: str, fields: dict[str, Any], stream: bool
+    tmp_path: Path, path: str, fields: dict[str, Any], status: int, stream: bool
 ) -> None:
     """What is left to it stays in memory for hundreds of requests, each of which uses more."""
     body = json.dumps({**fields, "stream": stream})
@@ -474,7 +477,7 @@ def test_an_answer_leaves_nothing_to_the_garbage_collector(
     def ask(connection: HTTPConnection, times: int) -> None:
         for _ in range(times):
             connection.request("POST", path, body, {"content-type": "application/json"})
-            assert read_answer(connection).status == 200
+            assert read_answer(connection).status == status
 
     with serving(store=tmp_path / "turns.db") as server, closing(server.connect()) as connection:
         ask(connection, 1)

@@ -162,18 +162,18 @@ def handle_errors(handler: Handler) -> Handler:
         answered = _Answer(send)
         try:
             await handler(scope, receive, answered)
-            return
         except ClientDisconnected:
             return
+        # No error outlives its clause: it holds this frame, which would hold it.
         except AntiphonError as error:
-            failure = error
             if answered.started:
                 log.exception("%s %s failed after it began", scope["method"], shown_path(scope))
+            else:
+                await send_error(send, error)
         except Exception:
             log.exception("%s %s failed", scope["method"], shown_path(scope))
-            failure = server_failure()
-        if not answered.started:
-            await send_error(send, failure)
+            if not answered.started:
+                await send_error(send, server_failure())
 
     return answer
 
