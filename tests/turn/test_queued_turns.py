@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from antiphon.cli.interactive.chat_session import ChatSession
 from antiphon.core.items import FunctionCallOutput
+from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, Clock, RetentionPolicy
 from antiphon.core.turns import FunctionTool, Options, Response
 from antiphon.errors import (
     InvalidRequestError,
@@ -25,7 +30,7 @@ from antiphon.turn.chats import ChatService
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
-from support.store_turns import STORES, opener
+from support.store_turns import STORES, ManualTime, opener
 from support.turn_service import contents, run_turn, texts, turn_request
 
 
@@ -59,8 +64,10 @@ class Steered:
 
 
 @asynccontextmanager
-async def serving(kind: str, folder: Path) -> AsyncIterator[tuple[TurnService, Steered]]:
-    async with opener(kind, folder)() as store:
+async def serving(
+    kind: str, folder: Path, lifetimes: RetentionPolicy = RETAIN_FOREVER, clock: Clock = time.time
+) -> AsyncIterator[tuple[TurnService, Steered]]:
+    async with opener(kind, folder, lifetimes, clock)() as store:
         steered = Steered()
         registry = ModelRegistry({"scripted": steered.model}, default="scripted")
         service = TurnService(store, registry, store.stores)
@@ -268,3 +275,68 @@ async def test_queue_is_erased_with_what_it_waits_for(kind: str, tmp_path: Path)
             await service.reader.response("", second.response_id)
         await service.registry.wait_all()
         assert len(steered.model.calls) == 1
+
+
+async def test_queue_that_nobody_has_sent_expires_with_its_chat(kind: str, tmp_path: Path) -> None:
+    clock = ManualTime(time.time())
+    lifetimes = RetentionPolicy(DAY_SECONDS)
+    async with serving(kind, tmp_path, lifetimes, clock) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        await service.cancel("", first.response_id)
+        await run_turn(service, "other")
+        clock.now += 2 * DAY_SECONDS
+        with pytest.raises(NotFoundError):
+            await service.reader.response("", second.response_id)
+        index = _stores(service).response_index
+        assert await index.delete_expired() == 1
+        # A look at what it waits for ends it.
+        service._queued_turns.look_again()
+        await service.registry.wait_all()
+        assert await index.delete_expired() == 2
+        assert len(steered.model.calls) == 2
+
+
+@given(st.lists(st.integers(-6, 12), max_size=10))
+def test_each_queued_turn_is_sent_once_and_in_order_unless_it_is_removed(steps: list[int]) -> None:
+    async def scenario() -> None:
+        async with serving("memory", Path()) as (service, steered):
+            first = await service.start(turn_request("first…"))
+            await steered.asked(first, "first…")
+            waiting: list[tuple[str, RunningTurn]] = []
+            for number, step in enumerate(steps):
+                if step >= 0 or not waiting:
+                    # Behind the last one, which may have been removed.
+                    after = waiting[-1][1].response_id if waiting else first.response_id
+                    waiting.append(
+                        (f"text {number}", await queue(service, f"text {number}", after))
+                    )
+                else:
+                    _, removed = waiting.pop(step % len(waiting))
+                    await service.delete("", removed.response_id)
+            steered.open("first…")
+            for _, turn in waiting:
+                await ended(turn)
+            await service.registry.wait_all()
+            asked = [
+                steered.model.context(number)[-1]["content"]
+                for number in range(len(steered.model.calls))
+            ]
+            assert asked == ["first…", *(text for text, _ in waiting)]
+
+    asyncio.run(scenario())
+
+
+async def test_terminal_goes_on_from_the_turn_that_others_wait_for(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        session = ChatSession(service, model="scripted", head=third.response_id)
+        last = await session.skip_queued()
+        assert last is not None
+        assert last.id == session.head == first.response_id

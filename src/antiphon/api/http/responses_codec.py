@@ -135,7 +135,8 @@ class ResponseCreate(msgspec.Struct, frozen=True):
     #: Ours: continue what that response continues, in the same chat.
     sibling_of: str | None = None
     conversation: str | _Conversation | None = None
-    #: Ours: what to do while another turn runs on the conversation.
+    #: Ours: what to do while another turn runs on the conversation, or where the previous response
+    #: of a background turn has not been answered.
     on_busy: Literal["refuse", "queue"] | None = None
     instructions: str | None = None
     store: bool | None = None
