@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.chains import Chain, filled_chains, grow
@@ -16,12 +15,18 @@ from bench.processes import Server, free_port, serve_command
 from bench.report import Part, Row, Table, Target, sample
 
 _TURNS = 20
-_CONTINUED = 100
-_STARTS = 3
+_CONTINUED = 50
 _COLD = "cold turn, server CPU µs"
 _COLD_DATABASE = "cold turn, PostgreSQL's CPU µs"
 #: Times what it is at the smallest size.
 _GOAL = 1.2
+_NOTE = (
+    f"A database of each size, in one server. Conversations of {_TURNS} turns, stored by the same "
+    f"turn service in a process of its own, without HTTP and upstream (`bench/fill_store.py`). The "
+    f"sizes take turns within a round. Cold: the next turn of the same {_CONTINUED} conversations, "
+    "one after another, after a start of antiphon; warm: the turn after that one. Each reply "
+    "proves its history."
+)
 
 
 def measure(lab: BenchEnvironment) -> Part:
@@ -34,72 +39,68 @@ def measure_million(lab: BenchEnvironment) -> Part:
     return _measure(lab, "pg-million", (1_000, 1_000_000))
 
 
-def _measure(lab: BenchEnvironment, letter: str, sizes: Sequence[int]) -> Part:
-    chains: list[Chain] = []
-    columns: dict[int, dict[str, float]] = {}
+def _measure(lab: BenchEnvironment, letter: str, sizes: tuple[int, int]) -> Part:
+    small, large = sizes
     with postgres_server(lab.front_cores) as database:
-        for size in sizes:
-            count = size // _TURNS - len(chains)
-            chains += filled_chains(database.uri, len(chains), count, _TURNS)
-            columns[size] = _continue(lab, database, chains)
-    least, most = columns[sizes[0]], columns[sizes[-1]]
+        stores = [_Store(lab, database, size) for size in sizes]
+        for number in range(lab.rounds):
+            for store in stores:
+                store.run(number)
+    ratios = {
+        figure: sample(
+            [more / less for more, less in zip(stores[1].figures[figure], values, strict=True)]
+        )
+        for figure, values in stores[0].figures.items()
+    }
     rows: list[Row] = [
         {
             "figure": figure,
-            **{f"{size:,} turns": column[figure] for size, column in columns.items()},
-            f"{sizes[-1]:,} / {sizes[0]:,}": most[figure] / least[figure],
+            **{f"{store.size:,} turns": sample(store.figures[figure]) for store in stores},
+            f"{large:,} / {small:,}": ratio,
         }
-        for figure in least
+        for figure, ratio in ratios.items()
     ]
     targets = [
-        Target(
-            f"PostgreSQL: {figure}: {sizes[-1]:,} / {sizes[0]:,} turns",
-            sample([most[figure] / least[figure]]),
-            most=_GOAL,
-        )
+        Target(f"PostgreSQL: {figure}: {large:,} / {small:,} turns", ratios[figure], most=_GOAL)
         for figure in (_COLD, _COLD_DATABASE)
     ]
-    note = (
-        f"One database grows. Conversations of {_TURNS} turns, stored by the same turn service in "
-        f"a process of its own, without HTTP and upstream (`bench/fill_store.py`). Cold: the next "
-        f"turn of {_CONTINUED} conversations, one after another, after a start of the server, "
-        f"{_STARTS} times; warm: the turn after that one. Each reply proves its history."
-    )
-    return Part(letter, "Growth of PostgreSQL", [Table("By turns stored", rows, note)], targets)
+    return Part(letter, "Growth of PostgreSQL", [Table("By turns stored", rows, _NOTE)], targets)
 
 
-def _continue(
-    lab: BenchEnvironment, database: PostgresServer, chains: Sequence[Chain]
-) -> dict[str, float]:
-    """What the next turns of some of the conversations cost."""
-    count = min(_CONTINUED, len(chains) // _STARTS)
-    # Each continues other ones: they stay as long as they are.
-    unused = [chain for chain in chains if chain.turns == _TURNS]
-    chosen = random.Random(len(chains)).sample(unused, min(len(unused), count * _STARTS))
-    figures: dict[str, list[float]] = {}
-    for start in range(_STARTS):
-        with _server(lab, database) as server:
+class _Store:
+    """A database of so many turns, and what the next ones cost in each round."""
+
+    def __init__(self, lab: BenchEnvironment, database: PostgresServer, size: int) -> None:
+        self.size = size
+        self.figures: dict[str, list[float]] = {}
+        self._lab = lab
+        self._database = database
+        self._uri = database.create(f"of_{size}")
+        chains = filled_chains(self._uri, 0, size // _TURNS, _TURNS)
+        self._chains = random.Random(size).sample(chains, _CONTINUED)
+
+    def run(self, number: int) -> None:
+        """The next two turns of the conversations."""
+        with _server(self._lab, self._uri) as server:
             # The upstream's connection and what runs once.
-            lab.drive(server, [grow(iter([Chain(-1 - start)]), 10)])
-            some = chosen[start * count : (start + 1) * count]
+            self._lab.drive(server, [grow(iter([Chain(-1 - number)]), 10)])
             for kind in ("cold", "warm"):
-                before = database.cpu_ns()
-                cpu, ms = next_turns(lab, server, some)
-                spent = (database.cpu_ns() - before) / 1e3 / len(some)
+                before = self._database.cpu_ns()
+                cpu, ms = next_turns(self._lab, server, self._chains)
+                spent = (self._database.cpu_ns() - before) / 1e3 / len(self._chains)
                 for what, figure in (
                     ("server CPU µs", cpu),
                     ("PostgreSQL's CPU µs", spent),
                     ("ms", ms),
                 ):
-                    figures.setdefault(f"{kind} turn, {what}", []).append(figure)
-    return {name: statistics.median(values) for name, values in figures.items()}
+                    self.figures.setdefault(f"{kind} turn, {what}", []).append(figure)
 
 
 @contextlib.contextmanager
-def _server(lab: BenchEnvironment, database: PostgresServer) -> Iterator[Server]:
+def _server(lab: BenchEnvironment, uri: str) -> Iterator[Server]:
     with lab.home() as home:
         port = free_port()
-        command = serve_command(port, database.uri, lab.fake)
+        command = serve_command(port, uri, lab.fake)
         server = Server("antiphon", command, port, log=Path(home, "log"), on=lab.server_core)
         try:
             yield server
