@@ -59,7 +59,7 @@ function xaiSdk({ body }, origin, hasKey) {
   const { hostname, port, protocol } = new URL(origin);
   const secret = hasKey ? `os.environ["ANTIPHON_API_KEY"]` : `"none"`;
   const previous = body.previous_response_id ? `, previous_response_id=${quote(body.previous_response_id)}` : "";
-  return `${hasKey ? "import os\n" : ""}from xai_sdk import Client\nfrom xai_sdk.chat import user\n\nclient = Client(\n    api_key=${secret},\n    api_host="${hostname}:${Number(port || 80) + 1}",${protocol === "http:" ? "\n    use_insecure_channel=True," : ""}\n)\nchat = client.chat.create(model=${quote(body.model)}${previous})\nchat.append(user(${quote(body.input)}))\nprint(chat.sample().content)`;
+  return `${hasKey ? "import os\n" : ""}from xai_sdk import Client\nfrom xai_sdk.chat import user\n\nclient = Client(\n    api_key=${secret},\n    api_host="${hostname}:${Number(port || 80) + 1}",${protocol === "http:" ? "\n    use_insecure_channel=True," : ""}\n)\nchat = client.chat.create(model=${quote(body.model)}${previous}, store_messages=True)\nchat.append(user(${quote(body.input)}))\nprint(chat.sample().content)`;
 }
 
 /** The programs that do something: name -> text. A key is never written into one. Pure.
