@@ -260,9 +260,10 @@ async function start() {
   navigator.serviceWorker?.getRegistrations().then((all) => all.forEach((one) => one.unregister()), () => {});
   applyTheme(load("theme") ?? "system");
   set({ route: parseRoute(location.pathname), model: load("model") });
-  if (state.route.kind !== "new") loadParts();
   await openChannel();
+  // Before the files that draw it: a browser has six connections.
   const first = readEarly(state.route);
+  if (state.route.kind !== "new") loadParts();
   const frame = document.querySelector("#app");
   frame.replaceChildren();
   render(html`<${App} />`, frame);

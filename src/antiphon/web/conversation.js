@@ -6,15 +6,17 @@ import { api, follow, icon, iconButton, load, newKey, notify, openDialog, pause,
 let parts = null;
 export const loadParts = () => (parts ??= importParts());
 
-/** What those import: named here, so that all files come at once and not one after another. */
-const IMPORTED = ["./turns.js", "./live_turn.js", "./sending.js", "./text_marks.js", "./markdown.js", "./code.js", "./work_queue.js", "./vendor/marked.js"];
+/** What those import: named here, so that all files come at once and not one after another. A browser has six
+ * connections: the large files go first. */
+const IMPORTED = ["./vendor/marked.js", "./markdown.js", "./turns.js", "./live_turn.js", "./sending.js", "./text_marks.js", "./code.js", "./work_queue.js"];
 
 /** The network may be away: what was typed waits for it. */
 async function importParts() {
   for (let failures = 0; ; failures++) {
     try {
+      const imported = IMPORTED.map((file) => import(file));
       const [list, actions, turnWindow] = await Promise.all([
-        import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"), ...IMPORTED.map((file) => import(file))]);
+        import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"), ...imported]);
       return { ...list, ...actions, ...turnWindow };
     } catch {
       await pause(Math.min(250 * 2 ** failures, 5_000));
