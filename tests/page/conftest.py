@@ -1,4 +1,8 @@
-"""One browser for all tests of the page that a process runs."""
+"""One browser for all tests of the page that a process runs.
+
+They may take 90 seconds of ``make test`` on two cores, which is 180 seconds of CPU with all that
+they start: ``perf stat -e task-clock .venv/bin/pytest -n 2 tests/page``. What is long is ``slow``.
+"""
 
 from __future__ import annotations
 
