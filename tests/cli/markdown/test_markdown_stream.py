@@ -322,3 +322,12 @@ def test_a_word_cut_by_a_resize_is_gone_on_with_where_it_moves_to() -> None:
     stream.finish()
     screen.write(printer.update(stream.take_lines(), stream.unfinished()))
     assert "".join(screen.rows).split() == ["one", "two", "snake_case", "and"]
+
+
+def test_a_terminal_without_colours_shows_where_links_lead() -> None:
+    stream = MarkdownStream(100, shows_marks=True)
+    for piece in ("[the **do", "cs**](https://docs.y/z), https://a.b/c, ", "<q@r.st>\n"):
+        stream.feed(piece)
+    stream.finish()
+    shown = [line_text(line) for line in stream.take_lines()]
+    assert shown == ["the docs (https://docs.y/z), https://a.b/c, q@r.st"]

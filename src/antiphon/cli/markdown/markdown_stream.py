@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import groupby
 
 import msgspec
 from rich.style import Style
@@ -34,7 +35,7 @@ from antiphon.cli.markdown.line_kinds import (
     trim_heading,
 )
 from antiphon.cli.markdown.line_wrapper import LineWrapper
-from antiphon.cli.markdown.styled_line import PLAIN, Line, Span, join_spans, make_safe
+from antiphon.cli.markdown.styled_line import PLAIN, Line, Span, join_spans, line_text, make_safe
 from antiphon.cli.markdown.table import Table, is_delimiter_row
 
 #: Lines of prose are no longer than this, however wide the terminal is.
@@ -79,7 +80,8 @@ class _Leaf(msgspec.Struct, frozen=True):
 class MarkdownStream:
     """Lines of ``width`` columns of the text that ``feed`` is given.
 
-    ``shows_marks``: code is marked by its backticks, for a terminal without colours.
+    ``shows_marks``: code is marked by its backticks, and links by their addresses, for a terminal
+    without colours.
     ``is_wrapped`` False: prose may be as long as ``width``, which is more than it will be.
     """
 
@@ -193,6 +195,8 @@ class MarkdownStream:
         self._lines += self._wrapper.take_lines()
 
     def _styled(self, spans: Iterable[Span]) -> Iterable[Span]:
+        if self._shows_marks:
+            spans = _with_addresses(spans)
         return (Span(self._marked(span), self._style + span.style, span.link) for span in spans)
 
     def _marked(self, span: Span) -> str:
@@ -437,3 +441,15 @@ def _column_of(text: str) -> int:
     """How far a line is indented."""
     blank = text[: len(text) - len(text.lstrip(" \t"))]
     return len(blank.expandtabs(4))
+
+
+def _with_addresses(spans: Iterable[Span]) -> list[Span]:
+    """Spans with the address of each link behind its words, where these are not it."""
+    shown: list[Span] = []
+    for link, group in groupby(spans, key=lambda span: span.link):
+        words = list(group)
+        shown += words
+        text = line_text(words).strip()
+        if link and text not in {link, link.partition("://")[2], link.removeprefix("mailto:")}:
+            shown.append(Span(f" ({make_safe(link)})"))
+    return shown
