@@ -38,7 +38,10 @@ def _seed(server: ThreadServer, turns: int) -> str:
         time.sleep(0.1)
         job = server.get(f"/v1/import/{job['id']}").json
     (chat,) = job["report"]
-    return str(server.get(f"/v1/chats/{chat['chat_id']}").json["head"])
+    path = f"/v1/chats/{chat['chat_id']}"
+    while "unsearched_turns" in server.get(f"{path}/search?query=turn&limit=1").json:
+        time.sleep(0.1)
+    return str(server.get(path).json["head"])
 
 
 def _measure(page: Page) -> dict[str, float]:

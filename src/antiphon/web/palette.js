@@ -120,7 +120,8 @@ export default function Palette({ chat = null, typed = "", hasEnter = false }) {
       ${rows.map((row, at) => html`<li key=${row.key} id=${`palette-${at}`} role="option" aria-selected=${at === current} class=${at === current ? "option current" : "option"}
         onClick=${row.run} onMouseMove=${() => at !== index && setIndex(at)}>${icon(row.sign)}<span><span class="option-title">${row.title}</span>${row.excerpt && html`<span class="excerpt">${excerptParts(row.excerpt)}</span>`}</span></li>`)}
     </ul>
-    <p class="hint" role="status">${found.error ? found.error.message : words.length && isSearched && !rows.length ? "Nothing was found. A search finds turns that have all of these words." : [
+    <p class="hint" role="status">${found.error ? found.error.message : [
+      words.length > 0 && isSearched && !rows.length && "Nothing was found. A search finds turns that have all of these words.",
       found.more && `The best ${found.hits.length} are here: another word finds fewer.`,
       found.pending && `${found.pending} turns are still being indexed.`].filter(Boolean).join(" ")}</p>
     <${FoldedPrograms} actions=${actionsOf(text, chat)} />
