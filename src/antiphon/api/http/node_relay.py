@@ -91,10 +91,10 @@ class NodeRelay:
         async with self._client.stream(
             node, operation, tenant=tenant, response_id=response_id, options=options
         ) as pieces:
+            # That node's head is out: it has a turn to tell of, though perhaps nothing new by now.
+            await self._head.put()
             async for piece in pieces:
                 if body := self._position.take(piece):
-                    if not self._head.sent:
-                        await self._head.put()
                     await self._send(
                         {"type": "http.response.body", "body": body, "more_body": True}
                     )
