@@ -156,6 +156,9 @@ def test_rhythm_tells_when_text_came() -> None:
     response = Response("resp_1", 1.0, Header("model"), (), output, end)
     assert beats_of(response) == [(0.0, 0), (0.3, 0), (0.5, 0), (2.0, 1), (2.1, 2)]
     assert first_word_at(response) == 0.5
+    # One that came with an imported chat may say anything.
+    stranger = msgspec.structs.replace(end, rhythm=(-9, 0, 99, 50))
+    assert beats_of(msgspec.structs.replace(response, end=stranger)) == [(0.0, 0), (0.5, 3)]
     for other in (End("completed", 2.0, trace=trace), End("completed", 2.0, rhythm=rhythm)):
         unknown = msgspec.structs.replace(response, end=other)
         assert beats_of(unknown) == []

@@ -420,3 +420,24 @@ async def test_relay_of_a_reader_that_has_left_gets_nothing() -> None:
     turn.emit(text_deltas(1))
     await asyncio.wait([reader])
     assert len(taken) == 1
+
+
+def test_rhythm_of_a_queued_turn_is_that_of_one_that_did_not_wait() -> None:
+    async def rhythm(loop: ManualTimeLoop, *, waits: bool) -> tuple[int, ...]:
+        turn = RunningTurn(initial_response(), is_streamed=True, is_queued=waits)
+        if waits:
+            turn.emit([Created(turn.initial_response)])
+            await loop.advance(60)
+            turn.mark_begun()
+        turn.emit([Created(turn.initial_response)])
+        for event in text_deltas(3):
+            await loop.advance(1)
+            turn.emit([event])
+        finish(turn)
+        return turn.rhythm
+
+    async def both(loop: ManualTimeLoop) -> None:
+        assert await rhythm(loop, waits=True) == (0, 0, 1, 100, 1, 100, 1, 100)
+        assert await rhythm(loop, waits=False) == (0, 0, 1, 100, 1, 100, 1, 100)
+
+    run_with_manual_time(both)

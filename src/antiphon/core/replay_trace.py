@@ -113,9 +113,12 @@ def beats_of(response: Response) -> list[tuple[float, int]]:
     texts = [isinstance(event, TextDelta) for event in replay_events(response)]
     before = (0, *accumulate(map(int, texts)))
     seconds, counts = accumulate(end.rhythm[1::2]), accumulate(end.rhythm[::2])
-    # A turn that waited in a queue was created twice, which a replay shows once.
+    # A rhythm may be imported, and say anything.
     last = len(texts)
-    return [(at / 100, before[min(count, last)]) for at, count in zip(seconds, counts, strict=True)]
+    return [
+        (at / 100, before[max(0, min(count, last))])
+        for at, count in zip(seconds, counts, strict=True)
+    ]
 
 
 def first_word_at(response: Response) -> float | None:

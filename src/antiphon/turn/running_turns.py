@@ -94,6 +94,8 @@ class RunningTurn:
         #: When events came, on the loop's clock, and how many there were before.
         self._beats: list[tuple[float, int]] = []
         self._next_beat = 0.0 if is_streamed else math.inf
+        #: How many events there were while it waited for the turn before it: a replay has none.
+        self._waiting_count = 0
         #: What runs the turn.
         self.task: asyncio.Task[None] | None = None
         self._is_cancellable = False
@@ -189,7 +191,7 @@ class RunningTurn:
             if self.first_token_at is None and self._events and type(events[0]) is not Created:
                 self.first_token_at = now
             if now >= self._next_beat:
-                self._beats.append((now, len(self._events)))
+                self._beats.append((now, len(self._events) - self._waiting_count))
                 self._next_beat = now + _BEAT
             self._events += events
             if not self._is_published:
@@ -249,9 +251,12 @@ class RunningTurn:
         return self._events
 
     def mark_begun(self) -> None:
-        """It waits for no other turn any more."""
+        """It waits for no other turn any more: what comes now is timed, and counted, from here."""
         self.is_queued = False
         self.started_at = self._loop.time()
+        self._beats = []
+        self._next_beat = 0.0 if self.is_streamed else math.inf
+        self._waiting_count = len(self._events)
 
     @property
     def rhythm(self) -> tuple[int, ...]:
