@@ -49,6 +49,7 @@ _STATUSES: Final = {
     "cancelled": "This turn was stopped.",
     "incomplete": "This answer was cut.",
     "in_progress": "This answer is still being written.",
+    "queued": "This question waits for the answer before it.",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
-from antiphon.core.turns import TurnStatus, Usage
+from antiphon.core.turns import ResponseStatus, Usage
 from antiphon.turn.store_protocols import Head, StoredTurn
 
 #: ``waiting``: the newest turn ended with calls that a person has to agree to.
@@ -137,7 +137,7 @@ class TurnBranch(msgspec.Struct, frozen=True):
     response_id: str
     created_at: float
     model: str
-    status: TurnStatus
+    status: ResponseStatus
     opening: str | None
     leaf: str
     turns: int
@@ -157,7 +157,7 @@ class ChatBranch(msgspec.Struct, frozen=True):
     turns: int
     created_at: float
     updated_at: float
-    status: TurnStatus
+    status: ResponseStatus
 
 
 class TurnOrigin(msgspec.Struct, frozen=True):

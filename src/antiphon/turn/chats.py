@@ -223,7 +223,13 @@ class ChatService:
         found = await self._store.branches(tenant, to_response_id(chat_id))
         if found is None:
             raise chat_not_found(chat_id)
-        return found
+        reader = self._service.reader
+        return [
+            msgspec.structs.replace(one, status="queued")
+            if one.status == "in_progress" and await reader.is_queued(tenant, one.leaf)
+            else one
+            for one in found
+        ]
 
     async def search_within(
         self, tenant: str, chat_id: str, query: str, limit: int, *, after: str | None = None
@@ -248,12 +254,26 @@ class ChatService:
         Raises ``NotFoundError``.
         """
         found = await self._store.siblings(tenant, to_response_id(response_id))
-        return _require_branches(found, response_id)
+        return await self._shown_branches(tenant, found, response_id)
 
     async def children(self, tenant: str, response_id: str) -> list[TurnBranch]:
         """The turns that continue a response, oldest first. Raises ``NotFoundError``."""
         found = await self._store.children(tenant, to_response_id(response_id))
-        return _require_branches(found, response_id)
+        return await self._shown_branches(tenant, found, response_id)
+
+    async def _shown_branches(
+        self, tenant: str, found: list[TurnBranch] | None, response_id: str
+    ) -> list[TurnBranch]:
+        """Turns beside each other, with what of them is queued marked as that."""
+        if found is None:
+            raise response_not_found(response_id)
+        reader = self._service.reader
+        return [
+            msgspec.structs.replace(one, status="queued")
+            if one.status == "in_progress" and await reader.is_queued(tenant, one.response_id)
+            else one
+            for one in found
+        ]
 
     async def delete(self, tenant: str, chat_id: str) -> str:
         """Erase a chat with all its turns and its conversation; its id.
@@ -275,12 +295,6 @@ class ChatService:
 def chat_not_found(chat_id: str) -> NotFoundError:
     """The error for an id that is nobody's, somebody else's, or no id at all."""
     return NotFoundError(f"No chat found with id '{chat_id}'.", code="chat_not_found")
-
-
-def _require_branches(found: list[TurnBranch] | None, response_id: str) -> list[TurnBranch]:
-    if found is None:
-        raise response_not_found(response_id)
-    return found
 
 
 def _require_chat(chat: ChatRecord | None, chat_id: str) -> ChatRecord:

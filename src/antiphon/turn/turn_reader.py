@@ -96,13 +96,19 @@ class TurnReader:
             before = turn
         return marked
 
+    async def is_queued(self, tenant: str, response_id: str) -> bool:
+        """Whether a response waits for the one before it. False also where it is not there."""
+        turn = await self.stored_turn(tenant, response_id)
+        return turn is not None and (await self.with_queued(tenant, [turn]))[0].is_queued
+
     async def stored_turn(self, tenant: str, response_id: str) -> StoredTurn | None:
         """A turn as it is stored. None: there is none."""
         return await self._store.turn(tenant, to_response_id(response_id))
 
     async def chain(self, tenant: str, response_id: str) -> list[Response]:
         """A response and its ancestors, oldest first. Raises ``NotFoundError``."""
-        return await run_unless_short(_responses_of, await self._chain(tenant, response_id))
+        turns = await self.with_queued(tenant, await self._chain(tenant, response_id))
+        return await run_unless_short(_responses_of, turns)
 
     async def window(self, tenant: str, response_id: str, window: Window) -> list[Response]:
         """A part of a response's chain. Raises ``NotFoundError`` where that response is not
@@ -111,7 +117,8 @@ class TurnReader:
         head = await self._store.head(tenant, to_response_id(response_id))
         if head is None:
             raise response_not_found(response_id)
-        return [response_of(turn) for turn in await self._store.window(head, window)]
+        turns = await self.with_queued(tenant, await self._store.window(head, window))
+        return [response_of(turn) for turn in turns]
 
     async def item(self, tenant: str, item_name: str) -> tuple[Item, ...]:
         """An item by its id; a call of an MCP server with its output. Nothing: none has it."""

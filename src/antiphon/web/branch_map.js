@@ -91,7 +91,7 @@ export default function BranchMap({ chat }) {
       <button type="button" data-first=${index === first || null} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
         <${Guides} isLast=${index === shown.length - 1} />
         <span><span class="option-title">${nameOf(branch)}</span>
-        <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["running", "waiting", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status}` : ""}${questionOf(branch) ? `: ${questionOf(branch)}` : ""}</span></span>
+        <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["queued", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status.replace("_", " ")}` : ""}${questionOf(branch) ? `: ${questionOf(branch)}` : ""}</span></span>
       </button></li>`)}</ol>
     <p class="hint" role="status">${branches === null ? "…" : `${branches.length}${more ? " or more" : ""} ${branches.length === 1 ? "branch" : "branches"}`}</p>
     <${FoldedPrograms} actions=${[{ name: "List the branches", path: `/v1/chats/${chat.id}/branches`, terminal: `antiphon show --tree ${chat.head}` }]} />

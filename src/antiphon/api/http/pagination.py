@@ -63,8 +63,11 @@ def parse_order(query: Mapping[str, Sequence[str]], default: str = "desc") -> st
     return order
 
 
-#: The statuses of a turn, by their names.
-STATUSES: dict[str, TurnStatus] = {status: status for status in get_args(TurnStatus)}
+#: The statuses of a response, and what they are to a store: there a queued turn has no end yet.
+STATUSES: dict[str, TurnStatus] = {
+    **{status: status for status in get_args(TurnStatus)},
+    "queued": "in_progress",
+}
 
 
 def parse_response_filter(query: Mapping[str, Sequence[str]]) -> ResponseFilter:

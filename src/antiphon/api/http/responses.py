@@ -47,10 +47,12 @@ from antiphon.errors import InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService, can_run
-from antiphon.turn.store_protocols import ResponseIndex
+from antiphon.turn.store_protocols import ResponseIndex, StoredTurn
 from antiphon.turn.turn_reader import response_of
 
 _TRUE_VALUES = {"true", "1"}
+#: The statuses of a turn without an end: a store takes one for the other.
+_WITHOUT_END = {"in_progress", "queued"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -155,20 +157,30 @@ class ResponseEndpoints:
 
     async def list_all(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses, by model, status and metadata; newest first"""
-        query = query_params(scope)
-        limit = parse_limit(query)
-        turns = await self._response_index.list_responses(
-            tenant_of(scope),
-            limit + 1,
-            after=query.get("after", [None])[-1],
-            newest_first=parse_order(query) == "desc",
-            response_filter=parse_response_filter(query),
-        )
-        reader, tenant = self._service.reader, tenant_of(scope)
-        # They are of many chains: each is looked at by itself.
-        shown = [(await reader.with_queued(tenant, [turn]))[0] for turn in turns[:limit]]
-        page = [response_body(response_of(turn)) for turn in shown]
-        await send_json(send, _encode(list_body(page, has_more=len(turns) > limit)))
+        query, tenant = query_params(scope), tenant_of(scope)
+        limit, response_filter = parse_limit(query), parse_response_filter(query)
+        newest_first = parse_order(query) == "desc"
+        status = query.get("status", [None])[-1]
+        after = query.get("after", [None])[-1]
+        shown: list[StoredTurn] = []
+        while len(shown) <= limit:
+            turns = await self._response_index.list_responses(
+                tenant,
+                limit + 1,
+                after=after,
+                newest_first=newest_first,
+                response_filter=response_filter,
+            )
+            for turn in turns:
+                # They are of many chains: each is looked at by itself.
+                (marked,) = await self._service.reader.with_queued(tenant, [turn])
+                if status not in _WITHOUT_END or marked.is_queued == (status == "queued"):
+                    shown.append(marked)
+            if len(turns) <= limit:
+                break
+            after = turns[-1].response_id
+        page = [response_body(response_of(turn)) for turn in shown[:limit]]
+        await send_json(send, _encode(list_body(page, has_more=len(shown) > limit)))
 
     async def retrieve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /v1/responses/{id}, with ?stream=true from its first event or behind another"""
