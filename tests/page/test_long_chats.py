@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
-from support.browser import until, watched
+from support.browser import paths_of, until, watched
 from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 
@@ -24,12 +24,13 @@ _TURNS_A_DAY = 20
 LongChat: TypeAlias = tuple[ThreadServer, str, int]
 
 
-def _seed(server: ThreadServer, turns: int) -> str:
-    """A chat of so many turns, imported: the last one's id."""
+def _seed(server: ThreadServer, turns: int, days: list[int] | None = None) -> str:
+    """A chat of so many turns, imported: the last one's id. ``days``: when each was."""
     messages = []
     for number in range(turns):
         text = f"Turn number {number}, with **bold** words and `code`.\n\n- one\n- two"
-        at = (_BEGIN + timedelta(days=number // _TURNS_A_DAY)).timestamp() + number
+        day = days[number] if days else number // _TURNS_A_DAY
+        at = (_BEGIN + timedelta(days=day)).timestamp() + number
         messages += [
             {"role": role, "content": text, "timestamp": at} for role in ("user", "assistant")
         ]
@@ -88,17 +89,41 @@ def test_any_turn_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
             assert _count_nodes(page) <= _MAX_NODES
 
 
+def _jump_to_day(page: Page, days: int) -> None:
+    page.get_by_role("button", name="Go to a turn").click()
+    page.get_by_label("Day").fill(f"{_BEGIN + timedelta(days=days):%Y-%m-%d}")
+    page.keyboard.press("Enter")
+
+
+def _count_windows(requests: list[Request]) -> int:
+    return sum(path.endswith("/turns") for path in paths_of(requests))
+
+
 def test_a_day_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
     server, head, turns = chat
     with watched(browser, server.url, timezone_id="UTC") as watching:
         page = watching.open(f"/r/{head}")
         for days in (1, turns // _TURNS_A_DAY // 2):
-            page.get_by_role("button", name="Go to a turn").click()
-            page.get_by_label("Day").fill(f"{_BEGIN + timedelta(days=days):%Y-%m-%d}")
-            page.keyboard.press("Enter")
+            expect(page.get_by_role("button", name="Go to a turn")).to_be_visible()
+            before = _count_windows(watching.requests)
+            _jump_to_day(page, days)
             first = page.locator(f'[data-position="{days * _TURNS_A_DAY}"]')
             expect(first).to_be_in_viewport()
+            # However long it is: what is found, what is shown, and what is near it.
+            assert _count_windows(watching.requests) - before <= 8
             assert _count_nodes(page) <= _MAX_NODES
+
+
+def test_a_day_of_an_uneven_chat_is_a_jump_away(browser: Browser) -> None:
+    days = [0] * 90 + [300] * 40 + [301, 302, 310, 365]
+    with (
+        serving(PageModel().models("grok-4")) as server,
+        watched(browser, server.url, timezone_id="UTC") as watching,
+    ):
+        page = watching.open(f"/r/{_seed(server, len(days), days)}")
+        for day, number in ((1, 90), (301, 130), (0, 0), (303, 132), (400, 133), (-9, 0)):
+            _jump_to_day(page, day)
+            expect(page.locator(f'[data-position="{number}"].found')).to_be_in_viewport()
 
 
 def test_the_keys_of_the_browsers_search_find_what_is_not_in_view(

@@ -1,17 +1,28 @@
 /** Jump: goes to a turn of a long chat by its number or its day. */
 import { html, useState } from "./vendor/preact.js";
-import { api, query, state } from "./core.js";
+import { api, notify, query, state, turnsPath } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 
-/** The number of the first turn that began at a time or later: found by halving. */
+const PROBE = 8; // turns that are read at once
+
+/** The number of the first turn that began at a time or later: looked for where it is if turns came evenly, and
+ * by halving where they did not. */
 async function positionAt(head, total, seconds) {
   let [low, high] = [0, total - 1];
+  let [begin, end] = [state.chat?.created_at, state.chat?.updated_at];
+  let isEven = true;
   while (low < high) {
-    const middle = (low + high) >> 1;
-    const { data } = await api(query(`/v1/responses/${head}/turns`, { position: middle, limit: 1 }));
-    if (data[0].response.created_at < seconds) low = middle + 1;
-    else high = middle;
+    const width = high - low;
+    const share = isEven && end > begin ? (seconds - begin) / (end - begin) : 0.5;
+    const position = low + Math.floor(width * Math.max(0, Math.min(1, share)));
+    const { data } = await api(turnsPath(head, { position, limit: PROBE }));
+    const index = data.findIndex((one) => one.response.created_at >= seconds);
+    if (index > 0) return data[index].position;
+    const edge = index === 0 ? data[0] : data.at(-1);
+    if (index === 0) [high, end] = [edge.position, edge.response.created_at];
+    else [low, begin] = [edge.position + 1, edge.response.created_at];
+    isEven = high - low < width / 2;
   }
   return low;
 }
@@ -22,7 +33,7 @@ export default function Jump({ total, jumpTo }) {
   const go = (position) => { closeDialog(); jumpTo(Math.max(0, Math.min(total - 1, position))); };
   const goToDay = async (event) => {
     event.preventDefault();
-    if (day) go(await positionAt(state.conversation.head, total, new Date(`${day}T00:00`).getTime() / 1000));
+    if (day) await positionAt(state.conversation.head, total, new Date(`${day}T00:00`).getTime() / 1000).then(go, (error) => notify(error.message));
   };
   return html`<${Dialog} title="Go to a turn">
     <form class="row" onSubmit=${(event) => { event.preventDefault(); if (number) go(Number(number) - 1); }}>

@@ -248,29 +248,55 @@ export function branchFrom(turn) {
   document.querySelector("#composer")?.focus();
 }
 
-/** Shows another version of a turn, with the newest that followed it. */
-export async function showSibling(turn, step) {
-  const { conversation } = state;
-  const { data } = await api(siblingsPath(turn.response.id));
-  const index = data.findIndex((one) => one.response_id === turn.response.id);
-  const other = data[index + step];
-  if (!other) return;
-  const top = document.querySelector(`[data-turn="${CSS.escape(turn.response.id)}"]`)?.getBoundingClientRect().top;
-  await showBranch(conversation, other.leaf, { around: other.response_id, anchor: { id: other.response_id, at: "top", top } });
+/** The steps through versions that are under way: each goes on from what the one before it has shown. */
+let steps = null; // {id: the conversation's, position, left, last: a promise}
+
+/** Shows another version of the turn at a place, with the newest that followed it, after the steps before. */
+function takeStep(position, step) {
+  const { id } = state.conversation;
+  if (steps?.id !== id) steps = { id, left: 0, last: Promise.resolve() };
+  const own = steps;
+  Object.assign(own, { position, left: own.left + 1 });
+  own.last = own.last.then(() => (state.conversation?.id === id ? showVersion(position, step) : null))
+    .catch((error) => notify(error.message)).finally(() => { own.left -= 1; });
+  return own.last;
 }
+
+async function showVersion(position, step) {
+  const { conversation } = state;
+  const turn = conversation.turns.find((one) => one.position === position);
+  if (!turn?.response.id) return;
+  const { data } = await api(siblingsPath(turn.response.id));
+  const other = data[data.findIndex((one) => one.response_id === turn.response.id) + step];
+  if (!other) return;
+  const article = document.querySelector(`[data-turn="${CSS.escape(turn.response.id)}"]`);
+  const { activeElement } = document;
+  // What has the focus goes with its turn: what takes its place there has it next.
+  const focus = article?.contains(activeElement) ? activeElement.getAttribute("aria-label") : null;
+  await showBranch(conversation, other.leaf, {
+    around: other.response_id, anchor: { id: other.response_id, at: "top", top: article?.getBoundingClientRect().top, focus } });
+}
+
+export const showSibling = (turn, step) => takeStep(turn.position, step);
 
 const turnOf = (article) => state.conversation?.turns.find((one) => one.response.id && one.response.id === article?.dataset.turn);
 const focusedTurn = () => turnOf(document.activeElement?.closest("[data-turn]"));
 
-/** The version before or after that of the turn with the focus, else of the last that has any in view. */
-export async function showSiblingInView(step) {
+/** The version before or after that of the turn with the focus, else of the last that has any in view. Pressed
+ * again before that is shown, it is one further of the same turn. */
+export function showSiblingInView(step) {
+  const { conversation } = state;
+  const position = steps?.left && steps.id === conversation?.id ? steps.position : turnWithVersions()?.position;
+  return position === undefined ? null : takeStep(position, step);
+}
+
+function turnWithVersions() {
   const seen = [...document.querySelectorAll("[data-turn]")].filter((one) => {
     const box = one.getBoundingClientRect();
     return box.bottom > 0 && box.top < innerHeight;
   }).map(turnOf);
   const focused = focusedTurn();
-  const turn = focused?.siblings.count > 1 ? focused : seen.filter((one) => one?.siblings.count > 1).at(-1);
-  if (turn) await showSibling(turn, step);
+  return focused?.siblings.count > 1 ? focused : seen.filter((one) => one?.siblings.count > 1).at(-1);
 }
 
 /** "e" edits the turn with the focus or the last one, "r" asks it again. */

@@ -86,7 +86,7 @@ export class TurnList extends Component {
     return this.list.querySelector(`[data-turn="${CSS.escape(id ?? "")}"]`);
   }
 
-  scrollTo({ id, at, top, mark }) {
+  scrollTo({ id, at, top, mark, focus = null }) {
     const article = this.article(id);
     this.held = null;
     if (at === "end" || !article) {
@@ -100,6 +100,9 @@ export class TurnList extends Component {
     const frame = this.scroller.getBoundingClientRect();
     const wanted = at === "top" ? top ?? frame.top : frame.top + Math.max(16, (frame.height - box.height) / 3);
     this.scroller.scrollTop += box.top - wanted;
+    // The turn that had the focus is gone, and this one stands in its place.
+    if (focus !== null && document.activeElement === document.body)
+      (article.querySelector(`button[aria-label="${CSS.escape(focus)}"]:enabled`) ?? article).focus({ preventScroll: true });
     if (at === "center") {
       article.classList.add("found", "arrived");
       article.focus({ preventScroll: true });

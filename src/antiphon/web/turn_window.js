@@ -37,7 +37,7 @@ const blank = () => ({
   loading: false,
   error: null,
   editing: null,
-  anchor: null, // {id, at: "end" | "center" | "top", top, mark}: what the list scrolls to
+  anchor: null, // {id, at: "end" | "center" | "top", top, mark, focus}: what the list scrolls to
   temporary: false,
 });
 
