@@ -126,6 +126,26 @@ def test_a_day_of_an_uneven_chat_is_a_jump_away(browser: Browser) -> None:
             expect(page.locator(f'[data-position="{number}"].found')).to_be_in_viewport()
 
 
+def test_a_jump_waits_for_a_server_that_is_away(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    with watched(browser, server.url) as watching:
+        watching.allowed = ("ERR_FAILED",)
+        page = watching.open(f"/r/{head}")
+        expect(page.locator("[data-turn]").last).to_be_visible()
+        left = [None] * 3
+        page.route(
+            "**/turns?*",
+            lambda route: route.abort() if left and not left.pop() else route.continue_(),
+        )
+        page.get_by_role("button", name="Go to a turn").click()
+        page.get_by_role("button", name="First turn").click()
+        expect(page.locator('[data-position="0"]')).to_be_in_viewport()
+        assert not left
+        # It reads on from there.
+        page.get_by_role("button", name="Go to the end").click()
+        expect(page.locator(f'[data-position="{turns - 1}"]')).to_be_in_viewport()
+
+
 def test_the_keys_of_the_browsers_search_find_what_is_not_in_view(
     browser: Browser, chat: LongChat
 ) -> None:

@@ -3,6 +3,7 @@ import { html, useState } from "./vendor/preact.js";
 import { api, notify, query, state, turnsPath } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
+import { readPatiently } from "./turn_window.js";
 
 const PROBE = 8; // turns that are read at once
 
@@ -16,7 +17,7 @@ async function positionAt(head, total, seconds) {
     const width = high - low;
     const share = isEven && end > begin ? (seconds - begin) / (end - begin) : 0.5;
     const position = low + Math.floor(width * Math.max(0, Math.min(1, share)));
-    const { data } = await api(turnsPath(head, { position, limit: PROBE }));
+    const { data } = await readPatiently(state.conversation, () => api(turnsPath(head, { position, limit: PROBE })));
     const index = data.findIndex((one) => one.response.created_at >= seconds);
     if (index > 0) return data[index].position;
     const edge = index === 0 ? data[0] : data.at(-1);

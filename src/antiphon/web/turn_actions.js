@@ -257,8 +257,9 @@ function takeStep(position, step) {
   if (steps?.id !== id) steps = { id, left: 0, last: Promise.resolve() };
   const own = steps;
   Object.assign(own, { position, left: own.left + 1 });
-  own.last = own.last.then(() => (state.conversation?.id === id ? showVersion(position, step) : null))
-    .catch((error) => notify(error.message)).finally(() => { own.left -= 1; });
+  const show = () => readPatiently(state.conversation, () => showVersion(position, step));
+  own.last = own.last.then(() => (state.conversation?.id === id ? show() : null))
+    .catch((error) => error instanceof ApiError && notify(error.message)).finally(() => { own.left -= 1; });
   return own.last;
 }
 

@@ -86,16 +86,23 @@ export class TurnList extends Component {
     return this.list.querySelector(`[data-turn="${CSS.escape(id ?? "")}"]`);
   }
 
+  /** The button that leads to the end is shown elsewhere only. */
+  setAtEnd(atEnd) {
+    if (atEnd === this.atEnd) return;
+    this.atEnd = atEnd;
+    this.forceUpdate();
+  }
+
   scrollTo({ id, at, top, mark, focus = null }) {
     const article = this.article(id);
     this.held = null;
     if (at === "end" || !article) {
-      this.atEnd = true;
+      this.setAtEnd(true);
       this.stayedAt = 0;
       this.stay();
       return;
     }
-    this.atEnd = false;
+    this.setAtEnd(false);
     const box = article.getBoundingClientRect();
     const frame = this.scroller.getBoundingClientRect();
     const wanted = at === "top" ? top ?? frame.top : frame.top + Math.max(16, (frame.height - box.height) / 3);
@@ -133,10 +140,7 @@ export class TurnList extends Component {
     const atEnd = !isLeft && !state.conversation.after;
     // What has become smaller, as a formula does once it is typeset, has moved the view, too.
     if (below < AT_END) this.stayedAt = scrollTop;
-    if (atEnd !== this.atEnd) {
-      this.atEnd = atEnd;
-      this.forceUpdate();
-    }
+    this.setAtEnd(atEnd);
     if (scrollTop < NEAR) readMore("before");
     if (below < NEAR) readMore("after");
     if (!this.atEnd) this.hold();

@@ -1,5 +1,5 @@
 /** Turn window: the part of a branch that is in view, read by pages, and kept up to date. */
-import { api, ApiError, leafOf, onFeed, pause, set, siblingsPath, state, takeEarly, turnsPath } from "./core.js";
+import { api, ApiError, leafOf, notify, onFeed, pause, set, siblingsPath, state, takeEarly, turnsPath } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
 
 const MOST_TURNS = 90; // in view
@@ -75,7 +75,12 @@ export async function showBranch(conversation, head, { around, position, anchor,
   change(conversation, { loading: true, error: null });
   // What is queued at the end is no part of what is in view in the middle.
   const [first, leaf] = await Promise.all([
-    reading ?? api(turnsPath(head, { around, position })), around || position !== undefined ? api(turnsPath(head, { limit: 1 })) : null]);
+    reading ?? api(turnsPath(head, { around, position })), around || position !== undefined ? api(turnsPath(head, { limit: 1 })) : null,
+  ]).catch((error) => {
+    // What is in view stays, and goes on.
+    if (state.conversation?.turns.length) change(conversation, { loading: false });
+    throw error;
+  });
   const isAtEnd = !first.has_more_after;
   const page = isAtEnd && first.data.every(isQueued) ? await readEnd(head) : first;
   const end = isAtEnd ? page : leaf && isQueued(leaf.data[0]) ? await readEnd(head) : leaf;
@@ -188,11 +193,15 @@ function trim(window, farSide) {
 /** The last turn of a branch, queued or not. */
 const endOf = ({ queue, head }) => queue.at(-1)?.response.id ?? head;
 
-export const jumpTo = (position) => showBranch(state.conversation, endOf(state.conversation), { position, anchor: { at: "center" } });
+/** Shows another part of what is open, once the server answers. */
+const moveTo = (conversation, place) => readPatiently(conversation, () => showBranch(conversation, endOf(conversation), place))
+  .catch((error) => error instanceof ApiError && notify(error.message));
+
+export const jumpTo = (position) => moveTo(state.conversation, { position, anchor: { at: "center" } });
 
 export async function goToEnd() {
   const { conversation } = state;
-  if (conversation.after) await showBranch(conversation, endOf(conversation), { anchor: { at: "end" } });
+  if (conversation.after) await moveTo(conversation, { anchor: { at: "end" } });
   else change(conversation, { anchor: { at: "end" } });
 }
 
