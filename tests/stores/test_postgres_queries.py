@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +78,11 @@ async def test_search_visits_each_match_a_few_times_only(tmp_path: Path) -> None
         # As the store has it: planned without the values.
         query = QUERIES["search/search.sql: best"]
         await connection.execute(f"PREPARE best AS {query}")
-        for cursor in ("NULL, NULL, NULL", "7, 7, 0"):
-            values = f"'t', ARRAY['abc'], ARRAY[1.0], 1, 1, {cursor}, 10, 0, NULL"
+        for cursor, each_chat_once in product(("NULL, NULL, NULL", "7, 7, 0"), ("false", "true")):
+            values = f"'t', ARRAY['abc'], ARRAY[1.0], 1, 1, {cursor}, 10, 0, NULL, {each_chat_once}"
             explain = f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE best({values})"
             (plan,) = msgspec.json.decode(await connection.fetchval(explain))
-            assert visited_rows(plan["Plan"]) <= 10 * count
+            assert visited_rows(plan["Plan"]) <= 12 * count
     finally:
         await connection.execute("DELETE FROM search_terms")
         await connection.close()
