@@ -57,6 +57,8 @@ def test_queue_is_seen_in_every_tab_and_sent_though_none_is_open(
     expect(chips(other)).to_contain_text(["then that", "and this"])
     send_message(other, "and more")
     expect(chips(page)).to_contain_text(["then that", "and this", "and more"])
+    # The tab that sent it knows by now that the server has it.
+    other.wait_for_function("!Object.keys(localStorage).some((key) => key.includes('.queue.'))")
     address = page.url.removeprefix(world.origin)
     page.close()
     other.close()
@@ -86,10 +88,9 @@ def test_queue_goes_on_in_view_in_every_tab(
 def test_queue_is_edited_moved_and_removed_until_it_begins(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
-    # What the feed has told of may be erased before it is read.
-    world.allowed = ("status of 404",)
     page = world.open()
     begin(page, server, "one", "two", "three")
+    expect(chips(page)).to_contain_text(["one", "two", "three"])
     page.get_by_role("button", name="Send before the one in front").last.click()
     expect(chips(page)).to_contain_text(["one", "three", "two"])
     wait_for_statuses(server, "in_progress", "queued", "queued", "queued")
@@ -111,7 +112,6 @@ def test_queue_is_edited_moved_and_removed_until_it_begins(
 def test_queue_behind_a_stopped_answer_says_why_it_waits_and_is_sent_by_enter(
     world: Watched, server: ThreadServer
 ) -> None:
-    world.allowed = ("status of 404",)
     page = world.open()
     begin(page, server, "then that", "and this")
     page.get_by_role("button", name="Stop").click()
@@ -128,7 +128,6 @@ def test_queue_behind_a_stopped_answer_says_why_it_waits_and_is_sent_by_enter(
 def test_queue_goes_behind_the_answer_that_is_asked_for_again(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
-    world.allowed = ("status of 404",)
     page = world.open()
     begin(page, server, "then that")
     page.get_by_role("button", name="Stop").click()
@@ -139,3 +138,21 @@ def test_queue_goes_behind_the_answer_that_is_asked_for_again(
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     wait_for_statuses(server, "cancelled", "completed", "completed")
     expect(chips(page)).to_have_count(0)
+
+
+def test_seconds_of_an_answer_are_counted_from_when_its_turn_began(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    begin(page, server, "then that")
+    wait_until(lambda: time.time() >= responses(server)[1]["created_at"] + 3)
+    server.set(model.resume)
+    wait_for_statuses(server, "completed", "completed")
+    before, waited = responses(server)
+    assert waited["created_at"] < before["completed_at"]
+    seconds = waited["completed_at"] - before["completed_at"]
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    facts = page.locator(".turn").last.locator(".facts")
+    expect(facts).to_contain_text("token")
+    shown = [one for one in facts.locator("span").all_inner_texts() if one.endswith(" s")]
+    assert shown == ([f"{seconds} s"] if seconds else [])

@@ -167,7 +167,7 @@ export class TurnList extends Component {
       <div class="scroller" ref=${(one) => { this.scroller = one; }} onScroll=${this.onScroll} tabindex="0" role="region" aria-label="Conversation">
         ${before && html`<p class="more-turns" aria-hidden="true">Earlier turns…</p>`}
         <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} ref=${(one) => { this.list = one; }}>
-          ${turns.map((turn, index) => html`<${Turn} key=${turn.key ?? turn.response.id} turn=${turn} live=${turn.live}
+          ${turns.map((turn, index) => html`<${Turn} key=${turn.key ?? turn.response.id} turn=${turn} live=${turn.live} answeredBefore=${turns[index - 1]?.response.completed_at ?? 0}
             isLast=${index === last && !after} editing=${editing !== null && editing === turn.response.id} busy=${busy} />`)}
         </div>
         ${after && html`<p class="more-turns" aria-hidden="true">Later turns…</p>`}

@@ -21,13 +21,13 @@ export const answerText = (turn) => (turn.live?.response ?? turn.response).outpu
 export const questionText = (turn) => turn.input
   .filter((item) => (item.type ?? "message") === "message" && item.role === "user").map(itemText).join("\n\n");
 
-/** One turn. `live` is there while it runs in view. */
-export const Turn = memo(({ turn, live, isLast, editing, busy }) => {
+/** One turn. `live` is there while it runs in view; `answeredBefore`: when the one before it was answered. */
+export const Turn = memo(({ turn, live, answeredBefore, isLast, editing, busy }) => {
   const { response } = turn;
   const label = turn.position === undefined ? "Turn" : `Turn ${turn.position + 1}`;
   return html`<article class="turn" data-turn=${response.id ?? turn.key} data-position=${turn.position} aria-label=${label} tabindex="-1">
     ${editing ? html`<${Editor} turn=${turn} />` : html`<${Input} turn=${turn} busy=${busy} />`}
-    <${Output} turn=${turn} live=${live} isLast=${isLast} busy=${busy} />
+    <${Output} turn=${turn} live=${live} answeredBefore=${answeredBefore} isLast=${isLast} busy=${busy} />
   </article>`;
 });
 
@@ -111,7 +111,7 @@ class Output extends Component {
     this.live = this.props.live;
     this.stop = this.live?.watch((what) => what === "items" && this.forceUpdate());
   }
-  render({ turn, live, isLast, busy }) {
+  render({ turn, live, answeredBefore, isLast, busy }) {
     const response = live?.response ?? turn.response;
     const running = Boolean(turn.response.id ? isRunning(response.status) : !turn.error);
     const items = (response.output ?? []).filter(Boolean);
@@ -122,7 +122,7 @@ class Output extends Component {
       ${shown.map((item) => html`<${Item} key=${item.id} item=${item} live=${running ? live : null} result=${results.get(item.call_id)} turn=${turn} isLast=${isLast} />`)}
       ${running && html`<${Waiting} turn=${turn} live=${live} quiet=${shown.length > 0} />`}
       <${Ending} turn=${turn} response=${response} />
-      ${turn.response.id && html`<${Footer} turn=${turn} response=${response} running=${running} isLast=${isLast} busy=${busy} />`}
+      ${turn.response.id && html`<${Footer} turn=${turn} response=${response} running=${running} answeredBefore=${answeredBefore} isLast=${isLast} busy=${busy} />`}
     </section>`;
   }
 }
@@ -293,11 +293,12 @@ function Ending({ turn, response }) {
   return null;
 }
 
-function Footer({ turn, response, running, isLast, busy }) {
+function Footer({ turn, response, running, answeredBefore, isLast, busy }) {
   const { siblings } = turn;
   const usage = response.usage;
   const at = response.created_at ? new Date(response.created_at * 1000) : null;
-  const seconds = response.completed_at && response.created_at ? response.completed_at - response.created_at : 0;
+  // A turn that was queued began when the one before it had been answered.
+  const seconds = response.completed_at && response.created_at ? response.completed_at - Math.max(response.created_at, answeredBefore) : 0;
   return html`<footer class=${isLast ? "turn-footer last" : "turn-footer"}>
     ${siblings?.count > 1 && html`<span class="siblings" role="group" aria-label="Other versions of this turn">
       ${iconButton("left", "Previous version", () => acts.showSibling(turn, -1), { disabled: siblings.index === 0 })}
