@@ -82,8 +82,31 @@ async function attemptUntilStored(entry, onStalled) {
   }
 }
 
+/** What this tab takes off the queue, and what it reads, by the turn's id: neither meets the other. */
+const removals = new Map();
+const reads = new Map();
+
 /** Erases a turn that is queued. False: it has begun, and stays. */
-export async function removeQueued(id) {
+export function removeQueued(id) {
+  if (!removals.has(id)) {
+    const forgetRemoval = () => removals.delete(id);
+    const removal = Promise.resolve(reads.get(id)).then(() => erase(id));
+    removals.set(id, removal);
+    removal.then((isRemoved) => isRemoved || forgetRemoval(), forgetRemoval);
+  }
+  return removals.get(id);
+}
+
+/** Reads a turn that may be queued. Raises ApiError: 404 without a request where this tab has removed it. */
+export async function readUnlessRemoved(id, read) {
+  if (await removals.get(id)?.catch(() => false)) throw new ApiError("This message was removed.", 404);
+  const reading = read();
+  const settled = Promise.allSettled([reads.get(id), reading]).then(() => reads.get(id) === settled && reads.delete(id));
+  reads.set(id, settled);
+  return reading;
+}
+
+async function erase(id) {
   const unlessGone = (error) => {
     if (error.status !== 404) throw error;
     return null;

@@ -1,6 +1,7 @@
 /** Turn window: the part of a branch that is in view, read by pages, and kept up to date. */
 import { api, ApiError, leafOf, notify, onFeed, pause, set, siblingsPath, state, takeEarly, turnsPath } from "./core.js";
 import { followTurn, isRunning, LiveTurn } from "./live_turn.js";
+import { readUnlessRemoved } from "./sending.js";
 
 const MOST_TURNS = 90; // in view
 const MOST_ELEMENTS = 1_400; // what was dropped last stays in memory too, for a while
@@ -114,7 +115,7 @@ async function readEnd(head) {
 
 /** Takes up what another tab or program has queued behind what is shown. */
 async function readQueue(conversation, id) {
-  const page = await readPatiently(conversation, () => readEnd(id)).catch(() => null);
+  const page = await readPatiently(conversation, () => readUnlessRemoved(id, () => readEnd(id))).catch(() => null);
   const { head, queue: known } = state.conversation;
   if (!page || state.conversation.id !== conversation.id || known.some(byId(id))) return;
   const { turns, queue } = split(page);
@@ -224,7 +225,7 @@ export async function reload() {
 
 // ---- single turns
 
-export const readTurn = async (id) => (await api(turnsPath(id, { limit: 1 }))).data.at(-1);
+export const readTurn = (id) => readUnlessRemoved(id, async () => (await api(turnsPath(id, { limit: 1 }))).data.at(-1));
 
 export function replaceTurn(conversation, match, turn) {
   const current = state.conversation;
