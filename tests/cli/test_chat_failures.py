@@ -19,6 +19,21 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
     "53de0000000c4944415408d763f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
 )
+PAYING_TOOL = '''
+from antiphon import tool
+
+@tool
+def pay(order: str) -> str:
+    """Pay an order back."""
+    with open("paid", "a") as file:
+        file.write(order + "\\n")
+    return f"paid back {order}"
+
+@tool(needs_approval=True)
+def refund(order: str) -> str:
+    """Pay an order back, if that is agreed to."""
+    return pay(order)
+'''
 CTRL_Z = "\x1a"
 
 
@@ -107,6 +122,53 @@ def test_a_plain_terminal_offers_a_question_that_fails(home: Path) -> None:
         assert terminal.leave() == 0
 
 
+def test_a_tool_that_has_run_does_not_run_again_where_the_model_fails(home: Path, url: str) -> None:
+    (home / "tools.py").write_text(PAYING_TOOL)
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type('call refund {"order":"1 in doubt"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("y\n")
+        terminal.expect("I will not.")
+        terminal.expect("/retry goes on with it")
+        terminal.expect("> ")
+        # It fails again, and nothing is asked again.
+        terminal.type("/retry\n")
+        terminal.expect("I will not.")
+        terminal.expect("> ")
+        leave(terminal)
+    release(url)
+    with chat(home, "--tools", "tools.py", "--continue") as terminal:
+        terminal.expect("/retry goes on with it")
+        terminal.expect("> ")
+        terminal.type("/retry\n")
+        terminal.expect("the tool says paid back 1 in doubt")
+        terminal.expect("> ")
+        leave(terminal)
+    assert (home / "paid").read_text() == "1 in doubt\n"
+
+
+def test_a_question_whose_tool_has_run_is_not_asked_again_by_itself(home: Path, url: str) -> None:
+    (home / "tools.py").write_text(PAYING_TOOL)
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type('call pay {"order":"2 in part"}\n')
+        terminal.expect("one two three")
+        terminal.expect("error: ")
+        terminal.expect("/retry goes on with it")
+        terminal.expect("> ")
+        release(url)
+        # What was said is kept, too.
+        terminal.type("/retry\n")
+        terminal.expect("5 messages, the last: Go on from where you stopped.")
+        terminal.expect("> ")
+        terminal.type("what then?\n")
+        terminal.expect("7 messages, the last: what then?")
+        terminal.expect("> ")
+        leave(terminal)
+    assert (home / "paid").read_text() == "2 in part\n"
+
+
 def test_an_upstream_goes_in_the_middle_of_an_answer(home: Path) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
@@ -140,6 +202,7 @@ def test_a_signal_ends_the_chat_and_keeps_what_arrived(
     with chat(home, "--continue") as terminal:
         terminal.expect("> hang")
         terminal.expect("one two three")
+        terminal.expect("failed: The program was stopped before the turn was over.")
         terminal.expect("> ")
         leave(terminal)
 

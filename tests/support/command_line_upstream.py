@@ -5,8 +5,9 @@ after as many, ``refuse`` is an error, ``last`` repeats the user message before,
 schema that is asked for, ``count N`` says so many words, ``say TEXT`` says the text in small
 pieces, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated, and ``wait``, or a
 tool's output that ends with " in wait", says "begun" and the rest once ``release`` is posted: what
-follows ``wait``, if anything does. Everything else is answered with the number of messages and the
-last one.
+follows ``wait``, if anything does. Until then, a tool's output that ends with " in doubt" is
+refused, and behind one that ends with " in part" three words come and then the end. Everything else
+is answered with the number of messages and the last one.
 """
 
 from __future__ import annotations
@@ -39,14 +40,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {})
             return
         prompts = [_text_of(m["content"]) for m in body["messages"] if m["role"] == "user"]
-        if prompts[-1].removesuffix("[image]") == "refuse":
+        last = _text_of(body["messages"][-1]["content"] or "")
+        is_doubted = last.endswith(" in doubt") and not self.released.is_set()
+        if is_doubted or prompts[-1].removesuffix("[image]") == "refuse":
             self._answer(400, {"error": {"message": "I will not.", "code": "no"}})
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        if prompts[-1] in {"hang", "break off"}:
+        is_partial = last.endswith(" in part") and not self.released.is_set()
+        if is_partial or prompts[-1] in {"hang", "break off"}:
             self._say("one two three")
             if prompts[-1] == "hang":
                 self.released.wait(60)

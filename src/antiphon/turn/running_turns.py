@@ -428,9 +428,10 @@ class TurnRegistry:
                 code="draining",
             )
 
-    def interrupt(self, *, hands_over: bool = False) -> list[str]:
-        """Stop every turn, so that its readers get its end before the server goes; begin no more.
+    def interrupt(self, what_ends: str = "program", *, hands_over: bool = False) -> list[str]:
+        """Stop every turn, so that its readers get its end before this process goes; begin no more.
 
+        ``what_ends``: what a reader knows this process as, such as "server".
         ``hands_over``: those that can be run again get no end, as another process goes on with
         them once they have stopped here: their ids.
         """
@@ -441,7 +442,9 @@ class TurnRegistry:
                 turn.stop(TurnTakenOverError("The server is stopping: another one runs this turn."))
                 handed_over.append(turn.response_id)
             else:
-                turn.stop(TurnInterruptedError("The server was stopped before the turn was over."))
+                turn.stop(
+                    TurnInterruptedError(f"The {what_ends} was stopped before the turn was over.")
+                )
         return handed_over
 
     async def wait_all(self, *, begun_only: bool = False) -> None:

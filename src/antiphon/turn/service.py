@@ -465,7 +465,8 @@ class TurnService:
         nodes = self.stores.nodes if self.stores is not None else None
         hands_over = nodes is not None and nodes.is_shared
         # A server that stops may cancel this anywhere; what is left is done as the store closes.
-        self._handed_over.update(self.registry.interrupt(hands_over=hands_over))
+        what_ends = "server" if self.is_draining else "program"
+        self._handed_over.update(self.registry.interrupt(what_ends, hands_over=hands_over))
         await self.registry.wait_all()
         await self._release_handed_over()
 

@@ -34,6 +34,7 @@ _LONG_ANSWER_SECONDS = 15.0
 _STORED_TURN_INTERVAL = 0.25
 #: Where a prompt's answer begins, for terminals that jump from one to the next (OSC 133).
 ANSWER_MARK = "\x1b]133;C\x1b\\"
+_RESULTS_KEPT = "tools have run; what they returned is kept: /retry goes on with it"
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
 
 
@@ -88,6 +89,8 @@ class ChatLoop:
         #: The turn whose question the next text replaces.
         self._edited: Response | None = None
         self._draft = ""
+        #: The last answer that failed is gone on from: tools have run in it.
+        self._is_kept = False
         #: A question failed: those that were queued behind it wait for the person.
         self._is_queue_held = False
         self._cancelling: asyncio.Future[None] | None = None
@@ -104,12 +107,17 @@ class ChatLoop:
 
     async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
         """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
+        turn = None
         try:
             turn = await start
             response = await self._follow(turn)
         except AntiphonError as error:
-            self.session.take_back()
             self.output.error(error.message)
+            self._is_kept = turn is not None and await self.session.keep_results(turn)
+            if self._is_kept:
+                self.output.note(_RESULTS_KEPT)
+            else:
+                self.session.take_back()
             self.output.separate()
             return None
         self.session.move_to(turn)
@@ -270,12 +278,18 @@ class ChatLoop:
             else self.session.start_edited(edited, question)
         )
         if await self.answer(start) is None:
-            self._edited = edited
+            if not self._is_kept:
+                self._edited = edited
             self.give_back(text)
 
     def give_back(self, text: str) -> None:
-        """What was typed had no answer: it is in the prompt again, to be changed or sent again."""
-        if self.prompt.has_text:
+        """What was typed had no answer: it is in the prompt again, to be changed or sent again.
+
+        Where tools have run it is not: sent again, it would have them run again.
+        """
+        if self._is_kept:
+            pass
+        elif self.prompt.has_text:
             self.output.note("what you asked is in the history: ↑ brings it back")
         else:
             self._draft = text
@@ -321,6 +335,8 @@ class ChatLoop:
         """Note how a turn ended, and what the status line says from now on."""
         if note := status_note(response):
             self.output.note(note)
+        if response.status == "failed" and await self.session.turn_with_results():
+            self.output.note(_RESULTS_KEPT)
         self.output.separate()
         self._shown_turn = response.id
         self.status = await self._status_of(response)

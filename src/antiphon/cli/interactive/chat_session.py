@@ -22,7 +22,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.turns import DEFAULT_TENANT, McpTool, Options, Response, TurnRequest
-from antiphon.errors import InvalidRequestError
+from antiphon.errors import AntiphonError, InvalidRequestError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Window
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 #: How long words gather before they are shown, in seconds: as smooth as a screen needs.
 _GATHER_SECONDS = 0.045
+_GO_ON = "Go on from where you stopped."
 _DECLINED = "The user declined this call, so it was not run."
 
 
@@ -39,8 +40,9 @@ class ChatSession:
     """A chain of turns at a terminal.
 
     ``head`` is the id of the response that the next turn continues, None at first; a failed turn
-    leaves it where it was. ``images`` and ``attachments``, which are texts, go along with the next
-    question. ``mcp_labels`` are servers of the configuration whose tools the model may call.
+    leaves it where it was, unless tools have run in it. ``images`` and ``attachments``, which are
+    texts, go along with the next question. ``mcp_labels`` are servers of the configuration whose
+    tools the model may call.
     """
 
     def __init__(
@@ -88,6 +90,14 @@ class ChatSession:
         name = self.service.models.get(model or self.model)[0]
         return await self._start(turn.input, sibling=turn.id, model=name)
 
+    async def start_behind(self, turn: Response, model: str | None = None) -> RunningTurn:
+        """Start a turn that goes on with what the tools of a failed one returned."""
+        name = self.service.models.get(model or self.model)[0]
+        # Not every model takes a context that ends with words of its own.
+        is_spoken = not isinstance(turn.output[-1], FunctionCallOutput)
+        items = (Message("user", _GO_ON),) if is_spoken else ()
+        return await self._start(items, turn.id, model=name)
+
     async def start_decided(self, decisions: Mapping[str, FunctionCall | str]) -> RunningTurn:
         """Start a turn that runs the calls that were agreed to, and says why others were not.
 
@@ -106,6 +116,21 @@ class ChatSession:
         if turn.error is None:
             self.head = turn.response_id
             self._sent = [], []
+
+    async def keep_results(self, turn: RunningTurn) -> bool:
+        """Go on from a turn that failed, where tools have run in it: they do not run twice.
+
+        Whether it is so.
+        """
+        try:
+            stored = await self.service.reader.response(DEFAULT_TENANT, turn.response_id)
+        except AntiphonError:
+            return False  # nothing of it is stored
+        if not has_results(stored):
+            return False
+        self.head = stored.id
+        self._sent = [], []
+        return True
 
     def take_back(self) -> None:
         """A turn failed: what went along with its question goes along with the next one."""
@@ -140,6 +165,17 @@ class ChatSession:
                 return None
             last = await self.last_turn()
         return last
+
+    async def turn_with_results(self) -> Response | None:
+        """The failed turn whose tools have run, and that has not been gone on with; or None."""
+        turn = await self.last_turn()
+        while turn.status == "failed" and not turn.input and not has_results(turn):
+            # It was to go on with the one before, and failed as well.
+            before = await self.service.reader.previous(DEFAULT_TENANT, turn.id)
+            if before is None:
+                return None
+            turn = await self.service.reader.response(DEFAULT_TENANT, before.response_id)
+        return turn if has_results(turn) else None
 
     async def newest_turns(self, limit: int) -> list[Response]:
         """At most so many turns, newest first: reading them costs the same in any chat."""
@@ -186,6 +222,13 @@ class ChatSession:
             sibling_of=sibling,
         )
         return await self.service.start(request, self.toolbox)
+
+
+def has_results(turn: Response) -> bool:
+    """Whether a turn failed after tools had run in it."""
+    return turn.status == "failed" and any(
+        isinstance(item, FunctionCallOutput) for item in turn.output
+    )
 
 
 def user_text(items: Sequence[Item]) -> str:

@@ -53,14 +53,20 @@ async def edit(loop: ChatLoop, argument: str) -> None:
 
 
 async def retry(loop: ChatLoop, argument: str) -> None:
-    """Answer the last question again, by one model or several."""
-    turns, at = await _find_question(loop)
-    turn = turns[at]
+    """Answer the last question again, by one model or several.
+
+    An answer that failed after tools had run is gone on with instead: they do not run twice.
+    """
+    turn = await loop.session.turn_with_results()
+    start = loop.session.start_behind
+    if turn is None:
+        turns, at = await _find_question(loop)
+        turn, start = turns[at], loop.session.start_again
     names = argument.split()[:_MAX_MODELS]
     for name in names or [turn.header.model]:
         if names:
             loop.output.note(f"{name}:")
-        await loop.answer(loop.session.start_again(turn, name))
+        await loop.answer(start(turn, name))
 
 
 async def siblings(loop: ChatLoop, argument: str) -> None:
