@@ -123,8 +123,8 @@ def test_code_blocks(text: str, blocks: list[str]) -> None:
 
 def test_times_in_words() -> None:
     now = time.time()
-    words = [format_ago(now - ago) for ago in (0, 90, 7200, 3 * 86400)]
-    assert words == ["now", "2 min ago", "2 h ago", "3 days ago"]
+    words = [format_ago(now - ago) for ago in (0, 90, 7200, 90000, 3 * 86400)]
+    assert words == ["now", "2 min ago", "2 h ago", "1 day ago", "3 days ago"]
     assert format_ago(0)[:2] in {"19", "20"}
 
 

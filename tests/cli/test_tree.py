@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,19 @@ def test_one_goes_on_from_any_turn(tmp_path: Path) -> None:
         terminal.expect("> ")
         terminal.type(CTRL_D)
         assert terminal.leave() == 0
+
+
+def test_a_tree_is_a_line_for_each_turn_also_on_a_narrow_terminal(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
+    run = partial(subprocess.run, cwd=tmp_path, env=environment(tmp_path), check=True)
+    run([PROGRAM, "chat", "--config", "c.toml", "-p", "今日は天気がいい " * 6])
+    run([PROGRAM, "chat", "--config", "c.toml", "-c", "-p", "why? " * 20])
+    listed = run([PROGRAM, "list", "--config", "c.toml"], stdout=subprocess.PIPE, text=True)
+    newest = listed.stdout.split("\t")[0]
+    args = [PROGRAM, "show", newest, "--tree", "--config", "c.toml"]
+    with Terminal(args, environment(tmp_path), tmp_path) as terminal:
+        assert terminal.leave() == 0
+    first, second = (row.rstrip() for row in terminal.rows if row.strip())
+    assert first.startswith("resp_")
+    assert second.startswith(f"{newest}  why? why?")
+    assert first[-1] == second[-1] == "…"

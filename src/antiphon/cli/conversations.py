@@ -189,8 +189,9 @@ def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
             [dict(zip(keys, (one[0], one[1], one[3]), strict=True)) for one in lines]
         )
         return
-    for turn_id, _, prefix, question in lines:
-        terminal_output.print_output(f"{turn_id}  {prefix}{question}\n")
+    terminal_output.print_lines(
+        [f"{turn_id}  {prefix}{question}" for turn_id, _, prefix, question in lines]
+    )
 
 
 def show_code(flags: Flags, response_id: str) -> None:

@@ -64,6 +64,17 @@ def print_output(text: str) -> None:
     sys.stdout.flush()
 
 
+def print_lines(lines: Sequence[str]) -> None:
+    """Write lines to stdout; at a terminal each is cut off at its width."""
+    if not sys.stdout.isatty():
+        print_output("".join(f"{line}\n" for line in lines))
+        return
+    from rich.text import Text  # loaded on first use
+
+    text = Text(strip_control_chars("\n".join(lines)), no_wrap=True, overflow="ellipsis")
+    stdout_console().print(text, soft_wrap=False)
+
+
 def print_note(text: str) -> None:
     """Write a dim remark to stderr."""
     from rich.text import Text  # loaded on first use
@@ -151,7 +162,9 @@ def format_ago(seconds: float) -> str:
     ago = max(0.0, time.time() - seconds)
     for size, name in ((60, "s"), (60, "min"), (24, "h"), (30, "days")):
         if ago < size:
-            return "now" if name == "s" else f"{ago:.0f} {name} ago"
+            number = f"{ago:.0f}"
+            unit = "day" if (number, name) == ("1", "days") else name
+            return "now" if name == "s" else f"{number} {unit} ago"
         ago /= size
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d")
 

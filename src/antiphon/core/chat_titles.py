@@ -11,6 +11,8 @@ MAX_TITLE_LENGTH: Final = 80
 #: How many of a turn's first items are looked at, and how much of the question.
 TITLE_ITEMS: Final = 8
 _MAX_SOURCE_LENGTH: Final = 1000
+#: Invisible, but parts of words and of emoji: Persian and Indic scripts need them.
+_JOINERS: Final = "\u200c\u200d"
 
 
 def opening_of(items: Iterable[bytes]) -> str | None:
@@ -27,7 +29,8 @@ def opening_of(items: Iterable[bytes]) -> str | None:
 def single_line(text: str) -> str:
     """The first words of a text on one line, at most ``MAX_TITLE_LENGTH`` characters."""
     # Control characters would end the line, or write over it, where it is printed.
-    words = "".join(c if c.isprintable() else " " for c in text[:_MAX_SOURCE_LENGTH]).split()
+    shown = (c if c.isprintable() or c in _JOINERS else " " for c in text[:_MAX_SOURCE_LENGTH])
+    words = "".join(shown).split()
     line = " ".join(words)
     if len(line) <= MAX_TITLE_LENGTH:
         return line

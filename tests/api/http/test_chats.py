@@ -156,6 +156,7 @@ def test_invalid_filter_is_refused(world: ThreadServer, query: str) -> None:
         ("word " * 40, ("word " * 15 + "word") + "…"),
         ("x" * 100, "x" * 79 + "…"),
         ("\x1b[31mred\x07", "[31mred"),
+        ("\N{WOMAN}\u200d\N{GIRL} می\u200cروم\u202e", "\N{WOMAN}\u200d\N{GIRL} می\u200cروم"),
         ("", ""),
     ],
 )

@@ -311,6 +311,17 @@ def test_marks_are_shown_without_colours() -> None:
     assert [line_text(line) for line in stream.take_lines()] == ["a `b`", "", "```py", "c", "```"]
 
 
+def test_a_table_without_colours_shows_marks_and_where_links_lead() -> None:
+    stream = MarkdownStream(60, shows_marks=True)
+    stream.feed("| `a` | b |\n|---|---|\n| [x](https://e.org) | `y` |\n")
+    stream.finish()
+    assert [line_text(line) for line in stream.take_lines()] == [
+        "`a`               │ b",
+        "──────────────────┼────",
+        "x (https://e.org) │ `y`",
+    ]
+
+
 def test_a_word_cut_by_a_resize_is_gone_on_with_where_it_moves_to() -> None:
     stream, printer = MarkdownStream(16), LinePrinter(16, None)
     screen = TerminalScreen(40)

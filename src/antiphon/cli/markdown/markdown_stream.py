@@ -195,13 +195,19 @@ class MarkdownStream:
         self._lines += self._wrapper.take_lines()
 
     def _styled(self, spans: Iterable[Span]) -> Iterable[Span]:
-        if self._shows_marks:
-            spans = _with_addresses(spans)
-        return (Span(self._marked(span), self._style + span.style, span.link) for span in spans)
+        marked = self._marked(spans)
+        return (Span(span.text, self._style + span.style, span.link) for span in marked)
 
-    def _marked(self, span: Span) -> str:
-        is_code = self._shows_marks and span.style.color == CODE.color
-        return f"`{span.text}`" if is_code else span.text
+    def _marked(self, spans: Iterable[Span]) -> Iterable[Span]:
+        """Spans with what a terminal without colours shows in place of these."""
+        if not self._shows_marks:
+            return spans
+        return (
+            Span(
+                f"`{one.text}`" if one.style.color == CODE.color else one.text, one.style, one.link
+            )
+            for one in _with_addresses(spans)
+        )
 
     def _begin_text(self, leaf: _Leaf, text: str, block: str, style: Style = PLAIN) -> None:
         self._space_before(block)
@@ -402,7 +408,8 @@ class MarkdownStream:
                 head, first = self._head
                 self._head = None
                 self._space_before("table")
-                self._table = Table(head, leaf.kind.text, self._width - 1, first.first)
+                width = self._width - 1
+                self._table = Table(head, leaf.kind.text, width, first.first, mark=self._marked)
                 return True
         self._end_head()
         self._close_table()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.style import Style
 
@@ -45,9 +45,21 @@ def cells_of(text: str) -> list[str]:
 
 
 class Table:
-    """A table: ``add_row`` until it ends, ``take_lines`` at any time; no line changes later."""
+    """A table: ``add_row`` until it ends, ``take_lines`` at any time; no line changes later.
 
-    def __init__(self, head: str, delimiter: str, width: int, prefix: Line) -> None:
+    ``mark`` adds to a cell what a terminal shows in place of colours.
+    """
+
+    def __init__(
+        self,
+        head: str,
+        delimiter: str,
+        width: int,
+        prefix: Line,
+        *,
+        mark: Callable[[Iterable[Span]], Iterable[Span]],
+    ) -> None:
+        self._mark = mark
         self._aligns = [(one[:1] == ":", one[-1:] == ":") for one in cells_of(delimiter)]
         self._head = self._row(head)
         self._rows: list[list[Line]] = []
@@ -81,7 +93,7 @@ class Table:
         return lines
 
     def _row(self, text: str) -> list[Line]:
-        cells = [tuple(inline_text(cell)) for cell in cells_of(text)]
+        cells = [tuple(self._mark(inline_text(cell))) for cell in cells_of(text)]
         count = len(self._aligns)
         return [*cells[:count], *([()] * (count - len(cells)))]
 
