@@ -462,8 +462,7 @@ class TurnService:
 
         Where no other one is there, the next that serves this store does.
         """
-        nodes = self.stores.nodes if self.stores is not None else None
-        hands_over = nodes is not None and nodes.is_shared
+        hands_over = self.stores is not None and self.stores.nodes.is_shared
         # A server that stops may cancel this anywhere; what is left is done as the store closes.
         what_ends = "server" if self.is_draining else "program"
         self._handed_over.update(self.registry.interrupt(what_ends, hands_over=hands_over))
