@@ -34,7 +34,7 @@ _LONG_ANSWER_SECONDS = 15.0
 _STORED_TURN_INTERVAL = 0.25
 #: Where a prompt's answer begins, for terminals that jump from one to the next (OSC 133).
 ANSWER_MARK = "\x1b]133;C\x1b\\"
-_RESULTS_KEPT = "tools have run; what they returned is kept: /retry goes on with it"
+_RESULTS_NOTE = "tools have run; what they returned is kept: /retry goes on with it"
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
 
 
@@ -90,7 +90,7 @@ class ChatLoop:
         self._edited: Response | None = None
         self._draft = ""
         #: The last answer that failed is gone on from: tools have run in it.
-        self._is_kept = False
+        self._has_results = False
         #: A question failed: those that were queued behind it wait for the person.
         self._is_queue_held = False
         self._cancelling: asyncio.Future[None] | None = None
@@ -113,9 +113,9 @@ class ChatLoop:
             response = await self._follow(turn)
         except AntiphonError as error:
             self.output.error(error.message)
-            self._is_kept = turn is not None and await self.session.keep_results(turn)
-            if self._is_kept:
-                self.output.note(_RESULTS_KEPT)
+            self._has_results = turn is not None and await self.session.keep_results(turn)
+            if self._has_results:
+                self.output.note(_RESULTS_NOTE)
             else:
                 self.session.take_back()
             self.output.separate()
@@ -278,7 +278,7 @@ class ChatLoop:
             else self.session.start_edited(edited, question)
         )
         if await self.answer(start) is None:
-            if not self._is_kept:
+            if not self._has_results:
                 self._edited = edited
             self.give_back(text)
 
@@ -287,7 +287,7 @@ class ChatLoop:
 
         Where tools have run it is not: sent again, it would have them run again.
         """
-        if self._is_kept:
+        if self._has_results:
             pass
         elif self.prompt.has_text:
             self.output.note("what you asked is in the history: ↑ brings it back")
@@ -336,7 +336,7 @@ class ChatLoop:
         if note := status_note(response):
             self.output.note(note)
         if response.status == "failed" and await self.session.turn_with_results():
-            self.output.note(_RESULTS_KEPT)
+            self.output.note(_RESULTS_NOTE)
         self.output.separate()
         self._shown_turn = response.id
         self.status = await self._status_of(response)

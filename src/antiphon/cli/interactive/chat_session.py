@@ -94,8 +94,8 @@ class ChatSession:
         """Start a turn that goes on with what the tools of a failed one returned."""
         name = self.service.models.get(model or self.model)[0]
         # Not every model takes a context that ends with words of its own.
-        is_spoken = not isinstance(turn.output[-1], FunctionCallOutput)
-        items = (Message("user", _GO_ON),) if is_spoken else ()
+        has_words = not isinstance(turn.output[-1], FunctionCallOutput)
+        items = (Message("user", _GO_ON),) if has_words else ()
         return await self._start(items, turn.id, model=name)
 
     async def start_decided(self, decisions: Mapping[str, FunctionCall | str]) -> RunningTurn:
