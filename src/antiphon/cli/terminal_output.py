@@ -71,8 +71,8 @@ def print_lines(lines: Sequence[str]) -> None:
         return
     from rich.text import Text  # loaded on first use
 
-    text = Text(strip_control_chars("\n".join(lines)), no_wrap=True, overflow="ellipsis")
-    stdout_console().print(text, soft_wrap=False)
+    text = Text(strip_control_chars("\n".join(lines)))
+    stdout_console().print(text, no_wrap=True, overflow="ellipsis", soft_wrap=False)
 
 
 def print_note(text: str) -> None:
