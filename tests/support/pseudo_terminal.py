@@ -126,6 +126,13 @@ class Terminal:
         self._seen = at + len(text)
         return before
 
+    def expect_row(self, text: str) -> None:
+        """Wait until a row shows ``text``, in however many pieces it was written."""
+        deadline = time.monotonic() + _PATIENCE
+        while not any(text in row for row in self.rows):
+            if not self._read(deadline):
+                raise AssertionError(f"no row shows {text!r}: {self.rows}")
+
     def leave(self) -> int:
         """Wait for the program's own end; returns its exit code."""
         deadline = time.monotonic() + _PATIENCE
