@@ -8,7 +8,14 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Route, expect
 
-from support.browser import Watched, click_often, send_message, until, watched
+from support.browser import (
+    Watched,
+    click_often,
+    send_message,
+    until,
+    wait_until_handed_over,
+    watched,
+)
 from support.http_server import ThreadServer, serving
 from support.page_model import PageModel
 from support.side_stores import all_bytes
@@ -283,6 +290,7 @@ def test_messages_wait_in_a_queue_while_an_answer_runs_and_survive_a_reload(
     expect(page.get_by_text("First half,")).to_be_visible()
     send_message(page, "then that")
     expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
+    wait_until_handed_over(page)
     page.reload()
     expect(page.get_by_role("list", name="Messages to be sent next")).to_contain_text("then that")
     server.set(model.resume)

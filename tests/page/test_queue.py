@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-from support.browser import Watched, send_message
+from support.browser import Watched, send_message, wait_until_handed_over
 from support.http_server import TIMEOUT, ThreadServer
 from support.page_model import PageModel
 
@@ -32,13 +32,6 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def wait_for_statuses(server: ThreadServer, *statuses: str) -> None:
     wait_until(lambda: [one["status"] for one in responses(server)] == list(statuses))
-
-
-def wait_until_handed_over(page: Page) -> None:
-    """Wait until the page knows that the server has all messages: else it would send one again."""
-    # The page's policy forbids what Playwright waits for a function with.
-    look = "Object.keys(localStorage).some((key) => key.includes('.queue.'))"
-    wait_until(lambda: not page.evaluate(look))
 
 
 def questions(page: Page) -> list[str]:

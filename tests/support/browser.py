@@ -145,6 +145,11 @@ def send_message(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
+def wait_until_handed_over(page: Page) -> None:
+    """Wait until the page knows that the server has all messages: else it would send one again."""
+    until(page, "!Object.keys(localStorage).some((key) => key.includes('.queue.'))")
+
+
 def click_often(button: Locator) -> None:
     """A hundred clicks before anything is drawn."""
     button.evaluate("(one) => { for (let n = 0; n < 100; n++) one.click() }")
