@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 import shlex
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -241,12 +242,23 @@ def test_a_terminal_does_what_the_page_does(
     page.close()
 
 
+def _two_free_ports() -> int:
+    """A port that is free as the next one is, where gRPC is served."""
+    while True:
+        # Below those that a system gives out by itself: nobody gets one of them meanwhile.
+        port = random.randrange(20_000, 30_000)
+        with (
+            suppress(OSError),
+            closing(socket.create_server(("127.0.0.1", port))),
+            closing(socket.create_server(("127.0.0.1", port + 1))),
+        ):
+            return port
+
+
 @pytest.mark.slow
 def test_the_xai_sdk_goes_on_with_a_turn(browser: Browser, tmp_path: Path) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
     with (
-        running_server(tmp_path, "--port", str(port)) as (_, host, found),
+        running_server(tmp_path, "--port", str(_two_free_ports())) as (_, host, found),
         watched(browser, f"http://{host}:{found}") as watching,
     ):
         page = watching.open()
