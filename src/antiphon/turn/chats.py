@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from antiphon.core.ids import to_response_id
-from antiphon.core.turns import Usage
+from antiphon.core.turns import ResponseStatus, Usage
 from antiphon.errors import InvalidRequestError, NotFoundError
 from antiphon.turn.chat_protocols import (
     ALL_CHATS,
@@ -223,11 +223,10 @@ class ChatService:
         found = await self._store.branches(tenant, to_response_id(chat_id))
         if found is None:
             raise chat_not_found(chat_id)
-        reader = self._service.reader
         return [
-            msgspec.structs.replace(one, status="queued")
-            if one.status == "in_progress" and await reader.is_queued(tenant, one.leaf)
-            else one
+            msgspec.structs.replace(
+                one, status=await self._shown_status(tenant, one.leaf, one.status)
+            )
             for one in found
         ]
 
@@ -267,13 +266,20 @@ class ChatService:
         """Turns beside each other, with what of them is queued marked as that."""
         if found is None:
             raise response_not_found(response_id)
-        reader = self._service.reader
         return [
-            msgspec.structs.replace(one, status="queued")
-            if one.status == "in_progress" and await reader.is_queued(tenant, one.response_id)
-            else one
+            msgspec.structs.replace(
+                one, status=await self._shown_status(tenant, one.response_id, one.status)
+            )
             for one in found
         ]
+
+    async def _shown_status(
+        self, tenant: str, response_id: str, status: ResponseStatus
+    ) -> ResponseStatus:
+        """A turn's status: a store takes one that is queued for one that runs."""
+        if status == "in_progress" and await self._service.reader.is_queued(tenant, response_id):
+            return "queued"
+        return status
 
     async def delete(self, tenant: str, chat_id: str) -> str:
         """Erase a chat with all its turns and its conversation; its id.

@@ -287,12 +287,11 @@ class ChatLoop:
 
         Where tools have run it is not: sent again, it would have them run again.
         """
-        if self._has_results:
-            pass
-        elif self.prompt.has_text:
-            self.output.note("what you asked is in the history: ↑ brings it back")
-        else:
-            self._draft = text
+        if not self._has_results:
+            if self.prompt.has_text:
+                self.output.note("what you asked is in the history: ↑ brings it back")
+            else:
+                self._draft = text
         if self.prompt.queue:
             self._is_queue_held = True
             self.output.note("what is queued waits until you send something")

@@ -152,23 +152,24 @@ class MemorySearchIndex:
         after: str | None = None,
         chat_id: str | None = None,
     ) -> Sequence[SearchHit]:
-        ranked = await self._rank(tenant, query, chat_id)
-        return _page_of([found for _, found in ranked], query, limit, after)
+        parsed = parse_query(query)
+        ranked = await self._rank(tenant, parsed, chat_id)
+        return _page_of([found for _, found in ranked], parsed, limit, after)
 
     async def search_chats(
         self, tenant: str, query: str, limit: int, *, after: str | None = None
     ) -> Sequence[SearchHit]:
+        parsed = parse_query(query)
         best: dict[int, tuple[StoredTurn, str]] = {}
-        for tree, found in await self._rank(tenant, query):
+        for tree, found in await self._rank(tenant, parsed):
             best.setdefault(tree, found)
-        return _page_of(list(best.values()), query, limit, after)
+        return _page_of(list(best.values()), parsed, limit, after)
 
     async def _rank(
-        self, tenant: str, query: str, chat_id: str | None = None
+        self, tenant: str, query: SearchQuery, chat_id: str | None = None
     ) -> list[tuple[int, tuple[StoredTurn, str]]]:
         """The turns that hold all of a query, each with its tree and text, the best first."""
-        parsed = parse_query(query)
-        if not parsed.terms:
+        if not query.terms:
             return []
         tree = None if chat_id is None else await self._chats.find_tree(tenant, chat_id)
         found = [
@@ -177,7 +178,7 @@ class MemorySearchIndex:
             if turn.end is not None and (chat_id is None or record.tree == tree)
         ]
         trees = {turn.response_id: record.tree for record, turn in found}
-        ranked = _rank_turns([turn for _, turn in found], parsed)
+        ranked = _rank_turns([turn for _, turn in found], query)
         return [(trees[turn.response_id], (turn, text)) for turn, text in ranked]
 
     async def count_unsearched(self, tenant: str) -> int:
@@ -186,17 +187,16 @@ class MemorySearchIndex:
 
 
 def _page_of(
-    ranked: list[tuple[StoredTurn, str]], query: str, limit: int, after: str | None
+    ranked: list[tuple[StoredTurn, str]], query: SearchQuery, limit: int, after: str | None
 ) -> list[SearchHit]:
-    parsed = parse_query(query)
-    if not parsed.terms or limit < 1:
+    if not query.terms or limit < 1:
         return []
     if after is not None:
         ids = [turn.response_id for turn, _ in ranked]
         if after not in ids:
             raise unknown_cursor(after)
         ranked = ranked[ids.index(after) + 1 :]
-    hits = (_build_hit(turn, text, parsed) for turn, text in ranked)
+    hits = (_build_hit(turn, text, query) for turn, text in ranked)
     return [hit for hit in hits if hit is not None][:limit]
 
 

@@ -360,8 +360,7 @@ def _skip_through(
         if has_expired(connection, last, cutoff):
             break
         for _, _, row_id in best:
-            is_new = chats is not None and not chats.has(row_id)
-            if chats is not None and is_new and not has_expired(connection, row_id, cutoff):
+            if chats and not (chats.has(row_id) or has_expired(connection, row_id, cutoff)):
                 chats.add(row_id)
             if row_id == last:
                 return
