@@ -22,6 +22,7 @@ from antiphon.errors import (
     ModelError,
     NotFoundError,
     ResponseInProgressError,
+    ServerBusyError,
 )
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail, say
@@ -340,3 +341,18 @@ async def test_terminal_goes_on_from_the_turn_that_others_wait_for(
         last = await session.skip_queued()
         assert last is not None
         assert last.id == session.head == first.response_id
+
+
+async def test_nothing_is_queued_once_the_server_has_ended_its_turns(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        service.registry.is_closed = True
+        with pytest.raises(ServerBusyError):
+            await queue(service, "two", first.response_id)
+        assert [turn.id for turn in await service.reader.chain("", first.response_id)] == [
+            first.response_id
+        ]
+        assert [turn.response_id for turn in service.registry.all()] == [first.response_id]

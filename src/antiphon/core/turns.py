@@ -205,6 +205,11 @@ class TurnRequest(msgspec.Struct, frozen=True):
     key_id: str | None = None
     gather_seconds: float = 0.0
 
+    @property
+    def can_run(self) -> bool:
+        """Whether ``TurnService.run`` may run its turn: its caller alone waits for it."""
+        return not (self.stream or self.background or self.conversation)
+
 
 class TurnError(msgspec.Struct, frozen=True):
     """Why a turn failed, as it is kept and shown."""

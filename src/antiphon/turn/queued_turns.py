@@ -37,9 +37,9 @@ from antiphon.turn.protocols import ModelProvider
 from antiphon.turn.references import resolve_references
 from antiphon.turn.runner import TurnRunner
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry, wait_uncancelled
-from antiphon.turn.store_protocols import NewTurn, Store, Window
+from antiphon.turn.store_protocols import NewTurn, Store, StoredTurn, Window
 from antiphon.turn.tool_calls import with_effective_approvals
-from antiphon.turn.turn_reader import TurnReader, holds_back, response_not_found
+from antiphon.turn.turn_reader import TurnReader, holds_back, response_not_found, response_of
 from antiphon.turn.validation import render_input, turn_header, validate_input, with_served_options
 
 log = logging.getLogger("antiphon.turn")
@@ -93,8 +93,9 @@ class QueuedTurns:
             else:
                 return turn
 
-    def resume(self, tenant: str, response: Response) -> RunningTurn:
+    def resume(self, tenant: str, stored: StoredTurn) -> RunningTurn:
         """Wait in the place of another process, which has died or given the turn up."""
+        response = response_of(msgspec.structs.replace(stored, is_queued=True))
         return self._run(TurnRequest(input=response.input, tenant=tenant), response, None)
 
     def look_again(self) -> None:
@@ -161,6 +162,7 @@ class QueuedTurns:
         return with_effective_approvals(header, toolset)
 
     def _run(self, request: TurnRequest, response: Response, new: NewTurn | None) -> RunningTurn:
+        self._registry.check_open()
         restart = response.header.restart
         turn = RunningTurn(
             response,

@@ -54,7 +54,7 @@ from antiphon.turn.summarization import (
     summarize_turns,
 )
 from antiphon.turn.trimming import tokens_of
-from antiphon.turn.turn_reader import TurnReader, decode_messages, may_be_queued, response_of
+from antiphon.turn.turn_reader import TurnReader, decode_messages, may_be_queued
 from antiphon.turn.validation import (
     is_queueing,
     nothing_to_summarize_error,
@@ -232,8 +232,10 @@ class TurnService:
             await lost.wait_for_end()
         stored = await self._store.turn(tenant, response_id)
         if stored is not None and may_be_queued(stored):
-            waiting = msgspec.structs.replace(response_of(stored), is_queued=True)
-            self._queued_turns.resume(tenant, waiting)
+            try:
+                self._queued_turns.resume(tenant, stored)
+            except ServerBusyError:
+                await self._give_up(response_id)
             return
         try:
             plan = await self._planner.plan_restart(tenant, response_id)
@@ -253,13 +255,16 @@ class TurnService:
         try:
             turn, runner = await self._new_turn(plan)
         except ServerBusyError:
-            # This process ends: another one claims it.
-            self._handed_over.add(response_id)
-            await self._release_handed_over()
+            await self._give_up(response_id)
             return
         self.registry.start(turn, runner.run())
         if plan.request.conversation is not None:
             self._conversation_locks.set_active_turn(tenant, plan.request.conversation, turn)
+
+    async def _give_up(self, response_id: str) -> None:
+        """Leave a claimed turn to another process: this one ends."""
+        self._handed_over.add(response_id)
+        await self._release_handed_over()
 
     async def end_claimed(self, response_id: str, error: AntiphonError) -> None:
         """End a claimed turn that does not run, as failed."""
@@ -493,8 +498,3 @@ class TurnService:
             if self.cancellation.other_nodes is not None:
                 await self.cancellation.other_nodes.close()
             await self._store.close()
-
-
-def can_run(request: TurnRequest) -> bool:
-    """Whether ``TurnService.run`` may run a turn: its caller alone waits for it. Pure."""
-    return not (request.stream or request.background or request.conversation)

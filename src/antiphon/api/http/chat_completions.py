@@ -29,7 +29,7 @@ from antiphon.core.turns import IdempotencyReservation, Response, TurnRequest
 from antiphon.errors import AntiphonError, NotFoundError
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
-from antiphon.turn.service import TurnService, can_run
+from antiphon.turn.service import TurnService
 from antiphon.turn.turn_reader import failure_of
 
 _encode = msgspec.json.Encoder().encode
@@ -107,7 +107,7 @@ class ChatCompletionsEndpoint:
         ``watch`` is that of the request, where its turn is waited for.
         """
         try:
-            if watch is not None and can_run(request) and not request.store:
+            if watch is not None and request.can_run and not request.store:
                 return await watch.run_turn(self._service, request)
             return await self._start_once(request, scope, body)
         except AntiphonError as error:

@@ -46,7 +46,7 @@ from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
-from antiphon.turn.service import TurnService, can_run
+from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import ResponseIndex, StoredTurn
 from antiphon.turn.turn_reader import response_of
 
@@ -94,7 +94,7 @@ class ResponseEndpoints:
                 # It is not done for whoever waits, so it begins without them too.
                 watch.turn = await self._begun(request, idempotent_request)
             with watch:
-                if retried is None and idempotent_request is None and can_run(request):
+                if retried is None and idempotent_request is None and request.can_run:
                     turn: RunningTurn | Replay = await watch.run_turn(self._service, request)
                 else:
                     turn = watch.turn = (
