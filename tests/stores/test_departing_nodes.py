@@ -118,6 +118,26 @@ async def test_turns_that_a_stopping_node_has_just_claimed_go_on_at_another(
         assert {one.response_id for one in await claimed_by(third)} == ids
 
 
+async def test_turns_of_a_server_that_has_gone_wait_for_the_next_which_is_no_node_at_once(
+    kind: str, tmp_path: Path
+) -> None:
+    async with stores(kind, tmp_path, 1) as (first,):
+        response_id = await released_by(first)
+    store = await open_store(kind, tmp_path, empty_database(tmp_path) if kind == "postgres" else "")
+    nodes = store.stores.nodes
+    try:
+        await store.stores.response_index.delete_expired()
+        await nodes.join(None)
+        turn = await store.turn(DEFAULT_TENANT, response_id)
+        assert turn is not None
+        assert turn.end is None
+        await nodes.join("unix:/tmp/1")
+        assert [node.url for node in await nodes.list_nodes()] == ["unix:/tmp/1"]
+        assert await claimed_by(store) == [OrphanedTurn(DEFAULT_TENANT, response_id)]
+    finally:
+        await store.close()
+
+
 def on_conversation(conversation_id: str) -> TurnRequest:
     return TurnRequest(
         (Message("user", "Hi."),), conversation=conversation_id, on_busy="queue", background=True

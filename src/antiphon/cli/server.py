@@ -134,6 +134,9 @@ async def _serve(
     has_keys: bool,
     has_model_names: bool,
 ) -> None:
+    # Before anything is read here: who reads a dead process's turn where no node is ends it, though
+    # this server is about to go on with it.
+    await engine.stores.nodes.join(None, __version__)
     app = http_app(engine, None if worker is None else (worker.number, worker.server))
     grpc_listener, tls = GrpcListener(), engine.settings.tls
     http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))

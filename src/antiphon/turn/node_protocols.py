@@ -58,7 +58,10 @@ class NodeRegistry(Protocol):
         ...
 
     async def join(self, url: str | None, version: str = "") -> None:
-        """Make this process a node, reached at ``url``; ``version`` is antiphon's. Once."""
+        """Make this process a node; ``version`` is antiphon's.
+
+        ``url`` is where others reach it; None: nowhere, until this is called again with one.
+        """
         ...
 
     async def set_draining(self) -> None:

@@ -60,7 +60,7 @@ class PostgresDatabase:
     async def start(self) -> None:
         """Be alive for others, and end the turns that dead processes left."""
         await self.lease.start()
-        await self.end_orphans(on_open=True)
+        await self.end_orphans()
 
     def stored_at(self, created_at: float) -> float | None:
         """See ``DatabaseClock.stored_at``."""
@@ -119,26 +119,31 @@ class PostgresDatabase:
             value, _ = await read(work)
         return value
 
-    async def settle_dead(self, nodes: set[int], *, on_open: bool = False) -> bool:
-        """End the turns of those nodes that are dead; whether there were any.
+    async def settle_dead(self, nodes: set[int]) -> bool:
+        """End the turns of those nodes that are dead, as a reader met them; whether there were any.
 
-        One that can be run again is left for a node to claim, where there is one, and ``on_open``.
+        One that can be run again is left for a node to claim, where there is one.
         """
         dead = nodes - {self.lease.node}
         if not dead:
             return False
-        keeps = on_open or self.lease.is_node or await self._has_nodes()
+        return await self._end_dead(dead, keeps=self.lease.is_node or await self._has_nodes())
+
+    async def _end_dead(self, nodes: set[int], *, keeps: bool) -> bool:
         end = partial(end_orphans, keeps_restartable=keeps)
-        return any([await self.submit(end, node) for node in dead])
+        return any([await self.submit(end, node) for node in nodes])
 
     async def _has_nodes(self) -> bool:
         """Whether a node is alive."""
         return bool(await self.read(lambda connection: connection.fetchval(NODE_SQL["has_nodes"])))
 
-    async def end_orphans(self, *, on_open: bool = False) -> None:
-        """End the turns of all dead nodes."""
+    async def end_orphans(self) -> None:
+        """End the turns of all dead nodes, but for those that can be run again.
+
+        These are left for a node to claim, which this process may be about to become.
+        """
         rows = await self.read(lambda connection: connection.fetch(TURN_SQL["dead_nodes"]))
-        await self.settle_dead({node for (node,) in rows}, on_open=on_open)
+        await self._end_dead({node for (node,) in rows} - {self.lease.node}, keeps=True)
 
     async def listen(self, channel: str, callback: Callable[[], None]) -> None:
         """Call ``callback`` with each notification, until the connection is lost."""

@@ -62,8 +62,8 @@ class SqliteNodeRegistry:
 
     async def leave(self) -> None:
         if self._database.is_node:
-            self._database.is_node = False
             await self._database.submit(_execute, NODE_SQL["leave"], (self._database.owner,))
+            self._database.is_node = False
 
     async def secret(self) -> str:
         if self._secret is None:

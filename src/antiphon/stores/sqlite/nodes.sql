@@ -1,5 +1,6 @@
 -- name: join
 INSERT INTO nodes (id, url, started_at, host, pid, version) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET url = excluded.url
 
 -- name: set_draining
 UPDATE nodes SET is_draining = 1 WHERE id = ?
