@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon import AntiphonError, Usage, tool
-from antiphon.chat.reply import conversation_usage, usage_cost
+from antiphon.chat.reply import conversation_usage
+from antiphon.core.token_prices import token_cost
 from antiphon.core.turns import End, Header, Response
 from antiphon.settings import ModelSettings, Price
 from support.chat_harness import Call, ChatHarness, ModelAnswer
@@ -21,9 +22,9 @@ def turn(model: str, usage: Usage | None) -> Response:
 
 def test_prices_are_per_million_tokens() -> None:
     usage = Usage(input_tokens=1_000_000, output_tokens=500_000, cached_tokens=400_000)
-    assert usage_cost(usage, Price(input=2, output=10)) == pytest.approx(2 + 5)
-    assert usage_cost(usage, Price(input=2, output=10, cached=0.5)) == pytest.approx(1.2 + 0.2 + 5)
-    assert usage_cost(usage, Price(input=2, output=10, cached=0)) == pytest.approx(1.2 + 5)
+    assert token_cost(usage, Price(input=2, output=10)) == pytest.approx(2 + 5)
+    assert token_cost(usage, Price(input=2, output=10, cached=0.5)) == pytest.approx(1.2 + 0.2 + 5)
+    assert token_cost(usage, Price(input=2, output=10, cached=0)) == pytest.approx(1.2 + 5)
 
 
 tokens = st.integers(0, 10**7)
@@ -34,7 +35,7 @@ def test_cached_price_equal_to_input_price_changes_nothing(
     uncached: int, cached: int, out: int
 ) -> None:
     usage = Usage(uncached + cached, out, cached)
-    assert usage_cost(usage, Price(3, 4)) == pytest.approx(usage_cost(usage, Price(3, 4, cached=3)))
+    assert token_cost(usage, Price(3, 4)) == pytest.approx(token_cost(usage, Price(3, 4, cached=3)))
 
 
 def test_usage_without_turns_is_zero_with_unknown_cost() -> None:

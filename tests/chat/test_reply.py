@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from antiphon import InvalidRequestError
-from antiphon.chat.reply import build_reply, final_text, is_summary, open_calls
+from antiphon.chat.reply import build_reply, final_text, is_summary
 from antiphon.core.items import (
     Compaction,
     FunctionCall,
@@ -15,6 +15,7 @@ from antiphon.core.items import (
     OutputText,
     Reasoning,
     Refusal,
+    open_calls,
 )
 from antiphon.core.turns import End, Header, Response, TurnStatus, Usage
 

@@ -191,6 +191,8 @@ def test_blocks_are_found_with_their_lines_and_outputs() -> None:
         "'''output\n1\n'''\n",
         "'''sh\nrm -rf /\n'''\n",
         "'''sh\nmake tea\n'''\n",
+        "'''sh\npip install 'antiphon[postgre]'\n'''\n",
+        "'''sh\npip install antiphony\n'''\n",
         "'''sh\nantiphon serve --prot 8080\n'''\n",
         "'''sh\nantiphon key create --tennant a > a.key\n'''\n",
         '\'\'\'json\n{"command": "antiphon", "args": ["mpc"]}\n\'\'\'\n',

@@ -189,6 +189,9 @@ def _terminates(words: Sequence[str]) -> bool:
             if "=" not in target and target not in targets:
                 raise ValueError(f"there is no 'make {target}'")
         return False
+    if words[0] == "pip":
+        _check_requirements(words[1:])
+        return False
     ends = True
     for program in _programs(words):
         name = Path(program[0]).name
@@ -197,6 +200,19 @@ def _terminates(words: Sequence[str]) -> bool:
         elif name not in _OTHER_PROGRAMS:
             raise ValueError(f"nothing would check {name!r}")
     return ends
+
+
+def _check_requirements(words: Sequence[str]) -> None:
+    """Check that what a page installs is this package, with extras that it has."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    command, *requirements = words
+    for requirement in requirements:
+        name, _, chosen = requirement.removesuffix("]").partition("[")
+        unknown = set(chosen.split(",")) - {"", *extras}
+        if command != "install" or Path(name).name != "antiphon" or unknown:
+            raise ValueError(f"nothing would check 'pip {shlex.join(words)}'")
 
 
 def _programs(words: Sequence[str]) -> Iterator[list[str]]:

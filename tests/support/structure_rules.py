@@ -116,6 +116,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.turn.orphan_resumption",
     },
     "__init__": CORE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
+    "__main__": {"antiphon.cli.main"},
 }
 #: Packages that belong to one provider, protocol or runtime: the core knows none of them.
 VENDORS = {"google", "grpc", "mcp", "mcp_types", "openai", "xai_sdk", "xllamacpp"}

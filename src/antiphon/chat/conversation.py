@@ -26,7 +26,6 @@ from antiphon.chat.reply import (
     build_reply,
     conversation_usage,
     is_summary,
-    open_calls,
 )
 from antiphon.chat.stream import AsyncStream
 from antiphon.chat.structured_output import OutputSchema
@@ -39,7 +38,7 @@ from antiphon.chat.turn_execution import (
     user_message,
 )
 from antiphon.core.context_policies import Summarize
-from antiphon.core.items import FunctionCall, Item
+from antiphon.core.items import FunctionCall, Item, open_calls
 from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
 from antiphon.errors import InvalidRequestError
 from antiphon.tools.function_tool import Tool
@@ -219,7 +218,7 @@ class AsyncConversation:
         # A summary does not change which calls before it are open.
         while is_summary(turn) and turn.previous_response_id is not None:
             turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
-        return open_calls((*turn.input, *turn.output)) if turn.status == "completed" else ()
+        return turn.open_calls
 
     async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
         """Summarize the conversation now, all but its newest ``keep_turns`` turns.

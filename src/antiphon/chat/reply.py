@@ -15,13 +15,10 @@ from antiphon.core.items import (
     Item,
     message_text,
 )
-from antiphon.core.token_prices import round_cost
+from antiphon.core.token_prices import round_cost, token_cost
 from antiphon.core.turns import Response, ResponseStatus, Usage
 from antiphon.errors import InvalidRequestError
-from antiphon.settings import ModelSettings, Price
-
-#: Prices are for so many tokens.
-_MILLION = 1_000_000
+from antiphon.settings import ModelSettings
 
 
 def conversation_usage(
@@ -39,17 +36,11 @@ def conversation_usage(
     )
 
 
-def usage_cost(usage: Usage, price: Price) -> float:
-    """The price of a turn's tokens. Cached ones cost as much as others unless priced apart."""
-    cached = price.input if price.cached is None else price.cached
-    return usage.cost(price.input, cached, price.output)
-
-
 def _turn_usage(turn: Response, models: Mapping[str, ModelSettings]) -> TurnUsage:
     usage = turn.end.usage if turn.end else None
     model = models.get(turn.model)
     price = model.price if model else None
-    cost = usage_cost(usage, price) if usage is not None and price is not None else None
+    cost = token_cost(usage, price) if usage is not None and price is not None else None
     return TurnUsage(turn.id, turn.model, usage, cost)
 
 
@@ -114,7 +105,6 @@ class ConversationUsage(msgspec.Struct, frozen=True):
 
 def build_reply(response: Response, value: Any = None) -> Reply[Any]:
     """The ``Reply`` of an ended response."""
-    pending = open_calls(response.output) if response.status == "completed" else ()
     return Reply(
         text=final_text(response.output),
         response_id=response.id,
@@ -122,7 +112,7 @@ def build_reply(response: Response, value: Any = None) -> Reply[Any]:
         model=response.model,
         usage=response.end.usage if response.end else None,
         output=response.output,
-        pending=pending,
+        pending=response.open_calls,
         value=value,
     )
 
@@ -136,17 +126,6 @@ def final_text(output: tuple[Item, ...]) -> str:
         else:
             words.append(item.summary if isinstance(item, Compaction) else message_text(item))
     return "".join(words)
-
-
-def open_calls(items: tuple[Item, ...]) -> tuple[FunctionCall, ...]:
-    """The calls among a turn's items that have no output there."""
-    waiting: dict[str, FunctionCall] = {}
-    for item in items:
-        if isinstance(item, FunctionCall):
-            waiting[item.call_id] = item
-        elif isinstance(item, FunctionCallOutput):
-            waiting.pop(item.call_id, None)
-    return tuple(waiting.values())
 
 
 def is_summary(response: Response) -> bool:

@@ -63,7 +63,6 @@ async def ask_once(
     from antiphon.cli.answer_schema import check_json  # loaded on first use
     from antiphon.cli.interactive.answer_view import AnswerView, has_schema  # loaded on first use
     from antiphon.cli.interactive.chat_session import answer_text  # loaded on first use
-    from antiphon.cli.waiting_calls import open_calls  # loaded on first use
 
     turn = await session.start(text)
     is_json = has_schema(session.options)
@@ -85,9 +84,9 @@ async def ask_once(
     response = await turn.result()
     if turn.error is not None:
         raise turn.error
-    if is_json and response.status == "completed" and not open_calls(response):
+    if is_json and response.status == "completed" and not response.open_calls:
         check_json(answer_text(response))
-    if open_calls(response):
+    if response.open_calls:
         terminal_output.print_note(
             f"a call waits for a decision: antiphon approvals ({response.id})"
         )

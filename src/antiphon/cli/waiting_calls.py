@@ -1,4 +1,4 @@
-"""Waiting calls: those in stored chats that wait for a person's decision, or for an output."""
+"""Waiting calls: those in stored chats that wait for a person's decision."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from antiphon.core.items import FunctionCall, FunctionCallOutput
-from antiphon.core.turns import DEFAULT_TENANT, Response
+from antiphon.core.items import FunctionCall
+from antiphon.core.turns import DEFAULT_TENANT
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
@@ -30,18 +30,7 @@ async def find_waiting_calls(engine: Engine) -> list[WaitingCall]:
         waiting = set(response.end.approvals if response.end else ())
         found += [
             WaitingCall(call, response.id, response.created_at, chat.title)
-            for call in open_calls(response)
+            for call in response.open_calls
             if call.call_id in waiting
         ]
     return found
-
-
-def open_calls(turn: Response) -> tuple[FunctionCall, ...]:
-    """The calls of a turn that ended well and have no output."""
-    waiting: dict[str, FunctionCall] = {}
-    for item in (*turn.input, *turn.output) if turn.status == "completed" else ():
-        if isinstance(item, FunctionCall):
-            waiting[item.call_id] = item
-        elif isinstance(item, FunctionCallOutput):
-            waiting.pop(item.call_id, None)
-    return tuple(waiting.values())

@@ -8,6 +8,7 @@ Field names and meanings are those of the Open Responses specification.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -304,6 +305,17 @@ def replaces_turns(item: Item) -> bool:
     if isinstance(item, ErasedItem):
         return item.is_summary
     return isinstance(item, Compaction) and item.replaced_turns != 0
+
+
+def open_calls(items: Iterable[Item]) -> tuple[FunctionCall, ...]:
+    """The calls among items that have no output there, in order."""
+    waiting: dict[str, FunctionCall] = {}
+    for item in items:
+        if isinstance(item, FunctionCall):
+            waiting[item.call_id] = item
+        elif isinstance(item, FunctionCallOutput):
+            waiting.pop(item.call_id, None)
+    return tuple(waiting.values())
 
 
 def item_kind(item: Item) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.core.context_policies import ContextPolicy
-from antiphon.core.items import FunctionCall, Item
+from antiphon.core.items import FunctionCall, Item, open_calls
 from antiphon.core.mcp_servers import McpServerRequest
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -313,6 +313,15 @@ class Response(msgspec.Struct, frozen=True):
         if self.end is None:
             return "queued" if self.is_queued else "in_progress"
         return self.end.status
+
+    @property
+    def open_calls(self) -> tuple[FunctionCall, ...]:
+        """The calls that wait for a decision or an output; of a turn that did not complete, none:
+        nobody will see to them.
+        """
+        if self.status != "completed":
+            return ()
+        return open_calls((*self.input, *self.output))
 
 
 class ConversationRecord(msgspec.Struct, frozen=True):

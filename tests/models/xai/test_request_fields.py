@@ -5,8 +5,7 @@ from __future__ import annotations
 from xai_sdk.proto import chat_pb2  # type: ignore[import-untyped]
 
 from antiphon.core.turns import Options
-from antiphon.models.xai.request_encoding import XaiRequestEncoder
-from antiphon.models.xai.request_fields import add_extra_fields
+from antiphon.models.xai.request_encoding import XaiRequestEncoder, add_extra_fields
 from support.xai_upstream import make_call
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from antiphon.core.items import FunctionCall, FunctionCallOutput, Item
+from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, open_calls
 
 
 def find_open_call(items: Iterable[Item], name: str | None) -> str | None:
@@ -18,14 +18,9 @@ def find_open_call(items: Iterable[Item], name: str | None) -> str | None:
 
     None: no call waits.
     """
-    waiting: dict[str, str] = {}
-    for item in items:
-        if isinstance(item, FunctionCall):
-            waiting[item.call_id] = item.name
-        elif isinstance(item, FunctionCallOutput):
-            waiting.pop(item.call_id, None)
-    named = (call_id for call_id, called in waiting.items() if called == name)
-    return next(named, next(iter(waiting), None))
+    waiting = open_calls(items)
+    call = next((one for one in waiting if one.name == name), next(iter(waiting), None))
+    return call.call_id if call is not None else None
 
 
 def distinguish_calls(items: Sequence[Item]) -> Sequence[Item]:

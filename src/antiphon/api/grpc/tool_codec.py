@@ -10,7 +10,7 @@ the call.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,12 @@ from antiphon.api.common.tool_requests import (
 )
 from antiphon.api.grpc.message_codec import OUTPUT_PREFIX
 from antiphon.core.function_schemas import to_json_object
-from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, text_and_refusals_of
+from antiphon.core.items import (
+    FunctionCall,
+    FunctionCallOutput,
+    open_calls,
+    text_and_refusals_of,
+)
 from antiphon.core.mcp_servers import MAX_LABEL_LENGTH
 from antiphon.core.tool_definitions import FunctionToolParam
 from antiphon.core.tool_rules import needs_approval, qualified_name
@@ -228,12 +233,12 @@ def encode_call(call: FunctionCall) -> Proto:
 
 def open_call_ids(response: Response) -> list[str]:
     """The calls that a turn leaves to its client, by their ids."""
-    return [call.call_id for call in _calls_without_output(response) if call.server is None]
+    return [call.call_id for call in open_calls(response.output) if call.server is None]
 
 
 def has_open_calls(response: Response) -> bool:
     """Whether a turn ended with calls that somebody has to see to."""
-    return bool(_calls_without_output(response))
+    return bool(open_calls(response.output))
 
 
 def count_mcp_calls(response: Response) -> int:
@@ -251,19 +256,6 @@ def count_mcp_calls(response: Response) -> int:
         and (item.call_id in made or item.approved_call is not None)
         for item in response.output
     )
-
-
-def _calls_without_output(response: Response) -> list[FunctionCall]:
-    answered = _output_call_ids(response.output)
-    return [
-        item
-        for item in response.output
-        if isinstance(item, FunctionCall) and item.call_id not in answered
-    ]
-
-
-def _output_call_ids(items: Iterable[Item]) -> set[str]:
-    return {item.call_id for item in items if isinstance(item, FunctionCallOutput)}
 
 
 def _encode_finished_call(call: FunctionCall, output: FunctionCallOutput) -> Proto:

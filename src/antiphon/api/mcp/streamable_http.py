@@ -171,7 +171,7 @@ def _load_server(service: TurnService, active_calls: ActiveCalls) -> McpServer:
         from antiphon.api.mcp.server import McpServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise NotFoundError(
-            "This server does not speak MCP: `pip install 'antiphon[mcp]'` teaches it.",
+            "MCP is not installed at this server: `pip install 'antiphon[mcp]'`",
             code="mcp_not_installed",
         ) from error
     from sse_starlette.sse import AppStatus  # loaded on first use

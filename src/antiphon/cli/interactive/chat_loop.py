@@ -16,7 +16,6 @@ from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.slash_commands import parse_command, question_of
 from antiphon.cli.interrupt import InterruptHandler
 from antiphon.cli.terminal_output import status_note
-from antiphon.cli.waiting_calls import open_calls
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError
@@ -122,7 +121,7 @@ class ChatLoop:
             return None
         self.session.move_to(turn)
         await self.end_turn(response)
-        if open_calls(response):
+        if response.open_calls:
             await self.decide(response)
         return response
 
@@ -178,7 +177,7 @@ class ChatLoop:
 
     async def decide(self, turn: Response) -> None:
         """Ask about each call of a turn that waits, then go on with what was decided."""
-        calls = open_calls(turn)
+        calls = turn.open_calls
         decisions: dict[str, FunctionCall | str] = {}
         for call in calls:
             if call.name in self.session.approved_tools:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from antiphon.cli.waiting_calls import open_calls
 from antiphon.core.items import (
     FunctionCall,
     FunctionCallOutput,
@@ -186,7 +185,7 @@ class ChatSession:
     async def open_calls(self) -> tuple[FunctionCall, ...]:
         """The calls of the newest turn that wait for a decision."""
         turn = await self.turn()
-        return open_calls(turn) if turn is not None else ()
+        return turn.open_calls if turn is not None else ()
 
     def request(self, items: Sequence[Item], parent: str | None) -> TurnRequest:
         """The request for a turn."""

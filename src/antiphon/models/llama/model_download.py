@@ -58,7 +58,7 @@ def pull_file(spec: str, folder: Path, progress: ProgressCallback | None = None)
         import huggingface_hub  # loaded on first use
     except ImportError as error:
         raise ConfigError(
-            "The package huggingface-hub is not installed; 'pip install antiphon[llama]' brings it."
+            "huggingface-hub is not installed: `pip install 'antiphon[llama]'`"
         ) from error
     repo, name = match[1], match[2]
     path = folder / repo / name

@@ -117,9 +117,7 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
         writer.write(LoadFailed(error.message))
         return
     except ImportError:
-        writer.write(
-            LoadFailed("The runtime is not installed; 'pip install antiphon[llama]' brings it.")
-        )
+        writer.write(LoadFailed("llama.cpp is not installed: `pip install 'antiphon[llama]'`"))
         return
     except RuntimeError:
         writer.write(LoadFailed(f"llama.cpp could not load {path.name}."))

@@ -29,8 +29,11 @@ from antiphon.models.openai.upstream_model import authorization_header, parse_ht
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
 from antiphon.models.unpassed_fields import UnpassedFields
 from antiphon.models.xai.answer_parsing import XaiParser
-from antiphon.models.xai.request_encoding import XaiRequestEncoder, without_reasoning
-from antiphon.models.xai.request_fields import add_extra_fields
+from antiphon.models.xai.request_encoding import (
+    XaiRequestEncoder,
+    add_extra_fields,
+    without_reasoning,
+)
 from antiphon.protos.xai import Proto, chat_pb2, tokenize_pb2, tokenize_pb2_grpc
 from antiphon.turn.protocols import ModelCall, ModelInfo, Token
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
+from google.protobuf import json_format
 
+from antiphon.core.extra_fields import select_extra_fields
 from antiphon.core.reasoning_sidecar import ReasoningSidecar
 from antiphon.core.tool_rules import HOSTED_PREFIX, hosted_choice_error
 from antiphon.core.turns import FunctionTool, Options
@@ -30,7 +32,6 @@ from antiphon.models.openai.logprobs_citations import (
 )
 from antiphon.models.piece_cache import CAPACITY, PieceCache
 from antiphon.models.xai.hosted_tools import hosted_tool_protos
-from antiphon.models.xai.request_fields import add_extra_fields
 from antiphon.protos.xai import (
     REASONING_EFFORTS,
     ROLES,
@@ -44,6 +45,9 @@ from antiphon.protos.xai import (
     usage_pb2,
 )
 from antiphon.turn.protocols import ModelCall
+
+#: What of a request antiphon decides.
+_OWN_FIELDS: Final = frozenset({"store_messages", "use_encrypted_content"})
 
 _encode = msgspec.json.Encoder().encode
 _decode_options = msgspec.json.Decoder(Options).decode
@@ -226,6 +230,26 @@ def _request(options: Options, name: str) -> Proto:
     )
     add_extra_fields(request, options.extra)
     return request
+
+
+def add_extra_fields(request: Proto, extra: Mapping[str, Any]) -> list[str]:
+    """Set further fields of a request; those that it has set stay.
+
+    Returns the names of those that the API does not have, or of another type.
+    """
+    unpassed: list[str] = []
+    for name, value in select_extra_fields(extra).items():
+        field = request.DESCRIPTOR.fields_by_name.get(name)
+        if field is None or name in _OWN_FIELDS:
+            unpassed.append(name)
+            continue
+        if field.has_presence and request.HasField(name):
+            continue
+        try:
+            json_format.ParseDict({name: value}, request)
+        except (json_format.ParseError, ValueError, TypeError):
+            unpassed.append(name)
+    return unpassed
 
 
 def _tool(tool: FunctionTool) -> Proto:

@@ -52,7 +52,7 @@ class McpServerManager:
         self._request_connections: set[McpConnection] = set()
         if (self._connections or self._url_allowlist) and find_spec("mcp") is None:
             raise ConfigError(
-                "MCP servers are configured, but not the package for it: pip install antiphon[mcp]"
+                "The MCP servers of the settings need MCP: `pip install 'antiphon[mcp]'`"
             )
 
     def validate(self, requests: Sequence[McpServerRequest]) -> None:
