@@ -11,7 +11,7 @@ that page's origin is listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 
@@ -70,7 +70,7 @@ class Authorizer:
         self,
         headers: Mapping[bytes, bytes],
         *,
-        local_headers: Iterable[tuple[bytes, bytes]],
+        local_headers: Sequence[tuple[bytes, bytes]],
         add_header: Callable[[bytes, bytes], None],
         on_principal: Callable[[Principal], None] = lambda _: None,
         is_public: bool = False,
@@ -106,13 +106,19 @@ class Authorizer:
 
 
 def require_local_host(
-    headers: Iterable[tuple[bytes, bytes]], origins: Collection[str] = ()
+    headers: Sequence[tuple[bytes, bytes]], origins: Collection[str] = ()
 ) -> None:
     """Raise ``ForbiddenError`` unless a request is for this machine, and from a page of its own.
 
     Each Host names this machine, and each Origin is that Host's, or one of ``origins`` that names
     this machine ("*": all that do). One without an Origin comes from no page, or from its own.
     """
+    by_name = dict(headers)
+    if len(by_name) == len(headers) and b"origin" not in by_name:
+        # Nearly all requests of programs: one Host at most, and no page.
+        if (host := by_name.get(b"host")) is not None:
+            _require_local(host, host, "Host")
+        return
     hosts: set[bytes] = set()
     page_origins: list[bytes] = []
     for name, value in headers:

@@ -21,6 +21,7 @@ from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("antiphon.http")
 
@@ -48,6 +49,10 @@ async def send_json(
     send: Send, body: bytes, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
     """One whole JSON answer."""
+    if isinstance(send, AnswerSender) and send.write_answer(
+        status, (*_JSON, *(headers or ())), body
+    ):
+        return
     length = (b"content-length", b"%d" % len(body))
     await send(
         {
@@ -132,18 +137,40 @@ class StreamHead:
                 self.sent = True
 
 
-class _Answer:
-    """A ``send`` that knows whether the head of the answer is out."""
+class AnswerSender:
+    """A ``send`` that adds headers to an answer, and knows its status once its head is out.
 
-    __slots__ = ("_send", "started")
+    ``writer`` writes answers that are whole, where there is one.
+    """
 
-    def __init__(self, send: Send) -> None:
+    __slots__ = ("_send", "_writer", "headers", "status")
+
+    def __init__(
+        self, send: Send, headers: Headers | None = None, writer: ChunkWriter | None = None
+    ) -> None:
         self._send = send
-        self.started = False
+        self._writer = writer
+        #: What the answer carries besides its own.
+        self.headers = headers or []
+        #: None: it has not begun.
+        self.status: int | None = None
 
     def __call__(self, message: Message) -> Awaitable[None]:
-        self.started = True
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self.headers:
+                message["headers"] = [*message["headers"], *self.headers]
         return self._send(message)
+
+    def write_answer(
+        self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Write a whole answer; False: it has to be sent."""
+        writer = self._writer
+        if writer is None or not writer.write_answer(status, (*headers, *self.headers), body):
+            return False
+        self.status = status
+        return True
 
 
 def server_failure() -> AntiphonError:
@@ -159,20 +186,20 @@ def handle_errors(handler: Handler) -> Handler:
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        answered = _Answer(send)
+        answered = send if isinstance(send, AnswerSender) else AnswerSender(send)
         try:
             await handler(scope, receive, answered)
         except ClientDisconnected:
             return
         # No error outlives its clause: it holds this frame, which would hold it.
         except AntiphonError as error:
-            if answered.started:
+            if answered.status is not None:
                 log.exception("%s %s failed after it began", scope["method"], shown_path(scope))
             else:
                 await send_error(send, error)
         except Exception:
             log.exception("%s %s failed", scope["method"], shown_path(scope))
-            if not answered.started:
+            if answered.status is None:
                 await send_error(send, server_failure())
 
     return answer
@@ -217,6 +244,12 @@ class ChunkWriter(Protocol):
         ...
 
     def write_chunk(self, body: bytes) -> None: ...
+
+    def write_answer(
+        self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Write a whole answer where that is possible now; ``headers`` do not say its length."""
+        ...
 
     def call_when_lost(self, callback: Callable[[], None] | None) -> None:
         """Have ``callback`` called when the connection is lost, at once if it is; None: nothing."""

@@ -159,13 +159,14 @@ class HttpProtocol(HttpToolsProtocol):
             _size_of(self.url, self.headers) > limits.max_header_bytes
         ):
             raise self._header_error()
-        if self.parser.should_upgrade() and not self._should_upgrade():
+        upgrades = self.parser.should_upgrade()
+        if upgrades and not self._should_upgrade():
             # The parser takes what follows for another protocol: see ``_parse_without_upgrade``.
             self._earlier_cycle, self.cycle = self.cycle, _SKIPPED_REQUEST
             return
         scope: Any = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
-        if self.parser.should_upgrade():
+        if upgrades:
             return
         version = scope["http_version"] = self.parser.get_http_version()
         scope["path"], scope["raw_path"], scope["query_string"] = _split_url(self.url)
@@ -190,6 +191,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
+    def on_body(self, body: bytes) -> None:
+        cycle = self._unstarted
+        if cycle is None:
+            super().on_body(body)
+        else:
+            # Nobody waits for it yet.
+            cycle.body += body
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
         if self._unstarted is not None:
@@ -212,6 +221,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Call the application for the request that waits for it."""
         cycle, self._unstarted = self._unstarted, None
         if cycle is not None:
+            if cycle.body:
+                cycle.message_event.set()
             self._start_asgi_task(cycle, self.app)
 
     def handle_websocket_upgrade(self) -> None:

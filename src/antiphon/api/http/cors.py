@@ -8,11 +8,10 @@ and answer preflights of pages that are not allowed before authorization.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
 
 from starlette.types import Send
 
-Headers: TypeAlias = list[tuple[bytes, bytes]]
+from antiphon.api.http.asgi_responses import Headers
 
 _ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 _EXPOSED_HEADERS = (

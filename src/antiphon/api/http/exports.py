@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import tenant_of
 from antiphon.api.common.body import query_params
-from antiphon.api.http.cors import Headers
+from antiphon.api.http.asgi_responses import Headers
 from antiphon.errors import InvalidRequestError
 from antiphon.transfer.chat_exporter import EXPORT_FORMATS, ChatExporter, ExportFormat
 from antiphon.transfer.html_page import content_policy

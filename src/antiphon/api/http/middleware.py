@@ -20,9 +20,16 @@ from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
-from antiphon.api.http.asgi_responses import ADMIT, Handler, send_error
+from antiphon.api.http.asgi_responses import (
+    ADMIT,
+    WRITER,
+    AnswerSender,
+    Handler,
+    Headers,
+    send_error,
+)
 from antiphon.api.http.content_encoding import decompress_body, has_content_encoding
-from antiphon.api.http.cors import CorsPolicy, Headers, send_preflight_response
+from antiphon.api.http.cors import CorsPolicy, send_preflight_response
 from antiphon.api.http.node_endpoints import HEADER as NODE_HEADER
 from antiphon.api.http.node_endpoints import NodeEndpoints
 from antiphon.api.http.routes import is_public
@@ -48,24 +55,6 @@ def normalize_path(path: str) -> str:
     Clients join a base URL and a path, with a slash in both, or behind them.
     """
     return _SLASHES.sub("/", path).rstrip("/") or "/"
-
-
-class _SendWrapper:
-    """Wraps ``send``: adds headers to the response and remembers its status."""
-
-    __slots__ = ("_send", "headers", "status")
-
-    def __init__(self, send: Send, headers: Headers) -> None:
-        self._send = send
-        #: What the answer carries besides its own.
-        self.headers = headers
-        self.status = _CLIENT_CLOSED_REQUEST
-
-    def send(self, message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [*message["headers"], *self.headers]
-        return self._send(message)
 
 
 class GatewayMiddleware:
@@ -104,30 +93,30 @@ class GatewayMiddleware:
         if NODE_HEADER in headers and self._nodes is not None:
             await self._nodes.handle(scope, receive, send)
             return
-        exchange = _SendWrapper(send, _assign_request_id(headers))
+        answer = AnswerSender(send, _assign_request_id(headers), scope.get(WRITER))
         if has_content_encoding(headers):
             receive = decompress_body(scope["headers"], receive)
         try:
-            await self._handle_http(scope, receive, exchange, headers)
+            await self._handle_http(scope, receive, answer, headers)
         finally:
             seconds = time.perf_counter() - began
-            path, method, status = scope["path"], scope["method"], exchange.status
+            path, method = scope["path"], scope["method"]
+            status = answer.status or _CLIENT_CLOSED_REQUEST
             route = path if path in _TURN_PATHS else scope.get(_ROUTE)
             self.metrics.observe_request(route, method, status, seconds)
             if access_logger.isEnabledFor(logging.INFO):
                 log_access(scope, status, seconds)
 
     async def _handle_http(
-        self, scope: Scope, receive: Receive, exchange: _SendWrapper, headers: dict[bytes, bytes]
+        self, scope: Scope, receive: Receive, send: AnswerSender, headers: dict[bytes, bytes]
     ) -> None:
-        send = exchange.send
         if self._cors is not None:
-            exchange.headers += self._cors.headers(headers.get(b"origin"))
+            send.headers += self._cors.headers(headers.get(b"origin"))
             if self._cors.is_preflight(scope["method"], headers):
                 await send_preflight_response(send, headers)
                 return
         try:
-            await self._authorize(scope, headers, exchange.headers)
+            await self._authorize(scope, headers, send.headers)
             if (
                 self.authorizer.limiter is not None
                 and scope["path"] in _TURN_PATHS
@@ -165,7 +154,7 @@ class GatewayMiddleware:
             def deny(message: Message) -> Awaitable[None]:
                 return send({**message, "type": f"websocket.{message['type']}"})
 
-            await _send_refusal(_SendWrapper(deny, extra).send, error)
+            await _send_refusal(AnswerSender(deny, extra), error)
             return error.status
         scope[_REAUTHORIZE] = partial(self._reauthorize, scope, headers)
         status = _FORBIDDEN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from starlette.types import Message
@@ -23,6 +23,8 @@ from antiphon.api.http.asgi_responses import WRITER
 
 #: From this size on, a body is written behind its head instead of being copied.
 _LARGE_BODY = 64 * 1024
+#: Bytes that no line of a head may have in it.
+_CONTROLS: Final = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 _NO_CONTENT = (204, 304)
 #: What the system says of a connection whose other end is closed; only Linux does.
 _CLOSED_BY_PEER: Final[int] = getattr(select, "POLLRDHUP", 0)
@@ -35,8 +37,21 @@ class ResponseCycle(RequestResponseCycle):
     _head = b""
     #: Whether further pieces of the body are chunks of their own.
     _is_streaming = False
+    #: Whether the application has been given the end of the body.
+    _is_read = False
     #: What is called when the connection is lost.
     _on_lost: Callable[[], None] | None = None
+
+    async def receive(self) -> Any:
+        """The next message for the application, as ASGI has it."""
+        if self.more_body or self._is_read or self.disconnected or self.waiting_for_100_continue:
+            return await super().receive()
+        # All of the body is here: there is nothing to wait for.
+        self._is_read = True
+        self.flow.resume_reading()
+        self.message_event.clear()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(self, message: Any) -> None:
         """Take a message of the application, as ASGI has it."""
@@ -95,6 +110,32 @@ class ResponseCycle(RequestResponseCycle):
         """Write a chunk without waiting; only if ``is_writable``."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
+    def write_answer(
+        self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Write a whole answer without waiting; False: ``send`` has to, and nothing is written.
+
+        ``headers`` say nothing of its length, its encoding or the connection.
+        """
+        if (
+            self.response_started
+            or self.disconnected
+            or self.flow.write_paused
+            or self.scope["method"] == "HEAD"
+        ):
+            return False
+        headers = (*self.default_headers, *headers)
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        if len(lines) - len(lines.translate(None, _CONTROLS)) != 2 * len(headers):
+            raise RuntimeError("A header of the answer is not valid.")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        head = b"%b%bcontent-length: %d\r\n%b" % (STATUS_LINE[status], lines, len(body), end)
+        self._write(head, body)
+        self._complete()
+        return True
+
     def _start(self, message: Message) -> None:
         self.response_started = True
         self.waiting_for_100_continue = False
@@ -147,16 +188,19 @@ class ResponseCycle(RequestResponseCycle):
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("The answer is longer than its Content-Length.")
+        self._write(head, body)
+        if more_body:
+            self._is_streaming = bool(self.chunked_encoding) and self.scope["method"] != "HEAD"
+        else:
+            self._complete()
+
+    def _write(self, head: bytes, body: bytes) -> None:
         if head and len(body) < _LARGE_BODY:
             self.transport.write(head + body)
         else:
             if head:
                 self.transport.write(head)
             self.transport.write(body)
-        if more_body:
-            self._is_streaming = bool(self.chunked_encoding) and self.scope["method"] != "HEAD"
-        else:
-            self._complete()
 
     def _complete(self) -> None:
         if self.expected_content_length != 0:
