@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 import pytest
+from aiohttp.connector import Connection
 from yarl import URL
 
 from antiphon.core.deltas import OutputTextDelta
@@ -162,6 +163,38 @@ async def test_an_early_good_answer_does_not_leave_half_a_request_on_a_connectio
     assert len(readers) == 2
 
 
+async def test_a_call_cancelled_as_its_answer_ends_leaves_the_connection_to_the_next() -> None:
+    """The next call may have the connection already."""
+    is_asked = asyncio.Event()
+    ends = asyncio.Event()
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(OK)
+        await reader.readuntil(b"{}")
+        is_asked.set()
+        await ends.wait()
+        writer.write(OK)
+
+    class Pool(UpstreamConnectionPool):
+        def _keep_at_hand(self, connection: Connection) -> None:
+            super()._keep_at_hand(connection)
+            # The call has not been woken yet.
+            calls[0].cancel()
+            if len(calls) == 1:
+                calls.append(asyncio.create_task(self.send("POST", url, b"{}")))
+
+    async with serving(reply) as url:
+        pool = Pool({}, None, connect_timeout=10, read_timeout=10)
+        calls = [asyncio.create_task(pool.send("POST", url, b"{}"))]
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        await is_asked.wait()
+        ends.set()
+        assert await (await calls[1]).read() == b"ok"
+        await pool.close()
+
+
 async def test_silence_counts_from_the_end_of_the_request() -> None:
     timeout = 0.2
 
@@ -217,7 +250,7 @@ async def test_an_answer_without_a_body_leaves_the_connection_usable() -> None:
         url = URL(upstream.base_url)
         pool = UpstreamConnectionPool({}, None, connect_timeout=10, read_timeout=10)
         for status, body in ((204, b""), (200, b"ok")):
-            response = await pool.send("GET", url)
+            response = await pool.get(url)
             assert (response.status, await response.read()) == (status, body)
         await pool.close()
         assert upstream.connections == 1
@@ -236,6 +269,6 @@ async def test_the_declared_charset(content_type: str, charset: str | None) -> N
     async with MisbehavingUpstream() as upstream:
         upstream.then(answer(b"", headers={"Content-Type": content_type}))
         pool = UpstreamConnectionPool({}, None, connect_timeout=10, read_timeout=10)
-        response = await pool.send("GET", URL(upstream.base_url))
+        response = await pool.get(URL(upstream.base_url))
         assert response.charset == charset
         await pool.close()

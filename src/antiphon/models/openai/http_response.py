@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -38,6 +39,9 @@ class ResponseProtocol(ResponseHandler):
 
     #: Whom the bytes are for; None: nothing was asked.
     response: HttpResponse | None = None
+    #: Looks after the upstream's silence. It runs on from one response to the next: a timer for
+    #: each would cost more than its head.
+    _silence_timer: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         if self.response is not None:
@@ -53,7 +57,20 @@ class ResponseProtocol(ResponseHandler):
         if self.response is not None:
             self.response.note_request_sent()
 
+    def watch_silence(self, seconds: float) -> None:
+        """Have responses checked whether the upstream is silent for too long, ``seconds``."""
+        if self._silence_timer is None:
+            self._silence_timer = self._loop.call_later(seconds, self._check_silence)
+
+    def _check_silence(self) -> None:
+        self._silence_timer = None
+        if self.response is not None and (rest := self.response.check_silence()) > 0:
+            self.watch_silence(rest)
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
         response, self.response = self.response, None
         super().connection_lost(exc)
         if response is not None:
@@ -63,12 +80,17 @@ class ResponseProtocol(ResponseHandler):
 class HttpResponse:
     """A response, whose body can be read in pieces as they arrive.
 
-    Its connection goes back to the pool at the body's end, and is closed by ``close``.
-    ``read_timeout`` is the longest silence of the upstream, in seconds, once it has the request.
+    At the body's end its connection is given to ``give_back``, as another response may follow on
+    it; ``close`` closes it before. ``read_timeout`` is the longest silence of the upstream, in
+    seconds, once it has the request.
     """
 
     def __init__(
-        self, connection: Connection, protocol: ResponseProtocol, read_timeout: float
+        self,
+        connection: Connection,
+        protocol: ResponseProtocol,
+        read_timeout: float,
+        give_back: Callable[[Connection], None],
     ) -> None:
         self.status = 0
         self.headers: CIMultiDict[str] = CIMultiDict()
@@ -77,13 +99,13 @@ class HttpResponse:
         self._connection = connection
         self._protocol = protocol
         self._read_timeout = read_timeout
+        self._give_back = give_back
         self._loop = asyncio.get_running_loop()
         self._pieces: list[bytes] = []
         self._unread_bytes = self._header_count = 0
         self._is_paused = self._ends_with_connection = self._keeps_alive = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         #: Since when bytes are waited for, by the loop's clock.
         self._waiting_since: float | None = None
         #: Called by the parser, as are the other methods of such names.
@@ -136,9 +158,9 @@ class HttpResponse:
 
     def close(self) -> None:
         """Close the connection, if the body has not been read to its end."""
-        self._detach()
-        self._connection.close()
         if not self.has_ended:
+            self._detach()
+            self._connection.close()
             self._fail(aiohttp.ClientConnectionError("The response was closed."))
 
     # For the connection.
@@ -173,6 +195,16 @@ class HttpResponse:
         """The upstream has the request: its silence counts from now on."""
         if self._waiting_since is not None:
             self._waiting_since = self._loop.time()
+
+    def check_silence(self) -> float:
+        """Fail if nothing has come for too long; the seconds after which to look again."""
+        silence = 0.0
+        if self._waiting_since is not None and not self._protocol.writing_paused:
+            silence = self._loop.time() - self._waiting_since
+        rest = self._read_timeout - silence
+        if rest <= 0:
+            self._fail(aiohttp.SocketTimeoutError("No data came in time"))
+        return rest
 
     def note_connection_lost(self, error: BaseException | None) -> None:
         """Nothing more comes."""
@@ -230,11 +262,9 @@ class HttpResponse:
         """Wait until something has arrived."""
         if self._error is not None:
             raise self._error
-        loop = self._loop
-        self._waiting_since = loop.time()
-        if self._timer is None:
-            self._timer = loop.call_later(self._read_timeout, self._check_silence)
-        self._waiter = waiter = loop.create_future()
+        self._waiting_since = self._loop.time()
+        self._protocol.watch_silence(self._read_timeout)
+        self._waiter = waiter = self._loop.create_future()
         try:
             await waiter
         finally:
@@ -254,21 +284,19 @@ class HttpResponse:
         self._detach()
         if self._is_paused:
             self._resume()
-        if not self._keeps_alive or protocol.writing_paused:
+        if self._keeps_alive and not protocol.writing_paused:
+            self._give_back(self._connection)
+        else:
             # Or the upstream has answered before it had the whole request.
-            protocol.force_close()
-        self._connection.release()
+            self._connection.close()
 
     def _detach(self) -> None:
         """Take nothing more from the connection.
 
-        The parser and the timer hold the response: one that is over has neither, so that it goes
-        at once, and not when the garbage collector finds it.
+        The parser holds the response: one that is over has none, so that it goes at once, and not
+        when the garbage collector finds it.
         """
         self._parser = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._protocol.response is self:
             self._protocol.response = None
 
@@ -283,16 +311,6 @@ class HttpResponse:
         transport = self._protocol.transport
         if transport is not None and not transport.is_closing():
             transport.resume_reading()
-
-    def _check_silence(self) -> None:
-        silence = 0.0
-        if self._waiting_since is not None and not self._protocol.writing_paused:
-            silence = self._loop.time() - self._waiting_since
-        rest = self._read_timeout - silence
-        if rest > 0:
-            self._timer = self._loop.call_later(rest, self._check_silence)
-        else:
-            self._fail(aiohttp.SocketTimeoutError("No data came in time"))
 
 
 def _malformed(error: httptools.HttpParserError) -> HttpProcessingError:

@@ -23,6 +23,8 @@ from antiphon.models.openai.http_response import HttpResponse, ResponseProtocol
 
 #: How long an idle connection stays open, in seconds: a person pauses between two turns.
 _KEEP_ALIVE_SECONDS = 60.0
+#: How long connections are kept at hand before the connector gets them back, in seconds.
+_AT_HAND_SECONDS = 1.0
 #: From how many bytes on a body is not copied to be sent in one piece with its head.
 _LONG_BODY = 64 * 1024
 _Method = Literal["GET", "POST"]
@@ -52,44 +54,92 @@ class UpstreamConnectionPool:
         self._read_timeout = read_timeout
         self._connect_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self._connector: aiohttp.TCPConnector | None = None
+        #: Connections that wait for the next request, and the timer that ends their wait here: the
+        #: connector takes as long to take one back and to find it as all else that is done with it.
+        self._at_hand: list[Connection] = []
+        self._at_hand_timer: asyncio.TimerHandle | None = None
         self._heads: dict[tuple[_Method, URL], bytes] = {}
         #: What the connector is told of a request, by its URL: nothing in it changes.
         self._targets: dict[URL, aiohttp.ClientRequest] = {}
 
-    async def send(self, method: _Method, url: URL, body: bytes = b"") -> HttpResponse:
-        """One request, up to its response's headers. Raises what is in ``client_errors``.
-
-        A ``GET`` is repeated once where a connection from the pool turns out to be closed.
-        """
+    async def get(self, url: URL) -> HttpResponse:
+        """As ``send`` without a body; repeated once where a connection turns out to be closed."""
         try:
-            return await self._send(method, url, body)
+            return await self.send("GET", url)
         except aiohttp.ClientConnectorError:
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            if method != "GET":
-                raise
-        return await self._send(method, url, body)
+            return await self.send("GET", url)
 
-    async def _send(self, method: _Method, url: URL, body: bytes) -> HttpResponse:
+    async def send(self, method: _Method, url: URL, body: bytes = b"") -> HttpResponse:
+        """One request, up to its response's headers. Raises what is in ``client_errors``."""
+        head = self._head(method, url) % len(body)
+        connection = self._take_at_hand() or await self._connect(url)
+        protocol = connection.protocol
+        transport = None if protocol is None else protocol.transport
+        if transport is None or transport.is_closing():
+            connection.close()
+            raise aiohttp.ClientConnectionResetError("Cannot write to a closed connection")
+        assert isinstance(protocol, ResponseProtocol), "the connector makes no others"
+        response = HttpResponse(connection, protocol, self._read_timeout, self._keep_at_hand)
+        try:
+            if len(body) < _LONG_BODY:
+                transport.write(head + body)
+            else:
+                transport.write(head)
+                transport.write(body)
+            await response.receive_head()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def close(self) -> None:
+        """Close all connections; what still runs fails."""
+        self._give_back()
+        if self._connector is not None:
+            await self._connector.close()
+
+    async def _connect(self, url: URL) -> Connection:
+        """A connection of the connector, one that is open already or a new one."""
         if self._connector is None:
             self._connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS)
             self._connector._factory = partial(_make_protocol, asyncio.get_running_loop())
         try:
-            connection = await self._connector.connect(
+            return await self._connector.connect(
                 self._target(url), traces=[], timeout=self._connect_timeout
             )
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError(f"no connection to {url.authority}") from error
-        try:
-            return await self._exchange(connection, self._head(method, url) % len(body), body)
-        except BaseException:
-            connection.close()
-            raise
 
-    async def close(self) -> None:
-        """Close all connections; what still runs fails."""
-        if self._connector is not None:
-            await self._connector.close()
+    def _take_at_hand(self) -> Connection | None:
+        """A connection that is at hand and open; None: there is none."""
+        while self._at_hand:
+            connection = self._at_hand.pop()
+            if not connection.closed:
+                return connection
+            connection.close()
+        return None
+
+    def _keep_at_hand(self, connection: Connection) -> None:
+        """Keep a connection for the next request: all are to the same upstream."""
+        connector = self._connector
+        if connector is None or connector.closed:
+            connection.close()
+            return
+        self._at_hand.append(connection)
+        if self._at_hand_timer is None:
+            loop = asyncio.get_running_loop()
+            self._at_hand_timer = loop.call_later(_AT_HAND_SECONDS, self._give_back)
+
+    def _give_back(self) -> None:
+        """Give the connector what is at hand: it closes connections that wait for long."""
+        if self._at_hand_timer is not None:
+            self._at_hand_timer.cancel()
+            self._at_hand_timer = None
+        connections, self._at_hand = self._at_hand, []
+        for connection in connections:
+            connection.release()
 
     def _target(self, url: URL) -> aiohttp.ClientRequest:
         target = self._targets.get(url)
@@ -128,19 +178,3 @@ class UpstreamConnectionPool:
             text = "\r\n".join(lines).replace("%", "%%")
             head = self._heads[method, url] = f"{text}\r\nContent-Length: %d\r\n\r\n".encode()
         return head
-
-    async def _exchange(self, connection: Connection, head: bytes, body: bytes) -> HttpResponse:
-        """The response to a request, up to its headers."""
-        protocol = connection.protocol
-        transport = None if protocol is None else protocol.transport
-        if transport is None or transport.is_closing():
-            raise aiohttp.ClientConnectionResetError("Cannot write to a closed connection")
-        assert isinstance(protocol, ResponseProtocol), "the connector makes no others"
-        response = HttpResponse(connection, protocol, self._read_timeout)
-        if len(body) < _LONG_BODY:
-            transport.write(head + body)
-        else:
-            transport.write(head)
-            transport.write(body)
-        await response.receive_head()
-        return response

@@ -183,7 +183,7 @@ class UpstreamModel(ABC):
         connections = await self._open_connections()
         try:
             async with asyncio.timeout(_LIST_TIME):
-                response = await connections.send("GET", self._list_url)
+                response = await connections.get(self._list_url)
                 body = await read_start(response, _LONGEST_LIST)
         except client_errors() as raised:
             raise self._errors.from_exception(raised) from None
@@ -239,7 +239,9 @@ class UpstreamModel(ABC):
 
     async def _send(self, body: bytes) -> HttpResponse:
         """One attempt, up to the response's headers. Raises ``AttemptError``."""
-        connections = await self._open_connections()
+        connections = self._connections
+        if connections is None or self._closed:
+            connections = await self._open_connections()
         try:
             response = await connections.send("POST", self._url, body)
         except client_errors() as raised:
