@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from antiphon.settings import Settings, load_settings
     from antiphon.tools.function_tool import Tool, tool
     from antiphon.tools.tool_context import ToolContext
+    from antiphon.turn.chat_protocols import ChatRecord
+    from antiphon.turn.search_protocols import SearchHit
 
 __version__ = "0.1.0"
 
@@ -126,6 +128,8 @@ _NAMES_BY_MODULE = {
         "tool",
     ),
     "antiphon.tools.tool_context": ("ToolContext",),
+    "antiphon.turn.chat_protocols": ("ChatRecord",),
+    "antiphon.turn.search_protocols": ("SearchHit",),
 }
 _MODULES = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
@@ -134,6 +138,7 @@ __all__ = [
     "AsyncConversation",
     "AsyncStream",
     "ChatOptions",
+    "ChatRecord",
     "Compaction",
     "ConfigError",
     "ConflictError",
@@ -166,6 +171,7 @@ __all__ = [
     "Refusal",
     "Reply",
     "ResponseInProgressError",
+    "SearchHit",
     "SendOptions",
     "Settings",
     "StoreError",

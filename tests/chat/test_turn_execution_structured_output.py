@@ -114,6 +114,16 @@ def test_invalid_answer_is_repaired_once(harness: ChatHarness) -> None:
     assert "response_format" in harness.request_body()
 
 
+def test_repair_of_a_regenerated_answer_follows_that_answer(
+    harness: ChatHarness,
+) -> None:
+    chat = harness.new()
+    chat.send("Hi.")
+    harness.upstream.plan_answers(ModelAnswer("Rome!"), ModelAnswer(ROME))
+    assert chat.regenerate(returns=City).parsed == City(name="Rome", people=3)
+    assert contents(harness.sent_messages())[:2] == ["Hi.", "Rome!"]
+
+
 def test_answer_invalid_after_the_repair_is_an_error(harness: ChatHarness) -> None:
     chat = harness.new()
     head = chat.send("Hi.").response_id

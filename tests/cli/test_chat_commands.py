@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from pathlib import Path
 
 from antiphon.cli.interactive.slash_commands import COMMANDS
 from support.chat_terminal import chat, leave
+from support.command_line import PROGRAM, environment
 from support.pseudo_terminal import CTRL_C
 
 CTRL_R, CTRL_X_CTRL_E, ALT_ENTER, UP = "\x12", "\x18\x05", "\x1b\r", "\x1b[A"
@@ -140,5 +142,31 @@ def test_ctrl_c_never_breaks_a_chat(home: Path) -> None:
         terminal.type(CTRL_C)
         terminal.type(CTRL_C)
         terminal.expect("stopped; what arrived is kept")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_erase_goes_on_from_before_a_turn_that_another_program_erased(home: Path) -> None:
+    def run(*args: str) -> str:
+        arguments = [PROGRAM, *args, "--config", "c.toml"]
+        return subprocess.run(
+            arguments, cwd=home, env=environment(home), check=True, capture_output=True, text=True
+        ).stdout
+
+    with chat(home) as terminal:
+        for words in ("one", "two", "three"):
+            terminal.expect("> ")
+            terminal.type(words + "\n")
+            terminal.expect(f"the last: {words}")
+        terminal.expect("> ")
+        (second,) = json.loads(run("search", "two", "--json"))
+        run("delete", second["response_id"], "--yes")
+        terminal.type("/erase\n")
+        terminal.expect("[y/N] ")
+        terminal.type("y\n")
+        terminal.expect("erased: ")
+        terminal.expect("> ")
+        terminal.type("four\n")
+        terminal.expect("3 messages, the last: four")
         terminal.expect("> ")
         leave(terminal)

@@ -49,7 +49,9 @@ SCRIPTED = [page for page in ALL if page.stem != REAL]
 EMBEDDED = [page for page in PAGES if page.stem == REAL]
 #: What a reader gets or makes, whose fields are public.
 STRUCTS = (
+    antiphon.ChatRecord,
     antiphon.Reply,
+    antiphon.SearchHit,
     antiphon.Summarize,
     antiphon.TokenBudget,
     antiphon.ToolContext,

@@ -327,6 +327,8 @@ def test_error_in_the_file_is_named(cwd: Path, toml: str, words: list[str]) -> N
         ({"base_url": "https://e.com", "api_key_env": KEY}, ["--api-key-env"]),
         ({"api_key_env": "SOME"}, ["--api-key-env", "base URL"]),
         ({"model": " "}, ["--model"]),
+        ({"modle": "grok-4"}, ["'modle'", "model"]),
+        ({"models": 1}, ["'models'"]),
         ({"model": "no/such.gguf"}, ["--model", "no/such.gguf"]),
         ({"config": "missing.toml"}, ["missing.toml", "No such file"]),
     ],

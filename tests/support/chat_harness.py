@@ -319,7 +319,7 @@ class BlockingAdapter:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._twin, name)
-        if inspect.ismethod(found):
+        if inspect.ismethod(found) or inspect.isfunction(found):
             return lambda *args, **kwargs: self._adapt(found(*args, **kwargs))
         return self._adapt(found)
 

@@ -115,7 +115,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.turn.copy_protocols",
         "antiphon.turn.orphan_resumption",
     },
-    "__init__": CORE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
+    "__init__": CORE | SERVICE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
     "__main__": {"antiphon.cli.main"},
 }
 #: Packages that belong to one provider, protocol or runtime: the core knows none of them.

@@ -17,6 +17,9 @@ from antiphon.chat.options import ChatOptions, SendOptions
 from antiphon.chat.reply import ConversationUsage, Reply
 from antiphon.chat.stream import LoopPortal, Stream
 from antiphon.core.items import FunctionCall, Item
+from antiphon.settings import Settings
+from antiphon.turn.chat_protocols import ChatRecord
+from antiphon.turn.search_protocols import SearchHit
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -53,6 +56,9 @@ class Conversation:
 
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
         self._async_conversation = AsyncConversation(model, **options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self.model!r}, response_id={self.response_id!r})"
 
     @property
     def response_id(self) -> str | None:
@@ -96,6 +102,22 @@ class Conversation:
     ) -> Conversation:
         """Import a conversation from a messages array, in the chat completions dialect."""
         return cls._wrap(_run_blocking(AsyncConversation.load(messages, model=model, **options)))
+
+    @staticmethod
+    def list_chats(
+        limit: int = 20, *, after: str | None = None, settings: Settings | None = None
+    ) -> list[ChatRecord]:
+        """The stored chats, the one with the newest turn first, whichever program made them."""
+        return _run_blocking(AsyncConversation.list_chats(limit, after=after, settings=settings))
+
+    @staticmethod
+    def search_chats(
+        query: str, limit: int = 20, *, after: str | None = None, settings: Settings | None = None
+    ) -> list[SearchHit]:
+        """Turns in which all words of ``query`` were said, by whomever, the best first."""
+        return _run_blocking(
+            AsyncConversation.search_chats(query, limit, after=after, settings=settings)
+        )
 
     @overload
     def send(
@@ -172,6 +194,14 @@ class Conversation:
     def reset(self, *, keep_system: bool = True) -> None:
         """Start from an empty history, with the same instructions or without; turns stay stored."""
         self._async_conversation.reset(keep_system=keep_system)
+
+    def delete(self) -> None:
+        """Erase the conversation with all its branches, for good; it is empty then."""
+        _run_blocking(self._async_conversation.delete())
+
+    def delete_response(self, response_id: str, *, cascade: bool = False) -> None:
+        """Erase one turn, for good; with ``cascade`` also all turns that continue it."""
+        _run_blocking(self._async_conversation.delete_response(response_id, cascade=cascade))
 
     def branch(self, at: str | None = None) -> Conversation:
         """Branch: another conversation that continues from here, or from the response ``at``."""

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 import msgspec
 
 from antiphon.chat.message_import import import_messages
-from antiphon.chat.options import ChatOptions, ConversationOptions, SendOptions, check_option_names
+from antiphon.chat.options import (
+    ChatOptions,
+    ConversationOptions,
+    SendOptions,
+    check_limit,
+    check_option_names,
+)
 from antiphon.chat.reply import (
     ConversationUsage,
     Reply,
@@ -40,14 +46,20 @@ from antiphon.chat.turn_execution import (
 from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item, open_calls
 from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
-from antiphon.errors import InvalidRequestError
+from antiphon.errors import InvalidRequestError, NotFoundError
+from antiphon.settings import Settings, load_settings
 from antiphon.tools.function_tool import Tool
 from antiphon.transfer.messages_export import as_json, as_markdown
+from antiphon.turn.chat_protocols import ChatRecord
+from antiphon.turn.chats import ChatService
 from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.search_protocols import SearchHit
 from antiphon.turn.service import TurnService
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
+
+    from antiphon.bootstrap import Engine
 
 T = TypeVar("T")
 
@@ -67,6 +79,9 @@ class AsyncConversation:
         self.instructions = options.get("instructions")
         self._options = ConversationOptions(options)
         self._response_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self.model!r}, response_id={self._response_id!r})"
 
     @property
     def response_id(self) -> str | None:
@@ -125,6 +140,31 @@ class AsyncConversation:
                 chat._build_request(turn.input), turn.output, completed=completed
             )
         return chat
+
+    @staticmethod
+    async def list_chats(
+        limit: int = 20, *, after: str | None = None, settings: Settings | None = None
+    ) -> list[ChatRecord]:
+        """The stored chats, the one with the newest turn first, whichever program made them.
+
+        ``resume(chat.head)`` continues one. ``after`` is the ``id`` of the last chat of the page
+        before. Raises ``InvalidRequestError`` for an unknown one.
+        """
+        engine = await _open_engine(settings)
+        chats = ChatService(engine.service, engine.stores)
+        return await chats.list_chats(DEFAULT_TENANT, check_limit(limit), after=after)
+
+    @staticmethod
+    async def search_chats(
+        query: str, limit: int = 20, *, after: str | None = None, settings: Settings | None = None
+    ) -> list[SearchHit]:
+        """Turns in which all words of ``query`` were said, by whomever, the best first.
+
+        ``resume(hit.response_id)`` continues from one. ``after`` is the ``response_id`` of the last
+        hit of the page before. Raises ``InvalidRequestError`` for an unknown one.
+        """
+        search = (await _open_engine(settings)).stores.search
+        return list(await search.search(DEFAULT_TENANT, query, check_limit(limit), after=after))
 
     @overload
     async def send(
@@ -216,8 +256,11 @@ class AsyncConversation:
         service = await self._get_service()
         turn = await service.reader.response(DEFAULT_TENANT, self._response_id)
         # A summary does not change which calls before it are open.
-        while is_summary(turn) and turn.previous_response_id is not None:
-            turn = await service.reader.response(DEFAULT_TENANT, turn.previous_response_id)
+        while is_summary(turn):
+            before = await service.reader.previous(DEFAULT_TENANT, turn.id)
+            if before is None:
+                return ()
+            turn = await service.reader.response(DEFAULT_TENANT, before.response_id)
         return turn.open_calls
 
     async def summarize(self, *, keep_turns: int = 0) -> Reply[None]:
@@ -239,6 +282,33 @@ class AsyncConversation:
         self._response_id = None
         if not keep_system:
             self.instructions = None
+
+    async def delete(self) -> None:
+        """Erase the conversation with all its branches, for good; it is empty then.
+
+        Turns that run in it are stopped first. Raises ``NotFoundError`` where it is gone already.
+        """
+        if self._response_id is not None:
+            engine = await self._get_engine()
+            await ChatService(engine.service, engine.stores).delete(
+                DEFAULT_TENANT, self._response_id
+            )
+            self._response_id = None
+
+    async def delete_response(self, response_id: str, *, cascade: bool = False) -> None:
+        """Erase one turn, for good; with ``cascade`` also all turns that continue it.
+
+        What continues it goes on without it. Where the newest turn was erased, the conversation
+        goes on from the one before the erased one. Raises ``NotFoundError``.
+        """
+        service = await self._get_service()
+        before = await service.reader.previous(DEFAULT_TENANT, response_id)
+        await service.delete(DEFAULT_TENANT, response_id, cascade=cascade)
+        if self._response_id is not None:
+            try:
+                await service.reader.response(DEFAULT_TENANT, self._response_id)
+            except NotFoundError:
+                self._response_id = before.response_id if before is not None else None
 
     async def branch(self, at: str | None = None) -> AsyncConversation:
         """Branch: another conversation that continues from here, or from the response ``at``.
@@ -300,10 +370,11 @@ class AsyncConversation:
     def _set_response_id(self, response_id: str) -> None:
         self._response_id = response_id
 
-    async def _get_service(self) -> TurnService:
-        from antiphon.bootstrap import shared_engine  # loaded on first use
+    async def _get_engine(self) -> Engine:
+        return await _open_engine(self._options.settings)
 
-        return (await shared_engine(self._options.settings)).service
+    async def _get_service(self) -> TurnService:
+        return (await self._get_engine()).service
 
     def _prepare_execution(
         self, text: str | None, returns: Any, options: SendOptions
@@ -343,15 +414,14 @@ class AsyncConversation:
     async def _rerun_turn(
         self, turn: Response, input_items: tuple[Item, ...], returns: Any
     ) -> Reply[Any]:
-        """Run a turn again from its parent, with the same or another input."""
+        """Run a turn again beside itself, in the same chat, with the same or another input."""
         schema = None if returns is None else OutputSchema(returns)
         items = (*earlier_call_outputs(turn), *input_items)
-        chain = await (await self._get_service()).reader.chain(DEFAULT_TENANT, turn.id)
-        before = chain[-2].id if len(chain) > 1 else None
 
         async def request() -> TurnRequest:
-            turn_request = self._build_request(items, schema)
-            return msgspec.structs.replace(turn_request, previous_response_id=before)
+            return msgspec.structs.replace(
+                self._build_request(items, schema), previous_response_id=None, sibling_of=turn.id
+            )
 
         return await TurnExecution(self._start_turn, self._set_response_id, request, schema).run()
 
@@ -370,3 +440,10 @@ class AsyncConversation:
         other._options = self._options.copy()
         other._response_id = response_id
         return other
+
+
+async def _open_engine(settings: Settings | None) -> Engine:
+    """The running loop's engine for these settings, else for those of file and environment."""
+    from antiphon.bootstrap import shared_engine  # loaded on first use
+
+    return await shared_engine(settings or load_settings())

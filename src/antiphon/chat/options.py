@@ -162,6 +162,11 @@ def _check_integer(name: str, value: Any, minimum: int = 0) -> int:
     return value
 
 
+def check_limit(limit: int) -> int:
+    """How many are listed at most. Raises ``InvalidRequestError``."""
+    return _check_integer("limit", limit, 1)
+
+
 def _check_timeout(value: float | None) -> float | None:
     if value is not None and not (_is_number(value) and value > 0):
         raise InvalidRequestError(

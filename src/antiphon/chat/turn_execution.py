@@ -135,6 +135,7 @@ class TurnExecution:
             request,
             input=(Message("user", schema.repair_prompt(error)),),
             previous_response_id=response.id,
+            sibling_of=None,
             approved_calls=(),
         )
 

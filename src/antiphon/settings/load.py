@@ -75,6 +75,10 @@ _FIELDS_BY_KIND: dict[ModelKind, set[str]] = {
     "scripted": {"kind"},
 }
 
+#: What flags may set: the file, and all that stands in it outside of tables.
+_TABLES = {"models", "limits", "server", "tenants", "mcp"}
+_FLAGS = ("config", *(name for name in SettingsFile.__struct_fields__ if name not in _TABLES))
+
 
 def load_settings(
     flags: Mapping[str, str | int | float | None] | None = None,
@@ -90,6 +94,9 @@ def load_settings(
     ``ConfigError`` naming the file, variable or flag that is wrong.
     """
     cwd = cwd or Path.cwd()
+    for name in flags or ():
+        if name not in _FLAGS:
+            raise ConfigError(f"There is no setting '{name}' to give here: {', '.join(_FLAGS)}.")
     return _SettingsLoader(
         flags or {}, os.environ if environ is None else environ, cwd, resolve_keys
     ).load()

@@ -71,8 +71,7 @@ class ChatTitler:
         tenant = turn.request.tenant if turn.request is not None else None
         if tenant is None:
             return
-        work = self._title_chat(tenant, response.id, response.previous_response_id)
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(self._title_chat(tenant, response.id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -87,10 +86,10 @@ class ChatTitler:
             task.cancel()
         await self.wait()
 
-    async def _title_chat(self, tenant: str, response_id: str, previous: str | None) -> None:
+    async def _title_chat(self, tenant: str, response_id: str) -> None:
         try:
             async with self._running, asyncio.timeout(_TIME_LIMIT):
-                if await self._is_answered_before(tenant, previous):
+                if await self._is_answered_before(tenant, response_id):
                     return
                 head = await self._reader.head(tenant, response_id)
                 if head is None:
@@ -109,12 +108,12 @@ class ChatTitler:
             # Nobody waits for this task, so that nobody else would say so.
             log.exception("a chat got no title")
 
-    async def _is_answered_before(self, tenant: str, previous: str | None) -> bool:
-        while previous is not None:
-            response = await self._reader.response(tenant, previous)
-            if is_answered(response.end):
+    async def _is_answered_before(self, tenant: str, response_id: str) -> bool:
+        before = await self._reader.previous(tenant, response_id)
+        while before is not None:
+            if is_answered(before.end):
                 return True
-            previous = response.previous_response_id
+            before = await self._reader.previous(tenant, before.response_id)
         return False
 
     async def _ask(self, words: str) -> str:

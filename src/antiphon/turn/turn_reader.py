@@ -74,6 +74,7 @@ class TurnReader:
 
         Raises ``NotFoundError``.
         """
+        response_id = to_response_id(response_id)
         head = await self._store.head(tenant, response_id)
         turns = await self._store.window(head, Window(2)) if head else []
         if not turns or turns[0].response_id != response_id:

@@ -112,6 +112,22 @@ def test_turn_behind_a_failed_one_is_the_first_that_is_answered() -> None:
         assert [one["title"] for one in site.chats()] == ["Later"]
 
 
+def test_turn_behind_an_erased_one_is_the_first_that_is_answered() -> None:
+    with titled(answer_titles(lambda: title("Later"))) as site:
+        site.world.upstream_sends(body_of({"error": {"message": "no"}}, 400))
+        site.world.respond("What?", stream=False)
+        (failed,) = [one["id"] for one in site.world.server.get("/v1/responses").json["data"]]
+        site.world.upstream_sends(body_of({"error": {"message": "no"}}, 400))
+        site.world.respond("What now?", stream=False, previous_response_id=failed)
+        names = [one["id"] for one in site.world.server.get("/v1/responses").json["data"]]
+        (second,) = {*names} - {failed}
+        site.world.server.request("DELETE", f"/v1/responses/{failed}")
+        site.world.respond("Again?", previous_response_id=second).expect("completed")
+        site.read_update()
+        site.finish()
+        assert [one["title"] for one in site.chats()] == ["Later"]
+
+
 @pytest.mark.parametrize("event", ["renamed", "erased", "closed"])
 def test_what_happens_while_the_title_is_written_comes_first(event: str) -> None:
     go = asyncio.Event()

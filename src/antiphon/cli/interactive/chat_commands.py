@@ -220,8 +220,9 @@ async def erase(loop: ChatLoop, argument: str) -> None:
         await loop.chats.delete(DEFAULT_TENANT, turn.id)
         loop.session.head = None
     else:
+        before = await loop.session.service.reader.previous(DEFAULT_TENANT, turn.id)
         await loop.session.service.delete(DEFAULT_TENANT, turn.id)
-        loop.session.head = turn.previous_response_id
+        loop.session.head = before.response_id if before is not None else None
     loop.output.note("erased: from the store and the search index, not from this screen")
     await loop.forget_history()
 
