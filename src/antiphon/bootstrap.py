@@ -14,8 +14,6 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from antiphon.api.common.node_client import NodeClient
-from antiphon.api.http.app import create_app
-from antiphon.api.http.middleware import GatewayMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
@@ -57,6 +55,7 @@ from antiphon.turn.store_protocols import Stores
 
 if TYPE_CHECKING:
     from antiphon.api.grpc.server import GrpcServer
+    from antiphon.api.http.middleware import GatewayMiddleware
     from antiphon.api.mcp.server import McpServer
     from antiphon.stores.postgres.store import PostgresStore
 
@@ -217,6 +216,8 @@ def http_app(engine: Engine, worker: tuple[int, str] | None = None) -> GatewayMi
     ``worker`` is its number and what all workers of the server have in common; None: it is the only
     one.
     """
+    from antiphon.api.http.app import create_app  # loaded on first use
+
     settings = engine.settings
     tables = (settings.limits, *(tenant.limits for tenant in settings.tenants.values()))
     return create_app(

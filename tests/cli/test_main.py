@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import antiphon as package
-from support.command_line import Command
+from support.command_line import PROGRAM, Command, environment
 
 
 def test_version(bare_antiphon: Command) -> None:
@@ -22,6 +23,21 @@ def test_help_lists_flags_and_variables(bare_antiphon: Command) -> None:
         assert f"ANTIPHON_{name.upper().replace('-', '_')}" in text
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="the system has no full device")
+def test_what_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [PROGRAM, "model", "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(tmp_path),
+            cwd=tmp_path,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
@@ -31,6 +47,9 @@ def test_help_lists_flags_and_variables(bare_antiphon: Command) -> None:
         ),
         # It listens before it can call an upstream.
         ("server", "aiohttp grpc pydantic psycopg mcp pygments"),
+        # What lists, searches and chats is no server.
+        ("conversations", "rich.console starlette uvicorn prometheus_client"),
+        ("chat_engine, antiphon.bootstrap", "starlette uvicorn prometheus_client markdown_it"),
     ],
 )
 def test_a_start_loads_nothing_that_can_wait(module: str, absent: str) -> None:

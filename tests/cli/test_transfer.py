@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,11 +57,24 @@ def test_failures_are_one_line_and_an_exit_code(antiphon: Command, tmp_path: Pat
         (("export", "resp_" + "0" * 32), "No chat found"),
         (("export", "-f", "pdf"), "The format is json, markdown, html"),
         (("export", "-f", "html"), "Name a chat"),
+        (("export", "-o", "nowhere/chats"), "nowhere/chats cannot be written: No such file"),
+        (("export", "-o", str(tmp_path)), "cannot be written: Is a directory"),
     ):
         (tmp_path / "empty").touch()
         failed = antiphon(*arguments)
         assert (failed.code, failed.out) == (1, "")
         assert message in failed.err.replace("\n", " ")
+
+
+def test_a_pipe_is_written_and_not_replaced(antiphon: Command, tmp_path: Path) -> None:
+    assert antiphon("import", "-", stdin=json.dumps([claude_chat()])).code == 0
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        assert antiphon("export", "-o", str(pipe)).code == 0
+        assert pipe.is_fifo()
+        assert json.loads(read.result(10))["format"] == "antiphon.chat"
 
 
 def test_a_file_may_come_through_a_pipe(antiphon: Command) -> None:

@@ -137,8 +137,15 @@ async def find_head(engine: Engine, newest: bool, name: str | None) -> Response 
 
 
 async def find_response_id(engine: Engine, name: str) -> str:
-    """The id of a response: that is given, or that of the newest one of a chat."""
+    """The id of a response: that is given, or that of the newest one of a chat.
+
+    Raises ``NotFoundError``.
+    """
     if not name.startswith("chat_"):
         return name
     chat = await engine.stores.chats.get(DEFAULT_TENANT, name)
-    return chat.head if chat is not None else name
+    if chat is None:
+        from antiphon.turn.chats import chat_not_found  # loaded on first use
+
+        raise chat_not_found(name)
+    return chat.head

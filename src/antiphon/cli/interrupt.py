@@ -78,7 +78,7 @@ def run_interruptible(
     except BaseException as error:
         if ended_by:
             # Whatever else went wrong, as writing to a terminal that is gone.
-            _drop_unwritten_output()
+            drop_unwritten_output()
             raise SystemExit(_SIGNAL_EXIT_CODE + ended_by[0]) from None
         if isinstance(error, asyncio.CancelledError):
             raise KeyboardInterrupt from None
@@ -89,8 +89,8 @@ def run_interruptible(
             signal.signal(number, handler)
 
 
-def _drop_unwritten_output() -> None:
-    """Have what a terminal that is gone did not take not be written at the very end either."""
+def drop_unwritten_output() -> None:
+    """Have what a terminal that is gone, or a full disk, did not take not be written again."""
     try:
         sys.stdout.flush()
     except OSError:

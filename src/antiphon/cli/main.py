@@ -95,10 +95,18 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("ANTIPHON_DEBUG"):
             raise
-        description = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        sys.exit(
-            _print_failure(f"something unforeseen: {description} (ANTIPHON_DEBUG=1 shows where)")
-        )
+        from antiphon.cli.interrupt import drop_unwritten_output  # loaded on first use
+
+        drop_unwritten_output()
+        sys.exit(_print_failure(_describe(error)))
+
+
+def _describe(error: Exception) -> str:
+    """What the system refused, as a full disk; anything else is a mistake of this program."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    description = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"something unforeseen: {description} (ANTIPHON_DEBUG=1 shows where)"
 
 
 def _print_failure(message: str) -> int:

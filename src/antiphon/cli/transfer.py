@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -98,21 +98,32 @@ def export_chats(
 
 
 async def _write(pieces: AsyncIterator[bytes], output: Path | None) -> None:
-    """Write a file, whole or not at all, or else to stdout."""
+    """Write a file, whole or not at all, or to a device or a pipe, or else to stdout."""
     if output is None:
         async for piece in pieces:
             terminal_output.print_output(piece.decode())
         if sys.stdout.isatty():
             terminal_output.print_output("\n")
         return
-    part = output.with_name(output.name + ".part")
+    is_device = _is_device(output)
+    part = output if is_device else output.with_name(f"{output.name}.part")
     try:
         with part.open("wb") as file:
             async for piece in pieces:
                 file.write(piece)
-        os.replace(part, output)
+        if not is_device:
+            os.replace(part, output)
+    except OSError as error:
+        raise InvalidRequestError(f"{output} cannot be written: {error.strerror}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        if not is_device:
+            with suppress(OSError):  # As is said above, or where it is not there.
+                part.unlink()
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is something else than a file, which no file can take the place of."""
+    return path.exists() and not path.is_file()
 
 
 def import_chats(flags: Flags, path: Path, *, as_json: bool) -> bool:
