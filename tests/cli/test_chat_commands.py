@@ -37,6 +37,8 @@ COMMAND_TABLE = (
     ("/keep\n", ["this chat expires on 20"]),
     ("/image\n", ["which file?"]),
     ("/image 'dot.png'\n", ["with the next question"]),
+    ("/attach my\\ notes.txt\n", ["my notes.txt goes along"]),
+    ("/attach nowhere\n", ["error: nowhere cannot be read: No such file or directory"]),
     ("what is it?\n", ["the last: what is it?"]),
     ("/export chat.json\n", ["saved as chat.json"]),
     ("/export chat.json\n", ["cannot be written: File exists"]),
@@ -45,7 +47,7 @@ COMMAND_TABLE = (
     ("/web\n", ["http://127.0.0.1:8080/r/resp_"]),
     ("/open\n", ["what is it?"]),
     ("/copy\n", ["copied ", "(OSC 52)"]),
-    ("/copy 3\n", ["the answer has 0 code blocks"]),
+    ("/copy 3\n", ["the answer has 1 code block"]),
     ("/schema form.json\n", ["answers are JSON by the schema form"]),
     ("json\n", ['{"schema_name": "form"']),
     ("/schema off\n", ["answers are words"]),
@@ -76,6 +78,7 @@ COMMAND_TABLE = (
 
 def test_each_command_and_key_does_what_the_help_says(home: Path) -> None:
     (home / "dot.png").write_bytes(PNG)
+    (home / "my notes.txt").write_text("notes")
     (home / "form.json").write_text(json.dumps({"type": "object"}))
     editor = home / "editor"
     editor.write_text("#!/bin/sh\nprintf 'written in the editor' > \"$1\"\n")

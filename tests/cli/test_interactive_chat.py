@@ -85,7 +85,11 @@ def test_tools_run_and_ask(home: Path) -> None:
         terminal.expect("[y/n/e/a] ")
         terminal.type("e\n")
         terminal.expect("arguments: ")
+        terminal.type("\x15{order: 3}\n")
+        terminal.expect("the arguments are no JSON object: ")
+        terminal.expect("arguments: ")
         terminal.type("\x15" + '{"order":"3"}\n')
+        terminal.expect('refund({"order":"3"}): approved')
         terminal.expect("the tool says paid back 3")
         terminal.expect("> ")
         # The question is asked again, not the decision taken again.
@@ -159,6 +163,53 @@ def test_functions_and_mcp_servers_work_side_by_side(home: Path) -> None:
         leave(terminal)
 
 
+def test_another_chat_goes_on_in_its_own_way(home: Path) -> None:
+    call = 'call refund {"order":"1"}'
+    with chat(home, "-p", call, "--system", "Be a pirate.", "--tools", "tools.py") as terminal:
+        assert terminal.leave() == 0
+    with chat(home, "--model", "echo", "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type("/model far\n")
+        terminal.expect("far answers from now on")
+        terminal.type('call refund {"order":"2"}\n')
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("a\n")
+        terminal.expect("the tool says paid back 2")
+        terminal.expect("> ")
+        terminal.type("/model echo\n")
+        terminal.expect("echo answers from now on")
+        terminal.expect("> ")
+        terminal.type("/approve 1\n")
+        terminal.expect("continuing after 1 turn, far")
+        terminal.expect("> " + call)
+        # What runs without asking does so in the chat that it was said in.
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("n\n")
+        terminal.expect("the tool says The user declined this call")
+        terminal.expect("> ")
+        terminal.type("/system\n")
+        terminal.expect("Be a pirate.")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_an_edit_ends_with_the_chat_that_it_is_in(home: Path) -> None:
+    with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
+        terminal.expect("> ")
+        terminal.type("first\n")
+        terminal.expect("1 messages, the last: first")
+        terminal.expect("30 tokens")
+        terminal.type(ESCAPE + ESCAPE)
+        terminal.expect("edit the question")
+        terminal.type("\x15/new\n")
+        terminal.expect("a new chat")
+        terminal.type("another\n")
+        terminal.expect("1 messages, the last: another")
+        terminal.expect("30 tokens")
+        assert "2/2" not in terminal.shown, "it is no branch of the first"
+        leave(terminal)
+
+
 def test_what_is_erased_is_no_longer_offered(home: Path) -> None:
     with chat(home) as terminal:
         terminal.expect("> ")
@@ -195,6 +246,11 @@ def test_a_picker_finds_a_chat_by_its_words(home: Path) -> None:
         terminal.type("\n")
         terminal.expect("continuing after 1 turn, far")
         terminal.expect("the last: about lighthouses")
+        terminal.expect("> ")
+        # Typed in one go, Enter is about what was typed, and what follows is for the prompt.
+        terminal.type("/resume\nsubmarines\n/cost\n")
+        terminal.expect("the last: about submarines")
+        terminal.expect("1 turn: ")
         terminal.expect("> ")
         leave(terminal)
 
@@ -334,6 +390,15 @@ def test_a_status_line_says_what_answers_and_what_it_costs(home: Path, url: str)
         terminal.type("/retry echo\n")
         terminal.expect("You said: first")
         terminal.expect("2/2")
+        terminal.type("/siblings 1\n")
+        terminal.expect("1/2")
+        terminal.type("/model echo\nsecond\n")
+        terminal.expect("You said: second")
+        terminal.expect("echo ·")
+        terminal.type("/branch\n")
+        terminal.expect("going on after: first")
+        terminal.expect("1/2")
+        terminal.type("/model far\n")
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("typed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,26 @@ def test_one_goes_on_from_any_turn(tmp_path: Path) -> None:
         terminal.expect("> ")
         terminal.type(CTRL_D)
         assert terminal.leave() == 0
+
+
+def test_a_search_in_a_tree_finds_what_other_chats_say_more_often(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
+    others = [[{"role": "user", "content": "storm storm"}]] * 120
+    chats = [{"messages": messages} for messages in others]
+    (tmp_path / "others.json").write_text(json.dumps(chats))
+    run = partial(subprocess.run, cwd=tmp_path, env=environment(tmp_path), check=True)
+    run([PROGRAM, "import", "others.json", "--config", "c.toml"])
+    run([PROGRAM, "chat", "--config", "c.toml", "-p", "a lighthouse in a storm " + "by night " * 9])
+    args = [PROGRAM, "chat", "--config", "c.toml", "--continue"]
+    with Terminal(args, environment(tmp_path), tmp_path) as terminal:
+        terminal.expect("continuing after 1 turn")
+        terminal.expect("> ")
+        terminal.type("/tree\nstorm")
+        terminal.expect("turns: ")
+        terminal.expect("1 of 1")
+        terminal.type("\n")
+        terminal.expect("You said: a lighthouse")
+        terminal.kill()
 
 
 def test_a_tree_is_a_line_for_each_turn_also_on_a_narrow_terminal(tmp_path: Path) -> None:

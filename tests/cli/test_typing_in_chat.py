@@ -181,6 +181,19 @@ def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, w
         assert terminal.leave() == 0
 
 
+def test_what_was_queued_and_not_sent_is_left_on_the_screen(home: Path, url: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("exit\nleft over\n")
+        terminal.expect("queued: left over")
+        release(url)
+        terminal.expect("go on with: ")
+        assert terminal.leave() == 0
+        assert "not sent: left over" in terminal.rows
+
+
 def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> None:
     with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
         terminal.expect("> ")

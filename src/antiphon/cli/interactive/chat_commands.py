@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ import msgspec
 from antiphon.chat.images import load_image
 from antiphon.cli.answer_schema import load_schema
 from antiphon.cli.code_blocks import code_blocks
-from antiphon.cli.interactive.answer_view import call_text, print_turn
+from antiphon.cli.interactive.answer_view import call_text
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
-from antiphon.cli.interactive.chat_session import answer_text, user_text
+from antiphon.cli.interactive.chat_session import answer_text
 from antiphon.cli.interactive.slash_commands import COMMANDS
 from antiphon.cli.terminal_output import format_ago
 from antiphon.cli.waiting_calls import find_waiting_calls
@@ -92,21 +93,13 @@ async def search(loop: ChatLoop, argument: str) -> None:
         raise InvalidRequestError("which words? /search WORDS")
     hits = await loop.engine.stores.search.search(DEFAULT_TENANT, argument, _MAX_HITS)
     for number, hit in enumerate(hits, 1):
-        when = format_ago(hit.created_at)
-        loop.output.text(f"{number:2}  {when:10} {shorten(hit.excerpt, 70)}")
+        loop.output.entry(f"{number:2}  {format_ago(hit.created_at):10} ", shorten(hit.excerpt, 70))
     if not hits:
         loop.output.note("nothing was found")
         return
     chosen = await loop.read_line("go on from number (Enter: stay here): ")
     if chosen and chosen.isdecimal() and 0 < int(chosen) <= len(hits):
-        await go_to(loop, hits[int(chosen) - 1].response_id)
-
-
-async def go_to(loop: ChatLoop, response_id: str) -> None:
-    """Go on from a turn, which is shown."""
-    turn = await loop.session.service.reader.response(DEFAULT_TENANT, response_id)
-    loop.session.head = turn.id
-    print_turn(loop.output, turn, user_text(turn.input))
+        await loop.go_to(hits[int(chosen) - 1].response_id)
 
 
 async def open_chat(loop: ChatLoop, argument: str) -> None:
@@ -119,7 +112,9 @@ async def open_chat(loop: ChatLoop, argument: str) -> None:
         return
     pager = shlex.split(os.environ.get("PAGER", "")) or ["less", "-R"]
     try:
-        subprocess.run(pager, input=text.encode(), check=False)  # noqa: S603, ASYNC221 - the user's own pager, which has the terminal
+        with loop.leave_keys():
+            # In a thread, so that nodes of the store do not take this process for dead.
+            await asyncio.to_thread(subprocess.run, pager, input=text.encode(), check=False)
     except OSError:
         loop.output.markdown(text)
 
@@ -129,7 +124,8 @@ async def copy(loop: ChatLoop, argument: str) -> None:
     if argument:
         blocks = code_blocks(text)
         if not argument.isdecimal() or not 0 < int(argument) <= len(blocks):
-            raise InvalidRequestError(f"the answer has {len(blocks)} code blocks")
+            plural = "s" * (len(blocks) != 1)
+            raise InvalidRequestError(f"the answer has {len(blocks)} code block{plural}")
         text = blocks[int(argument) - 1]
     if loop.output.terminal.is_plain:
         loop.output.text(text)
@@ -178,7 +174,8 @@ async def attach(loop: ChatLoop, argument: str) -> None:
     try:
         text = await asyncio.to_thread(_read_text, path)
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"{path.name} cannot be read as text: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidRequestError(f"{path} cannot be read: {reason}") from error
     if not text:
         raise InvalidRequestError(f"{path.name} is empty or larger than a megabyte")
     fence = "~~~~"
@@ -202,10 +199,12 @@ async def approve(loop: ChatLoop, argument: str) -> None:
         loop.output.note("nothing waits for a decision")
         return
     for number, one in enumerate(waiting, 1):
-        loop.output.text(f"{number:2}  {format_ago(one.created_at):10} {call_text(one.call)}")
+        loop.output.entry(f"{number:2}  {format_ago(one.created_at):10} ", call_text(one.call))
     chosen = argument or await loop.read_line("decide on number (Enter: later): ")
     if chosen and chosen.isdecimal() and 0 < int(chosen) <= len(waiting):
-        loop.session.head = waiting[int(chosen) - 1].response_id
+        one = waiting[int(chosen) - 1]
+        if one.response_id != loop.session.head:
+            await loop.go_to(one.response_id)
         await loop.decide(await loop.session.last_turn())
 
 
@@ -218,7 +217,7 @@ async def erase(loop: ChatLoop, argument: str) -> None:
         return
     if argument == "chat":
         await loop.chats.delete(DEFAULT_TENANT, turn.id)
-        loop.session.head = None
+        loop.session.leave_chat()
     else:
         before = await loop.session.service.reader.previous(DEFAULT_TENANT, turn.id)
         await loop.session.service.delete(DEFAULT_TENANT, turn.id)
@@ -303,14 +302,20 @@ async def queue(loop: ChatLoop, argument: str) -> None:
     if argument == "clear":
         loop.prompt.queue.clear()
     for number, text in enumerate(loop.prompt.queue, 1):
-        loop.output.text(f"{number}  {shorten(text, 100)}")
-    if not loop.prompt.queue:
+        loop.output.entry(f"{number}  ", shorten(text, 100))
+    if loop.prompt.queue:
+        loop.output.note("they are sent one after another, and are stored only then")
+    else:
         loop.output.note("nothing waits")
 
 
 def _path_of(argument: str) -> Path:
-    """A path as it is typed, or dropped on the terminal."""
-    return Path(argument.strip("\"'")).expanduser()
+    """A path as it is typed, or dropped on the terminal: between quotes, or as a shell has it."""
+    path = Path(argument.strip("\"'")).expanduser()
+    if "\\" in argument and not path.exists():
+        with suppress(ValueError):
+            path = Path(" ".join(shlex.split(argument))).expanduser()
+    return path
 
 
 def _read_text(path: Path) -> str:

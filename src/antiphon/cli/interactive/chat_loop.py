@@ -6,11 +6,13 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from antiphon.cli.interactive.answer_view import AnswerView, call_text, has_schema
+import msgspec
+
+from antiphon.cli.interactive.answer_view import AnswerView, call_text, has_schema, print_turn
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.chat_session import ChatSession, user_text
 from antiphon.cli.interactive.slash_commands import parse_command, question_of
@@ -19,6 +21,7 @@ from antiphon.cli.terminal_output import status_note
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Message
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError
+from antiphon.turn.chat_protocols import ChainWindow
 from antiphon.turn.chats import ChatService
 from antiphon.turn.replay import Replay
 from antiphon.turn.running_turns import RunningTurn
@@ -100,9 +103,14 @@ class ChatLoop:
 
     async def run(self) -> None:
         """Until the person leaves."""
-        while (text := await self._next_text()) is not None:
-            if text:
-                await self._take_interruptible(text)
+        try:
+            while (text := await self._next_text()) is not None:
+                if text:
+                    await self._take_interruptible(text)
+        finally:
+            with suppress(OSError):  # The terminal may be gone.
+                for unsent in self.prompt.queue:
+                    self.output.note(f"not sent: {unsent}")
 
     async def answer(self, start: Awaitable[RunningTurn]) -> Response | None:
         """Run a turn to its end and show it; None: it failed. Calls that wait are decided on."""
@@ -124,6 +132,38 @@ class ChatLoop:
         if response.open_calls:
             await self.decide(response)
         return response
+
+    async def go_to(self, response_id: str) -> None:
+        """Go on from a turn, which is shown; from another chat's as that chat goes on."""
+        turn = await self.session.service.reader.response(DEFAULT_TENANT, response_id)
+        if await self._is_elsewhere(turn.id):
+            self.session.enter_chat(turn)
+        self.session.head = turn.id
+        await self.show_last_turn()
+
+    async def show_last_turn(self) -> None:
+        """Print the turn that the next one continues; one that runs yet, as it comes."""
+        last = await self.session.skip_queued()
+        if last is None:
+            return
+        part = await self.chats.window(DEFAULT_TENANT, last.id, ChainWindow(1), with_images=False)
+        plural = "s" * (part.total != 1)
+        self.output.note(f"continuing after {part.total} turn{plural}, {self.session.model}")
+        self.output.separate()
+        if last.end is None:
+            await self.attach(last)
+        else:
+            print_turn(self.output, last, user_text(last.input))
+            self.output.lines([()])
+            await self.end_turn(last)
+
+    async def _is_elsewhere(self, response_id: str) -> bool:
+        """Whether a turn is in another chat than the present one."""
+        head = self.session.head
+        if head is None:
+            return True
+        here, there = await self.chats.find(DEFAULT_TENANT, [head, response_id])
+        return here is None or there is None or here.id != there.id
 
     async def attach(self, turn: Response) -> None:
         """Show a turn that runs, from its first event to its end.
@@ -190,8 +230,7 @@ class ChatLoop:
                 self.output.note("it waits: /approve decides later, and so does any other program")
                 return
             decisions[call.call_id] = decision
-            is_approved = isinstance(decision, FunctionCall)
-            self.output.note(f"{call.name}: {'approved' if is_approved else 'declined'}")
+            self.output.note(_decision_text(call, decision))
         await self.answer(self.session.start_decided(decisions))
 
     async def edit(self, turn: Response) -> None:
@@ -208,6 +247,10 @@ class ChatLoop:
             return None
         finally:
             self.prompt.mark = before
+
+    def leave_keys(self) -> AbstractContextManager[None]:
+        """Within this another program has the terminal, and Ctrl-C is its own."""
+        return self._interrupt.stop_on_interrupt(lambda: None)
 
     async def forget_history(self) -> None:
         """Something was erased: it is no longer offered at the prompt either."""
@@ -299,8 +342,12 @@ class ChatLoop:
         if not (name == "edit" and argument) and not self.output.terminal.is_plain:
             # Its words are shown as the question that they become.
             self.output.note(f"/{name} {argument}".rstrip())
+        self._edited, head = None, self.session.head
         try:
             await self._handlers[name](self, argument)
+            if self.session.head != head:
+                turn = await self.session.turn()
+                self.status = await self._status_of(turn) if turn is not None else ""
         except AntiphonError as error:
             self.output.error(error.message)
         self.output.separate()
@@ -396,9 +443,26 @@ class ChatLoop:
                 case "n":
                     return answer[1:].strip()
                 case "e":
-                    changed = await self.read_line("arguments: ", call.arguments)
-                    if changed:
-                        return FunctionCall(call.call_id, call.name, changed)
+                    if (changed := await self._edit_call(call)) is not None:
+                        return changed
+
+    async def _edit_call(self, call: FunctionCall) -> FunctionCall | None:
+        """A call with the arguments that a person gives it; None: they gave none."""
+        arguments = call.arguments
+        while arguments := await self.read_line("arguments: ", arguments) or "":
+            try:
+                msgspec.json.decode(arguments, type=dict)
+            except msgspec.DecodeError as error:
+                self.output.error(f"the arguments are no JSON object: {error}")
+            else:
+                return msgspec.structs.replace(call, arguments=arguments)
+        return None
+
+
+def _decision_text(call: FunctionCall, decision: FunctionCall | str) -> str:
+    if isinstance(decision, str):
+        return f"{call.name}: declined"
+    return f"{call.name if decision == call else call_text(decision)}: approved"
 
 
 def clipboard_sequence(text: str) -> str:

@@ -82,7 +82,8 @@ class ChatOutput:
         if self.terminal.width < 3 * len(label):
             self.lines([(Span(label.rstrip()),)])
             label = " " * _NARROW_INDENT
-        self.lines(self.broken(Span(text), Span(label), " " * len(label)))
+        line = make_safe(text).replace("\n", " ")
+        self.lines(self.broken(Span(line), Span(label), " " * len(label)))
 
     def broken(self, span: Span, first: Span = _NOTHING, indent: str = "") -> list[Line]:
         """A line behind ``first``, broken between words where the terminal is too narrow for it.

@@ -29,7 +29,7 @@ async def pick_chat(engine: Engine, output: ChatOutput) -> str | None:
         matches = (await chats.search(DEFAULT_TENANT, query, _MAX_CHATS)).matches
         return [_row(match.chat, match.hit.excerpt) for match in matches]
 
-    return await pick_row(output, "chats", find)
+    return await pick_row(output, "chats", find, limit=_MAX_CHATS)
 
 
 def _row(chat: ChatRecord, excerpt: str) -> Row:

@@ -6,6 +6,7 @@ Starts turns and moves the head; prints nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,7 @@ from antiphon.core.items import (
 )
 from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.turns import DEFAULT_TENANT, McpTool, Options, Response, TurnRequest
-from antiphon.errors import AntiphonError, InvalidRequestError
+from antiphon.errors import AntiphonError, InvalidRequestError, ModelNotFoundError
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Window
@@ -109,6 +110,19 @@ class ChatSession:
             if isinstance(one, str)
         )
         return await self._start(declined, self.head, approved=approved)
+
+    def leave_chat(self) -> None:
+        """Begin another chat with the next question; each tool asks again."""
+        self.head = None
+        self.approved_tools.clear()
+
+    def enter_chat(self, turn: Response) -> None:
+        """Go on from a turn of another chat, by its model and its instructions."""
+        self.leave_chat()
+        self.head = turn.id
+        self.instructions = turn.header.instructions
+        with suppress(ModelNotFoundError):  # It was taken out of the configuration since.
+            self.model = self.service.models.get(turn.header.model)[0]
 
     def move_to(self, turn: RunningTurn) -> None:
         """Go on from a turn that has ended, unless it failed."""

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from antiphon.cli.interactive import chat_commands, tree_commands, turn_commands
-from antiphon.cli.interactive.answer_view import print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, ChatPrompt
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.chat_session import ChatSession, user_text
@@ -14,7 +13,6 @@ from antiphon.cli.interactive.prompt_line import PromptLine
 from antiphon.cli.interrupt import InterruptHandler
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import NotFoundError
-from antiphon.turn.chat_protocols import ChainWindow
 from antiphon.turn.store_protocols import Window
 
 if TYPE_CHECKING:
@@ -57,25 +55,8 @@ async def start_chat(
         reload_history=load_history,
     )
     if session.head:
-        await _show_last_turn(loop)
+        await loop.show_last_turn()
     return loop
-
-
-async def _show_last_turn(loop: ChatLoop) -> None:
-    """Print the turn that the next one continues; one that runs yet, as it comes."""
-    session = loop.session
-    last = await session.skip_queued()
-    if last is None:
-        return
-    part = await loop.chats.window(DEFAULT_TENANT, last.id, ChainWindow(1), with_images=False)
-    plural = "s" * (part.total != 1)
-    loop.output.note(f"continuing after {part.total} turn{plural}, {session.model}\n")
-    if last.end is None:
-        await loop.attach(last)
-    else:
-        print_turn(loop.output, last, user_text(last.input))
-        loop.output.lines([()])
-        await loop.end_turn(last)
 
 
 async def _past_questions(engine: Engine, session: ChatSession) -> list[str]:

@@ -13,8 +13,10 @@ from typing import TypeAlias
 import msgspec
 from prompt_toolkit import Application
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import HSplit, Layout, Window
 from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
 from prompt_toolkit.layout.processors import BeforeInput
@@ -53,14 +55,18 @@ async def pick_row(
     *,
     load: Loader | None = None,
     chosen: str | None = None,
+    limit: int | None = None,
 ) -> str | None:
-    """The id of the row that was chosen, ``chosen`` at first; None: none was."""
+    """The id of the row that was chosen, ``chosen`` at first; None: none was.
+
+    ``limit``: so many rows are found at most.
+    """
     rows = await find("")
     if output.terminal.is_plain:
         # The newest are at the end of a tree.
         shown = rows[-_MAX_NUMBERED:] if load else rows[:_MAX_NUMBERED]
         return await _pick_number(output, [await load(row) for row in shown] if load else shown)
-    picker = _RowPicker(title, find, rows, load)
+    picker = _RowPicker(title, find, rows, load, limit)
     picker.choose(chosen)
     return await picker.application.run_async()
 
@@ -79,8 +85,11 @@ async def _pick_number(output: ChatOutput, rows: list[Row]) -> str | None:
 
 
 class _RowPicker:
-    def __init__(self, title: str, find: Finder, rows: list[Row], load: Loader | None) -> None:
+    def __init__(
+        self, title: str, find: Finder, rows: list[Row], load: Loader | None, limit: int | None
+    ) -> None:
         self._find = find
+        self._limit = limit
         self._rows = rows
         self._load = load
         self._loaded: dict[str, Row] = {}
@@ -91,6 +100,8 @@ class _RowPicker:
         #: Why there are no rows, where the store did not give them.
         self._error = ""
         self._searching: asyncio.Task[None] | None = None
+        self._choosing: asyncio.Task[None] | None = None
+        self._held_keys: list[KeyPress] = []
         self._buffer = Buffer(multiline=False, on_text_changed=lambda _: self._search())
         self._list = Window(FormattedTextControl(self._list_text), always_hide_cursor=True)
         query = BufferControl(self._buffer, input_processors=[BeforeInput(f"{title}: ")])
@@ -170,12 +181,23 @@ class _RowPicker:
     def _detail(self) -> StyleAndTextTuples:
         if not self._rows:
             return []
-        row = self._rows[self._at]
+        row, count = self._rows[self._at], len(self._rows)
         detail = self._loaded.get(row.id, row).detail
-        return [("class:faint", f"{self._at + 1} of {len(self._rows)}  {make_safe(detail)}")]
+        of = f"{count}, or more" if count == self._limit else f"{count}"
+        return [("class:faint", f"{self._at + 1} of {of}  {make_safe(detail)}")]
 
     def _move(self, rows: int) -> None:
         self._at = max(0, min(len(self._rows) - 1, self._at + rows))
+
+    async def _exit_with_chosen(self) -> None:
+        """Leave with the chosen row of what was typed, which may be searched for yet."""
+        while self._searching is not None and not self._searching.done():
+            await asyncio.wait({self._searching})
+        future = self.application.future
+        if future is not None and not future.done():
+            self.application.exit(result=self._rows[self._at].id if self._rows else None)
+            # What was typed behind it is for what comes next.
+            self.application.key_processor.feed_multiple(self._held_keys)
 
     def _key_bindings(self) -> KeyBindings:
         bindings = KeyBindings()
@@ -191,12 +213,16 @@ class _RowPicker:
             bindings.add(key)(lambda _, rows=rows: self._move(rows()))
 
         @bindings.add("enter")
+        def _(_: KeyPressEvent) -> None:
+            self._choosing = asyncio.ensure_future(self._exit_with_chosen())
+
+        @bindings.add(Keys.Any, filter=Condition(lambda: self._choosing is not None), eager=True)
         def _(event: KeyPressEvent) -> None:
-            event.app.exit(result=self._rows[self._at].id if self._rows else None)
+            self._held_keys += event.key_sequence
 
         @bindings.add("escape", eager=True)
-        @bindings.add("c-c")
-        @bindings.add("c-d")
+        @bindings.add("c-c", eager=True)
+        @bindings.add("c-d", eager=True)
         def _(event: KeyPressEvent) -> None:
             event.app.exit(result=None)
 

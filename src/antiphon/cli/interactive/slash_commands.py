@@ -46,7 +46,7 @@ COMMANDS: Final = (
     SlashCommand("image", "PATH", "send an image with the next question"),
     SlashCommand("attach", "PATH", "send a text file with the next question"),
     SlashCommand("tools", "", "the tools that the model may call"),
-    SlashCommand("approve", "", "decide on calls that wait, in all chats"),
+    SlashCommand("approve", "[N]", "decide on calls that wait, in all chats"),
     SlashCommand("erase", "[chat]", "erase the last turn, or the whole chat, for good"),
     SlashCommand("keep", "", "let this chat never expire; again: as others do"),
     SlashCommand("pin", "", "pin this chat in lists; again: no more"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from antiphon.cli.interactive.chat_commands import go_to
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_picker import pick_chat
 from antiphon.cli.interactive.chat_session import answer_text, user_text
@@ -16,7 +15,7 @@ from antiphon.errors import InvalidRequestError, NotFoundError
 
 _MAX_QUESTION = 90
 _MAX_DETAIL = 300
-#: A plain terminal shows so many turns: the labels of all have to be read.
+#: How many turns a search shows.
 _MAX_HITS = 100
 
 
@@ -33,7 +32,7 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
     async def find(query: str) -> list[Row]:
         if not query.strip():
             return [Row(response_id, prefix) for response_id, prefix in shape]
-        hits = await stores.search.search(DEFAULT_TENANT, query, _MAX_HITS)
+        hits = await stores.search.search(DEFAULT_TENANT, query, _MAX_HITS, chat_id=head)
         return [Row(hit.response_id, "", "") for hit in hits if hit.response_id in known]
 
     async def load(row: Row) -> Row:
@@ -49,14 +48,14 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
 
     chosen = await pick_row(loop.output, "turns", find, load=load, chosen=head)
     if chosen is not None:
-        await go_to(loop, chosen)
+        await loop.go_to(chosen)
 
 
 async def resume(loop: ChatLoop, _: str) -> None:
     """Choose a chat and go on with it."""
     chosen = await pick_chat(loop.engine, loop.output)
     if chosen is not None:
-        await go_to(loop, chosen)
+        await loop.go_to(chosen)
 
 
 HANDLERS: dict[str, Handler] = {"tree": show_tree, "resume": resume}

@@ -18,9 +18,7 @@ _MAX_OPENING = 70
 
 
 async def begin_new(loop: ChatLoop, _: str) -> None:
-    loop.session.head = None
-    loop.session.approved_tools.clear()
-    loop.status = ""
+    loop.session.leave_chat()
     loop.output.note("a new chat; the old one stays stored")
 
 
@@ -75,15 +73,16 @@ async def siblings(loop: ChatLoop, argument: str) -> None:
     if argument:
         number = _number(argument, default=1)
         if number > len(turns):
-            raise InvalidRequestError(f"there are {len(turns)}")
-        loop.session.head = turns[number - 1].id
-        print_turn(loop.output, turns[number - 1], user_text(turns[number - 1].input))
+            plural = "s" * (len(turns) != 1)
+            raise InvalidRequestError(f"the question has {len(turns)} answer{plural}")
+        await loop.go_to(turns[number - 1].id)
         return
     for number, turn in enumerate(turns, 1):
         mark = "→" if turn.id == loop.session.head else " "
+        label = f"{mark} {number}  "
         question = shorten(user_text(turn.input) or DECISION, _MAX_OPENING // 2)
         answer = shorten(answer_text(turn), _MAX_OPENING)
-        loop.output.text(f"{mark} {number}  {turn.model}  {question}: {answer}")
+        loop.output.entry(label, f"{turn.model}  {question}: {answer}")
     if len(turns) > 1:
         loop.output.note("/siblings N goes on from one of them")
 
@@ -125,7 +124,8 @@ async def _find_question(loop: ChatLoop, number: int = 1) -> tuple[list[Response
     if not turns:
         await loop.session.last_turn()
     if len(positions) < number:
-        raise InvalidRequestError(f"there are {len(positions)} questions")
+        plural = "s" * (len(positions) != 1)
+        raise InvalidRequestError(f"the chat has {len(positions)} question{plural}")
     return turns, positions[number - 1]
 
 
