@@ -277,6 +277,24 @@ def test_another_address_is_nothing(world: Watched) -> None:
     expect(page.get_by_text("There is nothing here.")).to_be_visible()
 
 
+def test_what_is_pinned_is_listed_first_and_no_chat_is_missing(
+    world: Watched, server: ThreadServer
+) -> None:
+    names = [f"chat {number:02}" for number in range(90)]
+    chats = [server.get(f"/v1/chats/{chain(server, name)[0]}").json["id"] for name in names]
+    server.post(f"/v1/chats/{chats[0]}", pinned=True)
+    page = world.open()
+    pinned = page.get_by_role("region", name="Pinned").get_by_role("link")
+    expect(pinned).to_have_text(["chat 00"])
+    # One that is not listed yet is changed: the list goes on where it ended.
+    server.post(f"/v1/chats/{chats[5]}", title="chat 05 and more")
+    expect(page.get_by_role("link", name="chat 05 and more")).to_be_attached()
+    links = page.locator(".chat-row a")
+    while links.count() < len(names):
+        links.last.scroll_into_view_if_needed()
+    assert sorted(one[:7] for one in links.all_inner_texts()) == names
+
+
 def test_names_pins_and_erasure_with_undo(world: Watched, server: ThreadServer) -> None:
     (made,) = chain(server, "To be named")
     page = world.open(f"/r/{made}")

@@ -197,6 +197,33 @@ def test_what_could_not_be_sent_is_sent_by_the_next_page(
     assert len(stored(server)) == 1
 
 
+def test_what_the_next_page_cannot_send_is_given_back_until_it_is_taken(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("ERR_INTERNET_DISCONNECTED", "400")
+    head = server.respond("To be erased", model="grok-4").json["id"]
+    page = world.open(f"/r/{head}")
+    expect(page.get_by_text("You asked: To be erased")).to_be_visible()
+    world.context.set_offline(True)
+    send_message(page, "left behind")
+    expect(page.get_by_text("Waiting for the server…")).to_be_visible()
+    page.close()
+    world.context.set_offline(False)
+    assert server.request("DELETE", f"/v1/responses/{head}").status == 200
+    # Whoever does not take it is told again.
+    for _ in range(2):
+        page = world.open()
+        expect(page.get_by_text("“left behind” could not be sent")).to_be_visible()
+    page.get_by_role("button", name="Write it again").click()
+    expect(page.get_by_role("textbox", name="Message")).to_have_value("left behind")
+    page.get_by_role("textbox", name="Message").press("Enter")
+    expect(page.get_by_text("You asked: left behind")).to_be_visible()
+    page.reload()
+    expect(page.get_by_text("You asked: left behind")).to_be_visible()
+    expect(page.get_by_text("could not be sent")).to_have_count(0)
+    assert len(stored(server)) == 1
+
+
 def test_a_picture_is_sent_and_read_by_reference(
     world: Watched, server: ThreadServer, tmp_path: Path
 ) -> None:
@@ -237,9 +264,19 @@ def test_a_temporary_chat_writes_nothing(browser: Browser, tmp_path: Path) -> No
     ):
         page = watching.open()
         before = all_bytes(tmp_path)
+        page.get_by_role("textbox", name="Message").fill("secret one")
+        assert "secret" in page.evaluate(_KEPT)
         page.get_by_role("button", name="Temporary").click()
-        send_message(page, "secret one")
+        # To ask several would store their answers.
+        expect(page.get_by_title("Ask several models, side by side")).to_have_count(0)
+        page.get_by_role("textbox", name="Message").press("Enter")
         expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+        page.get_by_role("button", name="Ask again", exact=True).click()
+        expect(page.locator(".turn-footer .actions")).to_be_visible()
+        expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+        # What is stored nowhere has no link, no versions and no end to be kept from.
+        for name in ("More", "What the model saw", "Next version", "Temporary"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
         send_message(page, "secret two")
         expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
         assert stored(server) == []

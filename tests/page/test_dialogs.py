@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, ViewportSize, expect
 
 from antiphon.errors import ContextLengthExceededError
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, fail, say
@@ -125,6 +125,27 @@ def test_an_import_is_found_again_after_a_reload_and_others_of_the_day_are_liste
     expect(page.get_by_role("region", name="Import")).to_contain_text(job["error"]["message"])
 
 
+def test_an_import_says_what_chats_are_called_or_why_there_are_none(world: Watched) -> None:
+    page = world.open()
+    page.get_by_role("button", name="Import and export").click()
+    messages = [
+        {"role": "user", "content": "What is amber?"},
+        {"role": "assistant", "content": "Resin."},
+    ]
+    for content, words in (
+        (messages, "What is amber?"),
+        ({"hello": 1}, "Nothing was read: it is no chat of a known program."),
+    ):
+        page.get_by_label("File", exact=True).set_input_files(
+            {
+                "name": "a.json",
+                "mimeType": "application/json",
+                "buffer": json.dumps(content).encode(),
+            }
+        )
+        expect(page.get_by_role("region", name="Import")).to_contain_text(words)
+
+
 def test_a_chat_whose_model_is_not_here_goes_on_with_the_default_one(
     world: Watched, server: ThreadServer
 ) -> None:
@@ -191,6 +212,8 @@ def test_a_share_is_a_page_without_script_until_it_is_revoked(
     expect(reader.get_by_text("You asked: Share this")).to_be_visible()
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_role("button", name="Revoke")).to_have_count(0)
+    # Nobody is to pass on a link that is none any more.
+    expect(page.get_by_label("The link")).to_have_count(0)
     answer = reader.goto(link)
     assert answer is not None
     assert answer.status == 404
@@ -236,7 +259,12 @@ def test_several_models_answer_side_by_side(world: Watched, server: ThreadServer
     page.get_by_role("button", name="Ask 4").click()
     expect(page.get_by_role("button", name="Go on with this")).to_have_count(4)
     page.get_by_role("button", name="Differences from the first").click()
-    expect(page.get_by_role("region", name="qwen3").first).to_be_visible()
+    # Like is set beside like: Markdown as it is written.
+    expect(page.get_by_text("Messages so far: **1**.")).to_have_count(4)
+    page.get_by_role("button", name="Erase").nth(2).click()
+    expect(page.get_by_role("button", name="Go on with this")).to_have_count(3)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Go on with this")).to_have_count(4)
     page.get_by_role("button", name="Go on with this").nth(1).click()
     expect(page.get_by_text("2/4")).to_be_visible()
     assert len(server.get("/v1/chats").json["data"]) == 1
@@ -287,6 +315,32 @@ def test_enter_that_is_pressed_before_anything_was_found_goes_where_it_would_the
     expect(page.locator(".option .excerpt").first).to_contain_text("usage")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name="Usage")).to_be_visible()
+
+
+def test_the_list_on_a_phone_closes_behind_what_was_chosen(
+    browser: Browser, server: ThreadServer
+) -> None:
+    phone: ViewportSize = {"width": 390, "height": 844}
+    with watched(browser, server.url, viewport=phone) as watching:
+        page = watching.open()
+        names = page.get_by_role("navigation", name="Chats")
+        page.get_by_role("button", name="Open the list").click()
+        names.get_by_role("button", name="Usage").click()
+        expect(page.get_by_role("dialog", name="Usage")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(names).to_be_hidden()
+        page.get_by_role("button", name="Open the list").click()
+        expect(names).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(names).to_be_hidden()
+
+
+def test_escape_closes_the_search_though_words_are_in_it(world: Watched) -> None:
+    page = world.open()
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("herons")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_a_search_finds_what_a_tool_was_called_with(world: Watched, server: ThreadServer) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from support.browser import paths_of, until, watched
 from support.http_server import ThreadServer, serving
@@ -87,6 +87,26 @@ def test_any_turn_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
             page.keyboard.press("Enter")
             expect(page.locator(f'[data-position="{number - 1}"]')).to_be_in_viewport()
             assert _count_nodes(page) <= _MAX_NODES
+
+
+def test_the_last_of_two_jumps_is_where_the_page_ends(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    held: list[Route] = []
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{head}")
+        expect(page.locator("[data-turn]").last).to_be_visible()
+        page.route("**/turns?*position=0*", lambda route: held.append(route))  # noqa: PLW0108
+        page.get_by_role("button", name="Go to a turn").click()
+        page.get_by_role("button", name="First turn").click()
+        page.get_by_role("button", name="Go to a turn").click()
+        page.get_by_role("spinbutton", name="Number").fill(str(turns // 2))
+        page.keyboard.press("Enter")
+        wanted = page.locator(f'[data-position="{turns // 2 - 1}"]')
+        expect(wanted).to_be_in_viewport()
+        with page.expect_response("**/turns?*position=0*"):
+            held.pop().continue_()
+        expect(wanted).to_be_in_viewport()
+        expect(page.locator('[data-position="0"]')).to_have_count(0)
 
 
 def _jump_to_day(page: Page, days: int) -> None:

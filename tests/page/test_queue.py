@@ -157,3 +157,34 @@ def test_seconds_of_an_answer_are_counted_from_when_its_turn_began(
     expect(facts).to_contain_text("token")
     shown = [one for one in facts.locator("span").all_inner_texts() if one.endswith(" s")]
     assert shown == ([f"{seconds} s"] if seconds else [])
+
+
+#: The server gets what is sent, and its answer never arrives.
+_LOSE_ANSWERS = """() => {
+  const real = fetch;
+  window.fetch = async (path, options) => {
+    const answer = await real(path, options);
+    return options?.method === "POST" ? new Promise(() => {}) : answer;
+  };
+}"""
+
+
+def test_message_that_the_server_took_before_a_reload_is_shown_and_sent_once(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    begin(page, server)
+    page.evaluate(_LOSE_ANSWERS)
+    send_message(page, "then that")
+    wait_for_statuses(server, "in_progress", "queued")
+    page.reload()
+    expect(chips(page)).to_have_text(["then that"])
+    # A second one is noticed: what is sent with the same key behind another turn is refused.
+    page.get_by_role("textbox", name="Message").fill("and this")
+    page.keyboard.press("Enter")
+    expect(chips(page)).to_contain_text(["then that", "and this"])
+    wait_until_handed_over(page)
+    server.set(model.resume)
+    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
+    assert questions(page) == ["hold this", "then that", "and this"]
+    wait_for_statuses(server, *["completed"] * 3)

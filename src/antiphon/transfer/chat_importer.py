@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from antiphon.core.chat_titles import TITLE_ITEMS, opening_of
 from antiphon.errors import AntiphonError
 from antiphon.transfer.chat_file import ChatFile, ReadChat
 from antiphon.transfer.chat_preparation import (
@@ -112,7 +113,7 @@ class ChatImporter:
             result = await self._store.import_chat(chat.request)
         except AntiphonError as error:
             reasons = (*chat.skipped, f"it cannot be stored: {error.message}")
-            return _failed(chat.request.title, chat.source, reasons)
+            return _failed(_shown_title(chat), chat.source, reasons)
         return _report(chat, result)
 
 
@@ -146,7 +147,7 @@ def _report(chat: PreparedChat, result: ChatImportResult) -> ImportedChat:
         status = "updated"
     return ImportedChat(
         status,
-        request.title,
+        _shown_title(chat),
         chat.source,
         chat_id=result.chat_id,
         response_id=result.response_ids[-1],
@@ -157,6 +158,12 @@ def _report(chat: PreparedChat, result: ChatImportResult) -> ImportedChat:
         images=chat.images,
         skipped=skipped,
     )
+
+
+def _shown_title(chat: PreparedChat) -> str | None:
+    """What lists call the chat: its title, else its first words."""
+    request = chat.request
+    return request.title or opening_of(request.turns[0].input[:TITLE_ITEMS])
 
 
 def _failed(title: str | None, source: Source | None, reasons: Sequence[str]) -> ImportedChat:

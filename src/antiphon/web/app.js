@@ -1,7 +1,7 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, readEarly, readFirst, request, set, startFeed, state, useStore,
+  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, set, startFeed, state, useStore,
 } from "./core.js";
 import { Conversation, loadParts } from "./conversation.js";
 
@@ -16,20 +16,34 @@ const DIALOGS = {
 
 // ---- the list of chats
 
+/** The chats that pages of the list had: it is read on behind the last of these. Others come from the feed, or are pinned. */
+const paged = new Set();
+
 export async function loadChats() {
-  const after = state.moreChats && state.chats.length ? state.chats.at(-1).id : undefined;
+  const after = state.moreChats ? state.chats.findLast((one) => paged.has(one.id))?.id : undefined;
   try {
     const page = await readFirst("/v1/chats", { limit: PAGE, after });
-    const known = new Set(state.chats.map((one) => one.id));
-    set({ chats: [...state.chats, ...page.data.filter((one) => !known.has(one.id))], moreChats: page.has_more, chatsError: null });
+    page.data.forEach((one) => paged.add(one.id));
+    addChats(page.data);
+    set({ moreChats: page.has_more, chatsError: null });
     countWaiting();
+    // What is pinned is seen though it is old.
+    if (!after && page.has_more) addChats((await api(query("/v1/chats", { pinned: true, limit: 100 }))).data);
   } catch (error) {
     set({ chatsError: error });
   }
 }
 
+/** Adds those of some chats that are not listed yet, where their last turn places them. */
+function addChats(chats) {
+  const known = new Set(state.chats.map((one) => one.id));
+  set({ chats: [...state.chats, ...chats.filter((one) => !known.has(one.id))].sort(byLastTurn) });
+}
+
+const byLastTurn = (one, other) => other.updated_at - one.updated_at;
+
 const putChat = (chat) => set({
-  chats: [chat, ...state.chats.filter((one) => one.id !== chat.id)].sort((a, b) => b.updated_at - a.updated_at),
+  chats: [chat, ...state.chats.filter((one) => one.id !== chat.id)].sort(byLastTurn),
   ...(state.chat?.id === chat.id ? { chat } : {}),
 });
 
@@ -49,6 +63,7 @@ let timer = 0;
 onFeed((event) => {
   if (event.type === "feed.reset") {
     set({ chats: [], moreChats: false });
+    paged.clear();
     loadChats();
     loadParts().then(({ reload }) => reload());
     return;
@@ -76,6 +91,9 @@ function groups(chats) {
   return named.filter(([, list]) => list.length);
 }
 
+/** Opens a dialog from the list, which a narrow screen shows above all else. */
+const openFromList = (name) => { set({ sidebar: false }); openDialog(name); };
+
 function Sidebar() {
   const { chats, moreChats, chatsError, chat, sidebar, conversation, waiting } = useStore("chats", "moreChats", "chatsError", "chat", "sidebar", "conversation", "waiting");
   const onScroll = (event) => {
@@ -88,20 +106,20 @@ function Sidebar() {
       ${iconButton("close", "Close the list", () => set({ sidebar: false }), { class: "icon-button menu-button" })}
     </div>
     <a href="/" class="side-row new-chat" onClick=${startChat}>${icon("new")}<span>New chat</span><kbd>Alt N</kbd></a>
-    <button type="button" class="side-row" onClick=${() => openDialog("palette")}>${icon("search")}<span>Search</span><kbd>Ctrl K</kbd></button>
+    <button type="button" class="side-row" onClick=${() => openFromList("palette")}>${icon("search")}<span>Search</span><kbd>Ctrl K</kbd></button>
     <div class="chats" onScroll=${onScroll} tabindex="-1">
       ${groups(chats).map(([name, list]) => html`<section key=${name} aria-label=${name}><h2>${name}</h2><ul>
         ${list.map((one) => html`<${ChatRow} key=${one.id} chat=${one} current=${one.id === (chat?.id ?? conversation?.chatId)} />`)}</ul></section>`)}
-      ${!chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server. <button type="button" class="link" onClick=${() => openDialog("transfer")}>Bring some along</button></p>`}
+      ${!chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server. <button type="button" class="link" onClick=${() => openFromList("transfer")}>Bring some along</button></p>`}
       ${chatsError && chatsError.status !== 404 && html`<p class="none">${chatsError.message} <button type="button" class="link" onClick=${loadChats}>Try again</button></p>`}
     </div>
     <div class="side-foot">
-      <button type="button" class="side-row" onClick=${() => openDialog("inbox")}>${icon("inbox")}<span>Approvals</span>${waiting > 0 && html`<span class="count">${waiting}</span>`}</button>
+      <button type="button" class="side-row" onClick=${() => openFromList("inbox")}>${icon("inbox")}<span>Approvals</span>${waiting > 0 && html`<span class="count">${waiting}</span>`}</button>
       <span class="foot-icons">
-        ${iconButton("chart", "Usage", () => openDialog("usage"))}
-        ${iconButton("share", "Import and export", () => openDialog("transfer"))}
+        ${iconButton("chart", "Usage", () => openFromList("usage"))}
+        ${iconButton("share", "Import and export", () => openFromList("transfer"))}
         ${iconButton("theme", "Light, dark or contrast", nextTheme)}
-        ${iconButton("help", "Keys and help", () => openDialog("help"))}
+        ${iconButton("help", "Keys and help", () => openFromList("help"))}
       </span>
     </div>
   </nav>
@@ -173,11 +191,13 @@ function applyTheme(theme) {
   if (theme === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
 }
+let themeNotice = null;
 export function nextTheme() {
   const theme = THEMES[(THEMES.indexOf(load("theme") ?? "system") + 1) % THEMES.length];
   localStorage.setItem("antiphon.theme", JSON.stringify(theme));
   applyTheme(theme);
-  notify(`Colours: ${theme === "system" ? "as the system" : theme}.`, null, 2);
+  dismiss(themeNotice);
+  themeNotice = notify(`Colours: ${theme === "system" ? "as the system" : theme}.`, null, 2);
 }
 
 // ---- dialogs and notices
@@ -195,9 +215,9 @@ function Dialogs() {
   return shown && shown.dialog === dialog ? html`<${shown.View} ...${dialog} />` : null;
 }
 
-function Notices() {
+/** What has happened: within the dialog that is open, as nothing else can be clicked then. */
+export function Notices() {
   const { notices, online } = useStore("notices", "online");
-  useEffect(() => { if (online && state.chatsError) loadChats(); }, [online]);
   return html`<div class="notices" role="status">
     ${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}
     ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.action && html`<button type="button" class="link" onClick=${() => { one.action.run(); dismiss(one.id); }}>${one.action.label}</button>`}</p>`)}
@@ -226,6 +246,7 @@ addEventListener("keydown", (event) => {
   else if (key === "e" || key === "r") act(() => loadParts().then((parts) => parts.actOnFocusedTurn(key)));
   else if (key === "i") act(() => openDialog("inbox"));
   else if (key === "m" && state.chat) act(() => openDialog("branches", { chat: state.chat }));
+  else if (key === "Escape" && state.sidebar) act(() => set({ sidebar: false }));
   else if (key === "Escape") loadParts().then((parts) => parts.isRunningHere() && parts.stop());
 });
 
@@ -244,7 +265,8 @@ addEventListener("drop", (event) => {
 // ---- the frame
 
 function App() {
-  const { route } = useStore("route");
+  const { route, online, isModal } = useStore("route", "online", "isModal");
+  useEffect(() => { if (online && state.chatsError) loadChats(); }, [online]);
   useEffect(() => {
     // A new chat that has just got its address is open already.
     if (route.kind === "new") { if (state.conversation?.chatId) set({ chat: null, conversation: null }); }
@@ -252,7 +274,7 @@ function App() {
   }, [route]);
   const { chat } = useStore("chat");
   useEffect(() => { document.title = chat?.title ? `${chat.title} · antiphon` : "antiphon"; }, [chat]);
-  return html`<a class="skip" href="#composer">To the message</a><${Sidebar} /><${Conversation} /><${Notices} /><${Dialogs} />`;
+  return html`<a class="skip" href="#composer">To the message</a><${Sidebar} /><${Conversation} />${!isModal && html`<${Notices} />`}<${Dialogs} />`;
 }
 
 async function start() {

@@ -130,14 +130,15 @@ export default function Compare({ text, images = [], done, of = null }) {
     <ul class="plain-list">${models.map((model, index) => html`<li class="row" key=${model}><span class="grow">${model}</span>
       <button type="button" class="button" aria-label=${`One less of ${model}`} disabled=${!counts[model]} onClick=${() => count(model, -1)}>−</button><output aria-label=${`Answers of ${model}`}>${counts[model] ?? 0}</output>
       <button type="button" class="button" data-first=${index === 0} aria-label=${`One more of ${model}`} disabled=${chosen.length >= MOST} onClick=${() => count(model, 1)}>+</button></li>`)}</ul>
-    <p class="row"><span class="hint grow">Each answer is a branch: it goes on when this is closed, and can be gone on from.</span><button type="button" class="button primary" disabled=${chosen.length < 1} onClick=${ask}>Ask ${chosen.length || ""}</button></p>
+    <p class="row"><span class="hint grow">Each answer is a branch of its own. It is written to its end though you close this.</span><button type="button" class="button primary" disabled=${chosen.length < 1} onClick=${ask}>Ask ${chosen.length || ""}</button></p>
     <${FoldedPrograms} actions=${[{ name: "Ask the first", method: "POST", path: "/v1/responses", terminal: "antiphon chat",
       body: { model: chosen[0] ?? models[0] ?? "a model", input: text, background: true, ...(state.conversation?.head ? { previous_response_id: state.conversation.head } : {}) } }]} />
   <//>`;
   const first = turns[0] && answerText(turns[0]);
+  const isDiff = diff && turns.length > 1;
   return html`<${Dialog} title="Side by side" wide=${true}>
-    <p class="row"><span class="grow plain excerpt">${text}</span>${turns.length > 1 && turns.every((one) => one.done) && html`<button type="button" class="button" aria-pressed=${diff} onClick=${() => setDiff(!diff)}>Differences from the first</button>`}</p>
-    <div class="columns">${turns.map((turn, index) => html`<${Column} key=${turn.response.id} turn=${turn} other=${diff && index ? first : null} onEnd=${() => draw((one) => one + 1)} onErase=${() => erase(turn)} />`)}</div>
+    <p class="row"><span class="grow plain excerpt">${text}</span>${turns.length > 1 && turns.every((one) => one.done) && html`<button type="button" class="button" aria-pressed=${isDiff} onClick=${() => setDiff(!diff)}>Differences from the first</button>`}</p>
+    <div class="columns">${turns.map((turn) => html`<${Column} key=${turn.response.id} turn=${turn} other=${isDiff ? first : null} onEnd=${() => draw((one) => one + 1)} onErase=${() => erase(turn)} />`)}</div>
     ${turns.length > 0 && html`<${FoldedPrograms} actions=${actionsOf(turns[0].response, text)} />`}
   <//>`;
 }

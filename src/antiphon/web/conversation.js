@@ -54,7 +54,7 @@ function Head({ chat, conversation }) {
       ${chat && iconButton("search", "Search in this chat", () => openDialog("palette", { chat }))}
       ${chat && iconButton("share", "Share and export", () => openDialog("share", { chat }))}
       ${chat && iconButton("more", "More about this chat", () => openDialog("chat", { chat }), { "aria-haspopup": "dialog" })}
-      ${!chat && !conversation?.error && html`<button type="button" class=${state.temporary ? "toggle on" : "toggle"} aria-pressed=${state.temporary} title="Nothing of it is stored" onClick=${() => { set({ temporary: !state.temporary }); document.querySelector("#composer").focus(); }}>${icon("temporary")}<span>Temporary</span></button>`}
+      ${!chat && !conversation?.error && !conversation?.turns.length && html`<button type="button" class=${state.temporary ? "toggle on" : "toggle"} aria-label="Temporary" aria-pressed=${state.temporary} title="Nothing of it is stored" onClick=${() => { set({ temporary: !state.temporary }); document.querySelector("#composer").focus(); }}>${icon("temporary")}<span>Temporary</span></button>`}
     </span>
   </header>`;
 }
@@ -84,6 +84,17 @@ export function nextModel(conversation) {
   return conversation?.turns.findLast(isNamed)?.response.model ?? state.model ?? null;
 }
 
+/** Calls the newest of some functions with what an event of the document carries. */
+function useDocumentEvent(name, act) {
+  const newest = useRef();
+  newest.current = act;
+  useEffect(() => {
+    const listener = ({ detail }) => newest.current(detail);
+    document.addEventListener(name, listener);
+    return () => document.removeEventListener(name, listener);
+  }, []);
+}
+
 function Composer({ conversation, chat }) {
   useStore("model", "temporary", "conversation");
   const area = useRef();
@@ -93,11 +104,16 @@ function Composer({ conversation, chat }) {
   const [text, setText] = useState(load(name) ?? "");
   const [pictures, setPictures] = useState([]);
   const [queue, showQueue] = useState(load(queueName(conversation)) ?? []);
-  const isKept = !conversation?.temporary && !state.temporary;
+  const isKept = conversation?.turns.length ? !conversation.temporary : state.route.kind !== "new" || !state.temporary;
   const queueNow = useRef(queue);
+  // What is in the outbox is sent from there, also by the next page.
+  const keepQueue = (place, messages) => {
+    const kept = messages.filter((one) => !one.isInOutbox);
+    save(place, kept.length ? kept : null);
+  };
   const setQueue = (changed) => {
     queueNow.current = changed(queueNow.current);
-    if (isKept) save(queueName(state.conversation), queueNow.current.length ? queueNow.current : null);
+    if (isKept) keepQueue(queueName(state.conversation), queueNow.current);
     showQueue(queueNow.current);
   };
   const running = isRunning(conversation);
@@ -134,24 +150,47 @@ function Composer({ conversation, chat }) {
   const write = (value) => {
     loadParts();
     setText(value);
-    if (!conversation?.temporary && !state.temporary) save(name, value);
+    if (isKept) save(name, value);
   };
+  // What was typed before the chat was made a temporary one is kept no longer.
+  useEffect(() => { if (!isKept) save(name, null); }, [isKept]);
   // A message stays in the queue until the outbox has it: its id is the key that it is sent with.
-  const remove = (id) => setQueue((before) => before.filter((one) => one.id !== id));
-  const post = async ({ id, words, pictures: images, replaces, hasPictures }) => {
+  const remove = (id, place = null) => {
+    setQueue((before) => before.filter((one) => one.id !== id));
+    if (place) removeFrom(place, id);
+  };
+  // Another chat may have been opened meanwhile, or a new one have got its name.
+  const removeFrom = (place, id) => {
+    const there = load(place);
+    if (there?.some((one) => one.id === id)) keepQueue(place, there.filter((one) => one.id !== id));
+  };
+  const typed = useRef(new Set()); // ids of what was typed on this page
+  const isLeftBehind = async ({ id }) => isKept && !typed.current.has(id) && (await loadParts()).isInOutbox(id);
+  const post = async (next) => {
+    const { id, words, pictures: images, replaces, hasPictures } = next;
+    const place = queueName(state.conversation);
     const { newConversation, send } = await loadParts();
+    if (await isLeftBehind(next)) {
+      remove(id, place);
+      return;
+    }
     if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
       newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
-    await send(words, images, { id, replaces, hasPictures, onKept: () => remove(id) });
+    await send(words, images, { id, replaces, hasPictures, onKept: () => remove(id, place) });
   };
   // While a turn runs the server gets what is next, and sends it though no page is open.
   const handOver = async (next) => {
+    const place = queueName(state.conversation);
+    const setInOutbox = (isInOutbox) => setQueue((before) => before.map((one) => (one.id === next.id ? { ...one, isInOutbox } : one)));
     try {
-      await (await loadParts()).sendLater(next);
-      remove(next.id);
+      const { sendLater } = await loadParts();
+      if (!(await isLeftBehind(next))) await sendLater({ ...next, onKept: () => { setInOutbox(true); removeFrom(place, next.id); } });
+      remove(next.id, place);
     } catch (error) {
       // It is tried again as any other message is, when this answer has ended.
       posted.current = null;
+      if (queueNow.current.some((one) => one.id === next.id)) setInOutbox(false);
+      else keepQueue(place, [...(load(place) ?? []), next]);
       notify(error.message);
     }
   };
@@ -162,13 +201,13 @@ function Composer({ conversation, chat }) {
     setQueue((before) => [...items, ...before]);
     set({ conversation: { ...state.conversation, queue: state.conversation.queue.filter((one) => !turns.includes(one)) } });
   };
-  const takeBackNow = useRef();
-  takeBackNow.current = () => takeBack(state.conversation?.queue ?? []);
-  useEffect(() => {
-    const onTakeBack = () => takeBackNow.current();
-    document.addEventListener("antiphon:take-back", onTakeBack);
-    return () => document.removeEventListener("antiphon:take-back", onTakeBack);
-  }, []);
+  useDocumentEvent("antiphon:take-back", () => takeBack(state.conversation?.queue ?? []));
+  // A message that could not be sent is given back.
+  useDocumentEvent("antiphon:write", ({ words, pictures: images }) => {
+    write([area.current.value, words].filter(Boolean).join("\n\n"));
+    setPictures((before) => [...before, ...images]);
+    area.current.focus();
+  });
   const released = useRef(false);
   const submit = (event) => {
     event?.preventDefault();
@@ -186,7 +225,9 @@ function Composer({ conversation, chat }) {
     released.current = true;
     write("");
     setPictures([]);
-    setQueue((before) => [...before, { id: newKey(), words, pictures }]);
+    const id = newKey();
+    typed.current.add(id);
+    setQueue((before) => [...before, { id, words, pictures }]);
   };
   // After a failure the queue waits until something is sent.
   const posted = useRef(null);
@@ -228,11 +269,7 @@ function Composer({ conversation, chat }) {
     }
     setPictures((before) => [...before, ...added]);
   };
-  useEffect(() => {
-    const onPictures = ({ detail }) => addFiles(detail);
-    document.addEventListener("antiphon:pictures", onPictures);
-    return () => document.removeEventListener("antiphon:pictures", onPictures);
-  }, []);
+  useDocumentEvent("antiphon:pictures", addFiles);
   const onPaste = (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
     if (files.length) { event.preventDefault(); addFiles(files); }
@@ -285,7 +322,7 @@ function Composer({ conversation, chat }) {
         <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
           ${nextModel(conversation) ?? "Default model"}${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}</button>
         <span class="space"></span>
-        ${!running && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
+        ${!running && isKept && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
         ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" disabled=${!last.response.id} onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}
         ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : isHeldBack && !text.trim() ? "Send what waits (Enter)" : "Send (Enter)"} disabled=${!canSend}>${icon("send")}</button>`}
       </div>

@@ -11,6 +11,7 @@ export const state = {
   chat: null, // the chat that is open
   conversation: null, // what of it is shown: see conversation.js
   dialog: null, // {name, ...what the dialog needs}
+  isModal: false, // whether one is open: what is behind it cannot be used
   notices: [],
   online: true, // whether the feed is connected, or has never been tried
   waiting: 0, // approvals

@@ -1,5 +1,6 @@
 /** Dialog: the frame of every dialog. Escape and a click beside it close it, unless `onClose` is null; the focus returns. */
 import { html, useLayoutEffect, useRef } from "./vendor/preact.js";
+import { Notices } from "./app.js";
 import { iconButton, set } from "./core.js";
 
 export const closeDialog = () => set({ dialog: null });
@@ -11,6 +12,7 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
   useLayoutEffect(() => {
     const before = document.activeElement;
     dialog.current.showModal();
+    set({ isModal: true });
     // What comes first may be read from the server first.
     const focusFirst = () => {
       const first = dialog.current?.querySelector("[data-first]");
@@ -24,6 +26,7 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
     }
     return () => {
       watcher.disconnect();
+      set({ isModal: false });
       // What is behind a dialog cannot have the focus while that is open.
       dialog.current?.close();
       if (before?.isConnected) before.focus?.();
@@ -33,5 +36,6 @@ export function Dialog({ title, wide = false, onClose = closeDialog, children })
     onMouseDown=${(event) => event.target === dialog.current && onClose?.()}>
     <div class="dialog-head"><h2 id="dialog-title" ref=${heading} tabindex="-1">${title}</h2>${onClose && iconButton("close", "Close", onClose)}</div>
     <div class="dialog-body">${children}</div>
+    <${Notices} />
   </dialog>`;
 }

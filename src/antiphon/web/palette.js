@@ -107,6 +107,10 @@ export default function Palette({ chat = null, typed = "", hasEnter = false }) {
     if (step) {
       event.preventDefault();
       setIndex(Math.max(0, Math.min(rows.length - 1, current + step)));
+    } else if (event.key === "Escape" && !event.isComposing) {
+      // A browser would only empty the field.
+      event.preventDefault();
+      closeDialog();
     } else if (event.key === "Enter" && !event.isComposing) {
       event.preventDefault();
       enter();

@@ -1,7 +1,7 @@
 /** Sending: every message has an idempotency key and waits in an outbox until it is stored.
  *
  * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
-import { api, ApiError, newKey, pause, readEvents, request, save } from "./core.js";
+import { api, ApiError, newKey, notify, pause, readEvents, request, save } from "./core.js";
 
 const DATABASE = "antiphon.outbox";
 
@@ -41,6 +41,21 @@ export async function queueMessage(body, keep = true, id = null, replaces = null
 }
 
 export const forget = (id) => outbox("readwrite", (store) => store.delete(id));
+
+/** Whether an earlier page has left a message behind: it is sent as it is then. */
+export const isInOutbox = async (id) => (await outbox("readonly", (store) => store.count(id))) > 0;
+
+/** Says that a message was refused which is not in view, and gives its words back to be changed.
+ *
+ * `then` is called once they are in the message box. */
+export function giveBack(input, error, then = () => {}) {
+  const parts = input.flatMap((item) => (Array.isArray(item.content) ? item.content : [{ text: item.content }]));
+  const words = parts.map((part) => part.text ?? "").join("");
+  const detail = { words, pictures: parts.flatMap((part) => part.image_url ?? []) };
+  const write = () => { document.dispatchEvent(new CustomEvent("antiphon:write", { detail })); then(); };
+  const name = words ? `“${words.slice(0, 60)}”` : "A message";
+  notify(`${name} could not be sent: ${error.message}`, { label: "Write it again", run: write }, 0);
+}
 
 /** Sends a message until it is stored; the response as it was created, and the stream it came by.
  *
@@ -117,6 +132,9 @@ async function erase(id) {
   return true;
 }
 
+/** Whether a refusal says that the message was sent before, behind another turn or by another page. */
+export const isSent = ({ code }) => ["idempotency_key_in_use", "response_begun"].includes(code);
+
 /** Whether a refusal stands. Others are of a server that is stopping, busy or not there. */
 function isFinal({ status, code, responseId }) {
   if (responseId) return true;
@@ -131,5 +149,12 @@ export async function deliverLeftovers() {
   const held = new Set(((await navigator.locks?.query())?.held ?? []).map((one) => one.name));
   // One that is locked is being sent by another tab.
   for (const entry of entries.filter((one) => !held.has(`antiphon.send.${one.id}`)))
-    deliver(entry).then(({ events }) => events.return(), () => {});
+    deliver(entry).then(({ events }) => events.return(), (error) => keepRefused(entry, error));
+}
+
+/** Keeps what was refused until somebody has taken its words back, unless it has been sent. */
+async function keepRefused(entry, error) {
+  if (isSent(error)) return;
+  await outbox("readwrite", (store) => store.put(entry));
+  giveBack(JSON.parse(entry.body).input, error, () => forget(entry.id));
 }

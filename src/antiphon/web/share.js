@@ -21,17 +21,16 @@ export async function download(path, name) {
 const fileName = (title, ending) => `${(title || "chat").replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 60) || "chat"}.${ending}`;
 
 /** The links that have been made; each can be revoked. */
-export function Shares({ only = null, changed = 0 }) {
+export function Shares({ changed = null, onRevoke = () => {} }) {
   const [shares, setShares] = useState([]);
   const read = () => api("/v1/shares?limit=100").then(({ data }) => setShares(data), () => {});
   useEffect(() => { read(); }, [changed]);
   const revoke = async (share) => {
-    await request(`/v1/shares/${share.id}`, { method: "DELETE" }).catch((error) => notify(error.message));
+    await request(`/v1/shares/${share.id}`, { method: "DELETE" }).then(() => onRevoke(share), (error) => notify(error.message));
     read();
   };
-  const shown = shares.filter((one) => !only || only.has(one.response_id));
-  if (!shown.length) return null;
-  return html`<h3>Links that work</h3><ul class="plain-list">${shown.map((one) => html`<li key=${one.id} class="row">
+  if (!shares.length) return null;
+  return html`<h3>Links that work</h3><ul class="plain-list">${shares.map((one) => html`<li key=${one.id} class="row">
     <span class="grow"><a href=${`/r/${one.response_id}`} onClick=${(event) => { closeDialog(); follow(event); }}>${one.title || "Erased"}</a>, ${one.expires_at ? `until ${date.format(new Date(one.expires_at * 1000))}` : "without an end"}</span>
     <button type="button" class="button danger" onClick=${() => revoke(one)}>Revoke</button></li>`)}</ul>`;
 }
@@ -63,7 +62,7 @@ export default function Share({ chat, upTo = null }) {
       </form>
       ${error && html`<p class="failure" role="alert">${error.message}</p>`}
       ${share && html`<p class="row"><input type="text" readonly aria-label="The link" value=${new URL(share.url, location.href).href} onFocus=${(event) => event.target.select()} /><button type="button" class="button" onClick=${(event) => copyText(new URL(share.url, location.href).href, event.currentTarget)}>Copy</button></p>`}
-      <${Shares} changed=${share} />
+      <${Shares} changed=${share} onRevoke=${({ id }) => id === share?.id && setShare(null)} />
     </section>
     <section><h3>A file</h3><p class="row">
       <button type="button" class="button" onClick=${() => save("markdown", "md")}>Markdown</button>

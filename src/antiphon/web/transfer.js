@@ -56,6 +56,7 @@ function failureOf({ error, counts = {} }) {
 function summaryOf(job) {
   const failed = job.counts?.failed ?? 0;
   const read = job.chats.done - failed;
+  if (!read && failed === 1 && job.report.length === 1) return `Nothing was read: ${(job.report[0].skipped ?? []).join(", ") || "the file is damaged"}.`;
   return `${read} ${read === 1 ? "chat" : "chats"} from ${sourceOf(job)}.${failed ? ` ${failed} could not be read: see below.` : ""}`;
 }
 

@@ -1,9 +1,9 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, decisionKey, isDecided, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
+import { api, ApiError, decisionKey, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
-import { deliver, queueMessage, removeQueued } from "./sending.js";
-import { addFromElsewhere, change, follow, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch } from "./turn_window.js";
+import { deliver, giveBack, isInOutbox, isSent, queueMessage, removeQueued } from "./sending.js";
+import { addFromElsewhere, change, follow, isLastWish, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -37,7 +37,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   const { conversation } = state;
   const previous = siblingOf ? null : parent ?? conversation.head;
   const body = bodyOf(input, { model, tools });
-  if (conversation.temporary) Object.assign(body, { store: false, input: [...allItems(conversation), ...input] });
+  if (conversation.temporary) Object.assign(body, { store: false, input: [...itemsBefore(conversation, siblingOf), ...input] });
   else if (siblingOf) body.sibling_of = siblingOf.response.id;
   else if (previous) body.previous_response_id = previous;
   const pending = {
@@ -64,7 +64,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
     showStarted(conversation, pending, response, first, events, siblingOf);
     return response;
   } catch (error) {
-    if (id && (isDecided(error) || error.code === "response_begun")) {
+    if (id && isSent(error)) {
       // It was sent before, and went on from another turn: that is what there is. Or another decision was.
       replaceTurn(conversation, isMine, () => null);
       await reload();
@@ -79,6 +79,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       }
     }
     replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again: [input, { siblingOf, parent, model, tools }] }));
+    if (state.conversation?.id !== conversation.id && !conversation.temporary) giveBack(input, error);
     return null;
   }
 }
@@ -96,18 +97,23 @@ function bodyOf(input, { model = null, tools = [] } = {}) {
   };
 }
 
-/** Has the server send a message once what is before it has been answered, also when no page is open. */
-export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false }) {
+export { isInOutbox };
+
+/** Has the server send a message once what is before it has been answered, also when no page is open.
+ * `onKept` is called once the outbox has it. */
+export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false, onKept }) {
   const { conversation } = state;
   const images = hasPictures ? await picturesOf(replaces) : pictures;
   const previous = conversation.queue.at(-1)?.response.id ?? conversation.head;
   const body = { ...bodyOf([message(words, images)]), background: true, on_busy: "queue", previous_response_id: previous };
   try {
-    const { response, events } = await deliver(await queueMessage(body, true, id, replaces));
+    const entry = await queueMessage(body, true, id, replaces);
+    onKept();
+    const { response, events } = await deliver(entry);
     events.return();
     await addFromElsewhere(conversation, response.id);
   } catch (error) {
-    if (!["idempotency_key_in_use", "response_begun"].includes(error.code)) throw error;
+    if (!isSent(error)) throw error;
     await showBegun(conversation);
   }
 }
@@ -127,7 +133,11 @@ export async function removeLater(turn) {
   return isRemoved;
 }
 
-const allItems = (conversation) => conversation.turns.flatMap((turn) => [...turn.input, ...turn.response.output]);
+/** What was said before a turn of a chat that is not stored; null: all of it. */
+function itemsBefore({ turns }, turn) {
+  const index = turns.findIndex((one) => one.response.id === turn?.response.id);
+  return turns.slice(0, index < 0 ? turns.length : index).flatMap((one) => [...one.input, ...one.response.output]);
+}
 
 /** In a chat that a conversation names, a turn is the conversation's: other programs see it too. */
 async function moveConversation(body, conversation) {
@@ -153,7 +163,8 @@ function showStarted(conversation, pending, response, first, events, siblingOf) 
   live.apply(first);
   replaceTurn(conversation, (turn) => turn.key === pending.key, (turn) => ({
     ...turn, response, live, stalled: false,
-    siblings: siblingOf ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : turn.siblings,
+    // Of a chat that is not stored, the version before is gone.
+    siblings: siblingOf && !conversation.temporary ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : turn.siblings,
   }));
   change(conversation, { head: response.id });
   // Until the chat's own address is known: whoever loads the page again finds the turn.
@@ -249,21 +260,21 @@ export function branchFrom(turn) {
 }
 
 /** The steps through versions that are under way: each goes on from what the one before it has shown. */
-let steps = null; // {id: the conversation's, position, left, last: a promise}
+let steps = null; // {id: the conversation's, position, left, last: a promise, wish}
 
 /** Shows another version of the turn at a place, with the newest that followed it, after the steps before. */
 function takeStep(position, step) {
   const { id } = state.conversation;
-  if (steps?.id !== id) steps = { id, left: 0, last: Promise.resolve() };
+  if (steps?.id !== id || !steps.left || !isLastWish(steps.wish)) steps = { id, left: 0, last: Promise.resolve(), wish: newWish() };
   const own = steps;
   Object.assign(own, { position, left: own.left + 1 });
-  const show = () => readPatiently(state.conversation, () => showVersion(position, step));
+  const show = () => readPatiently(state.conversation, () => showVersion(position, step, own.wish));
   own.last = own.last.then(() => (state.conversation?.id === id ? show() : null))
     .catch((error) => error instanceof ApiError && notify(error.message)).finally(() => { own.left -= 1; });
   return own.last;
 }
 
-async function showVersion(position, step) {
+async function showVersion(position, step, wish) {
   const { conversation } = state;
   const turn = conversation.turns.find((one) => one.position === position);
   if (!turn?.response.id) return;
@@ -275,7 +286,7 @@ async function showVersion(position, step) {
   // What has the focus goes with its turn: what takes its place there has it next.
   const focus = article?.contains(activeElement) ? activeElement.getAttribute("aria-label") : null;
   await showBranch(conversation, other.leaf, {
-    around: other.response_id, anchor: { id: other.response_id, at: "top", top: article?.getBoundingClientRect().top, focus } });
+    wish, around: other.response_id, anchor: { id: other.response_id, at: "top", top: article?.getBoundingClientRect().top, focus } });
 }
 
 export const showSibling = (turn, step) => takeStep(turn.position, step);

@@ -71,21 +71,28 @@ async function readRoute(conversation, route, mark) {
     : showBranch(conversation, leafOf(siblings, route.id), { around: route.id, anchor: { id: route.id, at: "center", mark }, reading }));
 }
 
+/** What somebody has asked to see last: what an earlier wish brings then comes too late. */
+let lastWish = null;
+export const isLastWish = (wish) => wish === lastWish;
+export const newWish = () => (lastWish = {});
+
 /** Shows the branch that ends with `head`, at its end or around a turn. */
-export async function showBranch(conversation, head, { around, position, anchor, reading = null }) {
+export async function showBranch(conversation, head, { around, position, anchor, reading = null, wish = newWish() }) {
+  if (!isLastWish(wish)) return;
   change(conversation, { loading: true, error: null });
   // What is queued at the end is no part of what is in view in the middle.
   const [first, leaf] = await Promise.all([
     reading ?? api(turnsPath(head, { around, position })), around || position !== undefined ? api(turnsPath(head, { limit: 1 })) : null,
   ]).catch((error) => {
     // What is in view stays, and goes on.
-    if (state.conversation?.turns.length) change(conversation, { loading: false });
+    if (isLastWish(wish) && state.conversation?.turns.length) change(conversation, { loading: false });
     throw error;
   });
   const isAtEnd = !first.has_more_after;
   const page = isAtEnd && first.data.every(isQueued) ? await readEnd(head) : first;
   const end = isAtEnd ? page : leaf && isQueued(leaf.data[0]) ? await readEnd(head) : leaf;
   const { turns } = split(page);
+  if (!isLastWish(wish)) return;
   const { turns: begun, queue } = split(end);
   const last = begun.at(-1)?.response.id ?? head;
   const changed = change(conversation, {
@@ -195,8 +202,11 @@ function trim(window, farSide) {
 const endOf = ({ queue, head }) => queue.at(-1)?.response.id ?? head;
 
 /** Shows another part of what is open, once the server answers. */
-const moveTo = (conversation, place) => readPatiently(conversation, () => showBranch(conversation, endOf(conversation), place))
-  .catch((error) => error instanceof ApiError && notify(error.message));
+function moveTo(conversation, place) {
+  const wish = newWish();
+  return readPatiently(conversation, () => showBranch(conversation, endOf(conversation), { ...place, wish }))
+    .catch((error) => error instanceof ApiError && isLastWish(wish) && notify(error.message));
+}
 
 export const jumpTo = (position) => moveTo(state.conversation, { position, anchor: { at: "center" } });
 
@@ -210,7 +220,8 @@ export async function reload() {
   const { conversation } = state;
   if (!conversation?.head) return;
   const middle = conversation.turns.at(-1)?.response.id;
-  const show = (head) => readPatiently(conversation, () => showBranch(conversation, head, conversation.after && middle ? { around: middle } : {}));
+  const wish = newWish();
+  const show = (head) => readPatiently(conversation, () => showBranch(conversation, head, { wish, ...(conversation.after && middle ? { around: middle } : {}) }));
   const unlessGone = (error) => {
     if (error.status !== 404 || !conversation.queue.length) throw error;
     return show(conversation.head);
@@ -219,7 +230,7 @@ export async function reload() {
     .catch((error) => {
       // The turn is gone, and the chat may not be.
       if (error.status !== 404 || !conversation.chatId) throw error;
-      return api(`/v1/chats/${conversation.chatId}`).then((chat) => showBranch(conversation, chat.head, { anchor: { at: "end" } }));
+      return api(`/v1/chats/${conversation.chatId}`).then((chat) => showBranch(conversation, chat.head, { wish, anchor: { at: "end" } }));
     }).catch((error) => change(conversation, { loading: false, error }));
 }
 

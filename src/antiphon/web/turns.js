@@ -295,6 +295,7 @@ function Ending({ turn, response }) {
 
 function Footer({ turn, response, running, answeredBefore, isLast, busy }) {
   const { siblings } = turn;
+  const isStored = response.store !== false;
   const usage = response.usage;
   const at = response.created_at ? new Date(response.created_at * 1000) : null;
   // A turn that was queued began when the one before it had been answered.
@@ -309,8 +310,8 @@ function Footer({ turn, response, running, answeredBefore, isLast, busy }) {
       ${iconButton("copy", "Copy the answer", (event) => copyIcon(answerText(turn), event))}
       ${iconButton("redo", "Ask again", () => acts.regenerate(turn), { disabled: busy })}
       ${!isLast && iconButton("branch", "Branch from here", () => acts.branchFrom(turn))}
-      ${iconButton("eye", "What the model saw", () => openDialog("context", { turn }))}
-      ${iconButton("more", "More", () => openDialog("turn", { turn }), { "aria-haspopup": "dialog" })}
+      ${isStored && iconButton("eye", "What the model saw", () => openDialog("context", { turn }))}
+      ${isStored && iconButton("more", "More", () => openDialog("turn", { turn }), { "aria-haspopup": "dialog" })}
     </span>`}
     <span class="facts">
       <span>${response.model}</span>
@@ -339,7 +340,7 @@ function Editor({ turn }) {
         if (event.key === "Escape") { event.stopPropagation(); acts.edit(null); }
         if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
       }}></textarea>
-    <p class="inline-actions"><span class="hint">Makes a new version; this one stays.</span>
+    <p class="inline-actions"><span class="hint">${turn.response.store === false ? "Takes the place of this one." : "Makes a new version; this one stays."}</span>
       <button type="button" onClick=${() => acts.edit(null)}>Cancel</button>
       <button class="primary" disabled=${!text.trim()}>Send</button></p>
   </form>`;
