@@ -6,22 +6,38 @@ response the history that the turn continues.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from antiphon.core.ids import item_id, parse_item_id, to_response_id
-from antiphon.core.items import ApprovedCall, FunctionCall, FunctionCallOutput, Item, McpApproval
+from antiphon.core.items import (
+    ApprovedCall,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    McpApproval,
+    decode_item,
+)
 from antiphon.core.tool_rules import denied_output
 from antiphon.core.turns import TurnRequest
-from antiphon.errors import InvalidRequestError, NotFoundError, ResponseInProgressError
+from antiphon.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    ResponseInProgressError,
+)
+from antiphon.turn.chat_protocols import ChatStore
 from antiphon.turn.history_cache import (
     NO_HISTORY,
     HistoryCache,
     ResolvedHistory,
     UnstoredHistory,
 )
-from antiphon.turn.store_protocols import Head
+from antiphon.turn.store_protocols import Head, StoredTurn
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 
 
@@ -174,3 +190,61 @@ async def _pending_approval(request_id: str, tenant: str, reader: TurnReader) ->
         code="approval_request_not_found",
         param="input",
     )
+
+
+class ApprovalDecisions:
+    """The decisions on calls that wait for a person: the first one holds, whoever makes it.
+
+    Those of a conversation's own turns are made one at a time anyway: it has one head.
+    """
+
+    def __init__(self, reader: TurnReader, chats: ChatStore | None) -> None:
+        self._reader = reader
+        self._chats = chats
+        #: Held by who decides on calls of a tenant's response, until that is stored.
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def reserve(self, request: TurnRequest) -> AsyncIterator[None]:
+        """Nobody else in this process decides on these calls meanwhile.
+
+        Raises ``ConflictError`` with the id of the response that somebody has decided with.
+        """
+        decided = {
+            item.approval_request_id: item for item in request.input if type(item) is McpApproval
+        }
+        if not decided or request.previous_response_id is None or self._chats is None:
+            yield
+            return
+        key = (request.tenant, to_response_id(request.previous_response_id))
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            for branch in await self._chats.children(*key) or ():
+                turn = await self._reader.stored_turn(request.tenant, branch.response_id)
+                if turn is not None and (made := _decision_in(turn, decided)):
+                    raise _decided_error(made, turn.response_id)
+            yield
+
+
+def _decision_in(turn: StoredTurn, calls: Mapping[str, McpApproval]) -> McpApproval | None:
+    """What a turn has decided on one of some calls; one that failed before any ran, nothing."""
+    has_failed = turn.end is not None and turn.end.status == "failed"
+    if has_failed and not any(
+        type(one) is FunctionCallOutput for one in map(decode_item, turn.output)
+    ):
+        return None
+    items = map(decode_item, turn.input)
+    return next(
+        (one for one in items if type(one) is McpApproval and one.approval_request_id in calls),
+        None,
+    )
+
+
+def _decided_error(made: McpApproval, response_id: str) -> ConflictError:
+    word = "approved" if made.approve else "refused"
+    error = ConflictError(
+        f"This call was {word} already: response '{response_id}' has what came of it.",
+        code="approval_already_decided",
+        param="input",
+    )
+    error.response_id = response_id
+    return error

@@ -40,7 +40,7 @@ from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.planning import TurnPlan, TurnPlanner, expires_at, extract_images
 from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
 from antiphon.turn.queued_turns import QueuedTurns
-from antiphon.turn.references import resolve_history, resolve_references
+from antiphon.turn.references import ApprovalDecisions, resolve_history, resolve_references
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import TurnRunner
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
@@ -113,6 +113,7 @@ class TurnService:
             stores.chats if stores else None,
             prices,
         )
+        self._decisions = ApprovalDecisions(self.reader, stores.chats if stores else None)
         self._queued_turns = QueuedTurns(
             store, models, self.registry, self.reader, self._planner, self.cancellation
         )
@@ -177,11 +178,12 @@ class TurnService:
         """The result of an attempt with the request's conversation, once one is not rejected."""
         retries = TurnRetries(request)
         if request.conversation is None:
-            while True:
-                try:
-                    return await attempt(request, None)
-                except HistoryChangedError as error:
-                    retries.raise_if_last(error)
+            async with self._decisions.reserve(request):
+                while True:
+                    try:
+                        return await attempt(request, None)
+                    except HistoryChangedError as error:
+                        retries.raise_if_last(error)
         async with self._conversation_locks.acquire(request) as look:
             while True:
                 conversation, continuing = await look()
@@ -288,10 +290,7 @@ class TurnService:
     async def create_conversation_with_turn(
         self, request: TurnRequest, conversation: ConversationRecord
     ) -> str:
-        """Store a new conversation and its first turn in one transaction.
-
-        ``request.conversation`` is its id.
-        """
+        """Store a new conversation, ``request.conversation``, and its first turn at once."""
         return await self._store_new_turn(
             request, (), True, conversation, creates_conversation=True
         )

@@ -290,8 +290,8 @@ function parseEvent(block) {
 /** The key of a decision on a call: two clicks, two tabs, two people, page and inbox make one. */
 export const decisionKey = (requestId) => `approval-${requestId}`;
 
-/** Whether a decision was refused since somebody else has decided otherwise. */
-export const isDecided = (error) => error.code === "idempotency_key_in_use";
+/** Whether a decision was refused since somebody else has decided: otherwise by the page, or by any program. */
+export const isDecided = ({ code }) => ["idempotency_key_in_use", "approval_already_decided"].includes(code);
 
 export const newKey = () => crypto.randomUUID?.()
   ?? [...crypto.getRandomValues(new Uint8Array(16))].map((one) => one.toString(16).padStart(2, "0")).join("");

@@ -1,7 +1,7 @@
 /** Sending: every message has an idempotency key and waits in an outbox until it is stored.
  *
  * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
-import { api, ApiError, newKey, notify, pause, readEvents, request, save } from "./core.js";
+import { api, ApiError, isDecided, newKey, notify, pause, readEvents, request, save } from "./core.js";
 
 const DATABASE = "antiphon.outbox";
 
@@ -133,7 +133,7 @@ async function erase(id) {
 }
 
 /** Whether a refusal says that the message was sent before, behind another turn or by another page. */
-export const isSent = ({ code }) => ["idempotency_key_in_use", "response_begun"].includes(code);
+export const isSent = (error) => isDecided(error) || error.code === "response_begun";
 
 /** Whether a refusal stands. Others are of a server that is stopping, busy or not there. */
 function isFinal({ status, code, responseId }) {

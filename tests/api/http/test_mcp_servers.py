@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from antiphon.models.scripted import ScriptedModel, call, calls
+from antiphon.errors import ModelError
+from antiphon.models.scripted import ScriptedModel, call, calls, fail, say
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
 
@@ -134,6 +136,59 @@ def test_a_person_says_no(tmp_path: Path) -> None:
         assert kinds(done) == ["message"]
         assert "Too much." in model.context()[-1]["content"]
         assert model.context()[-1]["role"] == "tool"
+
+
+def decision(waiting: dict[str, Any], *, approve: bool) -> dict[str, Any]:
+    return {
+        "previous_response_id": waiting["id"],
+        "tools": [{**FILES, "require_approval": "always"}],
+        "input": [
+            {
+                "type": "mcp_approval_response",
+                "approval_request_id": waiting["output"][-1]["id"],
+                "approve": approve,
+            }
+        ],
+    }
+
+
+def test_of_several_who_decide_the_first_has_decided(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), "Three.", "Three again."])
+    with (
+        serving(model, tmp_path / "a.db", mcp=[stdio_config("files")]) as server,
+        ThreadPoolExecutor(6) as people,
+    ):
+        waiting = asked(server)
+        answers = list(
+            people.map(
+                lambda number: server.post(
+                    "/v1/responses", **decision(waiting, approve=number % 2 == 0)
+                ),
+                range(6),
+            )
+        )
+        (made,) = [one for one in answers if one.status == 200]
+        late = server.post("/v1/responses", **decision(waiting, approve=False))
+        children = server.get(f"/v1/responses/{waiting['id']}/children").json["data"]
+        assert [one["response_id"] for one in children] == [made.json["id"]]
+        for answer in (*answers, late):
+            if answer is made:
+                continue
+            assert (answer.status, answer.error["code"]) == (409, "approval_already_decided")
+            assert answer.error["response_id"] == made.json["id"]
+        # Who wants another answer says so.
+        again = decision(waiting, approve=True) | {"sibling_of": made.json["id"]}
+        del again["previous_response_id"]
+        assert server.post("/v1/responses", **again).status == 200
+
+
+def test_a_decision_that_failed_before_a_call_ran_is_made_again(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), fail(ModelError("Away.")), say("Well.")])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config("files")]) as server:
+        waiting = asked(server)
+        refusal = decision(waiting, approve=False)
+        assert server.post("/v1/responses", **refusal).status == 502
+        assert server.post("/v1/responses", **refusal).json["status"] == "completed"
 
 
 @pytest.mark.slow
