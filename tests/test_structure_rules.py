@@ -30,7 +30,7 @@ def test_the_rule_for_imports_catches_what_it_is_for() -> None:
         ("models", "from antiphon.protos import xai"),
         ("models", "from antiphon.stores.search_tokenizer import Query"),
         ("tools", "from antiphon.models.retry import RetryPolicy"),
-        ("api.grpc", "from antiphon.api.http.middleware import GatewayMiddleware"),
+        ("api.grpc", "from antiphon.api.http.middleware import RequestMiddleware"),
         ("api.mcp", "import antiphon.api.http"),
         ("api.common", "from antiphon.api.http import app"),
         ("api.http", "from antiphon.bootstrap import open_engine"),

@@ -55,7 +55,7 @@ from antiphon.turn.store_protocols import Stores
 
 if TYPE_CHECKING:
     from antiphon.api.grpc.server import GrpcServer
-    from antiphon.api.http.middleware import GatewayMiddleware
+    from antiphon.api.http.middleware import RequestMiddleware
     from antiphon.api.mcp.server import McpServer
     from antiphon.stores.postgres.store import PostgresStore
 
@@ -78,14 +78,14 @@ class Engine:
         service: TurnService,
         stores: Stores,
         model_registry: ModelRegistry,
-        mcp_tool_provider: McpServerManager,
+        mcp_servers: McpServerManager,
         nodes: NodeClient | None = None,
     ) -> None:
         self.settings = settings
         self.service = service
         self.stores = stores
         self._model_registry = model_registry
-        self._mcp_tool_provider = mcp_tool_provider
+        self._mcp_servers = mcp_servers
         self._orphans = OrphanResumption(service, stores.nodes)
         stores.nodes.on_lost = self._stop_lost
         #: Asks the other nodes of the store; None: no other process can open it.
@@ -157,7 +157,7 @@ class Engine:
         try:
             await self.service.close()
         finally:
-            await self._mcp_tool_provider.close()
+            await self._mcp_servers.close()
             for model in self._model_registry.all():
                 await model.close()
 
@@ -173,26 +173,25 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 
 async def _build(settings: Settings) -> Engine:
-    catalog = _build_model_registry(settings)
-    gateway = McpServerManager(settings.mcp, settings.mcp_allowed_urls)
-    lifetimes = RetentionPolicy(
+    models = _build_model_registry(settings)
+    mcp_servers = McpServerManager(settings.mcp, settings.mcp_allowed_urls)
+    retention = RetentionPolicy(
         _days_to_seconds(settings.retention_days),
         {
             name: _days_to_seconds(tenant.retention_days)
             for name, tenant in settings.tenants.items()
         },
     )
-    store = await _open_store(settings.store, lifetimes)
+    store = await _open_store(settings.store, retention)
     if not isinstance(store, MemoryStore):
         # From now on it is in use, if it was a copy.
         await store.copies.end_copy()
     prices = _price_lookup(settings)
-    service = TurnService(store, catalog, store.stores, gateway, lifetimes, prices)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
-    service.cancellation.other_nodes = nodes
+    service = TurnService(store, models, store.stores, mcp_servers, retention, prices, nodes)
     if settings.title_model is not None:
         _write_titles(service, store.stores, settings.title_model)
-    return Engine(settings, service, store.stores, catalog, gateway, nodes)
+    return Engine(settings, service, store.stores, models, mcp_servers, nodes)
 
 
 def _write_titles(service: TurnService, stores: Stores, model: str) -> None:
@@ -210,7 +209,7 @@ def _days_to_seconds(days: float | None) -> float | None:
     return None if days is None else days * DAY_SECONDS
 
 
-def http_app(engine: Engine, worker: tuple[int, str] | None = None) -> GatewayMiddleware:
+def http_app(engine: Engine, worker: tuple[int, str] | None = None) -> RequestMiddleware:
     """The ASGI application of the HTTP API.
 
     ``worker`` is its number and what all workers of the server have in common; None: it is the only
@@ -247,7 +246,7 @@ def _price_lookup(settings: Settings) -> PriceLookup:
     return lambda name: models[name].price if name in models else None
 
 
-def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
+def grpc_server(engine: Engine, app: RequestMiddleware) -> GrpcServer:
     """The gRPC API over the same service; keys, limits and metrics are the HTTP one's.
 
     Raises ``ConfigError`` where the extra ``grpc`` is not installed.
@@ -255,13 +254,13 @@ def grpc_server(engine: Engine, app: GatewayMiddleware) -> GrpcServer:
     try:
         # The embedded model's process is started by a fork that gRPC has no part in.
         os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        from antiphon.api.grpc.interceptor import GatewayInterceptor  # loaded on first use
+        from antiphon.api.grpc.interceptor import RequestInterceptor  # loaded on first use
         from antiphon.api.grpc.server import GrpcServer  # loaded on first use
     except ModuleNotFoundError as error:
         raise ConfigError("gRPC is not installed: `pip install 'antiphon[grpc]'`") from error
     return GrpcServer(
         engine.service,
-        GatewayInterceptor(app.authorizer, app.metrics),
+        RequestInterceptor(app.authorizer, app.metrics),
         prices=_price_lookup(engine.settings),
         fun_prompt=engine.settings.fun_prompt,
         limits=engine.settings.connection_limits,

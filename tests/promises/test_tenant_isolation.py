@@ -12,7 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from antiphon.api.http.app import HttpApp, create_app
-from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.api.http.middleware import RequestMiddleware
 from antiphon.core.ids import completion_id_of, item_id, new_conversation_id, new_response_id
 from antiphon.core.items import FunctionCall, Message
 from antiphon.core.share_secrets import new_share_id
@@ -98,7 +98,7 @@ def shared_server(request: pytest.FixtureRequest) -> Iterator[SharedServer]:
     keys = MemoryApiKeyStore(time.time)
     apps: list[HttpApp] = []
 
-    def make(service: TurnService) -> GatewayMiddleware:
+    def make(service: TurnService) -> RequestMiddleware:
         front = create_app(service, keys)
         app = front._app
         assert isinstance(app, HttpApp)

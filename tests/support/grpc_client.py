@@ -16,10 +16,10 @@ import xai_sdk  # type: ignore[import-untyped]
 from xai_sdk.chat import tool  # type: ignore[import-untyped]
 
 from antiphon.api.common.rate_limits import RateLimit
-from antiphon.api.grpc.interceptor import GatewayInterceptor
+from antiphon.api.grpc.interceptor import RequestInterceptor
 from antiphon.api.grpc.server import Certificate, GrpcServer
 from antiphon.api.http.app import create_app
-from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.api.http.middleware import RequestMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
@@ -99,15 +99,15 @@ def grpc_serving(
 ) -> Iterator[GrpcTestServer]:
     """Both APIs over one service, with a scripted model and a memory store unless given."""
     keys = MemoryApiKeyStore(time.time)
-    sites: list[GatewayMiddleware] = []
+    sites: list[RequestMiddleware] = []
 
-    def site(service: TurnService) -> GatewayMiddleware:
+    def site(service: TurnService) -> RequestMiddleware:
         sites.append(create_app(service, keys, rate_limit_for=rate_limit_for))
         return sites[0]
 
     with serving(model or ScriptedModel(), store, site, mcp, urls) as http:
         app = sites[0]
-        interceptor = GatewayInterceptor(app.authorizer, app.metrics)
+        interceptor = RequestInterceptor(app.authorizer, app.metrics)
         server = GrpcServer(
             http.service,
             interceptor,

@@ -26,7 +26,7 @@ import uvloop
 
 from antiphon.api.http.app import create_app
 from antiphon.api.http.connections import connection_protocols
-from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.api.http.middleware import RequestMiddleware
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.models.model_registry import ModelRegistry
@@ -45,7 +45,7 @@ from support.stored_responses import response_ids
 PROGRAM = str(Path(sys.executable).parent / "antiphon")
 T = TypeVar("T")
 StoreMaker = Callable[[], Awaitable[Store]]
-SiteMaker = Callable[[TurnService], GatewayMiddleware]
+SiteMaker = Callable[[TurnService], RequestMiddleware]
 #: Seconds after which whatever has not happened never will.
 TIMEOUT = 30.0
 
@@ -227,7 +227,7 @@ class _ErrorLogHandler(logging.Handler):
             self.messages.append(logging.Formatter().format(record))
 
 
-def app_without_keys(service: TurnService) -> GatewayMiddleware:
+def app_without_keys(service: TurnService) -> RequestMiddleware:
     """The site of a server for which no key was ever made."""
     return create_app(service, MemoryApiKeyStore(time.time))
 

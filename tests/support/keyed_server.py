@@ -9,7 +9,7 @@ from typing import Any
 
 from antiphon.api.common.rate_limits import RateLimit
 from antiphon.api.http.app import create_app
-from antiphon.api.http.middleware import GatewayMiddleware
+from antiphon.api.http.middleware import RequestMiddleware
 from antiphon.core.api_keys import hash_api_key, new_api_key, new_api_key_id
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.stores.memory.store import MemoryApiKeyStore
@@ -77,7 +77,7 @@ def serving_with_keys(
     """A server on a real socket that asks for keys, as soon as one is made."""
     store = keys or MemoryApiKeyStore(time.time)
 
-    def site(service: TurnService) -> GatewayMiddleware:
+    def site(service: TurnService) -> RequestMiddleware:
         return create_app(service, store, rate_limit_for=rate_limit_for, origins=origins)
 
     with serving(model, site=site, limits=limits) as server:

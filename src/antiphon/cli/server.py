@@ -311,7 +311,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Take over nothing more, and stop the turns that still run when the time is over."""
-        self._engine.service.is_draining = True
+        self._engine.service.registry.is_draining = True
         self._start(self._tell_nodes())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._drain_ends_at):

@@ -1,4 +1,4 @@
-"""Stream trace: how a turn's text was divided into deltas, so that a replay is the same.
+"""Replay trace: how a turn's text was divided into deltas, so that a replay is the same.
 
 A trace is a list of small integers, read in order:
 

@@ -1,1 +1,1 @@
-"""Stores: implementations of the store protocols, in SQLite and in memory."""
+"""Stores: implementations of the store protocols, in SQLite, in PostgreSQL and in memory."""

@@ -1,1 +1,1 @@
-"""What a turn is: its rules, its context, its life. Knows stores and models by their ports."""
+"""What a turn is: its rules, its context, its life. Knows stores, models and tools by protocols."""

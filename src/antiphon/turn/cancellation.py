@@ -20,11 +20,19 @@ from antiphon.turn.turn_reader import TurnReader, response_not_found
 
 
 class TurnCancellation:
-    """Stops the turns of one process, and those of other nodes where there are any."""
+    """Stops the turns of one process, and those of other nodes where there are any.
 
-    def __init__(self, store: Store, registry: TurnRegistry, reader: TurnReader) -> None:
-        #: None: no other process has the store.
-        self.other_nodes: OtherNodes | None = None
+    ``other_nodes`` None: no other process has the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: TurnRegistry,
+        reader: TurnReader,
+        other_nodes: OtherNodes | None = None,
+    ) -> None:
+        self._other_nodes = other_nodes
         self._store = store
         self._registry = registry
         self._reader = reader
@@ -81,8 +89,8 @@ class TurnCancellation:
         for turn in running:
             if await self._store.head(tenant, turn.response_id) is None:
                 await turn.cancel()
-        if cascade and self.other_nodes is not None:
-            await self.other_nodes.stop_erased(tenant)
+        if cascade and self._other_nodes is not None:
+            await self._other_nodes.stop_erased(tenant)
 
     async def stop_erased(self, tenant: str) -> None:
         """Stop the turns of this process that another one has erased."""
@@ -96,7 +104,7 @@ class TurnCancellation:
 
     async def wait_elsewhere(self, tenant: str, response_id: str) -> None:
         """Wait for the end of a turn that another process runs: until then, or for a while."""
-        nodes = self.other_nodes
+        nodes = self._other_nodes
         node = await nodes.node_of(tenant, response_id) if nodes else None
         if nodes is not None and node is not None:
             try:
@@ -115,7 +123,7 @@ class TurnCancellation:
 
     async def _stop_elsewhere(self, tenant: str, response_id: str) -> bool:
         """Have the node that runs a turn stop it. False: none does that could be reached."""
-        nodes = self.other_nodes
+        nodes = self._other_nodes
         if nodes is None:
             return False
         head = await self._store.head(tenant, response_id)

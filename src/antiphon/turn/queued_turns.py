@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -70,8 +69,6 @@ class QueuedTurns:
         self._reader = reader
         self._planner = planner
         self._cancellation = cancellation
-        #: Whether this process begins no turns any more.
-        self.is_draining: Callable[[], bool] = lambda: False
         self._held: set[asyncio.Future[None]] = set()
         self._erasures = 0
 
@@ -234,7 +231,7 @@ class QueuedTurns:
             except StoreError:
                 await asyncio.sleep(_RETRY_INTERVAL)
                 continue
-            if not holds_back(previous) and not self.is_draining():
+            if not holds_back(previous) and not self._registry.is_draining:
                 return
             if previous is None or previous.end is not None:
                 await self._wait_for_erasure(erasures)

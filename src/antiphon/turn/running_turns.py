@@ -342,6 +342,8 @@ class TurnRegistry:
 
     def __init__(self) -> None:
         self.ids_not_persisted: set[str] = set()
+        #: This process is about to end: what runs is finished, and what is queued does not begin.
+        self.is_draining = False
         #: No turn begins any more: those that ran have been interrupted.
         self.is_closed = False
         self._observers: list[TurnObserver] = []

@@ -37,6 +37,7 @@ from antiphon.turn.message_rendering import (
     shown_items,
 )
 from antiphon.turn.open_calls import pair_tool_outputs
+from antiphon.turn.other_nodes import OtherNodes
 from antiphon.turn.planning import TurnPlan, TurnPlanner, expires_at, extract_images
 from antiphon.turn.protocols import McpToolProvider, ModelProvider, Token, Tokenizer, ToolExecutor
 from antiphon.turn.queued_turns import QueuedTurns
@@ -82,6 +83,7 @@ class TurnService:
         mcp_tool_provider: McpToolProvider | None = None,
         retention: RetentionPolicy = RETAIN_FOREVER,
         prices: PriceLookup = no_prices,
+        other_nodes: OtherNodes | None = None,
     ) -> None:
         self._store = store
         self.stores = stores
@@ -89,10 +91,9 @@ class TurnService:
         self.registry = TurnRegistry()
         #: For those who only read.
         self.reader = TurnReader(store, self.registry)
-        #: Whether this process is about to end, and takes no more turns.
-        self.is_draining = False
         #: Stops turns, whichever node runs them.
-        self.cancellation = TurnCancellation(store, self.registry, self.reader)
+        self.cancellation = TurnCancellation(store, self.registry, self.reader, other_nodes)
+        self._other_nodes = other_nodes
         self._retention = retention
         self._history_cache = HistoryCache(store)
         self._conversation_locks = ConversationLocks(
@@ -117,7 +118,6 @@ class TurnService:
         self._queued_turns = QueuedTurns(
             store, models, self.registry, self.reader, self._planner, self.cancellation
         )
-        self._queued_turns.is_draining = lambda: self.is_draining
 
     async def start(
         self,
@@ -468,7 +468,7 @@ class TurnService:
         """
         hands_over = self.stores is not None and self.stores.nodes.is_shared
         # A server that stops may cancel this anywhere; what is left is done as the store closes.
-        what_ends = "server" if self.is_draining else "program"
+        what_ends = "server" if self.registry.is_draining else "program"
         self._handed_over.update(self.registry.interrupt(what_ends, hands_over=hands_over))
         await self.registry.wait_all()
         await self._release_handed_over()
@@ -494,6 +494,6 @@ class TurnService:
                 await stop()
             await self.interrupt()
         finally:
-            if self.cancellation.other_nodes is not None:
-                await self.cancellation.other_nodes.close()
+            if self._other_nodes is not None:
+                await self._other_nodes.close()
             await self._store.close()

@@ -17,7 +17,7 @@ from antiphon.api.common.authentication import ApiKeyAuthenticator, tenant_of
 from antiphon.api.common.authorization import Authorizer
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import RateLimiter
-from antiphon.api.http.middleware import GatewayMiddleware, reauthorize
+from antiphon.api.http.middleware import RequestMiddleware, reauthorize
 from antiphon.errors import AntiphonError
 from antiphon.stores.memory.store import MemoryApiKeyStore
 from antiphon.turn.service import TurnService
@@ -47,9 +47,9 @@ async def turns(scope: Scope, receive: Receive, send: Send) -> None:
 def site(allowed: Allowed | None = None) -> Iterator[KeyedServer]:
     keys = MemoryApiKeyStore(time.time)
 
-    def make(service: TurnService) -> GatewayMiddleware:
+    def make(service: TurnService) -> RequestMiddleware:
         limiter = RateLimiter(lambda _: allowed) if allowed else None
-        return GatewayMiddleware(
+        return RequestMiddleware(
             turns, Authorizer(ApiKeyAuthenticator(keys), limiter), Metrics(set)
         )
 
@@ -117,7 +117,7 @@ async def test_a_server_that_cannot_say_why_hangs_up() -> None:
     async def receive() -> Message:
         return {"type": "websocket.connect"}
 
-    front = GatewayMiddleware(turns, Authorizer(ApiKeyAuthenticator(keys)), Metrics(set))
+    front = RequestMiddleware(turns, Authorizer(ApiKeyAuthenticator(keys)), Metrics(set))
     headers = [(b"host", b"evil.example")]
     scope = {"type": "websocket", "path": "/v1/responses", "headers": headers}
     await front(scope, receive, send)

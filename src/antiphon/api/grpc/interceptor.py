@@ -33,7 +33,7 @@ _MAX_DETAILS_BYTES = 1500
 _MAX_VALUE_LENGTH = 200
 
 
-class GatewayInterceptor:
+class RequestInterceptor:
     """gRPC interceptor: request id, authorization, errors as statuses, metrics, access log."""
 
     def __init__(

@@ -16,7 +16,7 @@ from antiphon.api.common.authorization import Principal
 from antiphon.api.common.body import MAX_BODY
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.grpc.chat import ChatServicer, Write
-from antiphon.api.grpc.interceptor import GatewayInterceptor
+from antiphon.api.grpc.interceptor import RequestInterceptor
 from antiphon.api.grpc.legacy_chat import LegacyChatServicer
 from antiphon.api.grpc.models_tokenize_auth import AuthServicer, ModelsServicer, TokenizeServicer
 from antiphon.api.grpc.response_codec import CompletionEncoder
@@ -104,7 +104,7 @@ class GrpcServer:
     def __init__(  # noqa: PLR0913
         self,
         service: TurnService,
-        interceptor: GatewayInterceptor,
+        interceptor: RequestInterceptor,
         *,
         prices: PriceLookup = no_prices,
         fun_prompt: str = "",

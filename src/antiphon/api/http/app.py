@@ -31,7 +31,7 @@ from antiphon.api.http.feed import FeedEndpoints
 from antiphon.api.http.health import HealthEndpoints, ModelEndpoints
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.imports import ImportEndpoints
-from antiphon.api.http.middleware import GatewayMiddleware, set_route
+from antiphon.api.http.middleware import RequestMiddleware, set_route
 from antiphon.api.http.node_endpoints import NodeEndpoints
 from antiphon.api.http.openapi import DocsEndpoints
 from antiphon.api.http.responses import CompactionEndpoints, ResponseEndpoints
@@ -201,7 +201,7 @@ def create_app(  # noqa: PLR0913
     store_chat_completions: bool = False,
     nodes: NodeClient | None = None,
     worker: tuple[int, str] | None = None,
-) -> GatewayMiddleware:
+) -> RequestMiddleware:
     """The ASGI application of the HTTP API, behind its middleware.
 
     ``rate_limit_for`` gives the rate limit of each key of a tenant, None: there are no limits.
@@ -221,7 +221,9 @@ def create_app(  # noqa: PLR0913
     workers = WorkerMetrics(metrics, nodes, worker)
     app = HttpApp(
         service,
-        HealthEndpoints(authenticator, workers.render, health, lambda: service.is_draining),
+        HealthEndpoints(
+            authenticator, workers.render, health, lambda: service.registry.is_draining
+        ),
         XaiEndpoints(service, authenticator, prices),
         store_chat_completions=store_chat_completions,
         nodes=nodes,
@@ -231,7 +233,7 @@ def create_app(  # noqa: PLR0913
         **workers.operations(),
         **({} if limiter is None else limiter.operations()),
     }
-    return GatewayMiddleware(
+    return RequestMiddleware(
         app,
         Authorizer(authenticator, limiter, origins),
         metrics,

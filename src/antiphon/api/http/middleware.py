@@ -57,7 +57,7 @@ def normalize_path(path: str) -> str:
     return _SLASHES.sub("/", path).rstrip("/") or "/"
 
 
-class GatewayMiddleware:
+class RequestMiddleware:
     """ASGI middleware before the application. ``cors`` None: no web page may read responses.
 
     ``nodes`` answers the other nodes of the store, which have no keys but a secret.
