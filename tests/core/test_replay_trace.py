@@ -19,10 +19,10 @@ from antiphon.core.items import (
     SummaryText,
 )
 from antiphon.core.replay_trace import (
-    beats_of,
-    first_word_at,
+    Rhythm,
     is_trace_of,
     logprob_counts,
+    read_rhythm,
     replay_events,
     rhythm_of,
     trace_of,
@@ -154,12 +154,15 @@ def test_rhythm_tells_when_text_came() -> None:
     output = (Reasoning((SummaryText("Hm."),)), Message("assistant", (OutputText("Hello."),)))
     end = End("completed", 2.0, trace=trace, rhythm=rhythm)
     response = Response("resp_1", 1.0, Header("model"), (), output, end)
-    assert beats_of(response) == [(0.0, 0), (0.3, 0), (0.5, 0), (2.0, 1), (2.1, 2)]
-    assert first_word_at(response) == 0.5
+    beats = [(0.0, 0), (0.3, 0), (0.5, 0), (2.0, 1), (2.1, 2)]
+    assert read_rhythm(response) == Rhythm(beats, first_word_after=0.5)
     # One that came with an imported chat may say anything.
     stranger = msgspec.structs.replace(end, rhythm=(-9, 0, 99, 50))
-    assert beats_of(msgspec.structs.replace(response, end=stranger)) == [(0.0, 0), (0.5, 3)]
+    strange = msgspec.structs.replace(response, end=stranger)
+    assert read_rhythm(strange) == Rhythm([(0.0, 0), (0.5, 3)], first_word_after=0.0)
+    silent = msgspec.structs.replace(end, trace=(-1, 3, 0))
+    thought = msgspec.structs.replace(response, output=output[:1], end=silent)
+    assert read_rhythm(thought).first_word_after is None
     for other in (End("completed", 2.0, trace=trace), End("completed", 2.0, rhythm=rhythm)):
         unknown = msgspec.structs.replace(response, end=other)
-        assert beats_of(unknown) == []
-        assert first_word_at(unknown) is None
+        assert read_rhythm(unknown) == Rhythm()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -36,22 +37,39 @@ _ANSWERS = {
         "In that case begin at the *Mercado de Alvalade*, and book a table in Cacilhas, across"
         " the river: the ferry takes ten minutes."
     ),
+    "Name our rowing boat": (
+        "*Halcyon*: the kingfisher that calms the sea, and short enough for the stern."
+    ),
     "Which of them is the cheapest?": "The early one, if it is booked eight days ahead: €14.50.",
 }
 
+#: What other models than the first say to a question.
+_OTHER_ANSWERS = {
+    "smollm2": {"Name our rowing boat": "*Patience*. You will need it, and so will she."},
+    "qwen3-8b": {
+        "Name our rowing boat": (
+            "Three that read well on a stern:\n\n"
+            "1. *Halcyon*, for calm water\n2. *Sandpiper*, for the shore\n3. *Second Wind*"
+        )
+    },
+}
 
-def _reply(messages: list[dict[str, Any]]) -> ScriptedReply:
+
+def _reply(model: str, messages: list[dict[str, Any]]) -> ScriptedReply:
     question = messages[-1]["content"] if messages[-1]["role"] == "user" else ""
     if question.startswith("Show"):
         return think("Headings, a table, code and a formula, then.") + say(TOUR)
     if question.startswith("Do we need"):
         return think("I should look it up.") + calls(call("meteo__weather", {"city": "Lisbon"}))
-    return say(_ANSWERS.get(question, f"{question.rstrip('?')}: it depends on the season."))
+    other = _OTHER_ANSWERS.get(model, {}).get(question)
+    return say(
+        other or _ANSWERS.get(question, f"{question.rstrip('?')}: it depends on the season.")
+    )
 
 
 @contextmanager
 def _server() -> Iterator[ThreadServer]:
-    models = {name: ScriptedModel(_reply, info=ModelInfo(name)) for name in _MODELS}
+    models = {name: ScriptedModel(partial(_reply, name), info=ModelInfo(name)) for name in _MODELS}
     with serving(models, mcp=[stdio_config("meteo", require_approval="always")]) as server:
         yield server
 
@@ -129,7 +147,7 @@ def _clicks(name: str, shown: str, text: str) -> Callable[[Page], None]:
 
 
 def _compares(page: Page) -> None:
-    page.get_by_role("textbox", name="Message").fill("Show me what you can do")
+    page.get_by_role("textbox", name="Message").fill("Name our rowing boat")
     page.get_by_title("Ask several models, side by side").click()
     for model in _MODELS:
         page.get_by_label(f"One more of {model}").click()

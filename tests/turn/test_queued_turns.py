@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +30,9 @@ from antiphon.errors import (
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import Messages, ScriptedModel, ScriptedReply, call, calls, fail, say
 from antiphon.models.scripted import wait as until
+from antiphon.transfer.chat_exporter import ChatExporter
+from antiphon.transfer.chat_file import ChatFile
+from antiphon.transfer.chat_importer import ChatImporter
 from antiphon.turn.chats import ChatService
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
@@ -242,13 +248,42 @@ async def test_chat_shows_what_its_queue_waits_for(kind: str, tmp_path: Path) ->
         chats = ChatService(service, _stores(service))
         first = await service.start(turn_request("one…"))
         await steered.asked(first, "one…")
-        await queue(service, "two", first.response_id)
+        last = await queue(service, "two", first.response_id)
+        # More than are read at once.
+        for _ in range(17):
+            last = await queue(service, "more", last.response_id)
         (running,) = await chats.list_chats("", 10)
         assert running.status == "running"
         await service.cancel("", first.response_id)
         (idle,) = await chats.list_chats("", 10)
         assert idle.status == "idle"
         assert await chats.get("", first.response_id) == idle
+
+
+async def test_queued_turn_is_exported_as_that_and_nothing_is_asked_where_it_is_imported(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path / "here") as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        last = await queue(service, "two", first.response_id)
+        document = await _exported(service)
+        ends = [(one["status"], one["incomplete_reason"]) for one in document["turns"]]
+        assert ends == [("incomplete", "interrupted"), ("incomplete", "queued")]
+    async with serving("memory", tmp_path) as (service, steered):
+        file = ChatFile(io.BytesIO(json.dumps(document).encode()))
+        importer = ChatImporter(_stores(service).chat_transfer, "", file)
+        assert [one.status async for one in importer.run()] == ["imported"]
+        assert await _exported(service) == document
+        assert await status(service, last) == "incomplete"
+        assert steered.model.calls == []
+
+
+async def _exported(service: TurnService) -> dict[str, Any]:
+    exporter = ChatExporter(service, ChatService(service, _stores(service)), "")
+    pieces = [piece async for piece in exporter.all_documents()]
+    document: dict[str, Any] = json.loads(b"".join(pieces))
+    return document
 
 
 async def test_erased_chat_takes_its_queue_along(kind: str, tmp_path: Path) -> None:

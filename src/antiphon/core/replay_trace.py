@@ -103,31 +103,32 @@ def rhythm_of(beats: Iterable[tuple[float, int]], began: float) -> tuple[int, ..
     return tuple(rhythm)
 
 
-def beats_of(response: Response) -> list[tuple[float, int]]:
-    """When the text of a streamed turn came: seconds from its beginning, and how many pieces of
-    text were there before. Nothing where that is not known.
+class Rhythm(msgspec.Struct, frozen=True):
+    """When the text of a streamed turn came: in each beat, seconds from its beginning, and how
+    many pieces of text were there before; and when its answer's first word came, if it had one.
     """
+
+    beats: Sequence[tuple[float, int]] = ()
+    first_word_after: float | None = None
+
+
+def read_rhythm(response: Response) -> Rhythm:
+    """The rhythm of a stored turn; an empty one, where it is not known."""
     end = response.end
     if end is None or not end.rhythm or not is_trace_of(end.trace, response.output):
-        return []
+        return Rhythm()
     texts = [isinstance(event, TextDelta) for event in replay_events(response)]
     before = (0, *accumulate(map(int, texts)))
     seconds, counts = accumulate(end.rhythm[1::2]), accumulate(end.rhythm[::2])
     # A rhythm may be imported, and say anything.
     last = len(texts)
-    return [
+    beats = [
         (at / 100, before[max(0, min(count, last))])
         for at, count in zip(seconds, counts, strict=True)
     ]
-
-
-def first_word_at(response: Response) -> float | None:
-    """How many seconds a streamed turn took until its answer's first word came, if it had one."""
-    beats = beats_of(response)
-    if not any(isinstance(event, TextDelta) for event in replay_events(response)):
-        return None
     # The last note at which there was nothing yet: the first piece came then.
-    return max((at for at, before in beats if not before), default=None)
+    silent = [at for at, before in beats if not before]
+    return Rhythm(beats, max(silent) if silent and any(texts) else None)
 
 
 def replay_events(response: Response) -> Iterator[Event]:

@@ -115,12 +115,14 @@ _turn_decoder = msgspec.json.Decoder(DocumentTurn)
 def document_turn(
     turn: StoredTurn, parent: str | None, conversation: ConversationRecord | None = None
 ) -> bytes:
-    """A stored turn as the JSON of a document. One that still runs is written as interrupted.
+    """A stored turn as the JSON of a document. One that still runs is written as interrupted, and
+    one that waits in a queue as that: whoever reads it again has its words, and nothing is asked.
 
     ``conversation`` is that of the document.
     """
     header = turn.header
-    end = turn.end or End("incomplete", turn.created_at, reason="interrupted")
+    reason = "queued" if turn.is_queued else "interrupted"
+    end = turn.end or End("incomplete", turn.created_at, reason=reason)
     return _encode(
         DocumentTurn(
             id=turn.response_id,

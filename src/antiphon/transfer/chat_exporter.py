@@ -109,6 +109,7 @@ class ChatExporter:
                 # It was erased since the tree was read.
                 continue
             blobs |= dict.fromkeys(turn.blobs.keys() - blobs.keys(), one.response_id)
+            (turn,) = await reader.with_queued(self._tenant, [turn])
             yield divider + document_turn(turn, one.parent, conversation)
             divider = b","
         yield blobs_head()

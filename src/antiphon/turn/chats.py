@@ -95,8 +95,7 @@ class ChatService:
         if turn is None or not may_be_queued(turn):
             return chat
         try:
-            while turn is not None and may_be_queued(turn):
-                turn = await reader.previous(tenant, turn.response_id)
+            turn = await reader.awaited(tenant, turn.response_id)
         except NotFoundError:  # Erased meanwhile.
             return chat
         if turn is None or turn.end is None or not holds_back(turn):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +34,9 @@ from antiphon.turn.message_rendering import build_messages, render_turn
 from antiphon.turn.running_turns import TurnRegistry
 from antiphon.turn.store_protocols import Head, Store, StoredTurn, Window, is_answered
 from antiphon.turn.trimming import apply_summaries, count_turns, newest_turns
+
+#: So many turns of a chain are read at once to find the one that the last of them wait for.
+_AWAITED_WINDOW: Final = 16
 
 
 class ShownContext(msgspec.Struct, frozen=True):
@@ -68,6 +71,22 @@ class TurnReader:
         turn = await self._turn(tenant, response_id)
         (turn,) = await self.with_queued(tenant, [turn])
         return response_of(turn)
+
+    async def awaited(self, tenant: str, response_id: str) -> StoredTurn | None:
+        """The turn that a response waits for, with those that wait before it; None: there is none.
+
+        Itself, where it does not wait. Raises ``NotFoundError``.
+        """
+        limit = _AWAITED_WINDOW
+        while True:
+            head = await self._store.head(tenant, response_id)
+            turns = await self._store.window(head, Window(limit)) if head else []
+            if not turns or turns[0].response_id != response_id:
+                raise response_not_found(response_id)
+            found = next((turn for turn in turns if not may_be_queued(turn)), None)
+            if found is not None or len(turns) < limit:
+                return found
+            limit *= 4
 
     async def previous(self, tenant: str, response_id: str) -> StoredTurn | None:
         """The turn before a response, without those that were erased; None: it is the first.

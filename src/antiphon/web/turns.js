@@ -288,6 +288,8 @@ function Ending({ turn, response }) {
     <button type="button" onClick=${() => acts.regenerate(turn)}>Ask again</button></div>`;
   if (response.status === "cancelled" || response.incomplete_details?.reason === "cancelled")
     return html`<p class="ending">Stopped. <button type="button" class="link" onClick=${() => acts.goOn(turn)}>Go on from here</button></p>`;
+  if (response.incomplete_details?.reason === "queued")
+    return html`<p class="ending">Not asked: it waited in a queue when this chat was exported. <button type="button" class="link" onClick=${() => acts.regenerate(turn)}>Ask now</button></p>`;
   if (response.status === "incomplete")
     return html`<p class="ending">Cut off: ${words(response.incomplete_details?.reason ?? "unknown").toLowerCase()}. <button type="button" class="link" onClick=${() => acts.goOn(turn)}>Go on from here</button></p>`;
   return null;

@@ -41,7 +41,7 @@ from antiphon.api.http.responses_codec import (
     usage_body,
 )
 from antiphon.api.http.turn_streams import TurnStreams
-from antiphon.core.replay_trace import beats_of, first_word_at
+from antiphon.core.replay_trace import read_rhythm
 from antiphon.core.turns import TurnRequest, Usage
 from antiphon.errors import InvalidRequestError, error_from_code
 from antiphon.turn.replay import Replay
@@ -229,11 +229,12 @@ class ResponseEndpoints:
         """GET /v1/responses/{id}/rhythm: when the text of its stream came"""
         name = scope["path_params"]["id"]
         response = await self._service.reader.response(tenant_of(scope), name)
+        rhythm = read_rhythm(response)
         body = {
             "object": "response.rhythm",
             "response_id": name,
-            "first_word_after": first_word_at(response),
-            "data": [{"seconds": at, "deltas": before} for at, before in beats_of(response)],
+            "first_word_after": rhythm.first_word_after,
+            "data": [{"seconds": at, "deltas": before} for at, before in rhythm.beats],
         }
         await send_json(send, _encode(body))
 
