@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, expect
+import pytest
+from playwright.sync_api import Browser, Route, expect
 
 from support.browser import paths_of, watched
 from support.http_server import serving
+from support.keyed_server import serving_with_keys
 
+_WEB = Path(str(resources.files("antiphon"))) / "web"
 _MAX_BYTES = 60 * 1024
 _MAX_REQUESTS = 8
 _MAX_WHEEL_BYTES = 700_000
 
 
 def test_the_page_adds_few_bytes_to_the_wheel() -> None:
-    folder = resources.files("antiphon") / "web"
-    files = [one for one in Path(str(folder)).rglob("*") if one.is_file()]
+    files = [one for one in _WEB.rglob("*") if one.is_file()]
     assert sum(len(zlib.compress(one.read_bytes())) for one in files) <= _MAX_WHEEL_BYTES
 
 
@@ -66,6 +70,67 @@ def test_highlighting_and_maths_are_loaded_when_they_are_first_seen(browser: Bro
         expect(page.get_by_text("You said: Only words")).to_be_visible()
         libraries = [one for one in paths_of(watching.requests) if "/vendor/" in one]
         assert {one.rpartition("/")[2] for one in libraries} == {"preact.js", "marked.js"}
+
+
+_IMPORT = re.compile(r'^(?:import|export) [^"]*?from "\./([^"]+)";', re.MULTILINE)
+
+
+def _imported(*names: str) -> set[str]:
+    """Modules, and all that they import before they run."""
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += _IMPORT.findall((_WEB / name).read_text()) if "/" not in name else []
+    return found
+
+
+def test_the_head_names_every_module_that_a_chat_is_drawn_with() -> None:
+    page, parts = (_WEB / "index.html").read_text(), (_WEB / "conversation.js").read_text()
+    always, of_chats, _ = re.split(r"\{\{/?chat\}\}", page)
+    named = re.compile(r'"\{\{base\}\}/([\w/]+\.js)"')
+    assert set(named.findall(always)) == _imported("app.js")
+    needed = _imported("turn_list.js", "turn_actions.js", "turn_window.js")
+    assert set(named.findall(of_chats)) == needed - _imported("app.js")
+    # Without such a head too, where a chat is begun, they come at once.
+    assert set(re.findall(r'"\./([\w/]+\.js)"[,\]\)]', parts)) == needed - _imported("app.js")
+
+
+@pytest.mark.parametrize("kind", ["c", "r"])
+def test_a_chat_is_read_while_its_files_are_on_their_way(browser: Browser, kind: str) -> None:
+    with serving() as server, watched(browser, server.url) as watching:
+        turn = server.respond("Only words").json["id"]
+        name = turn if kind == "r" else server.get(f"/v1/chats/{turn}").json["id"]
+        page = watching.context.new_page()
+        held: list[Route] = []
+        page.route("**/app.js", lambda route: held.append(route))  # noqa: PLW0108
+        first = f"/v1/responses/{name}/siblings" if kind == "r" else f"/v1/chats/{name}"
+        asked = page.expect_request(lambda one: urlsplit(one.url).path == first)
+        last = page.expect_request("**/text_marks.js")
+        # Nothing of the page has run.
+        with asked, last:
+            page.goto(f"{server.url}/{kind}/{name}", wait_until="commit")
+        held.pop().continue_()
+        expect(page.get_by_text("Only words", exact=True).first).to_be_visible()
+        paths = paths_of(watching.requests)
+        assert paths.count(first) == 1
+        assert len([one for one in paths if one.endswith(".js")]) == len(
+            {one for one in paths if one.endswith(".js")}
+        )
+
+
+def test_nothing_is_asked_without_the_key_that_it_needs(browser: Browser) -> None:
+    with serving_with_keys() as keyed, watched(browser, keyed.server.url) as watching:
+        watching.allowed = ("401",)
+        client = keyed.client()
+        turn = client.respond("Only words").json["id"]
+        page = watching.context.new_page()
+        page.route("**/app.js", lambda route: route.abort())
+        with page.expect_request("**/text_marks.js"):
+            page.goto(f"{watching.origin}/r/{turn}")
+        assert not [one for one in paths_of(watching.requests) if one.startswith("/v1/")]
 
 
 def test_a_second_load_takes_the_files_from_the_cache(browser: Browser) -> None:

@@ -10,6 +10,7 @@ from importlib.resources import files
 import pytest
 
 from support.http_server import ThreadServer, serving
+from support.keyed_server import serving_with_keys
 
 WEB = files("antiphon") / "web"
 DIRECTIVES = {
@@ -44,8 +45,35 @@ def test_every_address_of_the_page_is_the_page(server: ThreadServer, path: str) 
     answer = server.get(path)
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert answer.body == server.get("/").body
+    assert re.sub(rb"<link[^>]*>\n", b"", answer.body) == re.sub(
+        rb"<link[^>]*>\n", b"", server.get("/").body
+    )
     assert b"{{" not in answer.body
+
+
+def test_what_an_address_names_is_asked_by_the_browser_before_the_page_runs(
+    server: ThreadServer,
+) -> None:
+    assert b'preload" as' not in server.get("/").body
+    chat, turn = server.get("/c/chat_1"), server.get("/r/resp_1")
+    assert b'"/v1/chats/chat_1?window=20&amp;feed_cursor=true"' in chat.body
+    assert b'"/v1/responses/resp_1/siblings?limit=3&amp;around=true&amp;' in turn.body
+    assert chat.headers["etag"] != turn.headers["etag"]
+
+
+@pytest.mark.parametrize("name", ["%22%3E%3Cscript%3E", "a%20b", "..", "%C3%A9"])
+def test_an_address_that_is_none_names_nothing(server: ThreadServer, name: str) -> None:
+    answer = server.get(f"/c/{name}")
+    assert b"/v1/" not in answer.body
+    assert b"<script>" not in answer.body
+
+
+def test_with_keys_nothing_is_asked_before_the_page_has_one() -> None:
+    with serving_with_keys() as keyed:
+        keyed.client()
+        answer = keyed.server.get("/c/chat_1")
+        assert answer.status == 200
+        assert b"/v1/" not in answer.body
 
 
 def test_the_page_is_revalidated_each_time_and_sent_once(server: ThreadServer) -> None:

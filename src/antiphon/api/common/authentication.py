@@ -23,6 +23,8 @@ CHALLENGE = (b"www-authenticate", b'Bearer realm="antiphon"')
 #: The scope's entries for a request's tenant, and for the id of its key.
 _TENANT = "antiphon.tenant"
 _KEY_ID = "antiphon.key_id"
+#: Is there on a request without a key where others need one.
+_NEEDS_KEY = "antiphon.needs_key"
 #: Seconds after which a server without keys looks whether there are some by now.
 _RECHECK_INTERVAL = 1.0
 
@@ -44,6 +46,16 @@ def set_caller(scope: Scope, tenant: str = DEFAULT_TENANT, key: ApiKey | None = 
     scope[_TENANT] = tenant
     if key is not None:
         scope[_KEY_ID] = key.id
+
+
+def set_needs_key(scope: Scope) -> None:
+    """Note on a request without a key that others would be refused without one."""
+    scope[_NEEDS_KEY] = True
+
+
+def needs_key(scope: Scope) -> bool:
+    """Whether other requests than this one, which is public, need a key."""
+    return _NEEDS_KEY in scope
 
 
 def with_caller(request: TurnRequest, scope: Scope) -> TurnRequest:

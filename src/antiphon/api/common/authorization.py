@@ -33,12 +33,14 @@ class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller: its tenant and key, and what the key has used.
 
     ``key`` None: no keys exist, or none is needed. ``usage`` None: there are no limits.
+    ``needs_key``: it was let in without one since its path is public, and others are not.
     """
 
     tenant: str = DEFAULT_TENANT
     key: ApiKey | None = None
     usage: KeyUsage | None = None
     credential: bytes = b""
+    needs_key: bool = False
 
     @property
     def key_id(self) -> str | None:
@@ -91,7 +93,7 @@ class Authorizer:
         if not needs_key:
             require_local_host(local_headers, self._origins)
         if is_public:
-            principal = Principal(credential=credential)
+            principal = Principal(credential=credential, needs_key=needs_key)
             on_principal(principal)
             return principal
         if needs_key:

@@ -15,7 +15,7 @@ from functools import partial
 from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.access_log import access_logger, log_access, request_id_for
-from antiphon.api.common.authentication import CHALLENGE, set_caller
+from antiphon.api.common.authentication import CHALLENGE, set_caller, set_needs_key
 from antiphon.api.common.authorization import Authorizer, Principal
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
@@ -189,6 +189,8 @@ class RequestMiddleware:
 
 def _set_principal(scope: Scope, principal: Principal) -> None:
     set_caller(scope, principal.tenant, principal.key)
+    if principal.needs_key:
+        set_needs_key(scope)
     if principal.usage is not None:
         set_key_usage(scope, principal.usage)
 

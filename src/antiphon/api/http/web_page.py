@@ -1,6 +1,7 @@
 """Web page: serves ``antiphon/web`` at ``/``, its files with their hash in the path.
 
-    GET /                     the page; also at /c/{id} (a chat) and /r/{id} (a turn)
+    GET /                     the page; also at /c/{id} (a chat) and /r/{id} (a turn), where it
+                              has the browser read what is shown while the files are on their way
     GET /web/<hash>/app.js    a file of the page, for good: another version has another hash
     GET /sw.js                a service worker that removes itself
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -24,11 +26,11 @@ from typing import Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from antiphon.api.common.authentication import needs_key
 from antiphon.errors import NotFoundError
 
 _TYPES: Final = {
     "css": b"text/css; charset=utf-8",
-    "html": b"text/html; charset=utf-8",
     "js": b"text/javascript; charset=utf-8",
     "woff2": b"font/woff2",
 }
@@ -46,6 +48,12 @@ _POLICIES: Final = [
 _FOR_GOOD: Final = (b"cache-control", b"public, max-age=31536000, immutable")
 _CHECK_FIRST: Final = (b"cache-control", b"no-cache")
 _NEVER: Final = (b"cache-control", b"no-store")
+
+#: The addresses of chats and turns, and the lines of the page that are for them.
+_ADDRESS: Final = re.compile(r"/([cr])/([\w-]+)", re.ASCII)
+_OF_CHATS: Final = re.compile(rb"\{\{chat\}\}\n(.*)\{\{/chat\}\}\n", re.DOTALL)
+#: A request of the page without a key, which a browser can send before the page can.
+_PRELOAD: Final = b'<link rel="preload" as="fetch" crossorigin="anonymous" href="%b">\n'
 
 #: Takes the place of whatever worker there was, empties its caches and loads its pages again.
 _REMOVING_WORKER: Final = b"""\
@@ -78,16 +86,39 @@ class _WebFiles:
             digest.update(body)
         self.version = digest.hexdigest()[:16]
         base = f"/web/{self.version}".encode()
-        self._bodies["index.html"] = self._bodies["index.html"].replace(b"{{base}}", base)
+        self._page = self._bodies.pop("index.html").replace(b"{{base}}", base)
         self.get = cache(self._read)
+
+    def page_at(self, path: str, *, needs_key: bool) -> WebFile:
+        """The page as an address of it is answered."""
+        first = None if needs_key else _first_request(path)
+        link = b"" if first is None else _PRELOAD % first.encode().replace(b"&", b"&amp;")
+        page = self._page.replace(b"{{first}}\n", link)
+        page = _OF_CHATS.sub(b"" if path == "/" else rb"\1", page)
+        return _compressed(b"text/html; charset=utf-8", page)
 
     def _read(self, name: str) -> WebFile | None:
         body, content_type = self._bodies.get(name), _TYPES.get(name.rpartition(".")[2])
         if body is None or content_type is None:
             return None
-        compressed = None if content_type == b"font/woff2" else gzip.compress(body, 9, mtime=0)
-        etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
-        return WebFile(content_type, body, compressed, etag)
+        return _compressed(content_type, body)
+
+
+def _compressed(content_type: bytes, body: bytes) -> WebFile:
+    compressed = None if content_type == b"font/woff2" else gzip.compress(body, 9, mtime=0)
+    etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
+    return WebFile(content_type, body, compressed, etag)
+
+
+def _first_request(path: str) -> str | None:
+    """What the page asks first at an address (``readEarly`` in ``core.js``). Pure."""
+    found = _ADDRESS.fullmatch(path)
+    if found is None:
+        return None
+    kind, name = found.groups()
+    if kind == "c":
+        return f"/v1/chats/{name}?window=20&feed_cursor=true"
+    return f"/v1/responses/{name}/siblings?limit=3&around=true&feed_cursor=true"
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
@@ -108,8 +139,7 @@ class WebPageEndpoints:
 
     async def page(self, scope: Scope, receive: Receive, send: Send) -> None:
         """GET /, /c/{id}, /r/{id}: the same page, which looks at its own address."""
-        file = await asyncio.to_thread(_read_file, None, "index.html")
-        assert file is not None
+        file = await asyncio.to_thread(_read_page, scope["path"], needs_key=needs_key(scope))
         await _send_file(scope, send, file, [*_POLICIES, _CHECK_FIRST])
 
     async def file(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,10 +156,14 @@ class WebPageEndpoints:
         await _send_file(scope, send, file, [*_POLICIES, _NEVER])
 
 
-def _read_file(version: str | None, name: str) -> WebFile | None:
-    """A file of this version; ``version`` None: whichever there is."""
+def _read_page(path: str, *, needs_key: bool) -> WebFile:
+    return _web_files().page_at(path, needs_key=needs_key)
+
+
+def _read_file(version: str, name: str) -> WebFile | None:
+    """A file of this version."""
     page_files = _web_files()
-    return page_files.get(name) if version in (None, page_files.version) else None
+    return page_files.get(name) if version == page_files.version else None
 
 
 async def _send_file(
