@@ -77,6 +77,41 @@ def test_it_opens_at_its_end_with_few_elements(browser: Browser, chat: LongChat)
         assert _count_nodes(page) <= _MAX_NODES
 
 
+#: Notes how many turns are drawn, each time that changes, and how high one of them stands.
+_WATCH_TURNS = """
+  window.counts = [];
+  window.heights = [];
+  addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
+    const turns = document.querySelectorAll("[data-turn]");
+    if (!turns.length || turns.length === counts.at(-1)) return;
+    counts.push(turns.length);
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      const { top } = document.querySelector("[data-position='%d']").getBoundingClientRect();
+      heights.push(Math.round(top));
+    }));
+  }).observe(document.body, { childList: true, subtree: true }));
+"""
+
+
+@pytest.mark.parametrize("is_at_end", [True, False])
+def test_the_turns_in_view_are_drawn_first_and_stay_where_they_are(
+    browser: Browser, chat: LongChat, is_at_end: bool
+) -> None:
+    server, head, turns = chat
+    number = turns - 1 if is_at_end else turns // 2
+    found = server.get(f"/v1/chats/{head}").json["id"]
+    around = server.get(f"/v1/responses/{head}/turns?limit=1&position={number}").json["data"][0]
+    path = f"/c/{found}" if is_at_end else f"/r/{around['response']['id']}"
+    with watched(browser, server.url) as watching:
+        watching.context.add_init_script(_WATCH_TURNS % number)
+        page = watching.open(path)
+        until(page, "counts.at(-1) >= 20 && heights.length === counts.length")
+        assert page.evaluate("counts[0]") < 10
+        first, *others = page.evaluate("heights")
+        assert 0 < first < 800
+        assert all(abs(one - first) <= 1 for one in others)
+
+
 def test_any_turn_is_a_jump_away(browser: Browser, chat: LongChat) -> None:
     server, head, turns = chat
     with watched(browser, server.url) as watching:

@@ -1,18 +1,43 @@
 /** Turn list: the scrolling log of a conversation. The view moves by itself only at its end. */
 import { Component, html } from "./vendor/preact.js";
 import { icon, set, state } from "./core.js";
-import { Turn } from "./turns.js";
+import { answerText, questionText, Turn } from "./turns.js";
 import { isRunningHere } from "./turn_actions.js";
 import { change, goToEnd, jumpTo, readMore } from "./turn_window.js";
 import { markWords } from "./text_marks.js";
 
 const NEAR = 900; // pixels from an edge at which more is read
 const AT_END = 40; // pixels from the end that count as the end
+const STEP = 6; // turns that are drawn at once out of view
+
+const keyOf = (turn) => turn.key ?? turn.response.id;
+
+const LINE = 22; // pixels, or more
+const CHARACTERS = 90; // of a line, or less
+
+/** About how many pixels high a turn will be, or less. */
+const leastHeight = (turn) => LINE * (4 + [questionText(turn), answerText(turn)].join("\n").split("\n")
+  .reduce((lines, { length }) => lines + Math.min(1, length) + Math.floor(length / CHARACTERS), 0));
+
+/** Where those of several turns begin and end that fill the view around what the list will scroll to. Pure. */
+export function spanInView(turns, anchor, height) {
+  const found = anchor?.at === "end" ? -1 : turns.findIndex((one) => one.response.id === anchor?.id);
+  const at = found < 0 ? turns.length - 1 : found;
+  let begin = at;
+  let end = at + 1;
+  for (let left = height; begin > 0 && left > 0; left -= leastHeight(turns[begin])) begin--;
+  for (let left = height; end < turns.length && left > 0; left -= leastHeight(turns[end - 1])) end++;
+  return [begin, end];
+}
 
 export class TurnList extends Component {
+  atEnd = true;
+  stayedAt = 0;
+  turns = []; // those that are drawn, or will be
+  part = null; // where those begin and end that are drawn first; null: all are drawn
+  isQuiet = false; // whether what was drawn last is nothing new to anybody
+
   componentDidMount() {
-    this.atEnd = true;
-    this.stayedAt = 0;
     this.watcher = new ResizeObserver(() => this.settle());
     this.watcher.observe(this.list);
     this.watcher.observe(this.scroller);
@@ -29,9 +54,18 @@ export class TurnList extends Component {
     if (anchor && !conversation.loading && conversation.turns.length) {
       this.scrollTo(anchor);
       conversation.anchor = null;
-      return;
-    }
-    this.settle();
+    } else this.settle();
+    if (this.part) requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => this.drawMore())));
+  }
+
+  /** Draws more of what is out of view, once what is drawn has been seen. */
+  drawMore() {
+    if (!this.part || !this.list) return;
+    const [begin, end] = this.part;
+    const span = [Math.max(0, begin - STEP), Math.min(this.turns.length, end + STEP)];
+    this.part = span[1] - span[0] < this.turns.length ? span : null;
+    this.isQuiet = true;
+    this.forceUpdate(() => this.onScroll());
   }
 
   /** What has changed in size or was read above does not move what is in view. */
@@ -141,17 +175,21 @@ export class TurnList extends Component {
     // What has become smaller, as a formula does once it is typeset, has moved the view, too.
     if (below < AT_END) this.stayedAt = scrollTop;
     this.setAtEnd(atEnd);
-    if (scrollTop < NEAR) readMore("before");
-    if (below < NEAR) readMore("after");
+    if (scrollTop < NEAR && !this.part) readMore("before");
+    if (below < NEAR && !this.part) readMore("after");
     if (!this.atEnd) this.hold();
     this.showPosition();
   };
 
   showPosition() {
     if (!this.counter) return;
-    const middle = this.scroller.getBoundingClientRect().top + this.scroller.clientHeight / 3;
-    const article = this.atEnd ? this.list.lastElementChild : [...this.list.children].find((one) => one.getBoundingClientRect().bottom > middle);
+    const article = this.atEnd ? this.list.lastElementChild : this.articleInTheMiddle();
     if (article) this.counter.textContent = `${Number(article.dataset.position) + 1} / ${state.conversation.total}`;
+  }
+
+  articleInTheMiddle() {
+    const middle = this.scroller.getBoundingClientRect().top + this.scroller.clientHeight / 3;
+    return [...this.list.children].find((one) => one.getBoundingClientRect().bottom > middle);
   }
 
   jump = () => {
@@ -159,15 +197,28 @@ export class TurnList extends Component {
     set({ dialog: { name: "jump", total, jumpTo } });
   };
 
+  /** Where the turns begin and end that are drawn now: of some that are all new, those that will be in view. */
+  spanToDraw({ turns, anchor }) {
+    if (turns !== this.turns) {
+      const known = new Set(this.turns.map(keyOf));
+      const span = spanInView(turns, anchor, innerHeight);
+      this.part = span[1] - span[0] < turns.length && !turns.some((one) => known.has(keyOf(one))) ? span : null;
+      this.isQuiet = false;
+      this.turns = turns;
+    }
+    return this.part ?? [0, turns.length];
+  }
+
   render({ conversation }) {
     const { turns, total, before, after, editing } = conversation;
+    const [begin, end] = this.spanToDraw(conversation);
     const busy = isRunningHere();
     const last = turns.length - 1;
     return html`
       <div class="scroller" ref=${(one) => { this.scroller = one; }} onScroll=${this.onScroll} tabindex="0" role="region" aria-label="Conversation">
         ${before && html`<p class="more-turns" aria-hidden="true">Earlier turns…</p>`}
-        <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} ref=${(one) => { this.list = one; }}>
-          ${turns.map((turn, index) => html`<${Turn} key=${turn.key ?? turn.response.id} turn=${turn} live=${turn.live} answeredBefore=${turns[index - 1]?.response.completed_at ?? 0}
+        <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} aria-live=${this.part || this.isQuiet ? "off" : undefined} ref=${(one) => { this.list = one; }}>
+          ${turns.map((turn, index) => index >= begin && index < end && html`<${Turn} key=${keyOf(turn)} turn=${turn} live=${turn.live} answeredBefore=${turns[index - 1]?.response.completed_at ?? 0}
             isLast=${index === last && !after} editing=${editing !== null && editing === turn.response.id} busy=${busy} />`)}
         </div>
         ${after && html`<p class="more-turns" aria-hidden="true">Later turns…</p>`}
