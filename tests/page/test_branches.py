@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from antiphon.models.scripted import ScriptedModel, say
 from support.browser import Watched, send_message, watched
@@ -65,6 +65,24 @@ def test_any_answer_is_asked_for_again(world: Watched, server: ThreadServer) -> 
     expect(page.locator(f'[data-turn="{second}"]')).to_be_visible()
     assert questions(page) == ["one", "two"]
     assert server.get(f"/v1/responses/{first}").json["previous_response_id"] is None
+
+
+def test_another_version_is_seen_before_the_server_has_it(
+    world: Watched, server: ThreadServer
+) -> None:
+    (only,) = chain(server, "one")
+    page = world.open(f"/r/{only}")
+    expect(page.get_by_text("You asked: one")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/v1/responses", lambda route: held.append(route))  # noqa: PLW0108
+    page.keyboard.press("r")
+    expect(page.get_by_label("Version 2 of 2")).to_be_visible()
+    expect(page.get_by_role("button", name="Previous version")).to_be_disabled()
+    assert server.stored_count() == 1
+    held.pop().continue_()
+    page.get_by_role("button", name="Previous version").click()
+    expect(page.get_by_label("Version 1 of 2")).to_be_visible()
+    assert server.stored_count() == 2
 
 
 def test_another_result_of_a_call_is_a_branch(world: Watched, server: ThreadServer) -> None:
@@ -227,6 +245,37 @@ def test_branches_of_one_question_are_named_by_their_answers(browser: Browser) -
         branches = page.get_by_role("list", name="Branches")
         expect(branches.locator(".option-title")).to_have_text(["… taste", "… time", "… luck"])
         expect(branches.locator(".excerpt").first).to_contain_text("What is it?")
+
+
+#: Notes how many branches the map has each time that it changes.
+_COUNT_BRANCHES = """() => {
+  window.counts = [];
+  new MutationObserver(() => counts.push(document.querySelectorAll('.map button').length))
+    .observe(document.body, { childList: true, subtree: true });
+}"""
+
+
+def test_the_map_draws_the_branches_around_the_one_in_view_first(
+    world: Watched, server: ThreadServer
+) -> None:
+    (root,) = chain(server, "root")
+    made = [chain(server, f"way {number}", parent=root)[0] for number in range(130)]
+    page = world.open(f"/r/{made[100]}")
+    expect(page.get_by_text("You asked: way 100")).to_be_visible()
+    page.evaluate(_COUNT_BRANCHES)
+    page.keyboard.press("m")
+    branches = page.get_by_role("list", name="Branches").get_by_role("button")
+    expect(branches).to_have_count(len(made))
+    expect(branches.filter(has_text="way 100")).to_be_focused()
+    expect(branches.filter(has_text="way 100")).to_be_in_viewport()
+    assert 0 < next(filter(None, page.evaluate("counts"))) < len(made)
+    names = branches.locator(".option-title").all_text_contents()
+    assert names == [f"way {number}" for number in range(len(made))]
+    # The room that is kept for a row is what it takes.
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.map li')].map((one) => one.getBoundingClientRect().height)"
+    )
+    assert set(heights) == {52}
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 /** Branch map: every branch of a chat below the chat, each named by the first words that others do not have. */
-import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, navigate, query, state, turnsPath } from "./core.js";
+import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { api, memo, navigate, query, state, turnsPath } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 import { answerText, questionText } from "./turns.js";
 
 const MOST = 1000;
 const MOST_READ = 60; // turns whose answers are read for the names
+const STEP = 30; // rows that are drawn at once
+const ROW = 52; // pixels, as in page.css
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /** Branches so that those which leave the same turn stand together, oldest fork first. Pure. */
@@ -64,35 +66,62 @@ function Guides({ isRoot = false, isLast = false }) {
     <path d=${`M10 0V${isLast ? 18 : 52}M10 18q0 8 8 8h12`} /><circle cx="30" cy="26" r="5" /></svg>`;
 }
 
+const words = (branch) => `${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["queued", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status.replace("_", " ")}` : ""}`;
+
+function go(branch) {
+  closeDialog();
+  navigate(`/r/${branch.response_id}`);
+}
+
+/** Some rows that stand together. `labels`: the name and the question of each, as one text, which is equal while they are. */
+const Rows = memo(({ branches, labels, current, first, last }) => {
+  const texts = labels.split("\0");
+  return branches.map((branch, index) => html`<li key=${branch.response_id}>
+    <button type="button" data-first=${branch === first || null} class=${branch.response_id === current ? "branch current" : "branch"} aria-current=${branch.response_id === current ? "true" : undefined} onClick=${() => go(branch)}>
+      <${Guides} isLast=${branch === last} />
+      <span><span class="option-title">${texts[2 * index]}</span>
+      <span class="excerpt">${words(branch)}${texts[2 * index + 1]}</span></span>
+    </button></li>`);
+});
+
+const groupsOf = (rows) => Array.from({ length: Math.ceil(rows.length / STEP) }, (_, index) => rows.slice(index * STEP, (index + 1) * STEP));
+
+/** The rows, first those around the one that is shown in the chat; room is kept for the others until they are drawn. */
+function Branches({ rows, names, current }) {
+  const groups = useMemo(() => groupsOf(rows), [rows]);
+  const first = useMemo(() => rows.find((one) => one.response_id === current) ?? rows[0], [rows]);
+  const at = groups.findIndex((one) => one.includes(first));
+  const [[begin, end], setDrawn] = useState([at - 1, at + 2]);
+  const isWhole = begin <= 0 && end >= groups.length;
+  // After these have been seen.
+  useEffect(() => { if (!isWhole) setDrawn([begin - 1, end + 1]); }, [begin, end]);
+  const labelsOf = (branches) => branches.flatMap((one) => {
+    const { name, question } = names.get(one.response_id) ?? {};
+    return [name || one.opening || "Without words", question ? `: ${question}` : ""];
+  }).join("\0");
+  const room = (count, key) => count > 0 && html`<li key=${key} aria-hidden="true" style=${{ height: `${count * ROW}px` }}></li>`;
+  return html`<ol class="map" aria-label="Branches" aria-busy=${!isWhole}>
+    ${room(begin * STEP, "above")}
+    ${groups.map((branches, index) => index >= begin && index < end && html`<${Rows} key=${index} branches=${branches} labels=${labelsOf(branches)} current=${current} first=${first} last=${rows.at(-1)} />`)}
+    ${room(rows.length - end * STEP, "below")}
+  </ol>`;
+}
+
 export default function BranchMap({ chat }) {
   const [{ branches, more }, setFound] = useState({ branches: null, more: false });
   const [error, setError] = useState(null);
   useEffect(() => {
     let left = false;
     api(query(`/v1/chats/${chat.id}/branches`, { limit: MOST })).then(
-      ({ data, has_more }) => !left && setFound({ branches: data, more: has_more }), setError);
+      ({ data, has_more }) => !left && setFound({ branches: groupByFork(data), more: has_more }), setError);
     return () => { left = true; };
   }, []);
   const [names, setNames] = useState(new Map());
   useEffect(() => { if (branches) nameBranches(branches).then(setNames, () => {}); }, [branches]);
-  const shown = groupByFork(branches ?? []);
-  const inView = shown.findIndex((one) => one.response_id === state.conversation?.head);
-  const first = Math.max(0, inView);
-  const nameOf = (branch) => names.get(branch.response_id)?.name || branch.opening || "Without words";
-  const questionOf = (branch) => names.get(branch.response_id)?.question;
-  const go = (branch) => {
-    closeDialog();
-    navigate(`/r/${branch.response_id}`);
-  };
   return html`<${Dialog} title="Map of branches" wide=${true}>
     ${error && html`<p class="failure">${error.message}</p>`}
-    ${shown.length > 0 && html`<p class="branch root"><${Guides} isRoot=${true} /><span class="option-title">${chat.title || "Untitled"}</span></p>`}
-    <ol class="map" aria-label="Branches">${shown.map((branch, index) => html`<li key=${branch.response_id}>
-      <button type="button" data-first=${index === first || null} class=${branch.response_id === state.conversation?.head ? "branch current" : "branch"} aria-current=${branch.response_id === state.conversation?.head ? "true" : undefined} onClick=${() => go(branch)}>
-        <${Guides} isLast=${index === shown.length - 1} />
-        <span><span class="option-title">${nameOf(branch)}</span>
-        <span class="excerpt">${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["queued", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status.replace("_", " ")}` : ""}${questionOf(branch) ? `: ${questionOf(branch)}` : ""}</span></span>
-      </button></li>`)}</ol>
+    ${branches?.length > 0 && html`<p class="branch root"><${Guides} isRoot=${true} /><span class="option-title">${chat.title || "Untitled"}</span></p>
+    <${Branches} rows=${branches} names=${names} current=${state.conversation?.head} />`}
     <p class="hint" role="status">${branches === null ? "…" : `${branches.length}${more ? " or more" : ""} ${branches.length === 1 ? "branch" : "branches"}`}</p>
     <${FoldedPrograms} actions=${[{ name: "List the branches", path: `/v1/chats/${chat.id}/branches`, terminal: `antiphon show --tree ${chat.head}` }]} />
   <//>`;

@@ -5,27 +5,40 @@ import { api, ApiError, isDecided, newKey, notify, pause, readEvents, request, s
 
 const DATABASE = "antiphon.outbox";
 
-function database() {
-  return new Promise((resolve, reject) => {
-    const opening = indexedDB.open(DATABASE, 1);
-    opening.onupgradeneeded = () => opening.result.createObjectStore("messages", { keyPath: "id" });
-    opening.onsuccess = () => resolve(opening.result);
-    opening.onerror = () => reject(opening.error);
-  });
-}
+let connection = null; // a promise; kept, as opening takes longer than writing
+
+const database = () => (connection ??= new Promise((resolve, reject) => {
+  const opening = indexedDB.open(DATABASE, 1);
+  opening.onupgradeneeded = () => opening.result.createObjectStore("messages", { keyPath: "id" });
+  opening.onsuccess = () => {
+    const opened = opening.result;
+    opened.onclose = disconnect;
+    opened.onversionchange = () => { opened.close(); disconnect(); };
+    resolve(opened);
+  };
+  opening.onerror = () => reject(opening.error);
+}));
+
+const disconnect = () => { connection = null; };
+
+const transact = (opened, mode, act) => new Promise((resolve, reject) => {
+  const transaction = opened.transaction("messages", mode, { durability: "strict" });
+  const asked = act(transaction.objectStore("messages"));
+  transaction.oncomplete = () => resolve(asked.result);
+  transaction.onerror = () => reject(transaction.error);
+  transaction.onabort = () => reject(transaction.error);
+});
 
 async function outbox(mode, act) {
-  try {
-    const opened = await database();
-    return await new Promise((resolve, reject) => {
-      const transaction = opened.transaction("messages", mode, { durability: "strict" });
-      const asked = act(transaction.objectStore("messages"));
-      transaction.oncomplete = () => { opened.close(); resolve(asked.result); };
-      transaction.onerror = () => { opened.close(); reject(transaction.error); };
-    });
-  } catch {
-    return undefined; // no database: the message is sent without
+  // A browser may have closed what it had opened.
+  for (let tries = 0; tries < 2; tries++) {
+    try {
+      return await transact(await database(), mode, act);
+    } catch {
+      disconnect();
+    }
   }
+  return undefined; // no database: the message is sent without
 }
 
 /** A message as it is sent, with its key. `keep` false: it is never written down.
@@ -40,7 +53,7 @@ export async function queueMessage(body, keep = true, id = null, replaces = null
   return entry;
 }
 
-export const forget = (id) => outbox("readwrite", (store) => store.delete(id));
+const forget = (id) => outbox("readwrite", (store) => store.delete(id));
 
 /** Whether an earlier page has left a message behind: it is sent as it is then. */
 export const isInOutbox = async (id) => (await outbox("readonly", (store) => store.count(id))) > 0;
@@ -61,12 +74,21 @@ export function giveBack(input, error, then = () => {}) {
  *
  * Raises ApiError where the server refuses it. `onStalled` is called with true while it is not
  * reached. One tab at a time sends a message. */
-export async function deliver(entry, { onStalled = () => {} } = {}) {
-  const attempt = () => attemptUntilStored(entry, onStalled);
-  if (!navigator.locks) return attempt();
-  let outcome;
-  await navigator.locks.request(`antiphon.send.${entry.id}`, async () => { outcome = await attempt(); });
-  return outcome;
+export function deliver(entry, { onStalled = () => {} } = {}) {
+  return new Promise((resolve, reject) => {
+    let forgetting;
+    const end = (settle) => (outcome) => {
+      forgetting = forget(entry.id);
+      settle(outcome);
+    };
+    const attempt = async () => {
+      await attemptUntilStored(entry, onStalled).then(end(resolve), end(reject));
+      // Nobody waits for this, but no other tab sends it meanwhile.
+      await forgetting;
+    };
+    if (navigator.locks) navigator.locks.request(`antiphon.send.${entry.id}`, attempt);
+    else attempt();
+  });
 }
 
 async function attemptUntilStored(entry, onStalled) {
@@ -81,16 +103,12 @@ async function attemptUntilStored(entry, onStalled) {
       const events = readEvents(answer);
       const first = await events.next();
       if (first.value?.data.response) {
-        await forget(entry.id);
         onStalled(false);
         return { response: first.value.data.response, first: first.value.data, events };
       }
       if (first.value?.data.type === "error") throw new ApiError(first.value.data.message ?? "The turn could not be started.", 500, first.value.data.code);
     } catch (error) {
-      if (error instanceof ApiError && isFinal(error)) {
-        await forget(entry.id);
-        throw error;
-      }
+      if (error instanceof ApiError && isFinal(error)) throw error;
     }
     onStalled(true);
     await pause(Math.min(400 * 2 ** failures, 8_000));

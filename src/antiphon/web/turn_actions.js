@@ -42,7 +42,9 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   else if (previous) body.previous_response_id = previous;
   const pending = {
     key: crypto.randomUUID?.() ?? String(Math.random()), input, response: { id: null, status: "queued", output: [] },
-    position: siblingOf ? siblingOf.position : conversation.total, siblings: { index: 0, count: 1 },
+    position: siblingOf ? siblingOf.position : conversation.total,
+    // Seen before the server has it. Of a chat that is not stored, the version before is gone.
+    siblings: siblingOf && !conversation.temporary ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : { index: 0, count: 1 },
   };
   showPending(conversation, pending, siblingOf);
   const isMine = (turn) => turn.key === pending.key;
@@ -61,7 +63,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       change(conversation, { settings: { ...state.conversation.settings, model: null } });
       return deliverOnce(null);
     });
-    showStarted(conversation, pending, response, first, events, siblingOf);
+    showStarted(conversation, pending, response, first, events);
     return response;
   } catch (error) {
     if (id && isSent(error)) {
@@ -158,14 +160,10 @@ function showPending(conversation, pending, siblingOf) {
   });
 }
 
-function showStarted(conversation, pending, response, first, events, siblingOf) {
+function showStarted(conversation, pending, response, first, events) {
   const live = new LiveTurn(response);
   live.apply(first);
-  replaceTurn(conversation, (turn) => turn.key === pending.key, (turn) => ({
-    ...turn, response, live, stalled: false,
-    // Of a chat that is not stored, the version before is gone.
-    siblings: siblingOf && !conversation.temporary ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : turn.siblings,
-  }));
+  replaceTurn(conversation, (turn) => turn.key === pending.key, (turn) => ({ ...turn, response, live, stalled: false }));
   change(conversation, { head: response.id });
   // Until the chat's own address is known: whoever loads the page again finds the turn.
   if (state.route.kind === "new" && !conversation.temporary) history.replaceState(null, "", `/r/${response.id}`);

@@ -122,7 +122,7 @@ class Output extends Component {
       ${shown.map((item) => html`<${Item} key=${item.id} item=${item} live=${running ? live : null} result=${results.get(item.call_id)} turn=${turn} isLast=${isLast} />`)}
       ${running && html`<${Waiting} turn=${turn} live=${live} quiet=${shown.length > 0} />`}
       <${Ending} turn=${turn} response=${response} />
-      ${turn.response.id && html`<${Footer} turn=${turn} response=${response} running=${running} answeredBefore=${answeredBefore} isLast=${isLast} busy=${busy} />`}
+      ${(turn.response.id || turn.siblings?.count > 1 && !turn.error) && html`<${Footer} turn=${turn} response=${response} running=${running} answeredBefore=${answeredBefore} isLast=${isLast} busy=${busy} />`}
     </section>`;
   }
 }
@@ -304,7 +304,7 @@ function Footer({ turn, response, running, answeredBefore, isLast, busy }) {
   const seconds = response.completed_at && response.created_at ? response.completed_at - Math.max(response.created_at, answeredBefore) : 0;
   return html`<footer class=${isLast ? "turn-footer last" : "turn-footer"}>
     ${siblings?.count > 1 && html`<span class="siblings" role="group" aria-label="Other versions of this turn">
-      ${iconButton("left", "Previous version", () => acts.showSibling(turn, -1), { disabled: siblings.index === 0 })}
+      ${iconButton("left", "Previous version", () => acts.showSibling(turn, -1), { disabled: !turn.response.id || siblings.index === 0 })}
       <span aria-label=${`Version ${siblings.index + 1} of ${siblings.count}`}>${siblings.index + 1}/${siblings.count}</span>
       ${iconButton("right", "Next version", () => acts.showSibling(turn, 1), { disabled: siblings.index === siblings.count - 1 })}
     </span>`}
