@@ -11,6 +11,7 @@ import pytest
 
 from antiphon import (
     ContextLengthExceededError,
+    Conversation,
     InvalidRequestError,
     ModelError,
     Summarize,
@@ -89,6 +90,13 @@ def test_invalid_tools_and_callbacks_are_refused(tmp_path: Path) -> None:
         for options in wrong:
             with pytest.raises(ConfigError):
                 harness.new(**options)
+
+
+def test_settings_that_are_none_are_refused() -> None:
+    given: Any = {"store": "memory:"}
+    for make in (Conversation, Conversation.list_chats):
+        with pytest.raises(ConfigError, match=r"load_settings\(\) returns, not a dict"):
+            make(settings=given)
 
 
 def test_invalid_context_policies_are_refused() -> None:

@@ -47,7 +47,7 @@ from support.reference_model import (
     ReferenceModel,
     ReferenceTurn,
 )
-from support.side_stores import ManualClock
+from support.store_turns import ManualClock
 
 #: What is tried each time the tests run; look for more with more.
 EXAMPLES = examples(6)

@@ -13,15 +13,10 @@ import pytest
 from antiphon.core.api_keys import hash_api_key, new_api_key
 from antiphon.errors import StoreError
 from antiphon.turn.store_protocols import ApiKey
-from support.side_stores import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers
-from support.store_turns import STORES, complete_turn, sqlite
+from support.side_stores import CHILD_PROGRAM, all_bytes
+from support.store_turns import ManualClock, Opener, complete_turn, sqlite
 
 ONE, TWO = hashlib.sha256(b"one").digest(), hashlib.sha256(b"two").digest()
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
 
 
 async def test_api_key_is_found_by_its_hash(store_in: Opener) -> None:

@@ -21,15 +21,9 @@ from support.store_turns import (
     complete_turn,
     complete_turns,
     head_of,
-    opener,
 )
 
 A, B, C = (letter * 16 for letter in (b"a", b"b", b"c"))
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 async def index(store: StoreWithStores, head: Head, digest: bytes, epoch: int = 0) -> None:

@@ -19,24 +19,20 @@ from antiphon.turn.transfer_protocols import (
     TreeTurn,
     TurnImport,
 )
-from support.side_stores import ManualClock, Opener, openers
 from support.store_turns import (
-    STORES,
+    ManualClock,
+    Opener,
     StoreWithStores,
     assistant,
     blob_of,
     image_message,
     new_turn,
+    opener,
     user,
 )
 
 NOW = 1_800_000_000.0
 THEN = 1_700_000_000.0
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
 
 
 def imported(name: str, parent: int | None = None, *, is_of_words: bool = False) -> TurnImport:
@@ -337,7 +333,7 @@ async def test_images_come_along_and_are_stored_once(store_in: Opener) -> None:
 
 
 async def test_an_import_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    async with openers(tmp_path)["sqlite"](ManualClock(NOW)) as store:
+    async with opener("sqlite", tmp_path)(ManualClock(NOW)) as store:
         broken = msgspec.structs.replace(imported("z", 0), input=[user("x")] * 40_000)
         chat = chat_of(imported("a"), broken)
         with pytest.raises(StoreError):

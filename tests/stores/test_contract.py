@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,7 +13,6 @@ from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.turn.store_protocols import StoredTurn
 from support.store_turns import (
     DONE,
-    STORES,
     Opener,
     assistant,
     begin_turn,
@@ -24,15 +22,9 @@ from support.store_turns import (
     ids,
     ids_of,
     new_turn,
-    opener,
     user,
 )
 from support.stored_responses import response_ids
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 async def test_turn_is_running_until_its_end_is_written(store_in: Opener) -> None:

@@ -19,8 +19,7 @@ from antiphon.turn.store_protocols import Head, NewTurn
 from support.store_turns import (
     DONE,
     HEADER,
-    STORES,
-    ManualTime,
+    ManualClock,
     Opener,
     StoreWithStores,
     assistant,
@@ -36,11 +35,6 @@ from support.store_turns import (
 from support.stored_responses import response_ids
 
 FAILED = End("failed", 1_700_000_100.0)
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 def turn_on(
@@ -310,8 +304,8 @@ async def test_dead_process_does_not_lock_a_conversation(tmp_path: Path) -> None
 
 async def test_conversation_read_cost_does_not_depend_on_branches(tmp_path: Path) -> None:
     """It is read on the event loop, and again when a turn begins."""
-    life, time = 100.0, ManualTime()
-    async with opener("sqlite", tmp_path, RetentionPolicy(life), time)() as store:
+    life, time = 100.0, ManualClock()
+    async with opener("sqlite", tmp_path)(time, RetentionPolicy(life)) as store:
         assert isinstance(store, SqliteStore)
         conversation = await store.stores.conversations.create("", {})
         new = msgspec.structs.replace(turn_on(conversation), created_at=time.now)

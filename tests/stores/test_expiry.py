@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from antiphon.turn.store_protocols import Head, ResponseFilter
 from support.store_turns import (
     DONE,
     STORES,
-    ManualTime,
+    ManualClock,
     Opener,
     StoreWithStores,
     assistant,
@@ -36,19 +37,19 @@ RETENTION = 100.0
 
 
 @pytest.fixture
-def time() -> ManualTime:
-    return ManualTime()
+def time() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path, time: ManualTime) -> Opener:
-    lifetimes = RetentionPolicy(RETENTION, {"long": 3 * RETENTION, "ever": None})
-    return opener(request.param, tmp_path, lifetimes, time)
+def store_in(request: pytest.FixtureRequest, tmp_path: Path, time: ManualClock) -> Opener:
+    retention = RetentionPolicy(RETENTION, {"long": 3 * RETENTION, "ever": None})
+    return partial(opener(request.param, tmp_path), time, retention)
 
 
 async def store_turn(
     store: StoreWithStores,
-    time: ManualTime,
+    time: ManualClock,
     parent: Head | None = None,
     tenant: str = "",
     end: bool = True,
@@ -82,7 +83,7 @@ async def is_found(store: StoreWithStores, head: Head) -> bool:
     return is_stored
 
 
-async def test_permanent_chat_does_not_expire(store_in: Opener, time: ManualTime) -> None:
+async def test_permanent_chat_does_not_expire(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         chats, sweep = store.stores.chats, store.stores.response_index.delete_expired
         first = await store_turn(store, time)
@@ -109,7 +110,7 @@ async def test_permanent_chat_does_not_expire(store_in: Opener, time: ManualTime
 
 
 async def test_permanent_chat_expires_again_once_it_is_not(
-    store_in: Opener, time: ManualTime
+    store_in: Opener, time: ManualClock
 ) -> None:
     async with store_in() as store:
         chats, sweep = store.stores.chats, store.stores.response_index.delete_expired
@@ -129,7 +130,7 @@ async def test_permanent_chat_expires_again_once_it_is_not(
 
 
 async def test_conversation_lives_as_long_as_its_permanent_chat(
-    store_in: Opener, time: ManualTime
+    store_in: Opener, time: ManualClock
 ) -> None:
     async with store_in() as store:
         conversations, index = store.stores.conversations, store.stores.response_index
@@ -155,7 +156,7 @@ def test_default_retention_is_thirty_days() -> None:
     assert Expiry(RETAIN_FOREVER).expires_at("", 1.0) is None
 
 
-async def test_turn_is_missing_as_soon_as_it_expires(store_in: Opener, time: ManualTime) -> None:
+async def test_turn_is_missing_as_soon_as_it_expires(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         short = await store_turn(store, time)
         long = await store_turn(store, time, tenant="long")
@@ -173,7 +174,7 @@ async def test_turn_is_missing_as_soon_as_it_expires(store_in: Opener, time: Man
         assert await is_found(store, kept_forever)
 
 
-async def test_chain_expires_with_its_newest_turn(store_in: Opener, time: ManualTime) -> None:
+async def test_chain_expires_with_its_newest_turn(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         heads = [await store_turn(store, time)]
         for _ in range(5):
@@ -186,7 +187,7 @@ async def test_chain_expires_with_its_newest_turn(store_in: Opener, time: Manual
         assert not any([await is_found(store, head) for head in heads])
 
 
-async def test_branch_keeps_only_its_ancestors_alive(store_in: Opener, time: ManualTime) -> None:
+async def test_branch_keeps_only_its_ancestors_alive(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         first = await store_turn(store, time)
         second = await store_turn(store, time, first)
@@ -207,7 +208,7 @@ async def test_branch_keeps_only_its_ancestors_alive(store_in: Opener, time: Man
         assert not await is_found(store, first)
 
 
-def test_clock_set_back_does_not_expire_a_parent_early(store_in: Opener, time: ManualTime) -> None:
+def test_clock_set_back_does_not_expire_a_parent_early(store_in: Opener, time: ManualClock) -> None:
     async def main() -> None:
         async with store_in() as store:
             first = await store_turn(store, time)
@@ -226,7 +227,7 @@ def test_clock_set_back_does_not_expire_a_parent_early(store_in: Opener, time: M
     run(main())
 
 
-async def test_conversation_expires_with_its_chain(store_in: Opener, time: ManualTime) -> None:
+async def test_conversation_expires_with_its_chain(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         conversations = store.stores.conversations
         empty = await conversations.create("", {})
@@ -254,7 +255,7 @@ async def test_conversation_expires_with_its_chain(store_in: Opener, time: Manua
 
 
 async def test_delete_expired_deletes_only_expired_turns(
-    store_in: Opener, time: ManualTime
+    store_in: Opener, time: ManualClock
 ) -> None:
     async with store_in() as store:
         delete_expired = store.stores.response_index.delete_expired
@@ -279,7 +280,7 @@ async def test_delete_expired_deletes_only_expired_turns(
         assert (later.thread, later.seq) == (branch.thread, branch.seq + 1)
 
 
-async def test_delete_expired_keeps_running_turns(store_in: Opener, time: ManualTime) -> None:
+async def test_delete_expired_keeps_running_turns(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         parent = await store_turn(store, time)
         running = await store_turn(store, time, parent, end=False)
@@ -291,7 +292,7 @@ async def test_delete_expired_keeps_running_turns(store_in: Opener, time: Manual
 
 
 async def test_expired_and_deleted_turn_cannot_be_continued(
-    store_in: Opener, time: ManualTime
+    store_in: Opener, time: ManualClock
 ) -> None:
     async with store_in() as store:
         first = await store_turn(store, time)
@@ -309,7 +310,7 @@ async def test_expired_and_deleted_turn_cannot_be_continued(
         assert await ids_of(store, branch) == [first.response_id, branch.response_id]
 
 
-async def test_thread_number_is_not_reused(store_in: Opener, time: ManualTime) -> None:
+async def test_thread_number_is_not_reused(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         old = [await store_turn(store, time) for _ in range(3)]
         time.now += RETENTION
@@ -318,7 +319,7 @@ async def test_thread_number_is_not_reused(store_in: Opener, time: ManualTime) -
         assert new.thread not in {head.thread for head in old}
 
 
-async def test_list_responses_is_ordered_by_time(store_in: Opener, time: ManualTime) -> None:
+async def test_list_responses_is_ordered_by_time(store_in: Opener, time: ManualClock) -> None:
     async with store_in() as store:
         listing = store.stores.response_index.list_responses
         heads: list[Head] = []
@@ -343,7 +344,7 @@ async def test_list_responses_is_ordered_by_time(store_in: Opener, time: ManualT
 
 
 async def test_list_responses_filters_by_model_status_and_metadata(
-    store_in: Opener, time: ManualTime
+    store_in: Opener, time: ManualClock
 ) -> None:
     async with store_in() as store:
         options = new_turn().header.options

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.turn.chat_protocols import ChatUpdate
 from antiphon.turn.store_protocols import Head
 from support.side_stores import all_bytes
 from support.store_turns import (
-    STORES,
     Opener,
     StoreWithStores,
     complete_turn,
@@ -19,11 +16,6 @@ from support.store_turns import (
     head_of,
     opener,
 )
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 async def title_of(store: StoreWithStores, head: Head) -> str | None:

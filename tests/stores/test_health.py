@@ -20,7 +20,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.errors import read_error, store_error
 from antiphon.stores.sqlite.store import RecentTurns, SqliteStore
 from support.http_server import ServerProcess
-from support.store_turns import ManualTime, complete_turn, complete_turns, new_turn, run, sqlite
+from support.store_turns import ManualClock, complete_turn, complete_turns, new_turn, run, sqlite
 
 resource = pytest.importorskip("resource")
 
@@ -38,7 +38,7 @@ async def test_memory_store_is_always_writable() -> None:
 
 async def test_check_writable_fails_while_the_file_is_full(path: Path) -> None:
     async with sqlite(path) as store:
-        health, clock = store.stores.health, ManualTime()
+        health, clock = store.stores.health, ManualClock()
         store._database._health._clock = clock
         await health.check_writable()
         connection = store._database._connections.write_connection
@@ -74,7 +74,7 @@ async def test_check_writable_does_not_write_after_recent_writes(path: Path) -> 
 
 async def test_write_checks_leave_no_rows(path: Path) -> None:
     async with sqlite(path) as store:
-        clock = ManualTime()
+        clock = ManualClock()
         store._database._health._clock = clock
         connection = store._database._connections.read_connection
 
@@ -92,7 +92,7 @@ def test_refused_writes_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
-    clock = ManualTime()
+    clock = ManualClock()
     health = Health((sqlite3.Error,), clock)
     refusal = store_error(sqlite3.OperationalError("No."))
     for _ in range(100):
@@ -239,7 +239,7 @@ def damage(path: Path, table: str, column: str, value: object) -> bool:
 
 
 def test_recent_turns_without_an_end_expire() -> None:
-    clock = ManualTime()
+    clock = ManualClock()
     turns = RecentTurns(clock)
     for name in "abcd":
         turns.note(name)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from antiphon.core.turns import End
 from antiphon.turn.store_protocols import Head
 from support.store_turns import (
-    STORES,
     Opener,
     StoreWithStores,
     assistant,
@@ -19,13 +16,7 @@ from support.store_turns import (
     head_of,
     ids,
     new_turn,
-    opener,
 )
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 async def history_ids(store: StoreWithStores, head: Head) -> list[str]:

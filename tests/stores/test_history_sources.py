@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,21 +11,14 @@ from antiphon.errors import HistoryChangedError, StoreError
 from antiphon.turn.store_protocols import NewTurn
 from support.store_turns import (
     DONE,
-    STORES,
     Opener,
     StoreWithStores,
     assistant,
     complete_turn,
     complete_turns,
     new_turn,
-    opener,
     run,
 )
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 @pytest.mark.parametrize("cascade", [True, False])

@@ -15,13 +15,8 @@ from antiphon.stores.memory.idempotency import MemoryIdempotencyStore
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.turn.store_protocols import IdempotencyRecord
 from support.example_counts import examples
-from support.side_stores import CHILD_PROGRAM, ManualClock, Opener, all_bytes, openers, query_file
-from support.store_turns import STORES, run, sqlite
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
+from support.side_stores import CHILD_PROGRAM, all_bytes, query_file
+from support.store_turns import ManualClock, Opener, opener, run, sqlite
 
 
 async def test_first_reservation_of_a_key_wins(store_in: Opener) -> None:
@@ -107,7 +102,7 @@ async def test_incomplete_reservation_expires_after_a_minute(store_in: Opener) -
 
 async def test_expired_records_are_deleted_and_keys_are_in_no_file(tmp_path: Path) -> None:
     clock = ManualClock(1_000_000.0)
-    async with openers(tmp_path)["sqlite"](clock) as store:
+    async with opener("sqlite", tmp_path)(clock) as store:
         idempotency_records = store.stores.idempotency
         for number in range(20):
             await idempotency_records.reserve("", f"canary {number}", b"p")
@@ -176,7 +171,7 @@ def test_sqlite_and_memory_agree_with_the_model(
         clock = ManualClock(1_000_000.0)
         model: dict[str, IdempotencyRecord] = {}
         memory = MemoryStore(clock=clock)
-        async with openers(tmp_path_factory.mktemp("idempotency_records"))["sqlite"](clock) as file:
+        async with opener("sqlite", tmp_path_factory.mktemp("idempotency_records"))(clock) as file:
             for step, key, value in steps:
                 if step == "wait":
                     assert isinstance(value, float)

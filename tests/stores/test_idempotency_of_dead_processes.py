@@ -20,8 +20,8 @@ from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.stores.postgres.store import open_postgres
 from antiphon.turn.store_protocols import NewTurn
 from support.postgres_database import empty_database
-from support.side_stores import CHILD_PROGRAM, AnyStore, ManualClock, openers
-from support.store_turns import new_turn, run
+from support.side_stores import CHILD_PROGRAM
+from support.store_turns import ManualClock, StoreWithStores, new_turn, opener, run
 
 KEY = "key"
 PRINT = b"print"
@@ -45,7 +45,7 @@ def holding_process(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 async def test_reservation_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
-    async with openers(tmp_path)["sqlite"](ManualClock(time.time())) as store:
+    async with opener("sqlite", tmp_path)(ManualClock(time.time())) as store:
         with holding_process(tmp_path / "turns.db") as child:
             for _ in range(3):
                 held = await store.stores.idempotency.reserve("me", KEY, PRINT)
@@ -105,11 +105,11 @@ def test_a_key_has_one_living_holder_and_one_turn(
 
 async def check_steps(folder: Path, steps: list[tuple[str, int]]) -> None:
     clock = ManualClock()
-    open_store = openers(folder)["sqlite"]
+    open_store = opener("sqlite", folder)
     stacks: dict[int, AsyncExitStack] = {}
-    stores: dict[int, AnyStore] = {}
+    stores: dict[int, StoreWithStores] = {}
     #: Who has the key and since when; a process that is opened again is another one.
-    holder: tuple[AnyStore, float] | None = None
+    holder: tuple[StoreWithStores, float] | None = None
     is_complete = False
     for step, number in steps:
         store = stores.get(number)

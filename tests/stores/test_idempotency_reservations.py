@@ -13,15 +13,10 @@ from antiphon.core.turns import ConversationRecord, Header, IdempotencyReservati
 from antiphon.errors import ConflictError, StoreError
 from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.turn.store_protocols import IdempotencyRecord, NewTurn
-from support.side_stores import AnyStore, ManualClock, Opener, openers, query_file
-from support.store_turns import DONE, STORES, new_turn
+from support.side_stores import query_file
+from support.store_turns import DONE, ManualClock, Opener, StoreWithStores, new_turn, opener
 
 RESERVATION = IdempotencyReservation("key", b"print")
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
 
 
 def reserving_turn(
@@ -39,7 +34,7 @@ def reserving_turn(
 
 
 async def completed_result(
-    store: AnyStore, reservation: IdempotencyReservation = RESERVATION
+    store: StoreWithStores, reservation: IdempotencyReservation = RESERVATION
 ) -> str | None:
     """The result id of an existing record."""
     record = await store.stores.idempotency.reserve("me", reservation.key, reservation.fingerprint)
@@ -124,7 +119,7 @@ async def test_failed_write_stores_neither_result_nor_record(tmp_path: Path, tab
     path = tmp_path / "turns.db"
     when = "UPDATE" if table == "idempotency_records" else "INSERT"
     trigger = f"CREATE TRIGGER broken BEFORE {when} ON {table} BEGIN SELECT RAISE(ABORT, 'x'); END"
-    async with openers(tmp_path)["sqlite"]() as store:
+    async with opener("sqlite", tmp_path)(ManualClock(1_800_000_000.0)) as store:
         await store.stores.idempotency.reserve("me", "key", b"print")
         with sqlite3.connect(path) as connection:
             connection.execute(trigger)

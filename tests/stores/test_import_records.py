@@ -8,15 +8,9 @@ import msgspec
 import pytest
 
 from antiphon.turn.transfer_protocols import IMPORT_RECORD_LIFETIME, ImportRecord
-from support.side_stores import ManualClock, Opener, openers
-from support.store_turns import STORES
+from support.store_turns import STORES, ManualClock, Opener, opener
 
 RECORD = ImportRecord("import_1", "me", 1_800_000_000.5)
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
 
 
 async def test_record_is_stored_replaced_and_forgotten_after_a_day(store_in: Opener) -> None:
@@ -61,7 +55,7 @@ async def test_records_of_a_tenant_are_listed_the_newest_job_first(store_in: Ope
 @pytest.mark.parametrize("kind", [kind for kind in STORES if kind != "memory"])
 async def test_record_says_whether_its_process_lives(kind: str, tmp_path: Path) -> None:
     # Two stores that have the same file or database open are two processes.
-    open_store = openers(tmp_path)[kind]
+    open_store = opener(kind, tmp_path)
     async with open_store() as reader:
         async with open_store() as writer:
             await writer.stores.imports.put(RECORD)

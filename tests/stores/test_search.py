@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -27,22 +26,30 @@ from antiphon.core.turns import End, Header
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.search_protocols import SearchHit
 from support.example_counts import examples
-from support.side_stores import AnyStore, ManualClock, Opener, openers
-from support.store_turns import DONE, STORES, begin_turn, complete_turn, head_of, new_turn, run
+from support.store_turns import (
+    DONE,
+    STORES,
+    ManualClock,
+    Opener,
+    StoreWithStores,
+    begin_turn,
+    complete_turn,
+    head_of,
+    new_turn,
+    opener,
+    run,
+)
 
 
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
-
-
-async def search_ids(store: AnyStore, query: str, limit: int = 20, tenant: str = "") -> list[str]:
+async def search_ids(
+    store: StoreWithStores, query: str, limit: int = 20, tenant: str = ""
+) -> list[str]:
     """The ids of the hits."""
     return [hit.response_id for hit in await store.stores.search.search(tenant, query, limit)]
 
 
 async def search_pages(
-    store: AnyStore,
+    store: StoreWithStores,
     query: str,
     limit: int,
     tenant: str = "",
@@ -66,7 +73,7 @@ async def read_pages(
     return ids
 
 
-async def store_texts(store: AnyStore, *texts: str) -> list[str]:
+async def store_texts(store: StoreWithStores, *texts: str) -> list[str]:
     """Stores a turn for each text; returns their ids."""
     return [(await complete_turn(store, text, "")).response_id for text in texts]
 
@@ -333,7 +340,9 @@ class Model:
         #: The same turns in each store.
         self.ids: list[list[str]] = []
 
-    async def apply(self, stores: Sequence[AnyStore], step: tuple[str, object, object]) -> None:
+    async def apply(
+        self, stores: Sequence[StoreWithStores], step: tuple[str, object, object]
+    ) -> None:
         match step:
             case ("say", str(text), str(tenant)):
                 await self._add_turn(stores, text, tenant, None)
@@ -358,7 +367,7 @@ class Model:
                 await self._check_search(stores, query, self._tenant(number), number)
 
     async def _add_turn(
-        self, stores: Sequence[AnyStore], text: str, tenant: str, parent: int | None
+        self, stores: Sequence[StoreWithStores], text: str, tenant: str, parent: int | None
     ) -> None:
         time = float(len(self.turns))
         ids = []
@@ -382,7 +391,7 @@ class Model:
         return found
 
     async def _check_search(
-        self, stores: Sequence[AnyStore], query: str, tenant: str, within: int | None = None
+        self, stores: Sequence[StoreWithStores], query: str, tenant: str, within: int | None = None
     ) -> None:
         """``within``: in the chat of this turn."""
         root = None if within is None else self._ancestors(within)[-1]
@@ -406,7 +415,7 @@ class Model:
             await self._check_chats(stores, query, tenant, orders[0])
 
     async def _check_chats(
-        self, stores: Sequence[AnyStore], query: str, tenant: str, found: list[int]
+        self, stores: Sequence[StoreWithStores], query: str, tenant: str, found: list[int]
     ) -> None:
         """Of each chat the best of the turns that were found."""
         best: dict[int, int] = {}
@@ -432,10 +441,10 @@ def test_all_stores_agree_with_the_model(
     steps: list[tuple[str, object, object]],
 ) -> None:
     async def main() -> None:
-        every = openers(tmp_path_factory.mktemp("search"))
+        folder = tmp_path_factory.mktemp("search")
         model = Model()
         async with AsyncExitStack() as stack:
-            stores = [await stack.enter_async_context(every[kind]()) for kind in kinds]
+            stores = [await stack.enter_async_context(opener(kind, folder)()) for kind in kinds]
             for step in steps:
                 await model.apply(stores, step)
             for word in _WORDS:

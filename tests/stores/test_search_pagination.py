@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from antiphon.core.retention import RetentionPolicy
 from antiphon.errors import InvalidRequestError
-from support.side_stores import AnyStore, ManualClock, Opener, openers
-from support.store_turns import DONE, STORES, begin_turn, complete_turn, new_turn
+from support.store_turns import (
+    DONE,
+    ManualClock,
+    Opener,
+    StoreWithStores,
+    begin_turn,
+    complete_turn,
+    new_turn,
+)
 
 MISSING_ID = "resp_" + "0" * 32
 
 
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
-
-
 async def page(
-    store: AnyStore, query: str, limit: int, after: str | None = None, tenant: str = ""
+    store: StoreWithStores, query: str, limit: int, after: str | None = None, tenant: str = ""
 ) -> list[str]:
     """The ids of the hits after one of them."""
     hits = await store.stores.search.search(tenant, query, limit, after=after)

@@ -10,8 +10,8 @@ import pytest
 from antiphon.core.ids import new_response_id
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.transfer_protocols import ShareRecord
-from support.side_stores import ManualClock, Opener, all_bytes, openers
-from support.store_turns import STORES
+from support.side_stores import all_bytes
+from support.store_turns import ManualClock, Opener, opener
 
 
 def digest(name: str) -> bytes:
@@ -20,11 +20,6 @@ def digest(name: str) -> bytes:
 
 def share(name: str, tenant: str = "me", at: float = 1.0, end: float | None = None) -> ShareRecord:
     return ShareRecord(name, tenant, new_response_id(), at, end)
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return openers(tmp_path)[request.param]
 
 
 async def test_a_share_is_found_by_the_hash_of_its_secret_alone(store_in: Opener) -> None:
@@ -85,6 +80,6 @@ async def test_pages_of_shares(store_in: Opener) -> None:
 
 
 async def test_no_share_leaves_its_secret_in_the_file(tmp_path: Path) -> None:
-    async with openers(tmp_path)["sqlite"]() as store:
+    async with opener("sqlite", tmp_path)() as store:
         await store.stores.shares.add(share("share_1"), digest("the secret"))
     assert b"the secret" not in all_bytes(tmp_path)

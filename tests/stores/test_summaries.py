@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from antiphon.core.items import ERASED_SUMMARY_ITEM, Compaction, encode_item
 from antiphon.turn.store_protocols import Head
 from support.store_turns import (
     DONE,
-    STORES,
     Opener,
     StoreWithStores,
     assistant,
@@ -19,17 +14,11 @@ from support.store_turns import (
     head_of,
     ids_of,
     new_turn,
-    opener,
 )
 
 SUMMARY = encode_item(Compaction("They spoke of a secret.", retained_turns=1, replaced_turns=2))
 #: A client's own summary: it was sent as input, and covers no stored turns.
 CLIENT_SUMMARY = encode_item(Compaction("Elsewhere they spoke of a secret."))
-
-
-@pytest.fixture(params=STORES)
-def store_in(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
-    return opener(request.param, tmp_path)
 
 
 async def store_summary(store: StoreWithStores, parent: Head, *items: bytes) -> Head:

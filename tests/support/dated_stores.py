@@ -15,7 +15,7 @@ from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.store_protocols import NewTurn
 from support.postgres_database import empty_database
 from support.reference_model import RETENTION_SECONDS
-from support.side_stores import ManualClock
+from support.store_turns import ManualClock
 
 
 class DatedMemory(MemoryStore):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from support.side_stores import ManualClock
+from support.store_turns import ManualClock
 
 #: Seconds.
 RETENTION_SECONDS = 100.0

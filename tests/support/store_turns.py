@@ -30,13 +30,13 @@ T = TypeVar("T")
 
 
 class StoreWithStores(Store, Protocol):
-    """A store with its ledgers, as all of ours are."""
+    """A store with those beside it, as all of ours are."""
 
     stores: Stores
 
 
-#: A way to open one of ``STORES``.
-Opener: TypeAlias = Callable[[], AbstractAsyncContextManager[StoreWithStores]]
+#: Opens one of ``STORES``, again where there is a file or a database; with a clock, and retention.
+Opener: TypeAlias = Callable[..., AbstractAsyncContextManager[StoreWithStores]]
 STORES = ["memory", "sqlite", "postgres"]
 
 HEADER = Header("a-model", "Be brief.", Options(temperature=0.5))
@@ -188,8 +188,8 @@ def images_in_database(uri: str) -> list[tuple[str, bytes]]:
         return thread.submit(asyncio.run, read()).result()
 
 
-class ManualTime:
-    """A clock that a test sets."""
+class ManualClock:
+    """Stands still until a test sets it."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -198,18 +198,20 @@ class ManualTime:
         return self.now
 
 
-def opener(
-    kind: str, folder: Path, lifetimes: RetentionPolicy = RETAIN_FOREVER, clock: Clock = time.time
-) -> Opener:
+def opener(kind: str, folder: Path) -> Opener:
+    """A way to open one of ``STORES`` in a folder, each time the same one."""
+
     @asynccontextmanager
-    async def opened() -> AsyncIterator[StoreWithStores]:
+    async def opened(
+        clock: Clock = time.time, retention: RetentionPolicy = RETAIN_FOREVER
+    ) -> AsyncIterator[StoreWithStores]:
         store: StoreWithStores
         if kind == "memory":
-            store = MemoryStore(lifetimes, clock=clock)
+            store = MemoryStore(retention, clock=clock)
         elif kind == "sqlite":
-            store = await open_sqlite(folder / "turns.db", lifetimes, clock=clock)
+            store = await open_sqlite(folder / "turns.db", retention, clock=clock)
         else:
-            store = await open_postgres(empty_database(folder), lifetimes, clock=clock)
+            store = await open_postgres(empty_database(folder), retention, clock=clock)
         try:
             yield store
         finally:

@@ -37,7 +37,7 @@ from antiphon.turn.chats import ChatService
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
-from support.store_turns import STORES, ManualTime, opener
+from support.store_turns import STORES, ManualClock, opener
 from support.turn_service import contents, run_turn, texts, turn_request
 
 
@@ -74,7 +74,7 @@ class Steered:
 async def serving(
     kind: str, folder: Path, lifetimes: RetentionPolicy = RETAIN_FOREVER, clock: Clock = time.time
 ) -> AsyncIterator[tuple[TurnService, Steered]]:
-    async with opener(kind, folder, lifetimes, clock)() as store:
+    async with opener(kind, folder)(clock, lifetimes) as store:
         steered = Steered()
         registry = ModelRegistry({"scripted": steered.model}, default="scripted")
         service = TurnService(store, registry, store.stores)
@@ -314,7 +314,7 @@ async def test_queue_is_erased_with_what_it_waits_for(kind: str, tmp_path: Path)
 
 
 async def test_queue_that_nobody_has_sent_expires_with_its_chat(kind: str, tmp_path: Path) -> None:
-    clock = ManualTime(time.time())
+    clock = ManualClock(time.time())
     lifetimes = RetentionPolicy(DAY_SECONDS)
     async with serving(kind, tmp_path, lifetimes, clock) as (service, steered):
         first = await service.start(turn_request("one…"))

@@ -25,6 +25,7 @@ from antiphon.chat.options import (
     SendOptions,
     check_limit,
     check_option_names,
+    resolve_settings,
 )
 from antiphon.chat.reply import (
     ConversationUsage,
@@ -47,7 +48,7 @@ from antiphon.core.context_policies import Summarize
 from antiphon.core.items import FunctionCall, Item, open_calls
 from antiphon.core.turns import DEFAULT_TENANT, Response, TurnRequest
 from antiphon.errors import InvalidRequestError, NotFoundError
-from antiphon.settings import Settings, load_settings
+from antiphon.settings import Settings
 from antiphon.tools.function_tool import Tool
 from antiphon.transfer.messages_export import as_json, as_markdown
 from antiphon.turn.chat_protocols import ChatRecord
@@ -446,4 +447,4 @@ async def _open_engine(settings: Settings | None) -> Engine:
     """The running loop's engine for these settings, else for those of file and environment."""
     from antiphon.bootstrap import shared_engine  # loaded on first use
 
-    return await shared_engine(settings or load_settings())
+    return await shared_engine(resolve_settings(settings))

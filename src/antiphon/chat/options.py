@@ -10,7 +10,7 @@ import msgspec
 
 from antiphon.core.context_policies import ContextPolicy, Summarize, TokenBudget, Window
 from antiphon.core.turns import Options
-from antiphon.errors import InvalidRequestError
+from antiphon.errors import ConfigError, InvalidRequestError
 from antiphon.settings import Settings, load_settings
 from antiphon.tools.function_tool import Tool
 from antiphon.tools.toolbox import Approver, Toolbox
@@ -82,7 +82,7 @@ class ConversationOptions:
 
     def __init__(self, options: ChatOptions, base_options: Options | None = None) -> None:
         check_option_names(options, ChatOptions)
-        self.settings = options.get("settings") or load_settings()
+        self.settings = resolve_settings(options.get("settings"))
         self.toolbox = Toolbox(
             options.get("tools", ()), deps=options.get("deps"), approve=options.get("approve")
         )
@@ -160,6 +160,18 @@ def _check_integer(name: str, value: Any, minimum: int = 0) -> int:
             f"{name} is a whole number of at least {minimum}, not {value!r}.", param=name
         )
     return value
+
+
+def resolve_settings(settings: Settings | None) -> Settings:
+    """The settings given, else those of file and environment. Raises ``ConfigError``."""
+    if settings is None:
+        return load_settings()
+    if not isinstance(settings, Settings):
+        raise ConfigError(
+            f"settings are what load_settings() returns, not a {type(settings).__name__}:"
+            " load_settings({...}) takes single ones by their names."
+        )
+    return settings
 
 
 def check_limit(limit: int) -> int:

@@ -147,10 +147,6 @@ class ChatExporter:
         yield page_end().encode()
 
 
-def _start_of(chat: ChatRecord, first: Response) -> str:
-    return page_head(chat.title, first, instructions=first.header.instructions)
-
-
 def _render(turns: Sequence[Response]) -> str:
     return "".join(map(turn_html, turns))
 

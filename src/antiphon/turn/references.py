@@ -179,7 +179,7 @@ async def _apply_approval_decisions(
 
 
 async def _pending_approval(request_id: str, tenant: str, reader: TurnReader) -> ApprovedCall:
-    """The call of an approval request; ``validate_tool_outputs`` checks that it is still open."""
+    """The call of an approval request; ``pair_tool_outputs`` checks that it is still open."""
     parsed = parse_item_id(request_id)
     if parsed is not None and request_id == item_id(parsed[0], "mcp_approval_request", parsed[1]):
         for item in await reader.items_at(tenant, *parsed):

@@ -24,7 +24,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
-from support.side_stores import ManualClock
+from support.store_turns import ManualClock
 from support.turn_service import GatedStore
 
 KEY = {"idempotency-key": "k-1"}

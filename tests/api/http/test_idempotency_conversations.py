@@ -16,7 +16,7 @@ from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.stores.sqlite.store import open_sqlite
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
-from support.side_stores import ManualClock
+from support.store_turns import ManualClock
 
 ALL = "/v1/conversations"
 ITEMS = {"items": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}

@@ -14,8 +14,7 @@ from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.stores.sqlite.clock_guard import MAX_GAP, MAX_LEAP, WAIT_SECONDS, ClockGuard
 from antiphon.stores.sqlite.reader import read_newest_time
 from antiphon.stores.sqlite.store import open_sqlite
-from support.side_stores import ManualClock
-from support.store_turns import DONE, new_turn, sqlite
+from support.store_turns import DONE, ManualClock, new_turn, sqlite
 
 MONTH = 30 * DAY_SECONDS
 

@@ -24,7 +24,7 @@ from support.store_subprocess import child, line
 from support.store_turns import (
     DONE,
     HEADER,
-    ManualTime,
+    ManualClock,
     assistant,
     complete_turn,
     head_of,
@@ -34,12 +34,12 @@ from support.store_turns import (
 
 LIFE = 1000.0
 #: Puts canaries into a store and erases them.
-EraseOperation: TypeAlias = Callable[[SqliteStore, "CanarySet", ManualTime], Awaitable[None]]
+EraseOperation: TypeAlias = Callable[[SqliteStore, "CanarySet", ManualClock], Awaitable[None]]
 CANARY = re.compile(rb"canary[0-9]{6}")
 
 
 @asynccontextmanager
-async def open_store(path: Path, time: ManualTime) -> AsyncIterator[SqliteStore]:
+async def open_store(path: Path, time: ManualClock) -> AsyncIterator[SqliteStore]:
     store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time)
     try:
         yield store
@@ -76,7 +76,7 @@ class CanarySet:
 
 
 async def store_canary_turn(
-    store: SqliteStore, canaries: CanarySet, time: ManualTime, parent: Head | None = None
+    store: SqliteStore, canaries: CanarySet, time: ManualClock, parent: Head | None = None
 ) -> Head:
     """Stores a turn with a canary in its question, its image and its answer."""
     new = new_turn(
@@ -90,7 +90,7 @@ async def store_canary_turn(
     return await head_of(store, new.response_id)
 
 
-async def expire(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def expire(store: SqliteStore, canaries: CanarySet, time: ManualClock) -> None:
     first = await store_canary_turn(store, canaries, time)
     await store_canary_turn(store, canaries, time, first)
     await store.stores.conversations.create("", {"about": canaries.canary()})
@@ -98,7 +98,7 @@ async def expire(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> N
     assert await store.stores.response_index.delete_expired() == 2
 
 
-async def delete_turn(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def delete_turn(store: SqliteStore, canaries: CanarySet, time: ManualClock) -> None:
     parent = await complete_turn(store, "harmless")
     head = await store_canary_turn(store, canaries, time, parent)
     await complete_turn(store, "harmless", parent=head)
@@ -106,7 +106,7 @@ async def delete_turn(store: SqliteStore, canaries: CanarySet, time: ManualTime)
 
 
 async def delete_with_descendants(
-    store: SqliteStore, canaries: CanarySet, time: ManualTime
+    store: SqliteStore, canaries: CanarySet, time: ManualClock
 ) -> None:
     root = await complete_turn(store, "harmless")
     await complete_turn(store, "harmless", parent=root)
@@ -116,7 +116,7 @@ async def delete_with_descendants(
     assert await store.delete("", branch.response_id, cascade=True)
 
 
-async def delete_conversation(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def delete_conversation(store: SqliteStore, canaries: CanarySet, time: ManualClock) -> None:
     conversation = await store.stores.conversations.create("", {"about": canaries.canary()})
     header = msgspec.structs.replace(
         HEADER, conversation=conversation.id, instructions=canaries.canary()
@@ -127,14 +127,14 @@ async def delete_conversation(store: SqliteStore, canaries: CanarySet, time: Man
     assert await store.stores.conversations.delete("", conversation.id)
 
 
-async def replace_metadata(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def replace_metadata(store: SqliteStore, canaries: CanarySet, time: ManualClock) -> None:
     conversation = await store.stores.conversations.create("", {"about": canaries.canary()})
     assert await store.stores.conversations.update_metadata(
         "", conversation.id, {"about": "nothing"}
     )
 
 
-async def erase_items(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def erase_items(store: SqliteStore, canaries: CanarySet, time: ManualClock) -> None:
     head = await store_canary_turn(store, canaries, time)
     for position in range(3):
         assert await store.stores.conversations.erase_item("", head.response_id, position)
@@ -149,7 +149,9 @@ async def store_summary(store: SqliteStore, canaries: CanarySet, head: Head) -> 
     return await head_of(store, new.response_id)
 
 
-async def delete_summarized_turn(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def delete_summarized_turn(
+    store: SqliteStore, canaries: CanarySet, time: ManualClock
+) -> None:
     head = await store_canary_turn(store, canaries, time)
     after = await store_summary(
         store, canaries, await complete_turn(store, "harmless", parent=head)
@@ -160,7 +162,9 @@ async def delete_summarized_turn(store: SqliteStore, canaries: CanarySet, time: 
     assert await store.delete("", head.response_id)
 
 
-async def erase_summarized_items(store: SqliteStore, canaries: CanarySet, time: ManualTime) -> None:
+async def erase_summarized_items(
+    store: SqliteStore, canaries: CanarySet, time: ManualClock
+) -> None:
     head = await store_canary_turn(store, canaries, time)
     await store_summary(store, canaries, await complete_turn(store, "harmless", parent=head))
     for position in range(3):
@@ -181,7 +185,7 @@ async def erase_summarized_items(store: SqliteStore, canaries: CanarySet, time: 
     ],
 )
 async def test_every_erase_operation_leaves_no_content(path: Path, erase: EraseOperation) -> None:
-    time, kept_canaries, erased_canaries = ManualTime(), CanarySet(), CanarySet()
+    time, kept_canaries, erased_canaries = ManualClock(), CanarySet(), CanarySet()
     erased_canaries.created = 500_000
     async with open_store(path, time) as store:
         await erase(store, erased_canaries, time)
@@ -207,7 +211,7 @@ async def test_no_copies_of_moved_rows_remain(
     canaries = CanarySet()
     name_by_id: dict[str, str] = {}
     tips: list[Head | None] = [None] * 12
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         for _ in range(450):
             place = generator.randrange(12)
             if name_by_id and generator.random() < 0.25:
@@ -251,7 +255,7 @@ async def complete_turns_side_by_side(store: SqliteStore, turns: int) -> list[He
 
 
 async def test_inserts_leave_no_copies(path: Path) -> None:
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         await complete_turns_side_by_side(store, 300)
         for number in range(100):
             await store.stores.conversations.create("", {"number": "9" * (number * 5)})
@@ -265,7 +269,7 @@ async def test_copies_are_found_near_erased_rows(
     """Without scrubbing there are copies, and the check near the erased rows finds them all."""
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 1000)
     rng = random.Random(seed)
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         heads = await complete_turns_side_by_side(store, 300)
         for head in rng.sample(heads, 60):
             assert await store.delete("", head.response_id)
@@ -279,7 +283,7 @@ async def test_copies_are_found_near_erased_rows(
 
 
 async def test_scrubbing_leaves_no_copies(path: Path) -> None:
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         for head in (await complete_turns_side_by_side(store, 200))[::3]:
             assert await store.delete("", head.response_id)
         await wait_until_scrubbed(store)
@@ -291,7 +295,7 @@ def test_open_reader_only_delays_scrubbing(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("antiphon.stores.sqlite.writer._CHECKPOINT_TIMEOUT_MS", 0)
 
     async def main() -> None:
-        async with open_store(path, ManualTime()) as store:
+        async with open_store(path, ManualClock()) as store:
             canaries = CanarySet()
             head = await complete_turn(store, canaries.canary() * 99)
             # Background indexing after the first turn has finished.
@@ -314,7 +318,7 @@ def test_open_reader_only_delays_scrubbing(path: Path, monkeypatch: pytest.Monke
 
 
 async def test_scrubbing_completes_while_another_process_writes(path: Path) -> None:
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         canaries = CanarySet()
         heads = [await complete_turn(store, canaries.canary() * 50) for _ in range(20)]
         with child("talk", path) as process:
@@ -327,7 +331,7 @@ async def test_scrubbing_completes_while_another_process_writes(path: Path) -> N
 
 
 async def test_opening_scrubs_what_a_dead_process_erased(path: Path) -> None:
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         head = await complete_turn(store, "canary000001 " * 9)
     # Like a process that dies directly after its commit.
     connection = sqlite3.connect(path, isolation_level=None)
@@ -337,7 +341,7 @@ async def test_opening_scrubs_what_a_dead_process_erased(path: Path) -> None:
     connection.execute("DELETE FROM texts WHERE id IN (SELECT text FROM log WHERE kind IN (1, 2))")
     connection.execute("DELETE FROM log WHERE kind IN (1, 2)")
     assert canaries_in_files(path)
-    async with open_store(path, ManualTime()) as store:
+    async with open_store(path, ManualClock()) as store:
         assert canaries_in_files(path) == set()
         assert await store.turn("", head.response_id) is not None
     connection.close()

@@ -18,7 +18,7 @@ from antiphon.stores.sqlite.process_locks import ProcessLocks
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from support.side_stores import all_bytes
 from support.store_subprocess import child, line
-from support.store_turns import DONE, ManualTime, begin_turn, complete_turn, new_turn, run
+from support.store_turns import DONE, ManualClock, begin_turn, complete_turn, new_turn, run
 
 LIFE = 1000.0
 
@@ -41,8 +41,8 @@ def scrubbed_roots(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @asynccontextmanager
-async def open_store(path: Path, time: ManualTime | None = None) -> AsyncIterator[SqliteStore]:
-    store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time or ManualTime())
+async def open_store(path: Path, time: ManualClock | None = None) -> AsyncIterator[SqliteStore]:
+    store = await open_sqlite(path, RetentionPolicy(LIFE), clock=time or ManualClock())
     try:
         yield store
     finally:
@@ -59,7 +59,7 @@ async def delete_expired(store: SqliteStore) -> int:
     return await store.stores.response_index.delete_expired()
 
 
-async def store_turn(store: SqliteStore, time: ManualTime) -> None:
+async def store_turn(store: SqliteStore, time: ManualClock) -> None:
     new = new_turn("Hi.", created_at=time.now)
     store.begin(new)
     await store.write(new.response_id, [], DONE)
@@ -70,7 +70,7 @@ def erasure_marks(path: Path) -> list[Path]:
 
 
 def test_store_without_erasures_is_never_scrubbed(path: Path, scrubbed_roots: list[int]) -> None:
-    time = ManualTime()
+    time = ManualClock()
 
     async def main() -> None:
         async with open_store(path, time) as store:
@@ -89,7 +89,7 @@ def test_store_without_erasures_is_never_scrubbed(path: Path, scrubbed_roots: li
 
 
 async def test_expiry_that_erases_starts_a_scrub(path: Path, scrubbed_roots: list[int]) -> None:
-    time = ManualTime()
+    time = ManualClock()
     async with open_store(path, time) as store:
         await store.stores.conversations.create("", {"a": "b"})
         time.now += LIFE
@@ -107,7 +107,7 @@ async def test_expiry_that_erases_starts_a_scrub(path: Path, scrubbed_roots: lis
 async def test_expiry_with_nothing_due_reads_no_turns(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    time = ManualTime()
+    time = ManualClock()
     queries: list[str] = []
     connect = DatabaseConnections.connect_reader
 
@@ -132,7 +132,7 @@ async def test_expiry_with_nothing_due_reads_no_turns(
 
 
 async def test_only_one_of_several_open_stores_runs_expiry(path: Path) -> None:
-    time = ManualTime()
+    time = ManualClock()
     async with open_store(path, time) as second:
         async with open_store(path, time) as first:
             assert await delete_expired(first) == 0
@@ -151,7 +151,7 @@ async def test_expiry_in_many_transactions_leaves_no_words(
     monkeypatch.setattr("antiphon.stores.sqlite.page_scrubbing._SCRUB_DELAY", 0.0)
     # A turn each.
     monkeypatch.setattr("antiphon.stores.sqlite.retention_sweep.MAX_SWEEP_SECONDS", 0.0)
-    time = ManualTime()
+    time = ManualClock()
     async with open_store(path, time) as store:
         for number in range(12):
             new = new_turn(f"canary{number}", created_at=time.now)

@@ -13,7 +13,6 @@ _TICKS_PER_DOLLAR = 10_000_000_000
 #: ``LanguageModel`` has its prices in hundredths of a cent for a million tokens, the cached ones in
 #: cents for a hundred million, which is the same number (models.proto).
 _HUNDREDTHS_OF_A_CENT = 10_000
-_MILLION = 1_000_000
 
 
 def cost_in_ticks(usage: Usage, price: TokenPrice) -> int:

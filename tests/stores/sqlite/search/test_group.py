@@ -21,8 +21,8 @@ from antiphon.stores.sqlite.search.segment import (
 from antiphon.stores.sqlite.store import SqliteStore
 from stores.sqlite.search.test_indexing import is_consistent, search_ids, wait_until_indexed
 from stores.sqlite.search.test_segment import turn_of
-from support.side_stores import all_bytes, openers, query_file
-from support.store_turns import complete_turn, sqlite
+from support.side_stores import all_bytes, query_file
+from support.store_turns import complete_turn, opener, sqlite
 
 _WORDS = st.lists(st.integers(0, 60).map(lambda n: f"w{n}"), min_size=1, max_size=40)
 
@@ -156,9 +156,8 @@ async def test_both_stores_find_the_same_while_groups_come_and_go(
     tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    both = openers(tmp_path)
     words = [f"word{number}" for number in range(30)]
-    async with both["memory"]() as memory, both["sqlite"]() as file:
+    async with opener("memory", tmp_path)() as memory, opener("sqlite", tmp_path)() as file:
         assert isinstance(file, SqliteStore)
         ids: list[tuple[str, str]] = []
         for _ in range(120):

@@ -18,15 +18,17 @@ from antiphon.stores.sqlite.sql_files import migrate
 from antiphon.stores.sqlite.store import SqliteStore
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.store_protocols import Head
-from support.side_stores import (
-    CHILD_PROGRAM,
+from support.side_stores import CHILD_PROGRAM, all_bytes, apply_deferred_in, query_file
+from support.store_turns import (
+    DONE,
     ManualClock,
-    all_bytes,
-    apply_deferred_in,
-    openers,
-    query_file,
+    assistant,
+    complete_turn,
+    new_turn,
+    opener,
+    run,
+    sqlite,
 )
-from support.store_turns import DONE, assistant, complete_turn, new_turn, run, sqlite
 
 
 async def search_ids(
@@ -259,7 +261,7 @@ async def test_erased_words_and_segment_secrets_are_in_no_file(path: Path) -> No
 
 async def test_expired_words_are_in_no_file(path: Path) -> None:
     clock = ManualClock(1_000.0)
-    async with openers(path.parent)["sqlite"](clock, RetentionPolicy(100.0)) as store:
+    async with opener("sqlite", path.parent)(clock, RetentionPolicy(100.0)) as store:
         assert isinstance(store, SqliteStore)
         for time, text in ((1_000.0, "canary one"), (1_050.0, "sparrow two")):
             new = new_turn(text, created_at=time)
