@@ -114,6 +114,8 @@ def _chat_call(
 def encode_message(item: Message) -> bytes:
     """A message without calls."""
     role = "system" if item.role in SYSTEM_ROLES else item.role
+    if isinstance(item.content, str):
+        return _encode(_ChatMessage(role, item.content, item.name))
     return _encode_marked(_ChatMessage(role, content_value(item.content), item.name))
 
 
@@ -144,7 +146,9 @@ def _encode_marked(message: _ChatMessage) -> bytes:
 
 def content_value(content: str | tuple[Part, ...]) -> str | list[dict[str, Any]]:
     """Text alone becomes a string, which every upstream takes; pictures need parts."""
-    if not isinstance(content, str) and any(isinstance(part, _NON_TEXT_PARTS) for part in content):
+    if isinstance(content, str):
+        return content
+    if any(isinstance(part, _NON_TEXT_PARTS) for part in content):
         return [chat_part for part in content if (chat_part := _part(part)) != _EMPTY_TEXT]
     return text_and_refusals_of(content)
 

@@ -116,7 +116,7 @@ def render_turn(items: Sequence[Item], *, completed: bool = True) -> RenderedTur
     made the calls, or into ``outputs`` if the calls are an earlier turn's. Calls that
     the turn leaves open are moved to its end, where the next turn's outputs follow.
     """
-    if _are_messages(items):
+    if are_messages(items):
         return _render_messages_only(items, completed)
     # A summary beside other items is not of this turn, but of those before it.
     items = [item for item in items if not replaces_turns(item)] or items
@@ -182,7 +182,7 @@ def render_response(response: Response, given: RenderedTurn | None = None) -> Re
     completed = end is not None and end.status == "completed"
     tokens = end.tokens if end else None
     items = (*response.input, *response.output)
-    if given is not None and _are_messages(items):
+    if given is not None and are_messages(items):
         answer = _render_messages_only(response.output, completed)
         return RenderedTurn(
             b",".join(filter(None, (given.messages, answer.messages))),
@@ -197,7 +197,8 @@ def render_response(response: Response, given: RenderedTurn | None = None) -> Re
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
 
 
-def _are_messages(items: Sequence[Item]) -> bool:
+def are_messages(items: Sequence[Item]) -> bool:
+    """Whether these are messages only, as nearly always."""
     return {*map(type, items)} <= _MESSAGE_ALONE
 
 
@@ -482,13 +483,12 @@ def _assistant_phase(message: Message | None) -> Phase | None:
 
 def _excess_bytes(item: Item) -> int:
     """How much heavier an item's images are in bytes than in tokens."""
+    content: object = ""
     if isinstance(item, Message):
         content = item.content
     elif isinstance(item, FunctionCallOutput):
         content = item.output
-    else:
-        return 0
-    if isinstance(content, str):
+    if not isinstance(content, tuple):
         return 0
     images = [part.image_url for part in content if isinstance(part, InputImage)]
     return sum(map(len, images)) - _IMAGE_WEIGHT * len(images)

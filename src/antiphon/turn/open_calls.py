@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from antiphon.core.foreign_items import function_views
-from antiphon.core.items import ForeignItem, FunctionCall, FunctionCallOutput, Item, Message
+from antiphon.core.items import ForeignItem, FunctionCall, FunctionCallOutput, Item
 from antiphon.errors import InvalidRequestError
-from antiphon.turn.message_rendering import RenderedTurn
+from antiphon.turn.message_rendering import RenderedTurn, are_messages
 
 _encode = msgspec.json.Encoder().encode
 
@@ -25,9 +25,7 @@ def pair_tool_outputs(
     need their outputs before the conversation goes on; ``approved_calls`` get theirs in the turn
     itself. Raises ``InvalidRequestError``.
     """
-    if not (approved_calls or (history and history[-1].open_calls)) and all(
-        type(item) is Message for item in items
-    ):
+    if not (approved_calls or (history and history[-1].open_calls)) and are_messages(items):
         # Most turns: nothing waits for an output, and none comes.
         return items
     open_calls = _OpenCalls(history)

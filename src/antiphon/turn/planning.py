@@ -321,10 +321,10 @@ class TurnPlanner:
         request = with_served_options(request, model)
         require_servers(request.approved_calls, toolset)
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
-        turns = base.history.turns
-        given = pair_tool_outputs(turns, request.input, request.approved_calls)
-        given = given if turns else apply_given_summary(given, request.compact_threshold)
-        items, stored_input, blobs = await extract_images(tuple(given))
+        items = stored_input = _input_behind(base.history, request)
+        blobs: Sequence[Blob] = ()
+        if any(map(has_image, items)):
+            items, stored_input, blobs = await extract_images(items)
         new = render_input(items, request.instructions)
         header = turn_header(name, request)
         model_header = header
@@ -416,6 +416,14 @@ class TurnPlanner:
         )
 
 
+def _input_behind(history: History, request: TurnRequest) -> tuple[Item, ...]:
+    """The input of a request that continues a history."""
+    given = pair_tool_outputs(history.turns, request.input, request.approved_calls)
+    if not history.turns:
+        given = apply_given_summary(given, request.compact_threshold)
+    return tuple(given)
+
+
 async def extract_images(items: tuple[Item, ...]) -> ExtractedImages:
     """``extract_blobs``, in a thread where there are images: hashing them takes a while."""
     if any(map(has_image, items)):
@@ -467,6 +475,8 @@ def _due_compaction(  # noqa: PLR0913, PLR0917
 
     Where no turn is before it: its own input, a whole history, of which so many items are replaced.
     """
+    if request.compact_threshold is None:
+        return None, 0
     policy = compaction_policy(request.compact_threshold, model)
     if policy is None:
         return None, 0

@@ -63,7 +63,7 @@ async def resolve_references(request: TurnRequest, reader: TurnReader) -> Resolv
     if request.references:
         items = await _insert_references(request, reader, sources)
     approved: dict[str, ApprovedCall] = {}
-    if any(isinstance(item, McpApproval) for item in items):
+    if McpApproval in map(type, items):
         items = await _apply_approval_decisions(items, request, reader, approved, sources)
     if not approved and items is request.input:
         return ResolvedRequest(request)

@@ -11,12 +11,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
 
 import msgspec
 
 from antiphon.core.chain_fingerprints import ChainFingerprint, extend_fingerprint
-from antiphon.core.events import Created, Ended, Event
+from antiphon.core.events import Created, Ended
 from antiphon.core.items import FunctionCall, FunctionCallOutput, Item, encode_item, replaces_turns
 from antiphon.core.replay_trace import logprob_counts, trace_of
 from antiphon.core.turns import End, Header, TurnError
@@ -353,11 +352,14 @@ class TurnRunner:
         # Of a turn that can be run again, an answer is stored whole or not at all: its model is
         # asked again for one that was cut.
         is_stored = plan.initial_response.store and header.restart is None
-        async with aclosing(plan.model.generate(call)) as batches:
+        batches = plan.model.generate(call)
+        try:
             async for batch in batches:
                 emit(feed(batch))
                 if machine.has_completed_items and is_stored and machine.finish_reason is None:
                     self._store_completed_items()
+        finally:
+            await batches.aclose()
         if machine.finish_reason is None:
             raise ModelError("The model's answer broke off before its end.")
 
@@ -385,10 +387,9 @@ class TurnRunner:
         if isinstance(error, TurnTakenOverError):  # Its end is another process's to say.
             live.fail(error)
             return
-        events: list[Event] = machine.close(is_complete=error is None and not stopped)
-        live.emit(events)
-        end = self._build_end(error, stopped=stopped)
-        end = self._plan.with_cost_and_approvals(end, machine.output)
+        live.emit(machine.close(is_complete=error is None and not stopped))
+        output = machine.output
+        end = self._plan.with_cost_and_approvals(self._build_end(error, stopped=stopped), output)
         if live.is_stored and self._context_turns is not None:
             end = msgspec.structs.replace(
                 end,
@@ -398,11 +399,9 @@ class TurnRunner:
             )
         if live.is_stored and self._plan.request.stream:
             seen, rhythm = live.events_so_far, live.rhythm
-            trace, counts = trace_of(seen), logprob_counts(seen, machine.output)
+            trace, counts = trace_of(seen), logprob_counts(seen, output)
             end = msgspec.structs.replace(end, trace=trace, logprob_counts=counts, rhythm=rhythm)
-        response = msgspec.structs.replace(
-            self._plan.initial_response, output=machine.output, end=end
-        )
+        response = msgspec.structs.replace(self._plan.initial_response, output=output, end=end)
         if live.is_stored:
             items = [encode_item(item) for item in machine.pop_completed_items()]
             try:
@@ -495,6 +494,7 @@ class TurnRunner:
         last = self._accumulator.last_usage
         if last is None:
             return None
-        hidden = 0 if self._accumulator.returns_thoughts else last.reasoning_tokens
-        shown_output = last.output_tokens - hidden
+        shown_output = last.output_tokens
+        if last.reasoning_tokens and not self._accumulator.returns_thoughts:
+            shown_output -= last.reasoning_tokens
         return max(1, last.input_tokens + shown_output - self._other_tokens)

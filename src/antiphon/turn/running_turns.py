@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeAlias
@@ -62,6 +61,23 @@ class RunningTurn:
     model was called with streaming.
     """
 
+    error: AntiphonError | None = None
+    #: Why the turn was told to stop, for the runner to read when it is cancelled.
+    stop_error: AntiphonError | None = None
+    #: On the loop's clock, when the first of its answer came in a stream.
+    first_token_at: float | None = None
+    #: What runs the turn.
+    task: asyncio.Task[None] | None = None
+    #: Whether the turn was told to stop.
+    is_stopping = False
+    #: Whether the turn's end could not be kept: the store takes it for running.
+    end_not_persisted = False
+    #: Whether the store did not take it: it is as if it had never begun.
+    is_rejected = False
+    _is_cancellable = False
+    #: How many events there were while it waited for the turn before it: a replay has none.
+    _waiting_count = 0
+
     def __init__(
         self,
         initial_response: Response,
@@ -76,9 +92,6 @@ class RunningTurn:
         self.response_id = initial_response.id
         self.is_stored = initial_response.store
         self.is_streamed = is_streamed
-        self.error: AntiphonError | None = None
-        #: Why the turn was told to stop, for the runner to read when it is cancelled.
-        self.stop_error: AntiphonError | None = None
         self._events: list[Event] = []
         self._is_published = not initial_response.store
         self._loop = asyncio.get_running_loop()
@@ -88,23 +101,11 @@ class RunningTurn:
         self._end_waiters: list[asyncio.Future[None]] = []
         self._is_done = False
         self._response: Response | None = None
-        #: On the loop's clock: when it began, and when the first of its answer came.
+        #: On the loop's clock: when it began.
         self.started_at = self._loop.time()
-        self.first_token_at: float | None = None
         #: When events came, on the loop's clock, and how many there were before.
         self._beats: list[tuple[float, int]] = []
-        self._next_beat = 0.0 if is_streamed else math.inf
-        #: How many events there were while it waited for the turn before it: a replay has none.
-        self._waiting_count = 0
-        #: What runs the turn.
-        self.task: asyncio.Task[None] | None = None
-        self._is_cancellable = False
-        #: Whether the turn was told to stop.
-        self.is_stopping = False
-        #: Whether the turn's end could not be kept: the store takes it for running.
-        self.end_not_persisted = False
-        #: Whether the store did not take it: it is as if it had never begun.
-        self.is_rejected = False
+        self._next_beat = 0.0
         #: Whether it is stored and waits for the turn before it.
         self.is_queued = is_queued
 
@@ -186,21 +187,27 @@ class RunningTurn:
     # What the runner uses.
 
     def emit(self, events: Sequence[Event]) -> None:
-        if events:
-            now = self._loop.time()
-            if self.first_token_at is None and self._events and type(events[0]) is not Created:
-                self.first_token_at = now
-            if now >= self._next_beat:
-                self._beats.append((now, len(self._events) - self._waiting_count))
-                self._next_beat = now + _BEAT
-            self._events += events
-            if not self._is_published:
-                return
-            if self._relaying_readers:
-                readers = self._relaying_readers
-                self._relaying_readers = [one for one in readers if one.pass_on(events)]
-            if self._event_waiters:
-                self._event_waiters = _wake(self._event_waiters)
+        if not events:
+            return
+        if self.is_streamed:
+            self._note_time(events[0])
+        self._events += events
+        if not self._is_published:
+            return
+        if self._relaying_readers:
+            readers = self._relaying_readers
+            self._relaying_readers = [one for one in readers if one.pass_on(events)]
+        if self._event_waiters:
+            self._event_waiters = _wake(self._event_waiters)
+
+    def _note_time(self, first: Event) -> None:
+        """Events come now of which this is the first."""
+        now = self._loop.time()
+        if self.first_token_at is None and self._events and type(first) is not Created:
+            self.first_token_at = now
+        if now >= self._next_beat:
+            self._beats.append((now, len(self._events) - self._waiting_count))
+            self._next_beat = now + _BEAT
 
     def on_request_stored(self, write: asyncio.Future[None]) -> None:
         """The request is on disk, or could not be put there."""
@@ -255,7 +262,7 @@ class RunningTurn:
         self.is_queued = False
         self.started_at = self._loop.time()
         self._beats = []
-        self._next_beat = 0.0 if self.is_streamed else math.inf
+        self._next_beat = 0.0
         self._waiting_count = len(self._events)
 
     @property

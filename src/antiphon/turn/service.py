@@ -154,21 +154,22 @@ class TurnService:
         The turn is the same. ``on_start`` gets it before it begins. An unstored one runs in the
         caller's own task: what cancels that stops the turn. Raises what ``start`` raises.
         """
-
-        async def attempt(request: TurnRequest, _: ConversationRecord | None) -> RunningTurn:
-            plan = await self._planner.plan(request, None, None, None)
-            turn, runner = await self._new_turn(plan)
-            on_start(turn)
-            if not request.store:
-                await self.registry.run(turn, runner.run())
-                return turn
-            self.registry.start(turn, runner.run())
-            await turn.wait_for_end()
-            if turn.is_rejected and turn.error is not None:
+        retries = TurnRetries(request)
+        while True:
+            try:
+                plan = await self._planner.plan(request, None, None, None)
+                turn, runner = await self._new_turn(plan)
+                on_start(turn)
+                if not request.store:
+                    await self.registry.run(turn, runner.run())
+                    return turn
+                self.registry.start(turn, runner.run())
+                await turn.wait_for_end()
+                if not (turn.is_rejected and turn.error):
+                    return turn
                 raise turn.error
-            return turn
-
-        return await self._attempt(request, attempt)
+            except HistoryChangedError as error:
+                retries.raise_if_last(error)
 
     async def _attempt(
         self,

@@ -5,7 +5,7 @@ model is offered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -73,20 +73,20 @@ async def run_tool_calls(
 
 
 def with_offered_tools(
-    header: Header, toolset: McpToolset | None, added_tools: Iterable[FunctionTool]
+    header: Header, toolset: McpToolset | None, added_tools: Sequence[FunctionTool]
 ) -> Header:
     """The header as the model gets it: with the tools that MCP servers and items add, without
     those it may not call, and all of them functions.
     """
     options = header.options
-    added = {tool.name: tool for tool in added_tools}
     if (
         toolset is None
-        and not added
+        and not added_tools
         and options.allowed_tools is None
-        and not any(tool.is_custom for tool in options.tools)
+        and not (options.tools and any(tool.is_custom for tool in options.tools))
     ):
         return header
+    added = {tool.name: tool for tool in added_tools}
     added |= {tool.name: tool for tool in options.tools}
     every = (*added.values(), *(toolset.functions if toolset else ()))
     tools = tuple(as_function(tool) for tool in every if is_tool_allowed(options, tool.name))

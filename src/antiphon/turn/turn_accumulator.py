@@ -34,11 +34,12 @@ from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.core.tool_definitions import tool_finder
 from antiphon.core.turns import FunctionTool, TurnStatus, Usage
 
-_Prose = (
-    deltas.OutputTextDelta
-    | deltas.ReasoningSummaryDelta
-    | deltas.ReasoningTextDelta
-    | deltas.RefusalTextDelta
+#: The most common one first.
+_PROSE_DELTAS = (
+    deltas.OutputTextDelta,
+    deltas.ReasoningTextDelta,
+    deltas.ReasoningSummaryDelta,
+    deltas.RefusalTextDelta,
 )
 _REASONING_DELTAS = (deltas.ReasoningSummaryDelta, deltas.ReasoningTextDelta)
 _ANSWER_DELTAS = (deltas.OutputTextDelta, deltas.RefusalTextDelta)
@@ -127,7 +128,7 @@ class TurnAccumulator:
     @property
     def output(self) -> tuple[Item, ...]:
         """The items that are whole so far."""
-        return tuple(item for item in self._items if item is not None)
+        return tuple([item for item in self._items if item is not None])
 
     @property
     def usage(self) -> Usage | None:
@@ -154,7 +155,7 @@ class TurnAccumulator:
         out: list[events.Event] = []
         for delta in batch:
             kind = type(delta)
-            if isinstance(delta, _Prose):
+            if isinstance(delta, _PROSE_DELTAS):
                 if not delta.text:
                     continue
                 prose = self._prose
@@ -185,6 +186,11 @@ class TurnAccumulator:
         cut = self.finish_reason in ("length", "content_filter")
         status: ItemStatus = "completed" if is_complete and not cut else "incomplete"
         out: list[events.Event] = []
+        if not (self._calls or self._paused or self._next_fields):
+            # Words alone, as nearly always.
+            self._end_prose(out, status)
+            self._slot, self._next_phase = 0, None
+            return out
         self._begin_fields_item(out)
         self._switch_prose(0)
         still_open = [*self._calls.values(), *self._paused.values()]
@@ -252,18 +258,21 @@ class TurnAccumulator:
             prose.phase, self._next_phase = self._next_phase, None
         self._items.append(None)
         empty = _prose_item(kind, "", "completed", prose.phase)
-        if provider_fields is not None and provider_fields.text_field is not None:
-            # Who shows the text as it comes has to know its name.
-            text_field = ProviderFields(text_field=provider_fields.text_field)
-            empty = msgspec.structs.replace(empty, provider_fields=text_field)
-        prose.provider_fields = join_provider_fields(provider_fields, self._next_fields)
-        self._next_fields = None
+        if provider_fields is not None:
+            if provider_fields.text_field is not None:
+                # Who shows the text as it comes has to know its name.
+                text_field = ProviderFields(text_field=provider_fields.text_field)
+                empty = msgspec.structs.replace(empty, provider_fields=text_field)
+            prose.provider_fields = provider_fields
+        if self._next_fields is not None:
+            prose.provider_fields = join_provider_fields(provider_fields, self._next_fields)
+            self._next_fields = None
         out.append(events.ItemAdded(prose.index, empty))
         return prose
 
-    def _end_prose(self, out: list[events.Event]) -> None:
+    def _end_prose(self, out: list[events.Event], status: ItemStatus = "completed") -> None:
         if self._prose is not None:
-            self._end_item(self._prose, "completed", out)
+            self._end_item(self._prose, status, out)
             self._prose = None
 
     def _switch_prose(self, slot: int) -> None:

@@ -112,15 +112,19 @@ def validate_input(request: TurnRequest, model: Model) -> None:
     """Refuse input that says nothing, or that this model cannot look at."""
     items = request.input
     if (
-        request.generate
+        not any(map(_says_something, items))
+        and request.generate
         and not request.approved_calls
         and not (request.previous_response_id is not None and not items)
-        and all(isinstance(item, Message) and not item.content for item in items)
     ):
         raise InvalidRequestError(
             "The input is empty: say something.", code="empty_input", param="input"
         )
     validate_images(request, model)
+
+
+def _says_something(item: Item) -> bool:
+    return not isinstance(item, Message) or bool(item.content)
 
 
 def validate_images(request: TurnRequest, model: Model) -> None:

@@ -273,11 +273,11 @@ class BrokenParser(ChatCompletionsParser):
     def feed(self, events: Iterable[bytes]) -> list[Delta]:
         raise ValueError("a bug in the parser")
 
-    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
-        raise RuntimeError("a bug in the parser")
-
 
 class BrokenParserModel(ChatCompletionsModel):
+    def _parse_plain(self, body: bytes) -> list[Delta] | None:
+        raise RuntimeError("a bug in the parser")
+
     def _create_parser(self, call: ModelCall) -> ChatCompletionsParser:
         return BrokenParser()
 

@@ -248,7 +248,8 @@ class Metrics:
         if turn.is_rejected:
             return
         response, error = turn.response, turn.error
-        self._turns.add((response.status if response else "failed",))
+        end = response.end if response else None
+        self._turns.add((end.status if end else "failed",))
         if isinstance(error, ModelError):
             self._upstream_errors.add((self._code_label(error.code),))
         elif isinstance(error, StoreError):
@@ -257,7 +258,7 @@ class Metrics:
         model = self._model_labels.get(name) or self._model_label(name)
         if turn.is_streamed and turn.first_token_at is not None:
             self._first_token.labels(model).observe(turn.first_token_at - turn.started_at)
-        if response and response.end and (usage := response.end.usage):
+        if end is not None and (usage := end.usage):
             # Nobody can be told a counter that falls, as an upstream may count below zero.
             self._tokens.add((model, "input"), max(0, usage.input_tokens))
             self._tokens.add((model, "output"), max(0, usage.output_tokens))

@@ -55,6 +55,8 @@ def completion_body(response: Response, *, legacy_functions: bool = False) -> di
 
 def message_body(items: Sequence[Item], *, legacy_functions: bool = False) -> dict[str, Any]:
     """An assistant's items as one message."""
+    if len(items) == 1 and (words := _plain_words(items[0])) is not None:
+        return {"role": "assistant", "content": words, "refusal": None, "annotations": []}
     text, refusal, calls = _collect_output(items)
     message: dict[str, Any] = {
         "role": "assistant",
@@ -68,6 +70,13 @@ def message_body(items: Sequence[Item], *, legacy_functions: bool = False) -> di
     elif calls:
         message["tool_calls"] = [_call_body(call) for call in calls]
     return message
+
+
+def _plain_words(item: Item) -> str | None:
+    """The words of a message that has nothing else, as nearly all have; else None."""
+    if isinstance(item, Message) and isinstance(item.content, str) and not item.provider_fields:
+        return item.content
+    return None
 
 
 def _logprobs_of(response: Response) -> list[Any]:
@@ -138,7 +147,7 @@ def _finish_reason(response: Response, legacy_functions: bool) -> str:
         return "length"
     if response.end and response.end.reason == "content_filter":
         return "content_filter"
-    if not any(isinstance(item, FunctionCall) for item in response.output):
+    if FunctionCall not in map(type, response.output):
         return "stop"
     return "function_call" if legacy_functions else "tool_calls"
 

@@ -31,10 +31,8 @@ _TAKEN_KEY: Final = "\0client-left-taken"
 
 def is_retry(scope: Scope) -> bool:
     """Whether a client says that it sends a request once more."""
-    for name, value in scope["headers"]:
-        if name == _HEADER:
-            return bool(value.strip(b" 0"))
-    return False
+    count: bytes = dict(scope["headers"]).get(_HEADER, b"")
+    return bool(count.strip(b" 0"))
 
 
 def digest_request(tenant: str, body: bytes, path: str = "") -> bytes:

@@ -43,21 +43,17 @@ class IdempotencyKeys:
 
     def for_request(self, scope: Scope, body: bytes) -> IdempotentRequest | None:
         """One request; None: it has no key. Raises ``InvalidRequestError``."""
-        for name, value in scope["headers"]:
-            if name == _HEADER:
-                if not 0 < len(value) <= MAX_KEY_LENGTH:
-                    raise InvalidRequestError(
-                        f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.",
-                        param="Idempotency-Key",
-                    )
-                digest = hashlib.sha256(
-                    b"%b %b\n" % (scope["path"].encode(), scope["method"].encode())
-                )
-                digest.update(body)
-                return IdempotentRequest(
-                    self, (tenant_of(scope), value.decode("latin-1")), digest.digest()
-                )
-        return None
+        key: bytes | None = dict(scope["headers"]).get(_HEADER)
+        if key is None:
+            return None
+        if not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise InvalidRequestError(
+                f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.",
+                param="Idempotency-Key",
+            )
+        digest = hashlib.sha256(b"%b %b\n" % (scope["path"].encode(), scope["method"].encode()))
+        digest.update(body)
+        return IdempotentRequest(self, (tenant_of(scope), key.decode("latin-1")), digest.digest())
 
     async def run_once(
         self,

@@ -50,7 +50,7 @@ ApprovalCheck: TypeAlias = Callable[[FunctionCall], bool]
 
 def output_items(response: Response, include: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The output items as they are shown; ``include`` is asked for besides (``includes``)."""
-    if all(type(item) is Message for item in response.output):
+    if {*map(type, response.output)} <= {Message}:
         # Nothing to pair.
         first = len(response.input)
         return [

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from antiphon.core.deltas import Delta
 from antiphon.core.extra_fields import add_extra_fields
 from antiphon.core.function_schemas import complete_parameters
 from antiphon.core.items import AudioData, Phase
@@ -30,6 +31,7 @@ from antiphon.core.turns import FunctionTool, Options
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.openai.logprobs_citations import wants_logprobs
 from antiphon.models.openai.message_fitting import MessageFitter
+from antiphon.models.openai.plain_answer import plain_answer_deltas
 from antiphon.models.openai.tool_encoding import ToolEncoder
 from antiphon.models.openai.upstream_model import UpstreamModel
 from antiphon.turn.protocols import ModelCall
@@ -262,6 +264,9 @@ class ChatCompletionsModel(UpstreamModel):
 
     def _request_body(self, call: ModelCall) -> bytes:
         return self._encoder.encode(call)
+
+    def _parse_plain(self, body: bytes) -> list[Delta] | None:
+        return plain_answer_deltas(body)
 
     def _create_parser(self, call: ModelCall) -> ChatCompletionsParser:
         tool_names = [tool.name for tool in call.options.tools]

@@ -53,9 +53,6 @@ from antiphon.models.openai.lenient_json import (
     thoughts_of_value,
 )
 from antiphon.models.openai.logprobs_citations import normalize_citation, normalize_logprobs
-from antiphon.models.openai.plain_answer import (
-    plain_answer_deltas,
-)
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_assembly import ToolCallAssembler
 from antiphon.models.openai.tool_call_fragments import call_of_part, decoded_text, read_fragments
@@ -168,10 +165,6 @@ class ChatCompletionsParser:
         self._parse(body, out, is_whole=True)
         self.done = True
         return out
-
-    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
-        """The same and what ``finish`` gives; None: it is no ``plain_answer``."""
-        return plain_answer_deltas(body)
 
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""

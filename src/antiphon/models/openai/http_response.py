@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 import aiohttp
@@ -93,7 +93,8 @@ class HttpResponse:
         give_back: Callable[[Connection], None],
     ) -> None:
         self.status = 0
-        self.headers: CIMultiDict[str] = CIMultiDict()
+        #: Whether the body comes in a content encoding.
+        self.is_encoded = False
         #: Whether all of the body has arrived.
         self.has_ended = False
         self._connection = connection
@@ -102,7 +103,8 @@ class HttpResponse:
         self._give_back = give_back
         self._loop = asyncio.get_running_loop()
         self._pieces: list[bytes] = []
-        self._unread_bytes = self._header_count = 0
+        self._unread_bytes = 0
+        self._raw_headers: list[tuple[bytes, bytes]] = []
         self._is_paused = self._ends_with_connection = self._keeps_alive = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -122,11 +124,6 @@ class HttpResponse:
 
     # For the reader.
 
-    async def receive_head(self) -> None:
-        """Wait for the status and the headers. Raises ``client_errors``."""
-        while not self.status:
-            await self._wait()
-
     async def read(self) -> bytes:
         """What has arrived, at least one byte; none: the end. Raises ``client_errors``."""
         if self._is_paused:
@@ -135,7 +132,7 @@ class HttpResponse:
         while not pieces:
             if self.has_ended:
                 return b""
-            await self._wait()
+            await self.wait()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._unread_bytes = 0
@@ -150,6 +147,16 @@ class HttpResponse:
     def is_read(self) -> bool:
         """Whether there is nothing more to read."""
         return self.has_ended and not self._pieces
+
+    @cached_property
+    def headers(self) -> CIMultiDict[str]:
+        """The headers, once they are here."""
+        return CIMultiDict(
+            [
+                (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+                for name, value in self._raw_headers
+            ]
+        )
 
     @property
     def charset(self) -> str | None:
@@ -231,35 +238,34 @@ class HttpResponse:
             raise ValueError("There is something behind the response.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_count += 1
-        if self._header_count > _MAX_HEADERS:
-            raise ValueError("There are too many headers.")
-        self.headers.add(
-            name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
-        )
+        self._raw_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
+        if len(self._raw_headers) > _MAX_HEADERS:
+            raise ValueError("There are too many headers.")
         status = self._parser.get_status_code()
         if status < _FIRST_FINAL_STATUS and status != _SWITCHING_PROTOCOLS:
-            self.headers.clear()
+            self._raw_headers.clear()
             return
         self.status = status
         self._keeps_alive = self._parser.should_keep_alive()
-        codings = self.headers.get("Transfer-Encoding")
-        if codings is None:
-            self._ends_with_connection = "Content-Length" not in self.headers
+        names = {name.lower() for name, _ in self._raw_headers}
+        self.is_encoded = b"content-encoding" in names
+        if b"transfer-encoding" not in names:
+            self._ends_with_connection = b"content-length" not in names
         else:
+            codings = self.headers["Transfer-Encoding"]
             self._ends_with_connection = not codings.lower().endswith("chunked")
-            if "Content-Length" in self.headers:
+            if b"content-length" in names:
                 # Whoever is in between may go by that: nothing else is read from there.
                 self._keeps_alive = False
 
     def on_message_complete(self) -> None:
         self.has_ended = self.status != 0
 
-    async def _wait(self) -> None:
-        """Wait until something has arrived."""
+    async def wait(self) -> None:
+        """Wait until something has arrived. Raises ``client_errors``."""
         if self._error is not None:
             raise self._error
         self._waiting_since = self._loop.time()

@@ -112,8 +112,9 @@ def plain_answer_deltas(body: bytes) -> list[Delta] | None:
     except DECODE_ERRORS:
         return None
     (choice,) = answer.choices
-    reason = read_finish_reason(choice.finish_reason)
-    finish = _FINISHES.get(finish_meaning(reason)) if reason else None
+    finish = _FINISHES.get(choice.finish_reason)
+    if finish is None and (reason := read_finish_reason(choice.finish_reason)):
+        finish = _FINISHES.get(finish_meaning(reason))
     if finish is None or not choice.message.content:
         return None
     deltas: list[Delta] = [OutputTextDelta(choice.message.content)]

@@ -157,10 +157,6 @@ class ResponsesParser:
                 break
         return out
 
-    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
-        """None: there is no shorter way."""
-        return None
-
     def parse_body(self, body: bytes) -> list[Delta]:
         """The deltas of an answer that is not streamed."""
         out: list[Delta] = []

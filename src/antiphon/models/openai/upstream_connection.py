@@ -88,7 +88,8 @@ class UpstreamConnectionPool:
             else:
                 transport.write(head)
                 transport.write(body)
-            await response.receive_head()
+            while not response.status:
+                await response.wait()
         except BaseException:
             response.close()
             raise

@@ -10,6 +10,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -123,6 +124,10 @@ class UpstreamModel(ABC):
     def _request_body(self, call: ModelCall) -> bytes:
         """The request's JSON."""
 
+    def _parse_plain(self, body: bytes) -> list[Delta] | None:
+        """The deltas of a whole answer that needs no parser; None: it may be another."""
+        return None
+
     @abstractmethod
     def _create_parser(self, call: ModelCall) -> ResponseParser:
         """A parser for one answer to a call."""
@@ -142,7 +147,7 @@ class UpstreamModel(ABC):
             try:
                 response = await self._send(body)
                 upstream_response = UpstreamResponse(
-                    response, self._errors, self._create_parser(call)
+                    response, self._errors, self._parse_plain, partial(self._create_parser, call)
                 )
                 while not upstream_response.is_complete:
                     batch = await upstream_response.read()

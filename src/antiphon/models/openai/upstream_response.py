@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from antiphon.core.content_decoding import ContentDecoder, ContentDecodingError, decode_content
 from antiphon.core.deltas import Delta, Finish, UsageUpdate
@@ -35,6 +35,11 @@ _MAX_LATE_READS = 2
 _DRAIN_TIMEOUT = 1.0
 
 
+#: Gives what a parser's ``parse_body`` and ``finish`` do, at once, of an answer as nearly all are;
+#: None: it may be another.
+PlainParser: TypeAlias = Callable[[bytes], list[Delta] | None]
+
+
 class ResponseParser(Protocol):
     """Reads one answer in its dialect: call ``feed`` or ``parse_body``, then ``finish``.
 
@@ -59,13 +64,6 @@ class ResponseParser(Protocol):
         """The deltas of an answer that came in one piece."""
         ...
 
-    def parse_plain_body(self, body: bytes) -> list[Delta] | None:
-        """What ``parse_body`` and ``finish`` give, at once, of an answer as nearly all are.
-
-        None: it may be another, and nothing has been taken of it.
-        """
-        ...
-
     def finish(self) -> list[Delta]:
         """The final deltas (usage, finish), or none and ``error``."""
         ...
@@ -78,22 +76,35 @@ _END_DELTAS = (UsageUpdate, Finish)
 class UpstreamResponse:
     """Turns a successful response into deltas, read by read, until it ``is_complete``.
 
+    ``parse_plain`` is tried first, and ``create_parser`` makes the parser for what that leaves.
+
     ``release`` must follow in any case: a response that was not read to its end loses
     its connection at once.
     """
 
     def __init__(
-        self, response: HttpResponse, errors: ErrorMapper, response_parser: ResponseParser
+        self,
+        response: HttpResponse,
+        errors: ErrorMapper,
+        parse_plain: PlainParser,
+        create_parser: Callable[[], ResponseParser],
     ) -> None:
         self.is_complete = False
         self.response = response
         self._errors = errors
-        self._response_parser = response_parser
+        self._parse_plain = parse_plain
+        self._create_parser = create_parser
+        #: Whether it was a plain answer.
+        self._is_plain = False
         self._has_begun = self._has_output = False
         #: In how many reads something came behind a reason to stop.
         self._late_reads = 0
         #: When the rest of an answer is no longer waited for, by the loop's clock.
         self._deadline: float | None = None
+
+    @cached_property
+    def _response_parser(self) -> ResponseParser:
+        return self._create_parser()
 
     @cached_property
     def _framing(self) -> AnswerFraming:
@@ -108,16 +119,18 @@ class UpstreamResponse:
 
         Raises ``AttemptError``; anything else is a bug here.
         """
+        if self._has_begun:
+            data = await self._read_or_end()
+        else:
+            data = await self._read_or_end()
+            self._has_begun = True
+            if self.response.is_read and not self.response.is_encoded:
+                plain = self._parse_plain(data)
+                if plain is not None:
+                    self.is_complete = self._is_plain = True
+                    return plain
         parser = self._response_parser
         had_reason = parser.finish_reason is not None
-        data = await self._read_or_end()
-        if not self._has_begun:
-            self._has_begun = True
-            if self.response.is_read and "Content-Encoding" not in self.response.headers:
-                plain = parser.parse_plain_body(data)
-                if plain is not None:
-                    self.is_complete = True
-                    return plain
         batch = self._parse(data)
         may_be_whole = self._framing.may_be_whole()
         if may_be_whole and data and self.response.is_read:
@@ -148,7 +161,7 @@ class UpstreamResponse:
 
     def raise_for_error(self) -> None:
         """Raise the ``AttemptError`` in what was read, if there is one."""
-        error = self._response_parser.error
+        error = None if self._is_plain else self._response_parser.error
         if isinstance(error, Unreadable):
             raise self._errors.unreadable(error)
         if isinstance(error, AttemptError):
@@ -158,7 +171,7 @@ class UpstreamResponse:
 
     def release(self) -> bool:
         """Give the connection back or close it; False: neither, see ``ConnectionDrainer``."""
-        is_whole = self.is_complete and self._response_parser.error is None
+        is_whole = self.is_complete and (self._is_plain or self._response_parser.error is None)
         if is_whole and not self.response.has_ended:
             return False
         self.response.close()

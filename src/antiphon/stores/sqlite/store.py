@@ -69,6 +69,8 @@ _MAX_INLINE_TURNS: Final = 64
 _INLINE_LIMITS: Final = ReadLimits(rows=400, text_bytes=16_384)
 #: A turn without writes for this many seconds does not count as running.
 _STALE_SECONDS: Final = 60.0
+#: How often such turns are looked for.
+_STALE_CHECK_SECONDS: Final = 1.0
 
 
 async def open_sqlite(
@@ -108,6 +110,8 @@ class RecentTurns:
         self._clock = clock
         #: When each was last written to, the oldest first.
         self._seen_at: OrderedDict[str, float] = OrderedDict()
+        #: When stale ones are looked for next.
+        self._check_at = 0.0
 
     def note(self, response_id: str) -> None:
         """Record that a turn began or was written to."""
@@ -121,8 +125,9 @@ class RecentTurns:
     def count(self) -> int:
         """How many there are."""
         seen_at = self._seen_at
-        if seen_at and (limit := self._clock() - _STALE_SECONDS) > next(iter(seen_at.values())):
-            for response_id in [one for one, at in seen_at.items() if at < limit]:
+        if (now := self._clock()) >= self._check_at:
+            self._check_at = now + _STALE_CHECK_SECONDS
+            for response_id in [one for one, at in seen_at.items() if at < now - _STALE_SECONDS]:
                 del seen_at[response_id]
         return len(seen_at)
 
