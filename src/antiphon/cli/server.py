@@ -105,6 +105,8 @@ async def _run_engine(
     settings: Settings, worker: workers.WorkerPipe | None, *, open_page: bool
 ) -> None:
     async with open_engine(settings) as engine:
+        # Before anything else: nobody ends the turns that this server is about to go on with.
+        await engine.stores.nodes.join(None, __version__)
         has_model_names = await engine.choose_model()
         has_keys = await engine.stores.api_keys.has_keys()
         listener = listen(
@@ -134,9 +136,6 @@ async def _serve(
     has_keys: bool,
     has_model_names: bool,
 ) -> None:
-    # Before anything is read here: who reads a dead process's turn where no node is ends it, though
-    # this server is about to go on with it.
-    await engine.stores.nodes.join(None, __version__)
     app = http_app(engine, None if worker is None else (worker.number, worker.server))
     grpc_listener, tls = GrpcListener(), engine.settings.tls
     http, ws = http_protocols(_fit_to_system(engine.settings.connection_limits))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 from antiphon.core.ids import to_response_id
-from antiphon.core.turns import Response
+from antiphon.core.turns import End, Response
 from antiphon.errors import (
     AntiphonError,
     ConflictError,
     InvalidRequestError,
     NodeUnreachableError,
 )
+from antiphon.turn.node_protocols import Node
 from antiphon.turn.other_nodes import POLL_INTERVAL, TIME_LIMIT, OtherNodes
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
 from antiphon.turn.store_protocols import Store
@@ -131,22 +133,32 @@ class TurnCancellation:
             return False
         loop = asyncio.get_running_loop()
         deadline = loop.time() + TIME_LIMIT
-        while (node := await nodes.node_of(tenant, response_id)) is not None:
-            try:
-                if await nodes.cancel(node, tenant, response_id):
-                    return True
-            except NodeUnreachableError:
-                pass
-            # It has ended since, or its node dies; another one may go on with it then.
-            head = await self._store.head(tenant, response_id)
-            if head is None or not head.is_running or loop.time() > deadline:
+        while True:
+            node = await nodes.node_of(tenant, response_id)
+            if await self._stop_now(nodes, node, tenant, response_id):
+                return True
+            # It has ended since, or its node dies, or another one has just claimed it.
+            turn = await self._reader.stored_turn(tenant, response_id)
+            if turn is None or turn.end is not None or loop.time() > deadline:
+                return False
+            if node is None and turn.header.restart is None:
                 return False
             await asyncio.sleep(POLL_INTERVAL)
+
+    async def _stop_now(
+        self, nodes: OtherNodes, node: Node | None, tenant: str, response_id: str
+    ) -> bool:
+        """Stop a turn wherever it is now: at a node, here by now, or between the two."""
+        if node is not None:
+            try:
+                return await nodes.cancel(node, tenant, response_id)
+            except NodeUnreachableError:
+                return False
         live = await self.find_here(tenant, response_id)
-        if live is None:
-            return False
-        await live.cancel()
-        return True
+        if live is not None:
+            await live.cancel()
+            return True
+        return await nodes.end_given_up(tenant, response_id, End("cancelled", time.time()))
 
     async def _running_turns(self, tenant: str) -> list[RunningTurn]:
         return [

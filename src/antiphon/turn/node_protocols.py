@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from antiphon.core.turns import End
+
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """A serving process: its id, new at every start, and where the others reach it.
@@ -92,8 +94,12 @@ class NodeRegistry(Protocol):
 
         A turn that can be run again (``Header.restart``) and whose process is dead, or has released
         it, is claimed by one node, and ``Store.write`` appends to it there from then on. All others
-        of dead processes end as interrupted. To be called about once a second; costs next to
-        nothing where nobody died. A process that is no node, or draining, claims nothing.
+        of dead processes end as interrupted, and so does one with which several processes died
+        (``uncount``). To be called about once a second; costs next to nothing where nobody died. A
+        process that is no node, or draining, claims nothing.
+
+        Where there is no node, such a turn waits for one to start. Who reads it some minutes later
+        ends it.
         """
         ...
 
@@ -102,4 +108,12 @@ class NodeRegistry(Protocol):
 
         This store's writes of them fail from now on, with ``TurnTakenOverError``.
         """
+        ...
+
+    async def uncount(self, response_id: str) -> None:
+        """A claimed turn had not begun: that its process died does not count against it."""
+        ...
+
+    async def end_given_up(self, tenant: str, response_id: str, end: End) -> bool:
+        """End a turn that was given up and that no node has claimed; whether it was one."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from antiphon.core.turns import End
 from antiphon.turn.node_protocols import Node
 
 #: Seconds for which a node is asked again that cannot be reached. By then it counts as dead.
@@ -29,6 +30,10 @@ class OtherNodes(Protocol):
 
     async def wait(self, node: Node, tenant: str, response_id: str) -> bool:
         """Wait for the end of a turn, for a while. False: it does not run there."""
+        ...
+
+    async def end_given_up(self, tenant: str, response_id: str, end: End) -> bool:
+        """End a turn that none of them runs, and one is to go on with; whether it was one."""
         ...
 
     async def stop_erased(self, tenant: str) -> None:

@@ -30,6 +30,7 @@ from antiphon.errors import (
 )
 from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.conversation_lock import TurnRetries, wait_until_accepted
+from antiphon.turn.node_protocols import NodeRegistry
 from antiphon.turn.open_calls import pair_tool_outputs
 from antiphon.turn.planning import TurnPlan, TurnPlanner, extract_images
 from antiphon.turn.protocols import ModelProvider
@@ -62,6 +63,7 @@ class QueuedTurns:
         reader: TurnReader,
         planner: TurnPlanner,
         cancellation: TurnCancellation,
+        nodes: NodeRegistry | None,
     ) -> None:
         self._store = store
         self._models = models
@@ -69,6 +71,7 @@ class QueuedTurns:
         self._reader = reader
         self._planner = planner
         self._cancellation = cancellation
+        self._nodes = nodes
         self._held: set[asyncio.Future[None]] = set()
         self._erasures = 0
 
@@ -90,8 +93,11 @@ class QueuedTurns:
             else:
                 return turn
 
-    def resume(self, tenant: str, stored: StoredTurn) -> RunningTurn:
+    async def resume(self, tenant: str, stored: StoredTurn) -> RunningTurn:
         """Wait in the place of another process, which has died or given the turn up."""
+        if self._nodes is not None and await self._reader.is_queued(tenant, stored.response_id):
+            # It may wait for months, and through many deaths of processes.
+            await self._nodes.uncount(stored.response_id)
         response = response_of(msgspec.structs.replace(stored, is_queued=True))
         return self._run(TurnRequest(input=response.input, tenant=tenant), response, None)
 

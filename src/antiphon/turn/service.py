@@ -116,7 +116,13 @@ class TurnService:
         )
         self._decisions = ApprovalDecisions(self.reader, stores.chats if stores else None)
         self._queued_turns = QueuedTurns(
-            store, models, self.registry, self.reader, self._planner, self.cancellation
+            store,
+            models,
+            self.registry,
+            self.reader,
+            self._planner,
+            self.cancellation,
+            stores.nodes if stores else None,
         )
 
     async def start(
@@ -236,7 +242,7 @@ class TurnService:
         stored = await self._store.turn(tenant, response_id)
         if stored is not None and may_be_queued(stored):
             try:
-                self._queued_turns.resume(tenant, stored)
+                await self._queued_turns.resume(tenant, stored)
             except ServerBusyError:
                 await self._give_up(response_id)
             return
@@ -476,12 +482,11 @@ class TurnService:
 
     async def _release_handed_over(self) -> None:
         """Have other processes go on with the turns that have stopped here for them."""
-        nodes = self.stores.nodes if self.stores is not None else None
-        if nodes is None or not self._handed_over:
+        if self.stores is None or not self._handed_over:
             return
         released = tuple(self._handed_over)
         try:
-            await nodes.release(released)
+            await self.stores.nodes.release(released)
         except StoreError as error:
             # Others find them once this process has gone.
             log.warning("turns could not be handed over: %s", error.message)

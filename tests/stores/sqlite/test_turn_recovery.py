@@ -15,7 +15,6 @@ from antiphon.core.turns import DEFAULT_TENANT, End, Header, McpTool, Options, R
 from antiphon.errors import TurnTakenOverError
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel
-from antiphon.stores.interrupted_turns import MAX_CLAIMS
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.node_protocols import OrphanedTurn
 from antiphon.turn.protocols import ModelCall
@@ -93,33 +92,6 @@ async def test_released_turns_are_claimed_and_draining_nodes_claim_none(tmp_path
         await first.stores.nodes.release([response_id])
         assert await second.stores.nodes.recover() == ()
         assert len(await third.stores.nodes.recover()) == 1
-
-
-async def test_turn_that_outlives_many_nodes_is_ended(tmp_path: Path) -> None:
-    async with stores(tmp_path, MAX_CLAIMS + 2) as nodes:
-        response_id = await begin(nodes[0])
-        for number, node in enumerate(nodes[1:], 1):
-            die(nodes[number - 1])
-            claimed = await node.stores.nodes.recover()
-            assert len(claimed) == (number <= MAX_CLAIMS)
-        stored = await nodes[-1].turn(DEFAULT_TENANT, response_id)
-        assert stored is not None
-        assert stored.end is not None
-        assert stored.end.status == "failed"
-
-
-async def test_program_without_nodes_ends_what_it_reads(tmp_path: Path) -> None:
-    async with stores(tmp_path, 1) as (server,):
-        response_id = await begin(server)
-        reader = await open_sqlite(tmp_path / "turns.db")
-        running = await reader.turn(DEFAULT_TENANT, response_id)
-        assert running is not None
-        assert running.end is None
-        die(server)
-        stored = await reader.turn(DEFAULT_TENANT, response_id)
-        assert stored is not None
-        assert stored.end is not None
-        await reader.close()
 
 
 async def resume(

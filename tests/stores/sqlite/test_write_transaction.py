@@ -93,8 +93,8 @@ def test_end_orphans_ends_only_the_owners_turns(connection: sqlite3.Connection) 
     dead.begin(new_turn("Hi."))
     dead.flush()
     living.begin(new_turn("Hi."))
-    end_orphans(living, ME, interrupted_end())
-    end_orphans(living, ME, interrupted_end())
+    end_orphans(living, ME, interrupted_end(), 0.0)
+    end_orphans(living, ME, interrupted_end(), 0.0)
     living.flush()
     assert connection.execute("SELECT owner FROM running").fetchall() == [(ME + 1,)]
     assert len(connection.execute("SELECT 1 FROM log WHERE kind = 3").fetchall()) == 2

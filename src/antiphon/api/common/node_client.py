@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
+from antiphon.core.turns import End
 from antiphon.errors import NodeUnreachableError
 from antiphon.logging_setup import request_id
 from antiphon.turn.node_protocols import Node, NodeRegistry
@@ -66,6 +67,9 @@ class NodeClient:
     async def wait(self, node: Node, tenant: str, response_id: str) -> bool:
         answer = await self.call(node, "wait", tenant=tenant, response_id=response_id)
         return bool(answer["is_found"])
+
+    async def end_given_up(self, tenant: str, response_id: str, end: End) -> bool:
+        return await self._registry.end_given_up(tenant, response_id, end)
 
     async def stop_erased(self, tenant: str) -> None:
         await self.call_all("stop_erased", tenant=tenant)

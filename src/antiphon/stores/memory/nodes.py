@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from antiphon.core.retention import Clock
+from antiphon.core.turns import End
 from antiphon.stores.memory.turns import MemoryTurns
 from antiphon.turn.node_protocols import Node, OrphanedTurn
 
@@ -63,3 +64,9 @@ class MemoryNodeRegistry:
 
     async def release(self, response_ids: Sequence[str]) -> None:
         """No other node would claim them: they stay this process's."""
+
+    async def uncount(self, response_id: str) -> None:
+        """No process has died with it."""
+
+    async def end_given_up(self, tenant: str, response_id: str, end: End) -> bool:
+        return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import asyncpg
@@ -12,6 +12,7 @@ import asyncpg
 from antiphon.core.retention import Clock, Expiry, RetentionPolicy
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
+from antiphon.stores.interrupted_turns import NO_NODE, NODE_WAIT_SECONDS
 from antiphon.stores.postgres.connection import Connection, ReadPool, connect
 from antiphon.stores.postgres.database_clock import DatabaseClock
 from antiphon.stores.postgres.errors import (
@@ -122,16 +123,22 @@ class PostgresDatabase:
     async def settle_dead(self, nodes: set[int]) -> bool:
         """End the turns of those nodes that are dead, as a reader met them; whether there were any.
 
-        One that can be run again is left for a node to claim, where there is one.
+        One that can be run again is left for a node to claim: where there is none, for a while.
         """
         dead = nodes - {self.lease.node}
-        if not dead:
-            return False
-        return await self._end_dead(dead, keeps=self.lease.is_node or await self._has_nodes())
+        cutoff = -math.inf
+        if NO_NODE in dead:
+            since = await self.read(lambda it: it.fetchval(NODE_SQL["first_given_up"]))
+            cutoff = self.expiry.clock() - NODE_WAIT_SECONDS
+            waits = since is None or since > cutoff
+            if waits or self.lease.is_node or await self._has_nodes():
+                dead.remove(NO_NODE)
+        return await self._end_orphans_of(dead, cutoff)
 
-    async def _end_dead(self, nodes: set[int], *, keeps: bool) -> bool:
-        end = partial(end_orphans, keeps_restartable=keeps)
-        return any([await self.submit(end, node) for node in nodes])
+    async def _end_orphans_of(self, nodes: set[int], cutoff: float = -math.inf) -> bool:
+        """``end_orphans`` of each; whether there were any."""
+        now = self.expiry.clock()
+        return any([await self.submit(end_orphans, node, now, cutoff) for node in nodes])
 
     async def _has_nodes(self) -> bool:
         """Whether a node is alive."""
@@ -143,7 +150,7 @@ class PostgresDatabase:
         These are left for a node to claim, which this process may be about to become.
         """
         rows = await self.read(lambda connection: connection.fetch(TURN_SQL["dead_nodes"]))
-        await self._end_dead({node for (node,) in rows} - {self.lease.node}, keeps=True)
+        await self._end_orphans_of({node for (node,) in rows} - {self.lease.node, NO_NODE})
 
     async def listen(self, channel: str, callback: Callable[[], None]) -> None:
         """Call ``callback`` with each notification, until the connection is lost."""
@@ -191,7 +198,7 @@ class PostgresDatabase:
 
     async def _close(self) -> None:
         await self.lease.stop()
-        left = self._writer.submit(leave)
+        left = self._writer.submit(leave, self.expiry.clock())
         await self._writer.stop()
         # Should it have failed, others end these turns when the lease is over.
         await asyncio.wait([left])

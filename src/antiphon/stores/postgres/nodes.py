@@ -7,10 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import response_key
+from antiphon.core.turns import End
 from antiphon.errors import StoreError
 from antiphon.stores.postgres.database import PostgresDatabase
 from antiphon.stores.postgres.leases import NODE_SQL
-from antiphon.stores.postgres.turn_recovery import claim_orphans, release_turns
+from antiphon.stores.postgres.turn_recovery import (
+    claim_orphans,
+    end_given_up,
+    release_turns,
+    uncount_claim,
+)
 from antiphon.turn.node_protocols import Node, OrphanedTurn
 
 if TYPE_CHECKING:
@@ -94,7 +100,15 @@ class PostgresNodeRegistry:
         return claimed
 
     async def release(self, response_ids: Sequence[str]) -> None:
-        await self._database.submit(release_turns, tuple(response_ids))
+        now = self._database.expiry.clock()
+        await self._database.submit(release_turns, tuple(response_ids), now)
+
+    async def uncount(self, response_id: str) -> None:
+        await self._database.submit(uncount_claim, response_id)
+
+    async def end_given_up(self, tenant: str, response_id: str, end: End) -> bool:
+        ended: bool = await self._database.submit(end_given_up, tenant, response_id, end)
+        return ended
 
 
 def _id_of(node: int) -> str:

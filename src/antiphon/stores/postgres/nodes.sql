@@ -56,25 +56,36 @@ SELECT 0 WHERE EXISTS (SELECT 1 FROM running WHERE node = 0)
 
 -- name: orphans
 -- The turns of a node, with their headers.
-SELECT u.tree, u.thread, u.seq, u.tenant, u.key, u.claims, l.header
+SELECT u.tree, u.thread, u.seq, u.tenant, u.key, u.claims, u.given_up_at, l.header
 FROM running AS u
 JOIN log AS l ON l.tree = u.tree AND l.thread = u.thread AND l.seq = u.seq AND l.part = 0
 WHERE u.node = $1 ORDER BY u.tree, u.thread, u.seq FOR UPDATE OF u
 
--- name: give_up
-UPDATE running AS u SET node = 0, claims = u.claims + 1
+-- name: claim
+UPDATE running AS u SET node = $4, claims = u.claims + $5, given_up_at = NULL
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
 WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
 
--- name: claim
-UPDATE running AS u SET node = $4, claims = u.claims + $5
-FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
-WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq
+-- name: uncount
+-- A turn that its node has claimed did not run when the one before died.
+UPDATE running SET claims = claims - 1
+WHERE tree = $1 AND thread = $2 AND seq = $3 AND node = $4 AND claims > 0
 
 -- name: release
-UPDATE running AS u SET node = 0
+-- The time is that of the caller's clock, if it has one.
+UPDATE running AS u SET node = 0, claims = u.claims + $5,
+    given_up_at = coalesce($6, extract(epoch FROM now())::float8)
 FROM unnest($1::bigint[], $2::bigint[], $3::integer[]) AS w (tree, thread, seq)
 WHERE u.tree = w.tree AND u.thread = w.thread AND u.seq = w.seq AND u.node = $4
+
+-- name: first_given_up
+SELECT min(given_up_at) FROM running WHERE node = 0
+
+-- name: given_up
+SELECT u.tree, u.thread, u.seq, u.tenant, u.key
+FROM responses AS r
+JOIN running AS u ON u.tree = r.tree AND u.thread = r.thread AND u.seq = r.seq AND u.node = 0
+WHERE r.tenant = $1 AND r.id = $2 AND r.timestamp IS NOT NULL FOR UPDATE OF u
 
 -- name: parts
 SELECT part, images, input, output FROM log WHERE tree = $1 AND thread = $2 AND seq = $3

@@ -7,13 +7,15 @@ others end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from antiphon.core.ids import response_id_of
-from antiphon.stores.interrupted_turns import MAX_CLAIMS, NO_NODE, interrupted_end
+from antiphon.core.ids import response_id_of, response_key
+from antiphon.core.turns import End
+from antiphon.stores.interrupted_turns import MAX_DEATHS, NO_NODE, interrupted_end
 from antiphon.stores.postgres.leases import NODE_SQL
 from antiphon.stores.postgres.rows import TurnKey, decode_header, decode_items, unpack_hashes
 from antiphon.stores.postgres.write_transaction import OpenTurn, WriteTransaction
@@ -26,16 +28,25 @@ if TYPE_CHECKING:
 _ENDING: Final = slice(0, 5)
 
 
-async def end_orphans(transaction: WriteTransaction, node: int, *, keeps_restartable: bool) -> bool:
+async def end_orphans(
+    transaction: WriteTransaction, node: int, now: float, cutoff: float = -math.inf
+) -> bool:
     """End the turns of a dead node; whether there were any.
 
-    Those that can be run again are left for any node to claim (``keeps_restartable``).
+    Those that can be run again are left for any node to claim, unless they were given up before
+    ``cutoff``.
     """
     orphans = await _find_orphans(transaction, node)
-    restartable = [one for one in orphans if keeps_restartable and _can_restart(one)]
-    if restartable and node != NO_NODE:
-        await transaction.execute(NODE_SQL["give_up"], *_columns(restartable))
-    ended = [one for one in orphans if one not in restartable]
+    deaths = int(node != NO_NODE)
+    kept = [
+        one
+        for one in orphans
+        if _can_restart(one, deaths)
+        and (now if one["given_up_at"] is None else one["given_up_at"]) > cutoff
+    ]
+    if kept and node != NO_NODE:
+        await transaction.execute(NODE_SQL["release"], *_columns(kept), node, deaths, now)
+    ended = [one for one in orphans if one not in kept]
     await transaction.end_unfinished([row[_ENDING] for row in ended], interrupted_end())
     return bool(ended)
 
@@ -43,11 +54,13 @@ async def end_orphans(transaction: WriteTransaction, node: int, *, keeps_restart
 async def claim_orphans(transaction: WriteTransaction, node: int) -> list[OrphanedTurn]:
     """Take the turns of a dead node that can be run again, and end the others."""
     orphans = await _find_orphans(transaction, node)
-    turns = [(one, await _open_turn(transaction, one)) for one in orphans if _can_restart(one)]
+    deaths = int(node != NO_NODE)
+    turns = [
+        (one, await _open_turn(transaction, one)) for one in orphans if _can_restart(one, deaths)
+    ]
     claimed = [row for row, turn in turns if turn is not None]
     if claimed:
-        claims = int(node != NO_NODE)
-        await transaction.execute(NODE_SQL["claim"], *_columns(claimed), transaction.node, claims)
+        await transaction.execute(NODE_SQL["claim"], *_columns(claimed), transaction.node, deaths)
     for _, turn in turns:
         if turn is not None:
             transaction.changed_turns[response_id_of(turn.response_key)] = turn
@@ -56,18 +69,38 @@ async def claim_orphans(transaction: WriteTransaction, node: int) -> list[Orphan
     return [OrphanedTurn(row["tenant"], response_id_of(row["key"])) for row in claimed]
 
 
-async def release_turns(transaction: WriteTransaction, response_ids: Sequence[str]) -> None:
+async def release_turns(
+    transaction: WriteTransaction, response_ids: Sequence[str], now: float
+) -> None:
     """Give up turns of this store, for any node to claim."""
     await transaction.flush()
     turns = [transaction.find_turn(name) for name in response_ids]
     keys = [turn.key for turn in turns if turn is not None and not turn.is_ended]
     if keys:
         columns = zip(*sorted(keys), strict=True)
-        await transaction.execute(NODE_SQL["release"], *columns, transaction.node)
+        await transaction.execute(NODE_SQL["release"], *columns, transaction.node, 0, now)
         transaction.forget_looks()
 
 
-async def leave(transaction: WriteTransaction) -> None:
+async def uncount_claim(transaction: WriteTransaction, response_id: str) -> None:
+    """See ``NodeRegistry.uncount``."""
+    turn = transaction.find_turn(response_id)
+    if turn is not None and not turn.is_ended:
+        await transaction.execute(NODE_SQL["uncount"], *turn.key, transaction.node)
+
+
+async def end_given_up(
+    transaction: WriteTransaction, tenant: str, response_id: str, end: End
+) -> bool:
+    """End a turn that was given up and that no node has claimed; whether it was one."""
+    await transaction.flush()
+    key = response_key(response_id)
+    rows = await transaction.connection.fetch(NODE_SQL["given_up"], tenant, key)
+    await transaction.end_unfinished([tuple(row) for row in rows], end)
+    return bool(rows)
+
+
+async def leave(transaction: WriteTransaction, now: float) -> None:
     """End what still runs here, and be a process that has the store open no more.
 
     What can be run again is given up, for any node to claim.
@@ -75,7 +108,8 @@ async def leave(transaction: WriteTransaction) -> None:
     rows = await _orphans_of(transaction, transaction.node)
     restartable = [one for one in rows if _can_restart(one)]
     if restartable:
-        await transaction.execute(NODE_SQL["release"], *_columns(restartable), transaction.node)
+        columns = _columns(restartable)
+        await transaction.execute(NODE_SQL["release"], *columns, transaction.node, 0, now)
     ended = [row[_ENDING] for row in rows if row not in restartable]
     await transaction.end_unfinished(ended, interrupted_end())
     await transaction.execute(NODE_SQL["delete"], transaction.node)
@@ -95,9 +129,12 @@ async def _orphans_of(transaction: WriteTransaction, node: int) -> list[asyncpg.
     return await transaction.connection.fetch(NODE_SQL["orphans"], node)
 
 
-def _can_restart(row: asyncpg.Record) -> bool:
+def _can_restart(row: asyncpg.Record, deaths: int = 0) -> bool:
+    """``deaths``: whether its node has died, which is not counted yet."""
+    if row["claims"] + deaths >= MAX_DEATHS:
+        return False
     try:
-        return row["claims"] < MAX_CLAIMS and decode_header(row["header"]).restart is not None
+        return decode_header(row["header"]).restart is not None
     except msgspec.MsgspecError:
         # A damaged turn must not keep the others of its node waiting.
         return False

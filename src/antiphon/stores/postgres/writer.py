@@ -317,7 +317,7 @@ async def _abandon(transaction: WriteTransaction, turn: OpenTurn) -> None:
     await transaction.flush()
     if turn.is_claimed:
         columns = [[value] for value in turn.key]
-        await transaction.execute(NODE_SQL["release"], *columns, transaction.node)
+        await transaction.execute(NODE_SQL["release"], *columns, transaction.node, 0, None)
         return
     rows = await transaction.connection.fetch(TURN_SQL["own_turn"], *turn.key, transaction.node)
     await transaction.end_unfinished(rows, interrupted_end())

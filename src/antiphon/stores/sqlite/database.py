@@ -6,16 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final, TypeVar
 
 from antiphon.core.retention import Expiry
 from antiphon.errors import StoreError
 from antiphon.stores.health import Health
-from antiphon.stores.interrupted_turns import interrupted_end
+from antiphon.stores.interrupted_turns import NO_NODE, NODE_WAIT_SECONDS, interrupted_end
 from antiphon.stores.sqlite.clock_guard import ClockGuard
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.deferred_changes import has_deferred
@@ -67,7 +67,7 @@ class SqliteDatabase:
         #: What is called after each commit of this process.
         self.on_written: Callable[[], None] | None = None
         self._writer = Writer(
-            connections, self._scrub_task.start, self._health, on_written=self._note_written
+            connections, self._scrub_task.start, self._health, self._note_written, expiry.clock
         )
         self._probe: asyncio.Future[None] | None = None
         self._inline_connection = connections.read_connection
@@ -150,10 +150,7 @@ class SqliteDatabase:
         Those that can be run again are left for a node to claim.
         """
         dead = await self.find_dead(await self.read_pooled(read_owners))
-        for owner in dead:
-            await self.submit(
-                partial(end_orphans, keeps_restartable=True), owner, interrupted_end()
-            )
+        await self._end_orphans_of([owner for owner in dead if owner != NO_NODE])
         await self.take_over_erasures()
 
     async def take_over_erasures(self) -> None:
@@ -225,14 +222,23 @@ class SqliteDatabase:
     async def _end_dead(self, owners: set[int]) -> bool:
         """End the turns of those owners that are dead; whether there were any.
 
-        One that can be run again is left for a node to claim, where there is one.
+        One that can be run again is left for a node to claim: where there is none, for a while.
         """
         dead = [owner for owner in owners if not self.is_alive(owner)]
-        if not dead:
-            return False
-        keeps = self.is_node or await self._has_nodes()
-        end = partial(end_orphans, keeps_restartable=keeps)
-        ended = [await self.submit(end, owner, interrupted_end()) for owner in dead]
+        cutoff = -math.inf
+        if NO_NODE in dead:
+            since = await self.read_pooled(_read_first_given_up)
+            cutoff = self.expiry.clock() - NODE_WAIT_SECONDS
+            if since > cutoff or self.is_node or await self._has_nodes():
+                dead.remove(NO_NODE)
+        return await self._end_orphans_of(dead, cutoff)
+
+    async def _end_orphans_of(self, dead: Collection[int], cutoff: float = -math.inf) -> bool:
+        """``end_orphans`` of each; whether there were any."""
+        now = self.expiry.clock()
+        ended = [
+            await self.submit(end_orphans, owner, interrupted_end(), now, cutoff) for owner in dead
+        ]
         return any(ended)
 
     async def _has_nodes(self) -> bool:
@@ -268,6 +274,12 @@ class SqliteDatabase:
             connection.close()
         self._connections.page_file.close()
         self._process_locks.release()
+
+
+def _read_first_given_up(connection: sqlite3.Connection) -> float:
+    """Since when a turn waits for a node; infinity: none does."""
+    rows = connection.execute(NODE_SQL["first_given_up"]).fetchall()
+    return math.inf if rows[0][0] is None else float(rows[0][0])
 
 
 def _read_has_deferred(connection: sqlite3.Connection) -> tuple[bool, set[int]]:

@@ -15,10 +15,17 @@ from functools import partial
 from typing import Any, Final
 
 from antiphon.core.ids import response_key
+from antiphon.core.turns import End
 from antiphon.errors import StoreError
 from antiphon.stores.interrupted_turns import interrupted_end
 from antiphon.stores.sqlite.database import SqliteDatabase
-from antiphon.stores.sqlite.turn_recovery import NODE_SQL, claim_orphans, release_turns
+from antiphon.stores.sqlite.turn_recovery import (
+    NODE_SQL,
+    claim_orphans,
+    end_given_up,
+    release_turns,
+    uncount_claim,
+)
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.turn.node_protocols import Node, OrphanedTurn
 
@@ -110,7 +117,15 @@ class SqliteNodeRegistry:
         return claimed
 
     async def release(self, response_ids: Sequence[str]) -> None:
-        await self._database.submit(release_turns, tuple(response_ids))
+        now = self._database.expiry.clock()
+        await self._database.submit(release_turns, tuple(response_ids), now)
+
+    async def uncount(self, response_id: str) -> None:
+        await self._database.submit(uncount_claim, response_id)
+
+    async def end_given_up(self, tenant: str, response_id: str, end: End) -> bool:
+        ended: bool = await self._database.submit(end_given_up, tenant, response_id, end)
+        return ended
 
     def _node(self, row: tuple[Any, ...]) -> Node:
         number, url, started_at, is_draining, host, pid, version, turns = row

@@ -6,15 +6,16 @@ it: so exactly one node does, and whatever the dead one would still write fails.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
-from antiphon.core.ids import response_id_of
+from antiphon.core.ids import response_id_of, response_key
 from antiphon.core.turns import End, Header
-from antiphon.stores.interrupted_turns import MAX_CLAIMS, NO_NODE
+from antiphon.stores.interrupted_turns import MAX_DEATHS, NO_NODE
 from antiphon.stores.sqlite.rows import decode_header, last_of_turn
 from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
@@ -29,31 +30,36 @@ class _Orphan(msgspec.Struct, frozen=True):
     row_id: int
     response_id: str
     header: Header | None
+    given_up_at: float | None
 
 
 def end_orphans(
-    transaction: WriteTransaction, owner: int, end: End, *, keeps_restartable: bool = False
+    transaction: WriteTransaction, owner: int, end: End, now: float, cutoff: float = -math.inf
 ) -> bool:
-    """End the turns of a dead owner, but for those that can be run again (``keeps_restartable``).
+    """End the turns of a dead owner; whether there were any.
 
-    Whether there were any.
+    Those that can be run again are left for a node to claim, unless they were given up before
+    ``cutoff``.
     """
     has_ended = False
     for orphan in _orphans(transaction, owner):
-        if not keeps_restartable or orphan.header is None:
+        given_up_at = now if orphan.given_up_at is None else orphan.given_up_at
+        if orphan.header is None or given_up_at <= cutoff:
             transaction.end_orphan(owner, orphan.row_id, end)
             has_ended = True
+        elif owner != NO_NODE:
+            _release(transaction, orphan.row_id, owner, now, has_died=True)
     return has_ended
 
 
-def end_own_turns(transaction: WriteTransaction, end: End) -> None:
+def end_own_turns(transaction: WriteTransaction, end: End, now: float) -> None:
     """End what still runs as this store is closed; give up what can be run again."""
     owner = transaction.owner
     for orphan in _orphans(transaction, owner):
         if orphan.header is None:
             transaction.end_orphan(owner, orphan.row_id, end)
         else:
-            transaction.connection.execute(NODE_SQL["release"], (orphan.row_id, owner))
+            _release(transaction, orphan.row_id, owner, now)
 
 
 def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[OrphanedTurn]:
@@ -72,22 +78,47 @@ def claim_orphans(transaction: WriteTransaction, owner: int, end: End) -> list[O
     return claimed
 
 
-def release_turns(transaction: WriteTransaction, response_ids: Sequence[str]) -> None:
+def release_turns(transaction: WriteTransaction, response_ids: Sequence[str], now: float) -> None:
     """Give up turns of this store, for any node to claim."""
     transaction.flush()
     for response_id in response_ids:
         turn = transaction.find_open_turn(response_id)
         if turn is not None:
-            transaction.connection.execute(NODE_SQL["release"], (turn.row_id, transaction.owner))
+            _release(transaction, turn.row_id, transaction.owner, now)
+
+
+def uncount_claim(transaction: WriteTransaction, response_id: str) -> None:
+    """See ``NodeRegistry.uncount``."""
+    turn = transaction.find_open_turn(response_id)
+    if turn is not None:
+        values = (turn.row_id, transaction.owner)
+        transaction.connection.execute(NODE_SQL["uncount"], values)
+
+
+def end_given_up(transaction: WriteTransaction, tenant: str, response_id: str, end: End) -> bool:
+    """End a turn that was given up and that no node has claimed; whether it was one."""
+    transaction.flush()
+    values = (response_key(response_id), tenant)
+    rows = transaction.connection.execute(NODE_SQL["given_up"], values).fetchall()
+    for (row_id,) in rows:
+        transaction.end_orphan(NO_NODE, row_id, end)
+    return bool(rows)
+
+
+def _release(
+    transaction: WriteTransaction, row_id: int, owner: int, now: float, *, has_died: bool = False
+) -> None:
+    transaction.connection.execute(NODE_SQL["release"], (has_died, now, row_id, owner))
 
 
 def _orphans(transaction: WriteTransaction, owner: int) -> Iterator[_Orphan]:
     transaction.flush()
-    for row_id, claims, key, text in transaction.connection.execute(
+    for row_id, claims, given_up_at, key, text in transaction.connection.execute(
         NODE_SQL["orphans"], (owner,)
     ).fetchall():
-        header = _restartable_header(key, text) if claims < MAX_CLAIMS else None
-        yield _Orphan(row_id, response_id_of(key[:16]), header)
+        deaths = claims + (owner not in {NO_NODE, transaction.owner})
+        header = _restartable_header(key, text) if deaths < MAX_DEATHS else None
+        yield _Orphan(row_id, response_id_of(key[:16]), header, given_up_at)
 
 
 def _restartable_header(key: bytes, text: bytes) -> Header | None:

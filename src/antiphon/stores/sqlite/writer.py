@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
+from antiphon.core.retention import Clock
 from antiphon.errors import AntiphonError, StoreError
 from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import interrupted_end
@@ -78,8 +79,10 @@ class Writer:
         on_checkpointed: Callable[[], None] | None = None,
         health: Health | None = None,
         on_written: Callable[[], None] | None = None,
+        clock: Clock = time.time,
     ) -> None:
         self._on_written = on_written
+        self._clock = clock
         self._connection = connections.write_connection
         self._page_file = connections.page_file
         self._erasures = connections.erasures
@@ -298,7 +301,7 @@ class Writer:
                 [
                     (
                         end_own_turns,
-                        (interrupted_end(),),
+                        (interrupted_end(), self._clock()),
                         self._stop_future,
                     )
                 ]

@@ -125,6 +125,8 @@ CREATE TABLE running (
     key bytea NOT NULL,
     -- how many processes died while they ran it
     claims integer NOT NULL DEFAULT 0,
+    -- since when no node has it, where none does
+    given_up_at double precision,
     PRIMARY KEY (tree, thread, seq)
 );
 

@@ -124,12 +124,13 @@ CREATE TABLE imported_turns (
 
 CREATE INDEX imported_turns_row_id ON imported_turns (row_id);
 
--- The turns that have no end, each with the store that runs it (0: none, a node is to claim it), and
--- how often it was claimed from one that died: a handful of rows at any time.
+-- The turns that have no end, each with the store that runs it (0: none, a node is to claim it), how
+-- many stores died while they ran it, and since when none does: a handful of rows at any time.
 CREATE TABLE running (
     row_id INTEGER PRIMARY KEY,
     owner INTEGER NOT NULL,
-    claims INTEGER NOT NULL DEFAULT 0
+    claims INTEGER NOT NULL DEFAULT 0,
+    given_up_at REAL
 );
 
 -- The serving processes (turn/node_protocols.py), by the owner that each is in the table above.
