@@ -105,6 +105,20 @@ async def test_background_turns_are_handed_over_where_a_stop_is_cut_short(
         assert await claimed_by(second) == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 8, 16])
+async def test_turn_that_is_being_stored_while_its_node_stops_is_acknowledged_and_handed_over(
+    kind: str, tmp_path: Path, count: int
+) -> None:
+    async with stores(kind, tmp_path, 2) as (first, second):
+        service = service_of(first, ScriptedModel([ScriptedReply((Wait(asyncio.Event()),))]))
+        turn = await service.start(TurnRequest((Message("user", "Hi."),), background=True))
+        await steps(count)
+        await asyncio.gather(service.interrupt(), turn.wait_until_stored())
+        # At once, and not only when the store is closed.
+        assert await claimed_by(second) == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
+        await service.close()
+
+
 @pytest.mark.parametrize("count", [*range(0, 40, 4), 80, 160])
 async def test_turns_that_a_stopping_node_has_just_claimed_go_on_at_another(
     kind: str, tmp_path: Path, count: int

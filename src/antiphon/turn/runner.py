@@ -385,7 +385,10 @@ class TurnRunner:
             await wait_uncancelled(asyncio.gather(*self._pending_writes, return_exceptions=True))
             error = error or self._store_error
         if isinstance(error, TurnTakenOverError):  # Its end is another process's to say.
-            live.fail(error)
+            if self._begin_write is not None:
+                # Whoever asked for it is told that it is stored, or is not.
+                await wait_uncancelled(asyncio.gather(self._begin_write, return_exceptions=True))
+            self._lose(error)
             return
         live.emit(machine.close(is_complete=error is None and not stopped))
         output = machine.output
@@ -463,11 +466,8 @@ class TurnRunner:
             live.is_rejected = True
             live.fail(first)
             return
-        if isinstance(lost, TurnTakenOverError):
-            live.fail(lost)
-            return
         first = first or live.stop_error
-        live.end_not_persisted = True
+        live.end_not_persisted = not isinstance(lost, TurnTakenOverError)
         live.fail(first if isinstance(first, StoreError) else lost)
 
     def _begin_error(self) -> BaseException | None:
