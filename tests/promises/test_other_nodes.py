@@ -126,6 +126,26 @@ def queue_elsewhere(nodes: NodeCluster, number: int) -> None:
     assert sorted(lengths) == [f"{3 + 2 * at} messages" for at in range(len(answers))]
 
 
+def queue_behind_elsewhere(nodes: NodeCluster, number: int) -> None:
+    """Background turns wait behind one of another node, each at a node of its own."""
+    right, wrong = nodes.pair(number)
+    gate = f"behind{number}{len(nodes.nodes)}"
+    running = started(right, f"count to 2 gate:{gate}")
+    fields = {"background": True, "on_busy": "queue"}
+    first = wrong.respond("first", previous_response_id=running, **fields).json["id"]
+    second = right.respond("second", previous_response_id=first, **fields).json["id"]
+    for node in nodes.nodes:
+        shown = [node.get(f"/v1/responses/{one}").json["status"] for one in (first, second)]
+        assert shown == ["queued", "queued"]
+    nodes.upstream.open(gate)
+    nodes.wait_until(
+        lambda: wrong.get(f"/v1/responses/{second}").json["status"] not in {"queued", "in_progress"}
+    )
+    answered = [wrong.get(f"/v1/responses/{one}").json for one in (first, second)]
+    texts = [one["output"][0]["content"][0]["text"] for one in answered]
+    assert texts == ["3 messages", "5 messages"]
+
+
 def delete_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A running turn that is deleted on another node stops, and is gone on all of them."""
     right, wrong = nodes.pair(number)
@@ -200,6 +220,7 @@ DEEDS = [
     resume_elsewhere,
     cancel_elsewhere,
     queue_elsewhere,
+    queue_behind_elsewhere,
     delete_elsewhere,
     delete_ancestor_elsewhere,
     repeat_elsewhere,

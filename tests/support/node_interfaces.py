@@ -282,14 +282,20 @@ def feed_elsewhere(nodes: NodeCluster, number: int) -> None:
     feed = Stream(wrong, "/v1/feed")
     cursor = feed.read_until(b"\n\n").split(b"\n")[0].removeprefix(b"id: ").decode()
     name = right.respond(f"feed {number}").json["id"].encode()
-    read = feed.read_until(b"turn.ended")
-    read += feed.read_until(b"\n\n")
-    feed.close()
-    assert name in read
+    read = _read_to_end_of(feed, name)
     resumed = Stream(right, "/v1/feed", {"last-event-id": cursor})
     resumed.read_until(b"\n\n")
-    assert resumed.read_until(b"turn.ended") + resumed.read_until(b"\n\n") == read
-    resumed.close()
+    assert _read_to_end_of(resumed, name) == read
+
+
+def _read_to_end_of(feed: Stream, name: bytes) -> bytes:
+    """What the feed has up to the end of a turn. Others' ends may come before it."""
+    read = event = b""
+    while b"turn.ended" not in event or name not in event:
+        event = feed.read_until(b"\n\n")
+        read += event
+    feed.close()
+    return read
 
 
 INTERFACE_DEEDS: list[Callable[[NodeCluster, int], None]] = [
