@@ -80,9 +80,8 @@ def way(request: pytest.FixtureRequest) -> str:
 
 def service_of(store: SharedStore, model: ScriptedModel | None = None) -> TurnService:
     models = ModelRegistry({"m": model or ScriptedModel()}, default="m")
-    service = TurnService(store, models, store.stores)
-    service.cancellation.other_nodes = NodeClient(store.stores.nodes)
-    return service
+    nodes = NodeClient(store.stores.nodes)
+    return TurnService(store, models, store.stores, other_nodes=nodes)
 
 
 async def begun_by(store: SharedStore) -> str:

@@ -115,14 +115,9 @@ class TurnService:
             prices,
         )
         self._decisions = ApprovalDecisions(self.reader, stores.chats if stores else None)
+        nodes = stores.nodes if stores else None
         self._queued_turns = QueuedTurns(
-            store,
-            models,
-            self.registry,
-            self.reader,
-            self._planner,
-            self.cancellation,
-            stores.nodes if stores else None,
+            store, models, self.registry, self.reader, self._planner, self.cancellation, nodes
         )
 
     async def start(
