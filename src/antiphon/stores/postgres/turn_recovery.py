@@ -38,15 +38,15 @@ async def end_orphans(
     """
     orphans = await _find_orphans(transaction, node)
     deaths = int(node != NO_NODE)
-    kept = [
+    restartable = [
         one
         for one in orphans
         if _can_restart(one, deaths)
         and (now if one["given_up_at"] is None else one["given_up_at"]) > cutoff
     ]
-    if kept and node != NO_NODE:
-        await transaction.execute(NODE_SQL["release"], *_columns(kept), node, deaths, now)
-    ended = [one for one in orphans if one not in kept]
+    if restartable and node != NO_NODE:
+        await transaction.execute(NODE_SQL["release"], *_columns(restartable), node, deaths, now)
+    ended = [one for one in orphans if one not in restartable]
     await transaction.end_unfinished([row[_ENDING] for row in ended], interrupted_end())
     return bool(ended)
 
