@@ -123,7 +123,7 @@ def test_markdown_above_a_prompt_is_what_it_is_without_one(home: Path, columns: 
     expected = rows_of(stream.take_lines(), columns)
     start = rows.index(expected[0], rows.index("  so it ends."))
     assert rows[start : start + len(expected)] == expected
-    assert "\x1b[1L" in written
+    assert "\x1b[L" in written
     assert "\x1b[35mdef\x1b[0m" in written, "it has its colours"
 
 

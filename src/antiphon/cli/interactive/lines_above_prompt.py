@@ -92,17 +92,19 @@ class LinesAbovePrompt:
             return
         if lines:
             # Scrolled by line ends below the prompt, what is above goes where one scrolls back to.
-            before = _down(drawing.height - 1 - cursor.y) + "\r" + "\n" * count
-            before += _up(drawing.height - 2 + count) + f"\x1b[{count}L" + _up(1)
-            after = f"{_down(cursor.y)}\x1b[{cursor.x + 1}G"
+            written = "\n" * (drawing.height - 1 - cursor.y + count)
+            written += _move(drawing.height - 1 + count, "A")
         else:
-            before, after = _SAVE_CURSOR + _up(cursor.y), _RESTORE_CURSOR
+            written = _SAVE_CURSOR + _move(cursor.y, "A")
         if has_certain_width(line_text(shown)):
-            before += f"\x1b[{line_width(shown) + 1}G"
+            written += _column(line_width(shown))
         else:
-            before += printer.clear_unfinished()
-        written = printer.update(lines, unfinished) + printer.lift()
-        self._write(as_one_update(f"{before}{written}{after}"))
+            written += printer.clear_unfinished()
+        if lines:
+            written += printer.update(lines[:1]) + _move(count, "L")
+        written += printer.update(lines[1:], unfinished) + printer.lift()
+        written += _move(cursor.y, "B") + _column(cursor.x) if lines else _RESTORE_CURSOR
+        self._write(as_one_update(written))
 
     def _print(self, lines: Sequence[Line]) -> None:
         """Print above the prompt, which is taken away for that and drawn again."""
@@ -165,9 +167,10 @@ def _without_links(line: Line) -> Line:
     return tuple(Span(span.text, span.style) for span in line)
 
 
-def _up(rows: int) -> str:
-    return f"\x1b[{rows}A" if rows else ""
+def _move(rows: int, command: str) -> str:
+    """So many rows up (A), down (B), or inserted (L)."""
+    return f"\x1b[{rows if rows > 1 else ''}{command}" if rows else ""
 
 
-def _down(rows: int) -> str:
-    return f"\x1b[{rows}B" if rows else ""
+def _column(column: int) -> str:
+    return f"\x1b[{column + 1}G" if column else "\r"
