@@ -220,6 +220,60 @@ def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> N
         assert sum("early words" in row for row in terminal.rows) == 2
 
 
+def test_what_is_asked_before_anything_can_answer_is_shown_until_then(home: Path, url: str) -> None:
+    (home / "d.toml").write_text(f'base_url = "{url}/held"\nstore = "sqlite:turns.db"\n')
+    with chat(home, "--config", "d.toml") as terminal:
+        terminal.expect("> ")
+        terminal.type("early words\n")
+        terminal.expect("queued: early words")
+        terminal.type(CTRL_C)
+        terminal.expect("> early words")
+        terminal.type(" again\n")
+        terminal.expect("queued: early words again")
+        release(url)
+        terminal.expect("1 messages, the last: early words again")
+        terminal.expect("> ")
+        leave(terminal)
+        assert terminal.rows.count("> early words again") == 1
+
+
+def test_a_draft_is_no_answer_to_what_the_program_asks(home: Path, url: str) -> None:
+    with chat(home, "--tools", "tools.py") as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type('call refund {"order":"1"}\nyes, but')
+        terminal.expect("yes, but")
+        release(url)
+        for _ in range(2):
+            terminal.expect("run refund? [y/n/e/a] ")
+            terminal.type("\n")
+        terminal.expect("run refund? [y/n/e/a] ")
+        terminal.type("n\n")
+        terminal.expect("refund: declined")
+        terminal.expect("the tool says The user declined this call")
+        terminal.expect("> yes, but")
+        terminal.type(" not today\n")
+        terminal.expect("the last: yes, but not today")
+        terminal.expect("> ")
+        leave(terminal)
+
+
+def test_a_draft_is_not_in_a_list_that_opens_meanwhile(home: Path) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("count 40\n/tree\nhalf a question")
+        terminal.expect("turns:")
+        terminal.expect("1 of 1")
+        terminal.type(ESCAPE)
+        terminal.expect("> half a question")
+        assert "turns: half" not in terminal.shown
+        terminal.type("\n")
+        terminal.expect("the last: half a question")
+        terminal.expect("> ")
+        leave(terminal)
+
+
 def test_an_arrow_key_that_is_typed_at_once_waits_for_the_history(home: Path) -> None:
     with chat(home, "--model", "echo") as terminal:
         terminal.expect("> ")

@@ -6,8 +6,9 @@ schema that is asked for, ``count N`` says so many words, ``say TEXT`` says the 
 pieces, ``call NAME ARGUMENTS`` calls a tool, whose output is then repeated, and ``wait``, or a
 tool's output that ends with " in wait", says "begun" and the rest once ``release`` is posted: what
 follows ``wait``, if anything does. Until then, a tool's output that ends with " in doubt" is
-refused, and behind one that ends with " in part" three words come and then the end. Everything else
-is answered with the number of messages and the last one.
+refused, and behind one that ends with " in part" three words come and then the end. Everything
+else is answered with the number of messages and the last one. Below ``/held`` it says which models
+it has once ``release`` is posted.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.released.wait(0.002)
 
     def do_GET(self) -> None:
+        if "/held/" in self.path:
+            self.released.wait(60)
         self._answer(200, {"object": "list", "data": [{"id": "far", "object": "model"}]})
 
     def _call(self, name: str, arguments: str) -> None:

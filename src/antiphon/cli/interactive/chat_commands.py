@@ -112,7 +112,7 @@ async def open_chat(loop: ChatLoop, argument: str) -> None:
         return
     pager = shlex.split(os.environ.get("PAGER", "")) or ["less", "-R"]
     try:
-        with loop.leave_keys():
+        async with loop.suspend_keys():
             # In a thread, so that nodes of the store do not take this process for dead.
             await asyncio.to_thread(subprocess.run, pager, input=text.encode(), check=False)
     except OSError:

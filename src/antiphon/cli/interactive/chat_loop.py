@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    suppress,
+)
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -53,6 +58,10 @@ class ChatPrompt(Protocol):
         ...
 
     async def read(self, default: str = "") -> str: ...
+
+    def hold_draft(self) -> AbstractAsyncContextManager[None]:
+        """Within this what is typed is about something else than what was typed before."""
+        ...
 
     def watch_keys(self) -> AbstractContextManager[None]: ...
 
@@ -240,17 +249,23 @@ class ChatLoop:
 
     async def read_line(self, mark: str, default: str = "") -> str | None:
         """One line for a command; None: the person left it open."""
-        before, self.prompt.mark = self.prompt.mark, mark
-        try:
-            return (await self.prompt.read(default)).strip()
-        except (EOFError, KeyboardInterrupt):
-            return None
-        finally:
-            self.prompt.mark = before
+        before = self.prompt.mark
+        # Else what is typed of the next question would be the answer.
+        async with self.prompt.hold_draft():
+            self.prompt.mark = mark
+            try:
+                return (await self.prompt.read(default)).strip()
+            except (EOFError, KeyboardInterrupt):
+                return None
+            finally:
+                self.prompt.mark = before
 
-    def leave_keys(self) -> AbstractContextManager[None]:
+    @asynccontextmanager
+    async def suspend_keys(self) -> AsyncIterator[None]:
         """Within this another program has the terminal, and Ctrl-C is its own."""
-        return self._interrupt.stop_on_interrupt(lambda: None)
+        async with self.prompt.hold_draft():
+            with self._interrupt.stop_on_interrupt(lambda: None):
+                yield
 
     async def forget_history(self) -> None:
         """Something was erased: it is no longer offered at the prompt either."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from antiphon.cli.interactive.chat_output import ChatOutput
 
@@ -36,6 +36,11 @@ class PlainPrompt:
         while text.endswith("\\"):
             text = f"{text[:-1]}\n{await self._read_line()}"
         return text or default
+
+    @asynccontextmanager
+    async def hold_draft(self) -> AsyncIterator[None]:
+        """Nothing: a line is whole when it is read."""
+        yield
 
     @contextmanager
     def watch_keys(self) -> Iterator[None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from prompt_toolkit import PromptSession
@@ -27,16 +27,16 @@ from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.first_prompt import BEGIN_MARKED_PASTES, PROMPT_MARK
 from antiphon.cli.interactive.lines_above_prompt import LinesAbovePrompt
 from antiphon.cli.interactive.slash_commands import SlashCompleter
-from antiphon.cli.markdown.styled_line import Line, make_safe, render_spans
+from antiphon.cli.markdown.styled_line import Line, Span, crop, line_text, make_safe, render_spans
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
 _SECOND_KEY_SECONDS = 0.4
 #: What Ctrl-D queues while an answer streams.
 LEAVE = "exit"
-#: How many of the questions that wait are shown, and how much of one.
+#: How many of the questions that wait are shown, and how many columns of one.
 _MAX_SHOWN_QUEUE = 3
-_MAX_QUEUED = 70
+_MAX_QUEUED = 78
 _STYLE = Style.from_dict(
     {
         "mark": "bold ansigreen",
@@ -98,7 +98,7 @@ class PromptLine:
 
     ``status`` is the text of the line below it. While an answer streams, ``watch_keys`` reads the
     keys: ``on_stop`` is called for Esc and Ctrl-C, and the first other key opens the prompt, whose
-    questions wait in ``queue``.
+    questions wait in ``queue``, as those do that are asked before anything can answer.
     """
 
     def __init__(
@@ -112,7 +112,11 @@ class PromptLine:
         self._completer = SlashCompleter()
         self._history = StoredHistory()
         self._task: asyncio.Task[str] | None = None
+        #: What the prompt that is being opened begins with.
+        self._first_text = ""
         self._is_answering = False
+        #: The first prompt is there, and what answers it is not.
+        self._is_loading = False
         #: What came while the editor had the screen.
         self._waiting_lines: list[Line] = []
         self._editor: asyncio.Task[None] | None = None
@@ -152,7 +156,7 @@ class PromptLine:
 
     @property
     def has_text(self) -> bool:
-        return self.is_open and bool(self._buffer_text())
+        return bool(self._typed_text())
 
     async def read(self, default: str = "") -> str:
         """The next text; it is not echoed. Raises ``EOFError`` and ``KeyboardInterrupt``."""
@@ -165,6 +169,17 @@ class PromptLine:
         finally:
             self._task = None
             self._raw_mode.close()
+
+    @asynccontextmanager
+    async def hold_draft(self) -> AsyncIterator[None]:
+        """Within this the prompt is empty, or not there; what was typed in it comes back."""
+        draft = self._typed_text()
+        await self.close()
+        try:
+            yield
+        finally:
+            if draft:
+                self.open(draft)
 
     @contextmanager
     def watch_keys(self) -> Iterator[None]:
@@ -236,11 +251,21 @@ class PromptLine:
         else:
             self._output.control(PROMPT_MARK)
             self._history.withdraw()
-            self._task = asyncio.ensure_future(self.session.prompt_async(default=default))
+            self._first_text = default
+            start = self.session.prompt_async(default=default, pre_run=self._forget_first_text)
+            self._task = asyncio.ensure_future(start)
         return self._task
+
+    def _forget_first_text(self) -> None:
+        self._first_text = ""
+
+    def _typed_text(self) -> str:
+        """What is in the prompt, or will be as soon as it is there."""
+        return (self._first_text or self._buffer_text()) if self.is_open else ""
 
     async def open_first(self) -> None:
         """Show the prompt over the mark that is there already; returns when it reads keys."""
+        self._is_loading = True
         shown = asyncio.Event()
 
         def handle_render(_: object) -> None:
@@ -282,6 +307,7 @@ class PromptLine:
 
     def _set_answering(self, is_answering: bool) -> None:
         self._is_answering = self._above.has_row = is_answering
+        self._is_loading = False
         if not is_answering:
             self._above.unfinished = ()
         if self.is_open:
@@ -331,10 +357,17 @@ class PromptLine:
             line = render_spans(self._above.unfinished, self._output.terminal.colors)
             shown += [*to_formatted_text(ANSI(line)), ("", "\n")]
         for text in self.queue[:_MAX_SHOWN_QUEUE]:
-            shown.append(("class:faint", f"queued: {_on_one_line(text)}\n"))
+            shown.append(("class:faint", f"{self._on_one_row(f'queued: {text}')}\n"))
         if more := len(self.queue[_MAX_SHOWN_QUEUE:]):
             shown.append(("class:faint", f"queued: {more} more, /queue lists them\n"))
         return [*shown, ("class:mark", self.mark)]
+
+    def _on_one_row(self, text: str) -> str:
+        """As much of a text as a row has room for."""
+        line: Line = (Span(" ".join(make_safe(text).split())),)
+        # Two columns stay free: of the ellipsis, and the last one.
+        cropped = crop(line, min(_MAX_QUEUED, self._output.terminal.width - 2))
+        return line_text(line) if cropped == line else f"{line_text(cropped)}…"
 
     def _status_text(self) -> str:
         if self._is_answering:
@@ -343,7 +376,7 @@ class PromptLine:
 
     def _accept(self, buffer: Any) -> bool:
         text = buffer.text
-        if self._is_answering:
+        if self._is_answering or self._is_loading:
             if text.strip():
                 self.queue.append(text.strip())
             self._history.withdraw()
@@ -369,6 +402,7 @@ class PromptLine:
     def _key_bindings(self) -> KeyBindings:
         bindings = KeyBindings()
         is_answering = Condition(lambda: self._is_answering)
+        is_loading = Condition(lambda: self._is_loading)
         is_empty = Condition(lambda: not self._buffer_text())
 
         @bindings.add("up", filter=Condition(lambda: not self._history.is_offered))
@@ -389,6 +423,8 @@ class PromptLine:
                 event.current_buffer.reset()
             elif self._is_answering:
                 self.on_stop()
+            elif self._is_loading and self.queue:
+                event.current_buffer.insert_text(self.queue.pop())
             else:
                 event.app.exit(exception=_InterruptedError)
 
@@ -405,7 +441,7 @@ class PromptLine:
         def _(_: KeyPressEvent) -> None:
             self.on_stop()
 
-        @bindings.add("c-d", filter=is_empty & is_answering)
+        @bindings.add("c-d", filter=is_empty & (is_answering | is_loading))
         def _(_: KeyPressEvent) -> None:
             self.queue.append(LEAVE)
 
@@ -422,8 +458,3 @@ def _create_output() -> Output:
     if isinstance(output, Vt100_Output):
         output.enable_cpr = False
     return output
-
-
-def _on_one_line(text: str) -> str:
-    line = " ".join(make_safe(text).split())
-    return line if len(line) <= _MAX_QUEUED else f"{line[:_MAX_QUEUED]}…"

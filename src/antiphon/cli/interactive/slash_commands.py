@@ -54,7 +54,7 @@ COMMANDS: Final = (
     SlashCommand("import", "FILE", "bring in chats of other programs"),
     SlashCommand("share", "", "a link to a reading copy, for a server to serve"),
     SlashCommand("web", "", "where the page shows this turn"),
-    SlashCommand("queue", "[clear]", "the questions that wait"),
+    SlashCommand("queue", "[clear]", "the questions that wait, or none of them any more"),
     SlashCommand("exit", "", "leave; so do exit, quit and Ctrl-D"),
 )
 _NAMES: Final = tuple(command.name for command in COMMANDS)

@@ -46,14 +46,16 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
         detail = f"{format_ago(turn.created_at)}, {turn.model}: {answer_text(turn)}"
         return Row(row.id, f"{row.label}{mark}{question}", shorten(detail, _MAX_DETAIL))
 
-    chosen = await pick_row(loop.output, "turns", find, load=load, chosen=head)
+    async with loop.prompt.hold_draft():
+        chosen = await pick_row(loop.output, "turns", find, load=load, chosen=head)
     if chosen is not None:
         await loop.go_to(chosen)
 
 
 async def resume(loop: ChatLoop, _: str) -> None:
     """Choose a chat and go on with it."""
-    chosen = await pick_chat(loop.engine, loop.output)
+    async with loop.prompt.hold_draft():
+        chosen = await pick_chat(loop.engine, loop.output)
     if chosen is not None:
         await loop.go_to(chosen)
 
