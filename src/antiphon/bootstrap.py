@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,42 +14,27 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from antiphon.api.common.node_client import NodeClient
+from antiphon.configured_models import build_model_registry
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup
-from antiphon.core.turns import Options
 from antiphon.errors import ConfigError, ModelNotFoundError, StoreError
-from antiphon.models.fallback import FallbackModel
-from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
-from antiphon.models.llama.model_download import (
-    SMOLLM2,
-    SMOLLM2_DEFAULTS,
-    embedded_weights,
-    local_models,
-)
 from antiphon.models.model_registry import ModelRegistry
-from antiphon.models.openai.chat_completions import ChatCompletionsModel
-from antiphon.models.openai.chat_fallback import ResponsesOrChatModel
-from antiphon.models.openai.request_rules import RULES, is_rule
-from antiphon.models.openai.responses import ResponsesModel
 from antiphon.models.openai.upstream_model import (
-    READ_TIMEOUT,
     UpstreamModel,
     why_undecided,
     why_unknown,
 )
 from antiphon.models.retry import AttemptError
-from antiphon.models.scripted import ScriptedModel
-from antiphon.settings import Limits, ModelSettings, Settings
+from antiphon.settings import Limits, Settings
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.chat_titler import ChatTitler
 from antiphon.turn.copy_protocols import CopyStore
 from antiphon.turn.orphan_resumption import OrphanResumption
-from antiphon.turn.protocols import Model, ModelInfo
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
 
@@ -173,7 +158,7 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 
 async def _build(settings: Settings) -> Engine:
-    models = _build_model_registry(settings)
+    models = build_model_registry(settings)
     mcp_servers = McpServerManager(settings.mcp, settings.mcp_allowed_urls)
     retention = RetentionPolicy(
         _days_to_seconds(settings.retention_days),
@@ -376,111 +361,3 @@ async def read_erase_report(name: str) -> EraseReport:
         return EraseReport(0) if isinstance(store, MemoryStore) else await store.erase_report()
     finally:
         await store.close()
-
-
-def _build_model_registry(settings: Settings) -> ModelRegistry:
-    models: dict[str, Model] = {
-        local.name: _gguf(local.name, local.path) for local in local_models()
-    }
-    models |= {name: _model(name, given) for name, given in settings.models.items()}
-    models |= {
-        name: _with_fallback(name, given.fallback, models)
-        for name, given in settings.models.items()
-        if given.fallback
-    }
-    upstream = settings.upstream
-    return ModelRegistry(
-        models,
-        default=settings.model,
-        fallback=_upstream_model(settings.model or "upstream", upstream) if upstream else None,
-    )
-
-
-def _with_fallback(name: str, fallback: Sequence[str], models: Mapping[str, Model]) -> Model:
-    """A model with those that answer in its place: theirs are not asked, so there is no loop."""
-    for other in fallback:
-        if other not in models:
-            raise ConfigError(f"the model '{name}' falls back to '{other}', which is not there")
-    return FallbackModel([(one, models[one]) for one in (name, *fallback)])
-
-
-def _model(name: str, settings: ModelSettings) -> Model:
-    match settings.kind:
-        case "chat_completions" | "responses" | "xai-grpc":
-            return _upstream_model(name, settings)
-        case "scripted":
-            return ScriptedModel()
-        case "llama":
-            return _llama(name, settings)
-
-
-def _upstream_model(name: str, settings: ModelSettings) -> Model:
-    if settings.base_url is None:
-        raise ConfigError(f"the model '{name}' has no base URL")
-    info = ModelInfo(
-        name,
-        owned_by="upstream",
-        context_window=settings.context,
-        images=settings.images is not False,
-    )
-    key = settings.api_key.reveal() if settings.api_key else None
-    if settings.kind == "xai-grpc":
-        return _xai_grpc(info, settings, key)
-    for quirk in settings.quirks:
-        if not is_rule(quirk):
-            raise ConfigError(
-                f"the model '{name}' has the quirk '{quirk}', which is none of {', '.join(RULES)}"
-            )
-    kind: type[UpstreamModel] = ChatCompletionsModel
-    if settings.kind == "responses":
-        kind = ResponsesOrChatModel if settings.has_chat_fallback else ResponsesModel
-    return kind(
-        info,
-        settings.base_url,
-        key,
-        upstream_name=settings.name,
-        read_timeout=settings.timeout or READ_TIMEOUT,
-        headers={name: value.reveal() for name, value in settings.headers.items()},
-        extra=settings.extra,
-        quirks=settings.quirks,
-    )
-
-
-def _xai_grpc(info: ModelInfo, settings: ModelSettings, key: str | None) -> Model:
-    try:
-        from antiphon.models.xai.model import XaiGrpcModel  # loaded on first use
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the model '{info.name}' needs gRPC: `pip install 'antiphon[grpc]'`"
-        ) from error
-    return XaiGrpcModel(
-        info,
-        settings.base_url or "",
-        key,
-        upstream_name=settings.name,
-        read_timeout=settings.timeout or READ_TIMEOUT,
-        headers={name: value.reveal() for name, value in settings.headers.items()},
-        extra=settings.extra,
-    )
-
-
-def _llama(name: str, settings: ModelSettings) -> Model:
-    if settings.path is not None:
-        return _gguf(name, settings.path, settings)
-    info = SMOLLM2
-    if settings.primer is not False:
-        info = msgspec.structs.replace(info, few_shot=FEW_SHOT_EXAMPLES)
-    return LlamaModel(
-        info,
-        embedded_weights(),
-        context_window=settings.context or 8192,
-        defaults=msgspec.structs.replace(SMOLLM2_DEFAULTS, extra=settings.extra),
-    )
-
-
-def _gguf(name: str, path: Path, settings: ModelSettings | None = None) -> Model:
-    context = settings.context if settings else None
-    primer = FEW_SHOT_EXAMPLES if settings and settings.primer else b""
-    info = ModelInfo(name, owned_by="local", images=False, few_shot=primer)
-    defaults = Options(extra=settings.extra) if settings else None
-    return LlamaModel(info, path, context_window=context or 8192, defaults=defaults)

@@ -27,7 +27,7 @@ from unittest.mock import patch
 
 from PIL import Image
 
-from antiphon import AsyncConversation, Conversation, Settings, bootstrap
+from antiphon import AsyncConversation, Conversation, Settings, bootstrap, configured_models
 from antiphon.blocking_portal import BlockingPortal
 from antiphon.chat.blocking import portal
 from antiphon.chat.stream import AsyncStream
@@ -307,7 +307,7 @@ def without_retry_delays() -> Iterator[list[float]]:
         waits.append(seconds)
 
     quick = functools.partial(ChatCompletionsModel, sleep=sleep)
-    with patch.object(bootstrap, "ChatCompletionsModel", quick):
+    with patch.object(configured_models, "ChatCompletionsModel", quick):
         yield waits
 
 

@@ -107,10 +107,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.models.llama.model_download",
         "antiphon.__version__",
     },
+    "configured_models": CORE | PROTOCOLS | {"antiphon.settings", "antiphon.models"},
     "bootstrap": CORE
     | SERVICE
     | {"antiphon.settings", "antiphon.stores", "antiphon.models", "antiphon.tools", "antiphon.api"}
     | {
+        "antiphon.configured_models",
         "antiphon.turn.chat_titler",
         "antiphon.turn.copy_protocols",
         "antiphon.turn.orphan_resumption",

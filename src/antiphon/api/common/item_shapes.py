@@ -28,6 +28,8 @@ ROLE_NAMES = {
     "human": "user",
     "tool_result": "tool",
 }
+#: The roles of messages that come as pairs.
+_PAIRED_ROLES: Final = frozenset(("system", "developer", "user", "assistant", *ROLE_NAMES))
 _OUTPUT_ROLES = ("tool", "function")
 _CALL_TYPES = {"function_call": "arguments", "custom_tool_call": "input"}
 _OUTPUT_TYPES = ("function_call_output", "custom_tool_call_output")
@@ -340,3 +342,26 @@ def _normalize_thought(part: Any, kind: str) -> Any:
     if isinstance(part, dict) and part.get("type", "text") in ("output_text", "text"):
         return {**part, "type": kind}
     return part
+
+
+def is_list_of_messages(value: Any) -> bool:
+    """Whether a value is a list of objects with roles, and not words that look like one."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(one, dict) and "role" in one for one in value)
+    )
+
+
+def flatten_messages(given: list[Any]) -> Iterator[Any]:
+    """The messages of a list: pairs of a role and words, as LangChain has them, as messages, and
+    those of lists within it, which are batches.
+    """
+    for one in given:
+        match one:
+            case [str(role), content] if role.strip().lower() in _PAIRED_ROLES:
+                yield {"role": role, "content": content}
+            case list():
+                yield from flatten_messages(one)
+            case _:
+                yield one

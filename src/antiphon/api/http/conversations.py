@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from antiphon.api.common.authentication import key_id_of, tenant_of
 from antiphon.api.common.body import RequestDecoder, query_params, read_body
 from antiphon.api.common.input_items import decode_items
-from antiphon.api.common.message_lists import flatten_messages
+from antiphon.api.common.item_shapes import flatten_messages
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.api.http.idempotency import IdempotencyKeys
 from antiphon.api.http.item_bodies import input_items, output_items, parse_include

@@ -22,14 +22,15 @@ from antiphon.api.common.item_shapes import (
     FOREIGN_PARTS,
     ROLE_NAMES,
     calls_of_message,
+    flatten_messages,
     has_foreign_parts,
     image_source_url,
+    is_list_of_messages,
     output_call_id,
     thoughts_of,
     untyped_part_kind,
 )
 from antiphon.api.common.loose_values import decode_json_text
-from antiphon.api.common.message_lists import flatten_messages, is_list_of_messages
 
 _FORMATS: Final = frozenset({"text", "json_object"})
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from antiphon.api.common.body import drop_nulls
 from antiphon.api.common.foreign_tools import tools_of_object
-from antiphon.api.common.message_lists import flatten_messages
+from antiphon.api.common.item_shapes import flatten_messages
 from antiphon.api.http.loose_chat_requests import (
     decoded_object,
     identifier_of,
