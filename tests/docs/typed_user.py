@@ -14,6 +14,7 @@ from antiphon import (
     AntiphonError,
     AsyncConversation,
     AsyncStream,
+    ChatRecord,
     ConfigError,
     ConflictError,
     ContextLengthExceededError,
@@ -29,6 +30,7 @@ from antiphon import (
     ModelUnavailableError,
     NotFoundError,
     Reply,
+    SearchHit,
     Settings,
     StoreError,
     Stream,
@@ -209,6 +211,10 @@ def states(chat: Conversation, schema: Mapping[str, Any]) -> None:
     assert_type(chat.usage(), ConversationUsage)
     assert_type(chat.usage().cost, float | None)
     assert_type(chat.pending(), tuple[FunctionCall, ...])
+    assert_type(Conversation.list_chats(limit=5), list[ChatRecord])
+    assert_type(Conversation.search_chats("words"), list[SearchHit])
+    assert_type(chat.delete_response("resp_1", cascade=True), None)
+    assert_type(chat.delete(), None)
     assert_type(chat.summarize(keep_turns=2), Reply[None])
     assert_type(chat.branch("resp_1"), Conversation)
     assert_type(chat.export("markdown"), str)

@@ -203,7 +203,7 @@ def _terminates(words: Sequence[str]) -> bool:
 
 
 def _check_requirements(words: Sequence[str]) -> None:
-    """Check that what a page installs is this package, with extras that it has."""
+    """Check that what a page installs is this package, or its folder, with extras that it has."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
@@ -211,7 +211,7 @@ def _check_requirements(words: Sequence[str]) -> None:
     for requirement in requirements:
         name, _, chosen = requirement.removesuffix("]").partition("[")
         unknown = set(chosen.split(",")) - {"", *extras}
-        if command != "install" or Path(name).name != "antiphon" or unknown:
+        if command != "install" or name not in {"antiphon", "."} or unknown:
             raise ValueError(f"nothing would check 'pip {shlex.join(words)}'")
 
 

@@ -169,7 +169,7 @@ class ConversationResources:
             chosen = found_id or threads[0].id
             parts += [
                 f"Go on with `{chosen}`. This was said last in it:",
-                render_markdown((await self._service.reader.chain(tenant, chosen))[-1:]),
+                render_markdown([await self._service.reader.response(tenant, chosen)]),
                 "Tell me in one sentence where we were, and ask me what I want to say next.",
             ]
         parts.append(
