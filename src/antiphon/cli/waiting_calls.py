@@ -8,6 +8,7 @@ import msgspec
 
 from antiphon.core.items import FunctionCall
 from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.turn.turn_reader import response_of
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
@@ -26,7 +27,7 @@ async def find_waiting_calls(engine: Engine) -> list[WaitingCall]:
     """The calls of all chats that wait for a person, the newest chat first."""
     found: list[WaitingCall] = []
     for chat, turn in await engine.stores.chats.waiting_turns(DEFAULT_TENANT):
-        response = await engine.service.reader.response(DEFAULT_TENANT, turn.response_id)
+        response = response_of(turn, with_images=False)
         waiting = set(response.end.approvals if response.end else ())
         found += [
             WaitingCall(call, response.id, response.created_at, chat.title)
