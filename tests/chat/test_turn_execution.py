@@ -258,15 +258,17 @@ def test_tool_can_run_its_own_conversation(harness: ChatHarness) -> None:
 
 def test_unknown_argument_is_refused(harness: ChatHarness) -> None:
     """It must not be ignored: ``instruction=`` would drop the instructions."""
-    wrong: list[Any] = [
-        lambda: harness.new(instruction="Be brief."),
-        lambda: harness.load([], tool=[]),
-        lambda: harness.new().send("Hi.", image=["a.png"]),
-        lambda: harness.new().stream("Hi.", decision={}),
+    wrong: list[tuple[Any, str]] = [
+        (lambda: harness.new(instruction="Be brief."), "Did you mean 'instructions'?"),
+        (lambda: harness.load([], tool=[]), "Did you mean 'tools'?"),
+        (lambda: harness.new().send("Hi.", image=["a.png"]), "Did you mean 'images'?"),
+        (lambda: harness.new().stream("Hi.", decision={}), "Did you mean 'decisions'?"),
+        (lambda: harness.new(colour="red"), "'colour'"),
     ]
-    for call in wrong:
-        with pytest.raises(TypeError, match="unexpected keyword argument"):
+    for call, hint in wrong:
+        with pytest.raises(TypeError, match="unexpected keyword argument") as caught:
             call()
+        assert str(caught.value).endswith(hint)
     assert harness.request_count == 0
 
 

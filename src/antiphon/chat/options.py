@@ -117,7 +117,11 @@ def check_option_names(given: Mapping[str, Any], known: Any) -> None:
     """Refuse keywords that a ``TypedDict`` of options does not have, as Python itself would."""
     for name in given:
         if name not in known.__annotations__:
-            raise TypeError(f"got an unexpected keyword argument '{name}'")
+            from difflib import get_close_matches  # loaded on first use
+
+            similar = get_close_matches(name, known.__annotations__, 1)
+            hint = f". Did you mean '{similar[0]}'?" if similar else ""
+            raise TypeError(f"got an unexpected keyword argument '{name}'{hint}")
 
 
 def _merge_options(given: ChatOptions, base_options: Options) -> Options:
