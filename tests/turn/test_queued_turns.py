@@ -328,7 +328,7 @@ async def test_queue_that_nobody_has_sent_expires_with_its_chat(kind: str, tmp_p
         index = _stores(service).response_index
         assert await index.delete_expired() == 1
         # A look at what it waits for ends it.
-        service._queued_turns.look_again()
+        service._queued_turns.recheck()
         await service.registry.wait_all()
         assert await index.delete_expired() == 2
         assert len(steered.model.calls) == 2

@@ -19,8 +19,8 @@ from antiphon.turn.store_protocols import ConversationStore
 #: A tenant, and the id of a conversation.
 _ConversationKey: TypeAlias = tuple[str, str]
 
-#: A look at a conversation as it is now, and the request with its head.
-Look: TypeAlias = Callable[[], Awaitable[tuple[ConversationRecord | None, TurnRequest]]]
+#: Reads a conversation as it is now: the conversation, and the request with its head.
+ReadConversation: TypeAlias = Callable[[], Awaitable[tuple[ConversationRecord | None, TurnRequest]]]
 
 #: Seconds between two looks at a conversation that another process is busy with. Between
 #: half and all of it, so that processes which wait for each other fall out of step.
@@ -45,12 +45,12 @@ class ConversationLocks:
         )
 
     @asynccontextmanager
-    async def acquire(self, request: TurnRequest) -> AsyncIterator[Look]:
-        """Reserve the conversation that a request names; gives the way to look at it.
+    async def acquire(self, request: TurnRequest) -> AsyncIterator[ReadConversation]:
+        """Reserve the conversation that a request names; gives the way to read it.
 
         While this is entered nobody else in this process takes it; a turn that was begun
         must be set as its active turn (``set_active_turn``) before the exit. Where another process
-        was faster, look again. A look raises ``NotFoundError``, and ``ConversationLockedError``
+        was faster, read it again. Reading raises ``NotFoundError``, and ``ConversationLockedError``
         where another turn runs on it and the request does not queue.
         """
         name = request.conversation
@@ -71,11 +71,11 @@ class ConversationLocks:
             raise conversation_locked(name)
         async with lock:
 
-            async def look() -> tuple[ConversationRecord, TurnRequest]:
+            async def read_locked() -> tuple[ConversationRecord, TurnRequest]:
                 found = await (self._wait_until_free(key) if queues else self._idle(key))
                 return found, _with_head(request, found)
 
-            yield look
+            yield read_locked
 
     async def resolve_head(self, request: TurnRequest) -> TurnRequest:
         """The request with its conversation's head as the previous response."""
@@ -132,7 +132,7 @@ class TurnRetries:
         self._changes = 0
 
     def raise_if_last(self, error: AntiphonError) -> None:
-        """Take note of a error. Raises it where that was the last try."""
+        """Take note of an error. Raises it where that was the last try."""
         if isinstance(error, ConversationLockedError):
             if not self._queues:
                 raise error

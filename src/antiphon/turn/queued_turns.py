@@ -46,7 +46,7 @@ log = logging.getLogger("antiphon.turn")
 
 #: Seconds between two looks at a turn that failed, was stopped or waits for a person: another
 #: process may erase it.
-_LOOK_INTERVAL: Final = 30.0
+_RECHECK_INTERVAL: Final = 30.0
 #: Seconds until a store that failed is asked again, and how often, before a turn is given up.
 _RETRY_INTERVAL: Final = 1.0
 _MAX_FAILURES: Final = 10
@@ -101,7 +101,7 @@ class QueuedTurns:
         response = response_of(msgspec.structs.replace(stored, is_queued=True))
         return self._run(TurnRequest(input=response.input, tenant=tenant), response, None)
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Something was erased: what waits for it may begin."""
         self._erasures += 1
         for waiter in self._held:
@@ -257,7 +257,7 @@ class QueuedTurns:
         waiter = asyncio.get_running_loop().create_future()
         self._held.add(waiter)
         try:
-            await asyncio.wait({waiter}, timeout=_LOOK_INTERVAL)
+            await asyncio.wait({waiter}, timeout=_RECHECK_INTERVAL)
         finally:
             self._held.discard(waiter)
 

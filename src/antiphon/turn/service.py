@@ -186,9 +186,9 @@ class TurnService:
                         return await attempt(request, None)
                     except HistoryChangedError as error:
                         retries.raise_if_last(error)
-        async with self._conversation_locks.acquire(request) as look:
+        async with self._conversation_locks.acquire(request) as read:
             while True:
-                conversation, continuing = await look()
+                conversation, continuing = await read()
                 try:
                     return await attempt(continuing, conversation)
                 except (ConversationLockedError, HistoryChangedError) as error:
@@ -198,11 +198,11 @@ class TurnService:
         self,
         request: TurnRequest,
         tools: ToolExecutor | None,
-        memory: UnstoredHistory | None,
+        unstored_history: UnstoredHistory | None,
         conversation: ConversationRecord | None,
     ) -> RunningTurn:
         """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
-        plan = await self._planner.plan(request, tools, memory, conversation)
+        plan = await self._planner.plan(request, tools, unstored_history, conversation)
         turn, runner = await self._new_turn(plan)
         self.registry.start(turn, runner.run())
         if conversation is not None:
@@ -397,13 +397,13 @@ class TurnService:
         async def wait() -> None:
             await self.cancellation.wait_elsewhere(tenant, response_id)
 
-        async def look() -> Response:
+        async def reload() -> Response:
             response = await self.reader.response(tenant, response_id)
             # As in the first answer, however long the conversation has gone on since.
             expiry = expires_at(self._retention, tenant, response.created_at)
             return msgspec.structs.replace(response, expires_at=expiry)
 
-        return Replay(await look(), look, wait)
+        return Replay(await reload(), reload, wait)
 
     async def cancel(self, tenant: str, response_id: str) -> Response:
         """Stop a turn (``TurnCancellation.cancel``)."""
@@ -461,7 +461,7 @@ class TurnService:
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
         await self.cancellation.delete(tenant, response_id, cascade=cascade)
-        self._queued_turns.look_again()
+        self._queued_turns.recheck()
 
     async def interrupt(self) -> None:
         """Stop what runs, and keep it as interrupted; give up what another process can go on with.
