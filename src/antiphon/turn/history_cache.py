@@ -242,10 +242,14 @@ class HistoryCache:
         """
         source = stored_head or parent
         epoch, tree = (source.epoch, source.tree) if source else (0, 0)
-        old = self._pop(parent.response_id) if parent else None
-        if old is not None and old.history is history:
-            self._put(response_id, _longer_entry(old, (new,), epoch, tree))
+        old = self._entries.get(parent.response_id) if parent else None
+        if old is None or parent is None:
+            self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
+        elif old.history is history and old.tree == tree:
+            longer = _longer_entry(old, (new,), epoch, tree)
+            self._replace(parent.response_id, old, response_id, longer)
         else:
+            self._pop(parent.response_id)
             self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
 
     def replace(self, head: Head, history: History) -> None:
@@ -311,6 +315,20 @@ class HistoryCache:
         self._entries[response_id] = entry
         self._size += entry.size
         self._trees[entry.tree] += 1
+        self._drop_oldest()
+
+    def _replace(self, old_id: str, old: _Entry, response_id: str, entry: _Entry) -> None:
+        """Put an entry in place of an older one of the same tree."""
+        if entry.size > self._capacity:
+            self._pop(old_id)
+            return
+        del self._entries[old_id]
+        self._entries[response_id] = entry
+        self._size += entry.size - old.size
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        """Drop the entries used least lately, as many as are too many."""
         while self._size > self._capacity:
             self._forget(self._entries.popitem(last=False)[1])
 

@@ -34,15 +34,16 @@ from antiphon.core.provider_fields import ProviderFields, join_provider_fields
 from antiphon.core.tool_definitions import tool_finder
 from antiphon.core.turns import FunctionTool, TurnStatus, Usage
 
-#: The most common one first.
-_PROSE_DELTAS = (
-    deltas.OutputTextDelta,
-    deltas.ReasoningTextDelta,
-    deltas.ReasoningSummaryDelta,
-    deltas.RefusalTextDelta,
+_Words = deltas.OutputTextDelta
+_Prose = (
+    deltas.OutputTextDelta
+    | deltas.ReasoningSummaryDelta
+    | deltas.ReasoningTextDelta
+    | deltas.RefusalTextDelta
 )
 _REASONING_DELTAS = (deltas.ReasoningSummaryDelta, deltas.ReasoningTextDelta)
 _ANSWER_DELTAS = (deltas.OutputTextDelta, deltas.RefusalTextDelta)
+_PROSE_DELTAS = (*_ANSWER_DELTAS, *_REASONING_DELTAS)
 
 
 class TurnOutcome(msgspec.Struct, frozen=True):
@@ -154,19 +155,15 @@ class TurnAccumulator:
         """Take what arrived together; give what follows from it."""
         out: list[events.Event] = []
         for delta in batch:
-            kind = type(delta)
-            if isinstance(delta, _PROSE_DELTAS):
-                if not delta.text:
-                    continue
-                prose = self._prose
-                if prose is None or prose.kind is not kind:
-                    prose = self._begin_prose(kind, out, getattr(delta, "provider_fields", None))
-                prose.pieces.append(delta.text)
-                if isinstance(delta, deltas.OutputTextDelta) and delta.logprobs:
-                    prose.logprobs += delta.logprobs
-                    out.append(events.TextDelta(prose.index, delta.text, delta.logprobs))
-                else:
-                    out.append(_PROSE_EVENTS[kind](prose.index, delta.text))
+            prose = self._prose
+            if type(delta) is _Words and prose and prose.kind is _Words and not delta.logprobs:
+                # More words of an answer, as nearly all of a stream are.
+                if text := delta.text:
+                    prose.pieces.append(text)
+                    out.append(events.TextDelta(prose.index, text))
+            elif isinstance(delta, _PROSE_DELTAS):
+                if delta.text:
+                    self._feed_prose(delta, out)
             elif isinstance(delta, deltas.ToolCallDelta):
                 self._feed_call(delta, out)
             elif isinstance(delta, deltas.UsageUpdate):
@@ -249,6 +246,17 @@ class TurnAccumulator:
             self._popped_count += 1
         return [item for item in self._items[start : self._popped_count] if item is not None]
 
+    def _feed_prose(self, delta: _Prose, out: list[events.Event]) -> None:
+        kind, prose = type(delta), self._prose
+        if prose is None or prose.kind is not kind:
+            prose = self._begin_prose(kind, out, getattr(delta, "provider_fields", None))
+        prose.pieces.append(delta.text)
+        if isinstance(delta, _Words) and delta.logprobs:
+            prose.logprobs += delta.logprobs
+            out.append(events.TextDelta(prose.index, delta.text, delta.logprobs))
+        else:
+            out.append(_PROSE_EVENTS[kind](prose.index, delta.text))
+
     def _begin_prose(
         self, kind: type, out: list[events.Event], provider_fields: ProviderFields | None = None
     ) -> _OpenItem:
@@ -258,15 +266,12 @@ class TurnAccumulator:
             prose.phase, self._next_phase = self._next_phase, None
         self._items.append(None)
         empty = _prose_item(kind, "", "completed", prose.phase)
-        if provider_fields is not None:
-            if provider_fields.text_field is not None:
-                # Who shows the text as it comes has to know its name.
-                text_field = ProviderFields(text_field=provider_fields.text_field)
-                empty = msgspec.structs.replace(empty, provider_fields=text_field)
-            prose.provider_fields = provider_fields
-        if self._next_fields is not None:
-            prose.provider_fields = join_provider_fields(provider_fields, self._next_fields)
-            self._next_fields = None
+        if provider_fields is not None and provider_fields.text_field is not None:
+            # Who shows the text as it comes has to know its name.
+            text_field = ProviderFields(text_field=provider_fields.text_field)
+            empty = msgspec.structs.replace(empty, provider_fields=text_field)
+        prose.provider_fields = join_provider_fields(provider_fields, self._next_fields)
+        self._next_fields = None
         out.append(events.ItemAdded(prose.index, empty))
         return prose
 

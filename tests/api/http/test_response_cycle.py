@@ -9,6 +9,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from antiphon.api.http.asgi_responses import WRITER
 from antiphon.api.http.connections import connection_protocols
 from antiphon.core.connection_limits import ConnectionLimits
 
@@ -50,6 +51,11 @@ async def write(
             else:
                 await send(message)
 
+    return await run(app, method, headers)
+
+
+async def run(app: Any, method: bytes = b"GET", headers: bytes = b"") -> Wire:
+    """What an application writes."""
     config = Config(app, log_config=None, lifespan="off")
     config.load()
     protocol = connection_protocols(ConnectionLimits())[0](
@@ -133,3 +139,64 @@ async def test_what_is_no_answer_is_not_sent_as_one(messages: tuple[dict[str, An
     answer = b"".join(wire.writes)
     assert b"set-cookie" not in answer
     assert b" 500 " in answer or wire.closed
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "answer"),
+    [
+        (b"GET", b"", b"HTTP/1.1 200 OK\r\nx-a: b\r\ncontent-length: 5\r\n\r\nHello"),
+        (
+            b"GET",
+            b"connection: close\r\n",
+            b"HTTP/1.1 200 OK\r\nx-a: b\r\ncontent-length: 5\r\nconnection: close\r\n\r\nHello",
+        ),
+        # To be sent, as its body is not.
+        (b"HEAD", b"", None),
+    ],
+)
+async def test_a_whole_answer_is_one_write(
+    method: bytes, headers: bytes, answer: bytes | None
+) -> None:
+    written: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        writer = scope[WRITER]
+        written.append(writer.write_answer(200, [(b"x-a", b"b")], b"Hello"))
+        # An answer is written once.
+        written.append(writer.write_answer(200, [], b"again"))
+        if not written[0]:
+            await send(start(LENGTH))
+            await send(body(b"Hello"))
+
+    wire = await run(app, method, headers)
+    assert written == [answer is not None, False]
+    assert wire.closed == (headers != b"")
+    if answer is not None:
+        assert wire.writes == [answer]
+
+
+@pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\0b", b"a\x7f"])
+async def test_a_whole_answer_has_no_line_that_is_not_its_own(value: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope[WRITER].write_answer(200, [(b"x-a", value)], b"Hello")
+
+    wire = await run(app)
+    answer = b"".join(wire.writes)
+    assert value not in answer
+    assert b" 500 " in answer
+
+
+async def test_a_body_that_is_here_is_given_once() -> None:
+    messages: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        messages.append(await receive())
+        await send(start(LENGTH))
+        await send(body(b"Hello"))
+        messages.append(await receive())
+
+    await run(app)
+    assert messages == [
+        {"type": "http.request", "body": b"", "more_body": False},
+        {"type": "http.disconnect"},
+    ]

@@ -193,10 +193,13 @@ class EventEncoder:
     def encode(self, batch: Iterable[events.Event]) -> bytes:
         """The bytes of events that leave together."""
         out: list[bytes] = []
+        index, text_frame = -1, b""
         for event in batch:
             if type(event) is events.TextDelta and not event.logprobs:
                 # Nearly all are.
-                text_frame = self._text_frames.get(event.index) or self._text_frame(event.index)
+                if event.index != index:
+                    index = event.index
+                    text_frame = self._text_frames.get(index) or self._text_frame(index)
                 out.append(text_frame % (self._sequence_number, _encode(event.text)))
                 self._sequence_number += 1
                 continue
@@ -223,10 +226,10 @@ class EventEncoder:
                             b"}\n\n",
                         )
                         self._sequence_number += 1
-                case events.ItemAdded(index=index, item=item):
-                    self._append_item_added(index, item, out)
-                case events.ItemDone(index=index, item=item):
-                    self._finish_item(index, item, out)
+                case events.ItemAdded():
+                    self._append_item_added(event.index, event.item, out)
+                case events.ItemDone():
+                    self._finish_item(event.index, event.item, out)
                 case events.Created(response=response):
                     self._append_created(response, out)
                 case events.Ended(response=response):

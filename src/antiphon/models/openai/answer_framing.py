@@ -149,12 +149,13 @@ class AnswerFraming:
         """The objects and the end marker among a stream's events."""
         objects: list[bytes] = []
         for event in events:
-            if event[:1] == b"{":
+            if event.startswith(b"{"):
                 if len(event) <= _MAX_NOTICE_BYTES and _is_end_notice(event):
                     self.has_ended = self._has_events = True
-                    continue
-                is_plain = event.isascii() and b"\\" not in event
-                objects += [event] if is_plain else self._mended_objects(event)
+                elif event.isascii() and b"\\" not in event:
+                    objects.append(event)
+                else:
+                    objects += self._mended_objects(event)
                 continue
             data = event.strip(_SPACE)
             while data.startswith(b"data:"):

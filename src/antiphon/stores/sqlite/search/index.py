@@ -99,6 +99,8 @@ class SqliteSearchIndex:
 
     async def count_unsearched(self, tenant: str) -> int:
         await self._database.apply_deferred()
+        if not await self._database.read_inline(_has_pending):
+            return 0
         count: int = await self._database.read_pooled(partial(_count_unsearched, tenant=tenant))
         return count
 
@@ -140,6 +142,9 @@ class SqliteSearchIndex:
         """Index up to 256 turns; whether all that waited have been."""
         async with self._indexing_lock:
             await self._database.apply_deferred()
+            if not await self._database.read_inline(_has_pending):
+                # Nearly always where turns are not many: a change of threads takes longer.
+                return True
             plan = await self._read(partial(read_plan, tenant=tenant, minimum=minimum))
             if plan is None:
                 return True
@@ -159,6 +164,10 @@ class SqliteSearchIndex:
             if group is not None and await self._database.submit(apply_group, group):
                 # There may be enough for another one.
                 self._crowded.add(tenant)
+
+
+def _has_pending(connection: sqlite3.Connection) -> tuple[bool, set[int]]:
+    return bool(connection.execute(SEARCH_SQL["has_pending"], (0,)).fetchall()), set()
 
 
 def _timed(

@@ -174,10 +174,12 @@ def encode_bucket(content: BucketContent, secret: bytes, number: int) -> bytes:
 def find_postings(body: bytes, secret: bytes, number: int, name: int) -> bytes:
     """What a bucket has for a hash; may be empty."""
     count = int.from_bytes(body[:2], "little")
-    # Most searches end here: a rare word is in few buckets.
     hashes = encrypt(body[2 : 2 + 4 * count], secret, number)
     wanted = name.to_bytes(4, "little")
     at = hashes.find(wanted)
+    if at < 0:
+        # Most searches end here: a rare word is in few buckets.
+        return b""
     while at >= 0 and at % 4:
         # The end of one hash and the beginning of the next look like it.
         at = hashes.find(wanted, at + 1)
