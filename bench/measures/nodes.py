@@ -115,26 +115,31 @@ def _measure_counts(
     separate: Sequence[Server],
     database: PostgresServer,
 ) -> tuple[Table, list[Target]]:
-    """What a turn takes on one, two and three nodes, and on as many that have nothing in common."""
+    """What a turn takes on one, two and three nodes, and on three that have less in common."""
     counted: list[tuple[_Nodes, int]] = []
     for count in range(1, _MOST_NODES + 1):
         name = f"{count} node{'s' * (count > 1)}"
         counted.append((_Nodes(f"{name}, {_CONNECTIONS} at a time each", servers[:count]), count))
+    name = f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time each, each conversation on one"
+    staying = _Nodes(name, servers, stays=True)
     few = _Nodes(f"1 node, {_CONNECTIONS // _MOST_NODES} at a time", servers[:1])
     spread = _Nodes(f"{_MOST_NODES} nodes, {_CONNECTIONS} at a time in all", servers)
     name = f"{_MOST_NODES} with a database each, {_CONNECTIONS} at a time each"
     apart = _Nodes(name, separate, stays=True)
     for _ in range(lab.rounds):
-        for nodes, count in (*counted, (apart, _MOST_NODES)):
+        for nodes, count in (*counted, (staying, _MOST_NODES), (apart, _MOST_NODES)):
             nodes.run(lab, _CONNECTIONS * count, database)
         few.run(lab, _CONNECTIONS // _MOST_NODES, database)
         spread.run(lab, _CONNECTIONS, database)
     one, most = counted[0][0], counted[-1][0]
-    rows = [nodes.row() for nodes in (*[nodes for nodes, _ in counted], apart, few, spread)]
+    all_kinds = (*[nodes for nodes, _ in counted], staying, apart, few, spread)
+    rows = [nodes.row() for nodes in all_kinds]
     note = (
-        "Each turn of a conversation goes to the next node; where each has a database of its own, "
-        "to one. All nodes share one core, and take its caches from each other. The fewer turns a "
-        "node has at once, the fewer share a commit: so on one node, too."
+        "Each turn of a conversation goes to the next node, if nothing else is said; where each "
+        "has a database of its own, to one. All nodes share one core, and take its caches from "
+        "each other, which is what nodes with a database each have more than one node. What nodes "
+        "have more that share conversations is the reading of what the others have said. The fewer "
+        "turns a node has at once, the fewer share a commit: so on one node, too."
     )
     targets = [
         Target(f"CPU per turn on {_MOST_NODES} nodes, times that on one{what}", to, most=goal)
