@@ -28,10 +28,11 @@ import pytest
 
 from antiphon.bootstrap import open_engine
 from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.errors import NotFoundError
 from antiphon.settings import Settings
 from antiphon.stores.interrupted_turns import MAX_DEATHS
 from support.example_counts import examples
-from support.http_server import PROGRAM, TIMEOUT, Address
+from support.http_server import PROGRAM, TIMEOUT, Address, Answer
 from support.misbehaving_upstream import Behaviour, Request
 from support.node_cluster import Stream
 from support.postgres_database import empty_database
@@ -39,6 +40,8 @@ from support.program_process import ProgramProcess
 from support.scenario import DONE, UpstreamThread, end, stream_of, text, whole
 
 Json = dict[str, Any]
+#: Answers of servers that stop, and of one that waits for another to do as much.
+_TRY_AGAIN = {"draining", "idempotency_key_in_progress"}
 #: How often a server is restarted.
 RESTARTS = 8
 #: How long the model thinks at most.
@@ -140,16 +143,22 @@ class RestartedServer:
 class Client:
     """Sends chains of background turns, each behind the one before, until it is told to stop."""
 
-    def __init__(self, number: int, servers: list[RestartedServer], seed: int) -> None:
+    def __init__(
+        self, number: int, servers: list[RestartedServer], seed: int, is_over: threading.Event
+    ) -> None:
+        self._is_over = is_over
         self._number = number
         self._servers = servers
         self._random = random.Random(f"{seed} {number}")
         #: What was acknowledged: the id, and the questions up to it.
         self.turns: dict[str, list[str]] = {}
+        #: What it took back, and the status that it was told.
+        self.cancelled: dict[str, str] = {}
+        self.deleted: set[str] = set()
 
-    def run(self, is_over: threading.Event) -> None:
+    def run(self, are_sent: threading.Event) -> None:
         for chain in itertools.count():
-            if is_over.is_set():
+            if are_sent.is_set():
                 return
             self._send_chain(f"{self._number}.{chain}")
 
@@ -167,20 +176,42 @@ class Client:
                 assert self._create(body, questions[-1]) == previous
             if self._random.random() < 0.3:
                 time.sleep(self._random.uniform(0, 2 * ANSWER_SECONDS))
+        if previous is not None and self._random.random() < 0.3:
+            self._take_back(previous)
+
+    def _take_back(self, name: str) -> None:
+        """Cancel a turn, or delete it, behind which there is none."""
+        path = f"/v1/responses/{name}"
+        if self._random.random() < 0.5:
+            self.deleted.add(name)
+            self._ask("DELETE", path, {}, {})
+            return
+        answer = self._ask("POST", f"{path}/cancel", {}, {})
+        self.cancelled[name] = answer.json["status"] if answer.status == 200 else "completed"
 
     def _create(self, body: Json, key: str) -> str:
-        """Ask any server until one has the turn: its id."""
-        while True:
+        """The id of a turn, once a server has it."""
+        answer = self._ask("POST", "/v1/responses", body, {"idempotency-key": key})
+        return str(answer.json["id"])
+
+    def _ask(self, method: str, path: str, body: Json, headers: dict[str, str]) -> Answer:
+        """The answer of any server, once one has answered."""
+        is_repeated = False
+        while not self._is_over.is_set():
             address = self._random.choice(self._servers).address
             if address is not None:
                 with suppress(OSError, HTTPException):
-                    headers = {"idempotency-key": key}
-                    answer = address.request("POST", "/v1/responses", body, headers)
-                    if answer.status == 200:
-                        return str(answer.json["id"])
-                    code = answer.error["code"]
-                    assert code in {"draining", "idempotency_key_in_progress"}, answer.body
+                    answer = address.request(method, path, body, headers)
+                    code = None if answer.status == 200 else answer.error["code"]
+                    if code not in _TRY_AGAIN:
+                        # The answer before may not have arrived.
+                        is_over = code == "response_not_cancellable"
+                        is_gone = code == "response_not_found" and is_repeated
+                        assert code is None or is_over or is_gone, answer.body
+                        return answer
+                is_repeated = True
             time.sleep(0.02)
+        raise AssertionError("nobody has answered")
 
 
 class Feed:
@@ -275,7 +306,11 @@ class Program:
                     for name in list(client.turns):
                         if name in self.ends:
                             continue
-                        response = await reader.response(DEFAULT_TENANT, name)
+                        try:
+                            response = await reader.response(DEFAULT_TENANT, name)
+                        except NotFoundError:
+                            self.ends[name] = "deleted"
+                            continue
                         if response.end is not None:
                             self.ends[name] = response.status
                 await asyncio.sleep(0.02)
@@ -314,16 +349,16 @@ def test_turns_are_answered_once_whenever_servers_are_stopped_or_killed(
     with UpstreamThread() as thread, ExitStack() as opened:
         upstream = Upstream(thread, random.Random(seed))
         servers = servers_on(store, tmp_path, upstream.base_url, count)
+        pool = opened.enter_context(ThreadPoolExecutor(5))
         for one in servers:
             one.start(10)
             opened.callback(one.kill)
         poll(lambda: all(one.address for one in servers), lambda: "no server listens")
-        clients = [Client(number, servers, seed) for number in range(3)]
+        are_sent, is_over = threading.Event(), threading.Event()
+        clients = [Client(number, servers, seed, is_over) for number in range(3)]
         feed, program = Feed(servers, cursor_of(servers)), Program(store, clients)
         restarts = Restarts(servers, seed)
-        pool = opened.enter_context(ThreadPoolExecutor(5))
         # What still runs after a failure ends with the servers.
-        are_sent, is_over = threading.Event(), threading.Event()
         opened.callback(is_over.set)
         opened.callback(are_sent.set)
         sending = [pool.submit(one.run, are_sent) for one in clients]
@@ -335,11 +370,17 @@ def test_turns_are_answered_once_whenever_servers_are_stopped_or_killed(
         are_sent.set()
         for work in sending:
             work.result(TIMEOUT)
-        turns = {name: asked for one in clients for name, asked in one.turns.items()}
-        poll(lambda: set(program.ends) == set(turns), lambda: set(turns) - set(program.ends))
-        poll(lambda: set(feed.ended) >= set(turns), lambda: set(turns) - set(feed.ended))
-        check(servers, upstream, turns, restarts)
+        names = {name for one in clients for name in one.turns}
+        poll(lambda: set(program.ends) == names, lambda: names - set(program.ends))
+        for client in clients:
+            names -= client.deleted
+        poll(lambda: set(feed.ended) >= names, lambda: names - set(feed.ended))
         assert not feed.resets
+        for client in clients:
+            check(servers, upstream, client, restarts)
+        addresses = [one.address for one in servers if one.address is not None]
+        assert sorted(listed_at(addresses[-1])) == sorted(names), restarts.deeds
+        assert not upstream.doubled, restarts.deeds
         is_over.set()
         for one in servers:
             one.send(signal.SIGTERM)
@@ -355,24 +396,30 @@ def cursor_of(servers: list[RestartedServer]) -> str:
 
 
 def check(
-    servers: list[RestartedServer],
-    upstream: Upstream,
-    turns: dict[str, list[str]],
-    restarts: Restarts,
+    servers: list[RestartedServer], upstream: Upstream, client: Client, restarts: Restarts
 ) -> None:
-    """Each turn is there once, with its answer."""
-    addresses = [one.address for one in servers if one.address is not None]
-    for name, questions in turns.items():
-        shown = addresses[0].get(f"/v1/responses/{name}").json
-        said = [part["text"] for item in shown["output"] for part in item["content"]]
-        answer = (shown["status"], said, shown["error"])
-        assert answer == ("completed", [" ".join(questions)], None), restarts.deeds
-        asked = upstream.count(questions[-1])
-        assert 1 <= asked <= 1 + len(restarts.deeds), (questions, restarts.deeds)
-    assert not upstream.doubled, restarts.deeds
-    listed: list[str] = []
+    """Each turn of a client is there, with its answer, unless the client has taken it back."""
+    address = servers[0].address
+    assert address is not None
+    for name, questions in client.turns.items():
+        answer = address.get(f"/v1/responses/{name}")
+        if name in client.deleted:
+            assert answer.status == 404, restarts.deeds
+            continue
+        shown = answer.json
+        assert shown["status"] == client.cancelled.get(name, "completed"), restarts.deeds
+        if shown["status"] == "completed":
+            said = [part["text"] for item in shown["output"] for part in item["content"]]
+            assert said == [" ".join(questions)], restarts.deeds
+            asked = upstream.count(questions[-1])
+            assert 1 <= asked <= 1 + len(restarts.deeds), (questions, restarts.deeds)
+
+
+def listed_at(address: Address) -> list[str]:
+    """The ids of all turns."""
+    names: list[str] = []
     after = ""
-    while page := addresses[-1].get(f"/v1/responses?limit=100{after}").json["data"]:
-        listed += [one["id"] for one in page]
-        after = f"&after={listed[-1]}"
-    assert sorted(listed) == sorted(turns), restarts.deeds
+    while page := address.get(f"/v1/responses?limit=100{after}").json["data"]:
+        names += [one["id"] for one in page]
+        after = f"&after={names[-1]}"
+    return names
