@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from support.browser import paths_of, watched
+from antiphon.models.scripted import ScriptedModel, say
+from support.browser import paths_of, send_message, watched
 from support.http_server import serving
 from support.keyed_server import serving_with_keys
 
@@ -70,6 +71,46 @@ def test_highlighting_and_maths_are_loaded_when_they_are_first_seen(browser: Bro
         expect(page.get_by_text("You said: Only words")).to_be_visible()
         libraries = [one for one in paths_of(watching.requests) if "/vendor/" in one]
         assert {one.rpartition("/")[2] for one in libraries} == {"preact.js", "marked.js"}
+
+
+#: Notes which fonts are here when the first formula is typeset.
+_WATCH_FORMULAS = """
+  window.hasFonts = [];
+  addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
+    if (!hasFonts.length && document.querySelector(".katex"))
+      hasFonts = ["KaTeX_Main", "KaTeX_Math"].map((name) => [...document.fonts]
+        .some(({ family, status }) => family === name && status === "loaded"));
+  }).observe(document.body, { childList: true, subtree: true }));
+"""
+
+
+def test_formulas_are_typeset_once_their_fonts_are_here(browser: Browser) -> None:
+    with (
+        serving(ScriptedModel(lambda _: say("As $x^2$ says."))) as server,
+        watched(browser, server.url) as watching,
+    ):
+        watching.context.add_init_script(_WATCH_FORMULAS)
+        page = watching.open()
+        send_message(page, "Say it")
+        expect(page.locator(".katex")).to_be_visible()
+        assert page.evaluate("hasFonts") == [True, True]
+
+
+def test_formulas_are_typeset_when_the_network_is_back(browser: Browser) -> None:
+    with (
+        serving(ScriptedModel(lambda _: say("As $x^2$ says."))) as server,
+        watched(browser, server.url) as watching,
+    ):
+        watching.allowed = ("ERR_FAILED",)
+        page = watching.open()
+        page.route("**/katex.css", lambda route: route.abort())
+        with page.expect_event("requestfailed"):
+            send_message(page, "Say it")
+        expect(page.locator(".maths")).to_have_text("x^2")
+        page.unroute("**/katex.css")
+        expect(page.get_by_role("button", name="Ask again", exact=True)).to_be_enabled()
+        send_message(page, "Once more")
+        expect(page.locator(".katex")).to_be_visible()
 
 
 _IMPORT = re.compile(r'^(?:import|export) [^"]*?from "\./([^"]+)";', re.MULTILINE)

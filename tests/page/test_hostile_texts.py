@@ -24,7 +24,8 @@ _BAD = """
     script:not([src^="/web/"]), iframe, object, embed, style, base, video, audio, template,
     math:not(.katex *), meta:not([name=viewport], [name="color-scheme"], [charset]),
     form:not(.composer, .row, .stack, .editor), link:not([rel=stylesheet], [rel=modulepreload],
-    [rel=icon], head > [rel=preload][as=fetch][href^="/v1/"]), img:not([src^="data:image/png"]), a[href^="javascript" i], a[href^="data" i],
+    [rel=icon], head > [rel=preload][as=fetch][href^="/v1/"]),
+    img:not([src^="data:image/png"]), a[href^="javascript" i], a[href^="data" i],
     a[href^="vbscript" i], [onerror], [onload], [onclick], [onfocus], [srcdoc]
 """
 

@@ -147,8 +147,8 @@ let renderMaths = null; // once KaTeX is loaded
 function maths(text, display) {
   const made = element(display ? "div" : "span", { class: "maths", dir: "ltr" }, text);
   if (renderMaths) renderMaths(made, text, display);
-  else import("./maths.js").then((module) => {
-    ({ renderMaths } = module);
+  else import("./maths.js").then(({ loadMaths }) => loadMaths()).then((render) => {
+    renderMaths = render;
     renderMaths(made, text, display);
   }, () => {});
   return made;

@@ -1,11 +1,37 @@
-/** Maths: KaTeX, loaded when the first formula is seen. */
-import katex from "./vendor/katex.js";
+/** Maths: KaTeX, its style sheet and fonts, loaded when the first formula is seen. */
 import { enqueue } from "./work_queue.js";
 
-const sheet = document.createElement("link");
-sheet.rel = "stylesheet";
-sheet.href = new URL("./vendor/katex.css", import.meta.url).href;
-document.head.append(sheet);
+/** Nearly all formulas have these. One that came later would have all of them laid out again. */
+const FONTS = ["1em KaTeX_Main", "italic 1em KaTeX_Math"];
+
+let katex = null;
+let loading = null; // a promise
+
+/** What renders formulas, once it is here. The network may be away: then the next formula asks again. */
+export const loadMaths = () => (loading ??= load().catch((error) => {
+  loading = null;
+  throw error;
+}));
+
+async function load() {
+  const [module] = await Promise.all([import("./vendor/katex.js"), loadStyles()]);
+  katex = module.default;
+  return renderMaths;
+}
+
+async function loadStyles() {
+  const sheet = document.createElement("link");
+  sheet.rel = "stylesheet";
+  sheet.href = new URL("./vendor/katex.css", import.meta.url).href;
+  const isLoaded = new Promise((resolve, reject) => Object.assign(sheet, { onload: resolve, onerror: reject }));
+  document.head.append(sheet);
+  await isLoaded.catch((error) => {
+    sheet.remove();
+    throw error;
+  });
+  // Without a font formulas can be read.
+  await Promise.allSettled(FONTS.map((font) => document.fonts.load(font)));
+}
 
 const MOST = 300; // formulas whose elements are remembered
 
@@ -13,7 +39,7 @@ const MOST = 300; // formulas whose elements are remembered
 const typeset = new Map();
 
 /** Replaces the text of an element by the formula that it is; a wrong one stays as it is. */
-export function renderMaths(into, text, display) {
+function renderMaths(into, text, display) {
   enqueue(into, () => {
     const made = typesetFormula(text, display);
     if (made) into.replaceChildren(made.cloneNode(true));
