@@ -56,6 +56,9 @@ export function memo(render) {
   };
 }
 
+/** Runs something once what is drawn now has been seen. */
+export const whenSeen = (run) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(run)));
+
 /** A notice at the bottom of the window; `action` is {label, run}. */
 export function notify(text, action = null, seconds = 6) {
   const notice = { id: crypto.randomUUID?.() ?? String(Math.random()), text, action };

@@ -1,6 +1,6 @@
 /** Turn list: the scrolling log of a conversation. The view moves by itself only at its end. */
 import { Component, html } from "./vendor/preact.js";
-import { icon, set, state } from "./core.js";
+import { icon, set, state, whenSeen } from "./core.js";
 import { answerText, questionText, Turn } from "./turns.js";
 import { isRunningHere } from "./turn_actions.js";
 import { change, goToEnd, jumpTo, readMore } from "./turn_window.js";
@@ -35,7 +35,7 @@ export class TurnList extends Component {
   stayedAt = 0;
   turns = []; // those that are drawn, or will be
   part = null; // where those begin and end that are drawn first; null: all are drawn
-  isQuiet = false; // whether what was drawn last is nothing new to anybody
+  isQuiet = false; // whether what is drawn is not read out
 
   componentDidMount() {
     this.watcher = new ResizeObserver(() => this.settle());
@@ -55,16 +55,15 @@ export class TurnList extends Component {
       this.scrollTo(anchor);
       conversation.anchor = null;
     } else this.settle();
-    if (this.part) requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => this.drawMore())));
+    if (this.part) whenSeen(() => this.drawMore());
   }
 
-  /** Draws more of what is out of view, once what is drawn has been seen. */
+  /** Draws more of what is out of view. */
   drawMore() {
     if (!this.part || !this.list) return;
     const [begin, end] = this.part;
     const span = [Math.max(0, begin - STEP), Math.min(this.turns.length, end + STEP)];
     this.part = span[1] - span[0] < this.turns.length ? span : null;
-    this.isQuiet = true;
     this.forceUpdate(() => this.onScroll());
   }
 
@@ -202,8 +201,9 @@ export class TurnList extends Component {
     if (turns !== this.turns) {
       const known = new Set(this.turns.map(keyOf));
       const span = spanInView(turns, anchor, innerHeight);
-      this.part = span[1] - span[0] < turns.length && !turns.some((one) => known.has(keyOf(one))) ? span : null;
-      this.isQuiet = false;
+      // Others have been opened: nothing of them is news.
+      this.isQuiet = !turns.some((one) => known.has(keyOf(one)));
+      this.part = this.isQuiet && span[1] - span[0] < turns.length ? span : null;
       this.turns = turns;
     }
     return this.part ?? [0, turns.length];
@@ -217,7 +217,7 @@ export class TurnList extends Component {
     return html`
       <div class="scroller" ref=${(one) => { this.scroller = one; }} onScroll=${this.onScroll} tabindex="0" role="region" aria-label="Conversation">
         ${before && html`<p class="more-turns" aria-hidden="true">Earlier turns…</p>`}
-        <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} aria-live=${this.part || this.isQuiet ? "off" : undefined} ref=${(one) => { this.list = one; }}>
+        <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} aria-live=${this.isQuiet ? "off" : undefined} ref=${(one) => { this.list = one; }}>
           ${turns.map((turn, index) => index >= begin && index < end && html`<${Turn} key=${keyOf(turn)} turn=${turn} live=${turn.live} answeredBefore=${turns[index - 1]?.response.completed_at ?? 0}
             isLast=${index === last && !after} editing=${editing !== null && editing === turn.response.id} busy=${busy} />`)}
         </div>

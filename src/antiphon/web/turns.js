@@ -1,16 +1,21 @@
 /** Turns: what one turn of a conversation looks like: input, output, and what can be done with it. */
 import { Component, html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { icon, iconButton, memo, openDialog, request } from "./core.js";
+import { icon, iconButton, memo, openDialog, request, whenSeen } from "./core.js";
 import { copyText } from "./code.js";
 import { MarkdownStream, renderMarkdown } from "./markdown.js";
 import { isRunning } from "./live_turn.js";
 import * as acts from "./turn_actions.js";
 
-const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
-const dateTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const number = new Intl.NumberFormat();
+let formats = null;
 
-export const formatTokens = (count) => (count < 10_000 ? number.format(count) : `${(count / 1000).toFixed(1)}k`);
+/** How times and numbers are shown. The first of these takes a browser as long as some turns do. */
+const loadFormats = () => (formats ??= {
+  time: new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" }),
+  dateTime: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
+  number: new Intl.NumberFormat(),
+});
+
+export const formatTokens = (count) => (count < 10_000 ? loadFormats().number.format(count) : `${(count / 1000).toFixed(1)}k`);
 export const formatCost = (cost) => (cost === undefined || cost === null ? "" : cost === 0 ? "0" : cost < 0.01 ? cost.toPrecision(2) : cost.toFixed(2));
 
 export const partText = (part) => part.text ?? part.refusal ?? "";
@@ -298,8 +303,6 @@ function Ending({ turn, response }) {
 function Footer({ turn, response, running, answeredBefore, isLast, busy }) {
   const { siblings } = turn;
   const isStored = response.store !== false;
-  const usage = response.usage;
-  const at = response.created_at ? new Date(response.created_at * 1000) : null;
   // A turn that was queued began when the one before it had been answered.
   const seconds = response.completed_at && response.created_at ? response.completed_at - Math.max(response.created_at, answeredBefore) : 0;
   return html`<footer class=${isLast ? "turn-footer last" : "turn-footer"}>
@@ -315,15 +318,31 @@ function Footer({ turn, response, running, answeredBefore, isLast, busy }) {
       ${isStored && iconButton("eye", "What the model saw", () => openDialog("context", { turn }))}
       ${isStored && iconButton("more", "More", () => openDialog("turn", { turn }), { "aria-haspopup": "dialog" })}
     </span>`}
-    <span class="facts">
-      <span>${response.model}</span>
-      ${at && html`<time datetime=${at.toISOString()} title=${dateTime.format(at)}>${time.format(at)}</time>`}
-      ${seconds >= 1 && html`<span>${seconds} s</span>`}
-      ${usage && html`<span title=${`${number.format(usage.input_tokens)} tokens in, of which ${number.format(usage.input_tokens_details?.cached_tokens ?? 0)} cached; ${number.format(usage.output_tokens)} out`}>${formatTokens(usage.total_tokens)} tokens</span>`}
-      ${usage?.cost !== undefined && html`<span title="Cost">${formatCost(usage.cost)}</span>`}
-    </span>
+    <${Facts} response=${response} seconds=${seconds} />
   </footer>`;
 }
+
+/** Model, time and tokens; of the first turns that a page shows, the numbers come once the turns are seen. */
+function Facts({ response, seconds }) {
+  const [hasFormats, setFormats] = useState(formats !== null);
+  useEffect(() => {
+    if (!hasFormats) whenSeen(() => setFormats(Boolean(loadFormats())));
+  }, []);
+  const { model, usage, created_at: begun } = response;
+  const at = hasFormats && begun ? new Date(begun * 1000) : null;
+  return html`<span class="facts">
+    <span>${model}</span>
+    ${at && html`<time datetime=${at.toISOString()} title=${formats.dateTime.format(at)}>${formats.time.format(at)}</time>`}
+    ${seconds >= 1 && html`<span>${seconds} s</span>`}
+    ${hasFormats && usage && html`<span title=${wordsOfUsage(usage)}>${formatTokens(usage.total_tokens)} tokens</span>`}
+    ${usage?.cost !== undefined && html`<span title="Cost">${formatCost(usage.cost)}</span>`}
+  </span>`;
+}
+
+const wordsOfUsage = ({ input_tokens, input_tokens_details: details, output_tokens }) => {
+  const [all, cached, out] = [input_tokens, details?.cached_tokens ?? 0, output_tokens].map((one) => formats.number.format(one));
+  return `${all} tokens in, of which ${cached} cached; ${out} out`;
+};
 
 /** Edits a question in place; sending it makes another version of the turn. */
 function Editor({ turn }) {
