@@ -125,6 +125,17 @@ def test_a_call_that_is_left_open_waits(home: Path) -> None:
         terminal.expect("it waits")
         terminal.expect("> ")
         terminal.kill()
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("/approve 1\n")
+        terminal.expect("[y/n/e/a] ")
+        terminal.type("y\n")
+        terminal.expect("there is no tool refund here to run it")
+        terminal.expect("[y/n/e/a] ")
+        terminal.type(CTRL_D)
+        terminal.expect("it waits")
+        terminal.expect("> ")
+        leave(terminal)
     with chat(home, "--tools", "tools.py") as terminal:
         terminal.expect("> ")
         terminal.type("/approve\n")

@@ -42,6 +42,7 @@ _STORED_TURN_INTERVAL = 0.25
 #: Where a prompt's answer begins, for terminals that jump from one to the next (OSC 133).
 ANSWER_MARK = "\x1b]133;C\x1b\\"
 _RESULTS_NOTE = "tools have run; what they returned is kept: /retry goes on with it"
+_TOOLS_HELP = "leave it open (Ctrl-D), and start with its --tools FILE"
 _DECISION_HELP = "y runs it, n does not, e edits its arguments, a runs this tool from now on"
 
 
@@ -229,7 +230,7 @@ class ChatLoop:
         calls = turn.open_calls
         decisions: dict[str, FunctionCall | str] = {}
         for call in calls:
-            if call.name in self.session.approved_tools:
+            if call.name in self.session.approved_tools and self.session.can_run(call):
                 decisions[call.call_id] = call
                 continue
             # The one that was just shown needs no second time.
@@ -295,6 +296,8 @@ class ChatLoop:
     async def _take_interruptible(self, text: str) -> None:
         """Answer it or run it; Ctrl-C ends that, and not the chat."""
         work = asyncio.ensure_future(self._take(text))
+        # As a key, where a prompt is open below what is printed.
+        self.prompt.on_stop = partial(_cancel, work)
         try:
             with self._interrupt.stop_on_interrupt(work.cancel):
                 await asyncio.wait({work})
@@ -450,6 +453,8 @@ class ChatLoop:
             if answer is None:
                 return None
             match answer[:1].lower():
+                case "y" | "a" | "e" if not self.session.can_run(call):
+                    self.output.error(f"there is no tool {call.name} here to run it: {_TOOLS_HELP}")
                 case "y":
                     return call
                 case "a":
@@ -478,6 +483,10 @@ def _decision_text(call: FunctionCall, decision: FunctionCall | str) -> str:
     if isinstance(decision, str):
         return f"{call.name}: declined"
     return f"{call.name if decision == call else call_text(decision)}: approved"
+
+
+def _cancel(work: asyncio.Future[None]) -> None:
+    work.cancel()
 
 
 def clipboard_sequence(text: str) -> str:

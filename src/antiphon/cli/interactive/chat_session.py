@@ -98,6 +98,13 @@ class ChatSession:
         items = (Message("user", _GO_ON),) if has_words else ()
         return await self._start(items, turn.id, model=name)
 
+    def can_run(self, call: FunctionCall) -> bool:
+        """Whether the tool of a call is here, and not only where the call was made."""
+        if call.server is not None:
+            return call.server in self.mcp_labels
+        specs = self.toolbox.specs if self.toolbox else ()
+        return any(spec.name == call.name for spec in specs)
+
     async def start_decided(self, decisions: Mapping[str, FunctionCall | str]) -> RunningTurn:
         """Start a turn that runs the calls that were agreed to, and says why others were not.
 
