@@ -173,3 +173,17 @@ def test_erase_goes_on_from_before_a_turn_that_another_program_erased(home: Path
         terminal.expect("3 messages, the last: four")
         terminal.expect("> ")
         leave(terminal)
+
+
+def test_a_chat_is_read_by_its_id(home: Path) -> None:
+    with chat(home, "-p", "about lighthouses") as terminal:
+        assert terminal.leave() == 0
+    listing = [PROGRAM, "list", "--json", "--config", "c.toml"]
+    done = subprocess.run(listing, cwd=home, env=environment(home), capture_output=True, check=True)
+    chat_id = json.loads(done.stdout)[0]["id"]
+    with chat(home, PAGER="cat") as terminal:
+        terminal.expect("> ")
+        terminal.type(f"/open {chat_id}\n")
+        terminal.expect("1 messages, the last: about lighthouses")
+        terminal.expect("> ")
+        leave(terminal)

@@ -125,6 +125,9 @@ def test_a_call_that_is_left_open_waits(home: Path) -> None:
         terminal.expect("it waits")
         terminal.expect("> ")
         terminal.kill()
+    with chat(home, "--continue", "-p", "meanwhile") as terminal:
+        terminal.expect("a call waits for a decision first: antiphon chat --from resp_")
+        assert terminal.leave() == 1
     with chat(home) as terminal:
         terminal.expect("> ")
         terminal.type("/approve 1\n")

@@ -64,6 +64,10 @@ async def ask_once(
     from antiphon.cli.interactive.answer_view import AnswerView, has_schema  # loaded on first use
     from antiphon.cli.interactive.chat_session import answer_text  # loaded on first use
 
+    if await session.open_calls():
+        raise InvalidRequestError(
+            f"a call waits for a decision first: antiphon chat --from {session.head}"
+        )
     turn = await session.start(text)
     is_json = has_schema(session.options)
     view = AnswerView(output, lambda: session.model, is_json=is_json) if output else None

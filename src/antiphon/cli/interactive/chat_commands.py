@@ -17,6 +17,7 @@ import msgspec
 
 from antiphon.chat.images import load_image
 from antiphon.cli.answer_schema import load_schema
+from antiphon.cli.chat_engine import find_response_id
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.interactive.answer_view import call_text
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
@@ -103,9 +104,8 @@ async def search(loop: ChatLoop, argument: str) -> None:
 
 
 async def open_chat(loop: ChatLoop, argument: str) -> None:
-    wanted = argument or loop.session.head
-    if wanted is None:
-        raise InvalidRequestError("nothing has been asked yet")
+    name = argument or (await loop.session.last_turn()).id
+    wanted = await find_response_id(loop.engine, name)
     text = as_markdown(await loop.session.service.reader.messages(DEFAULT_TENANT, wanted))
     if loop.output.terminal.is_plain:
         loop.output.markdown(text)
