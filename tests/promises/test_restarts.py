@@ -19,7 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -231,8 +231,9 @@ class Feed:
             # What is cut off is read again.
             with suppress(OSError, HTTPException, AssertionError, ValueError):
                 if address is not None:
-                    stream = Stream(address, "/v1/feed", {"last-event-id": self._cursor})
-                    self._read(stream)
+                    headers = {"last-event-id": self._cursor}
+                    with closing(Stream(address, "/v1/feed", headers)) as stream:
+                        self._read(stream)
             time.sleep(0.02)
 
     def _read(self, stream: Stream) -> None:

@@ -220,9 +220,12 @@ class Stream:
     ) -> None:
         self._connection = node.connect()
         data = None if body is None else json.dumps(body).encode()
-        self._connection.request("POST" if body else "GET", path, data, headers or {})
-        self._response = self._connection.getresponse()
-        assert self._response.status == 200, self._response.read()
+        with ExitStack() as failed:
+            failed.callback(self._connection.close)
+            self._connection.request("POST" if body else "GET", path, data, headers or {})
+            self._response = self._connection.getresponse()
+            assert self._response.status == 200, self._response.read()
+            failed.pop_all()
 
     def read_events(self, count: int) -> bytes:
         """The next so many events."""
