@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from support.browser import Watched, send_message, wait_until_handed_over
 from support.http_server import TIMEOUT, ThreadServer
@@ -188,3 +188,28 @@ def test_message_that_the_server_took_before_a_reload_is_shown_and_sent_once(
     expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
     assert questions(page) == ["hold this", "then that", "and this"]
     wait_for_statuses(server, *["completed"] * 3)
+
+
+def test_message_that_cannot_be_queued_is_sent_when_the_answer_has_ended(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    world.allowed = ("400",)
+    page = world.open()
+    begin(page, server)
+    refused = []
+
+    def refuse(route: Route) -> None:
+        if "on_busy" not in (route.request.post_data or ""):
+            route.continue_()
+            return
+        refused.append(route.request)
+        route.fulfill(status=400, json={"error": {"message": "No queue here.", "code": "x"}})
+
+    page.route("**/v1/responses", refuse)
+    send_message(page, "then that")
+    expect(page.get_by_text("No queue here.")).to_be_visible()
+    expect(chips(page)).to_have_text(["then that"])
+    server.set(model.resume)
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert questions(page) == ["hold this", "then that"]
+    assert len(refused) == 1

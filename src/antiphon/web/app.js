@@ -58,6 +58,7 @@ async function countWaiting() {
 
 /** Reads the rows that the feed has named: once for any number of events. */
 const changed = new Set();
+const erased = new Set(); // what was read of these before is no news
 let isWaitingChanged = false;
 let timer = 0;
 onFeed((event) => {
@@ -68,18 +69,27 @@ onFeed((event) => {
     loadParts().then(({ reload }) => reload());
     return;
   }
-  if (event.type === "chat.erased") removeChat(event.chat_id);
-  else if (event.chat_id) changed.add(event.chat_id);
+  if (event.type === "chat.erased") {
+    erased.add(event.chat_id);
+    removeChat(event.chat_id);
+  } else if (event.chat_id) {
+    erased.delete(event.chat_id);
+    changed.add(event.chat_id);
+  }
   isWaitingChanged ||= event.type === "turn.waiting" || state.waiting > 0;
-  timer ||= setTimeout(async () => {
-    timer = 0;
-    const ids = [...changed];
-    changed.clear();
-    await Promise.all(ids.map((id) => api(`/v1/chats/${id}`).then(putChat, (error) => error.status === 404 && removeChat(id))));
-    if (isWaitingChanged) countWaiting();
-    isWaitingChanged = false;
-  }, 60);
+  timer ||= setTimeout(readChanged, 60);
 });
+
+/** One reading after another, so that an older answer never comes in the place of a newer one. */
+async function readChanged() {
+  const ids = [...changed].filter((id) => !erased.has(id));
+  changed.clear();
+  await Promise.all(ids.map((id) => api(`/v1/chats/${id}`).then(
+    (chat) => erased.has(chat.id) || putChat(chat), (error) => error.status === 404 && removeChat(id))));
+  if (isWaitingChanged) countWaiting();
+  isWaitingChanged = false;
+  timer = changed.size ? setTimeout(readChanged, 60) : 0;
+}
 
 function groups(chats) {
   const today = new Date().setHours(0, 0, 0, 0) / 1000;
@@ -264,9 +274,15 @@ addEventListener("drop", (event) => {
 
 // ---- the frame
 
-function App() {
-  const { route, online, isModal } = useStore("route", "online", "isModal");
+/** Notices while no dialog is open. */
+function PageNotices() {
+  const { online, isModal } = useStore("online", "isModal");
   useEffect(() => { if (online && state.chatsError) loadChats(); }, [online]);
+  return isModal ? null : html`<${Notices} />`;
+}
+
+function App() {
+  const { route } = useStore("route");
   useEffect(() => {
     // A new chat that has just got its address is open already.
     if (route.kind === "new") { if (state.conversation?.chatId) set({ chat: null, conversation: null }); }
@@ -274,7 +290,7 @@ function App() {
   }, [route]);
   const { chat } = useStore("chat");
   useEffect(() => { document.title = chat?.title ? `${chat.title} · antiphon` : "antiphon"; }, [chat]);
-  return html`<a class="skip" href="#composer">To the message</a><${Sidebar} /><${Conversation} />${!isModal && html`<${Notices} />`}<${Dialogs} />`;
+  return html`<a class="skip" href="#composer">To the message</a><${Sidebar} /><${Conversation} /><${PageNotices} /><${Dialogs} />`;
 }
 
 async function start() {

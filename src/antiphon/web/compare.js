@@ -68,7 +68,7 @@ function Column({ turn, other, onEnd, onErase }) {
     <div class="prose" ref=${place} hidden=${Boolean(other)}></div>
     ${other && html`<p class="plain">${diffWords(other, answerText({ response })).map(([kind, words]) => (kind === "=" ? words : kind === "+" ? html`<ins>${words}</ins>` : html`<del>${words}</del>`))}</p>`}
     ${!turn.done && html`<p class="waiting"><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span>${response.status === "queued" ? "Waiting" : "Answering"}</p>`}
-    ${response.error && html`<p class="failure">${response.error.message}</p>`}
+    ${(turn.error ?? response.error) && html`<p class="failure">${(turn.error ?? response.error).message}</p>`}
     ${turn.done && html`<p class="facts">${response.usage ? `${response.usage.total_tokens} tokens` : ""}</p><p class="row">
       <button type="button" class="button primary" onClick=${() => { closeDialog(); navigate(`/r/${response.id}`); }}>Go on with this</button>
       <button type="button" class="button danger" onClick=${onErase}>Erase</button></p>`}
@@ -91,7 +91,7 @@ export default function Compare({ text, images = [], done, of = null }) {
   const control = useRef(new AbortController());
   useEffect(() => {
     if (of) readVersions(of).then(followAll, (error) => notify(error.message));
-    else loadModels().then(setModels, () => {});
+    else loadModels().then(setModels, (error) => notify(error.message));
     return () => control.current.abort();
   }, []);
   const chosen = models.flatMap((model) => Array(counts[model] ?? 0).fill(model));
@@ -108,6 +108,11 @@ export default function Compare({ text, images = [], done, of = null }) {
       done?.();
     } catch (error) {
       notify(error.message);
+      if (!begun.length) {
+        asked.current = false;
+        setTurns(null);
+        return;
+      }
     }
     await followAll(begun);
   };
@@ -115,7 +120,7 @@ export default function Compare({ text, images = [], done, of = null }) {
     setTurns(all);
     const waiting = [...all];
     const work = async () => {
-      for (let turn; (turn = waiting.shift()); ) await followTurn(turn, { signal: control.current.signal }).catch(() => {});
+      for (let turn; (turn = waiting.shift()); ) await followTurn(turn, { signal: control.current.signal }).catch((error) => turn.fail(error));
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
   };

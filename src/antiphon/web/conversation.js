@@ -164,6 +164,7 @@ function Composer({ conversation, chat }) {
     const there = load(place);
     if (there?.some((one) => one.id === id)) keepQueue(place, there.filter((one) => one.id !== id));
   };
+  const refused = useRef(null); // what the server did not take while an answer ran
   const typed = useRef(new Set()); // ids of what was typed on this page
   const isLeftBehind = async ({ id }) => isKept && !typed.current.has(id) && (await loadParts()).isInOutbox(id);
   const post = async (next) => {
@@ -176,7 +177,7 @@ function Composer({ conversation, chat }) {
     }
     if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
       newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
-    await send(words, images, { id, replaces, hasPictures, onKept: () => remove(id, place) });
+    await send(words, images, { id, replaces, hasPictures, onKept: () => remove(id, place) }).catch((error) => notify(error.message));
   };
   // While a turn runs the server gets what is next, and sends it though no page is open.
   const handOver = async (next) => {
@@ -189,6 +190,7 @@ function Composer({ conversation, chat }) {
     } catch (error) {
       // It is tried again as any other message is, when this answer has ended.
       posted.current = null;
+      refused.current = next.id;
       if (queueNow.current.some((one) => one.id === next.id)) setInOutbox(false);
       else keepQueue(place, [...(load(place) ?? []), next]);
       notify(error.message);
@@ -241,7 +243,7 @@ function Composer({ conversation, chat }) {
     const [next] = queue;
     if (running) released.current = false;
     if (!next || !isReady || posted.current === next.id) return;
-    if (!isServers && (running || hasFailed && !released.current)) return;
+    if (isServers ? refused.current === next.id : running || hasFailed && !released.current) return;
     posted.current = next.id;
     // Another tab may have sent it.
     if (isKept && !load(queueName(conversation))?.some((one) => one.id === next.id)) remove(next.id);

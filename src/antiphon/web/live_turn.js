@@ -24,6 +24,12 @@ export class LiveTurn {
     return this.error !== null || !isRunning(this.response.status);
   }
 
+  /** Ends it here: nobody has the rest. */
+  fail(error) {
+    this.error = error;
+    for (const watcher of [...this.watchers]) watcher("items");
+  }
+
   /** Takes the stored response in the place of what was seen, if it has ended. */
   adopt(response) {
     if (isRunning(response.status)) return false;

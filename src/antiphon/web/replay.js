@@ -28,13 +28,16 @@ export default function Replay({ turn }) {
   const skipped = useRef(false);
   const [round, setRound] = useState(0);
   const [done, setDone] = useState(false);
+  const [error, setError] = useState(null);
   const path = `/v1/responses/${turn.response.id}`;
   useEffect(() => {
     let left = false;
     setDone(false);
+    setError(null);
     skipped.current = false;
     (async () => {
       const pieces = await readPieces(path);
+      if (left) return;
       place.current.replaceChildren();
       const stream = new MarkdownStream(place.current);
       let text = "";
@@ -46,11 +49,12 @@ export default function Replay({ turn }) {
       }
       stream.finish(text);
       setDone(true);
-    })().catch(() => setDone(true));
+    })().catch((failure) => { setDone(true); setError(failure); });
     return () => { left = true; };
   }, [round]);
   return html`<${Dialog} title="Replay" wide=${true}>
     <div class="prose" ref=${place} aria-live="off"></div>
+    ${error && html`<p class="failure" role="alert">${error.message}</p>`}
     <p class="row">${done
       ? html`<button type="button" key="again" class="button" data-first onClick=${() => setRound(round + 1)}>Again</button>`
       : html`<button type="button" key="skip" class="button" data-first onClick=${() => { skipped.current = true; }}>To the end</button>`}</p>

@@ -3,7 +3,7 @@ import { api, ApiError, decisionKey, navigate, notify, query, request, set, sibl
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, giveBack, isInOutbox, isSent, queueMessage, removeQueued } from "./sending.js";
-import { addFromElsewhere, change, follow, isLastWish, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch } from "./turn_window.js";
+import { addFromElsewhere, change, follow, isLastWish, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -122,7 +122,7 @@ export async function sendLater({ id, words, pictures, replaces = null, hasPictu
 
 /** The pictures of a stored message, as they are sent. */
 export async function picturesOf(id) {
-  const { data } = await api(`/v1/responses/${id}/input_items`);
+  const { data } = await readPatiently(state.conversation, () => api(`/v1/responses/${id}/input_items`));
   return data.flatMap((item) => (Array.isArray(item.content) ? item.content : [])).flatMap((part) => part.image_url ?? []);
 }
 
@@ -253,7 +253,7 @@ export function branchFrom(turn) {
     head: turn.response.id, turns: conversation.turns.slice(0, index + 1), queue: [], after: false,
     total: turn.position + 1, anchor: { at: "end" },
   });
-  notify("What you send now goes on from this turn.", { label: "Back", run: () => showBranch(conversation, conversation.head, { anchor: { at: "end" } }) });
+  notify("What you send now goes on from this turn.", { label: "Back", run: () => moveTo(conversation, { anchor: { at: "end" } }) });
   document.querySelector("#composer")?.focus();
 }
 

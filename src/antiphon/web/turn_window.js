@@ -201,8 +201,8 @@ function trim(window, farSide) {
 /** The last turn of a branch, queued or not. */
 const endOf = ({ queue, head }) => queue.at(-1)?.response.id ?? head;
 
-/** Shows another part of what is open, once the server answers. */
-function moveTo(conversation, place) {
+/** Shows another part of what is open, or was a moment ago, once the server answers. */
+export function moveTo(conversation, place) {
   const wish = newWish();
   return readPatiently(conversation, () => showBranch(conversation, endOf(conversation), { ...place, wish }))
     .catch((error) => error instanceof ApiError && isLastWish(wish) && notify(error.message));

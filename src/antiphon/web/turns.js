@@ -1,6 +1,6 @@
 /** Turns: what one turn of a conversation looks like: input, output, and what can be done with it. */
 import { Component, html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { icon, iconButton, memo, openDialog, request, whenSeen } from "./core.js";
+import { icon, iconButton, memo, notify, openDialog, request, whenSeen } from "./core.js";
 import { copyText } from "./code.js";
 import { MarkdownStream, renderMarkdown } from "./markdown.js";
 import { isRunning } from "./live_turn.js";
@@ -269,7 +269,7 @@ function Approval({ item, turn, isLast }) {
   const open = isLast && !sent && turn.response.id && !isRunning(turn.response.status);
   const decide = (approve) => {
     setSent(true);
-    acts.decide(turn, item, approve, reason).catch(() => setSent(false));
+    acts.decide(turn, item, approve, reason).catch((error) => { setSent(false); notify(error.message); });
   };
   return html`<div class="approval" role="group" aria-label="Approval">
     <p><strong>${open ? "May this run?" : "A call that needed an approval"}</strong> <code>${item.name}</code>${item.server_label && html` <span class="tag">${item.server_label}</span>`}</p>
