@@ -197,6 +197,21 @@ def test_what_could_not_be_sent_is_sent_by_the_next_page(
     assert len(stored(server)) == 1
 
 
+def test_a_chat_that_is_opened_offline_says_so_and_is_shown_when_the_server_is_back(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("ERR_INTERNET_DISCONNECTED",)
+    server.respond("Read me", model="grok-4")
+    page = world.open()
+    expect(page.get_by_role("link", name="Read me")).to_be_visible()
+    world.context.set_offline(True)
+    page.get_by_role("link", name="Read me").click()
+    expect(page.get_by_text("Waiting for the server…")).to_be_visible()
+    world.context.set_offline(False)
+    expect(page.get_by_text("You asked: Read me")).to_be_visible()
+    expect(page.get_by_text("Waiting for the server…")).to_have_count(0)
+
+
 def test_what_the_next_page_cannot_send_is_given_back_until_it_is_taken(
     world: Watched, server: ThreadServer
 ) -> None:

@@ -219,7 +219,7 @@ function Dialogs() {
     let left = false;
     setShown(null);
     if (dialog) import(DIALOGS[dialog.name]).then((module) => !left && setShown({ dialog, View: module.default }),
-      () => { notify("This part of the page could not be loaded."); set({ dialog: null }); });
+      () => { notify(state.online ? "This part of the page could not be loaded." : "This needs the server, which is away: try again when it is back."); set({ dialog: null }); });
     return () => { left = true; };
   }, [dialog]);
   return shown && shown.dialog === dialog ? html`<${shown.View} ...${dialog} />` : null;
@@ -228,8 +228,9 @@ function Dialogs() {
 /** What has happened: within the dialog that is open, as nothing else can be clicked then. */
 export function Notices() {
   const { notices, online } = useStore("notices", "online");
-  return html`<div class="notices" role="status">
-    ${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}
+  // Whatever lasts covers nothing that is used meanwhile.
+  return html`<div class="notices top" role="status">${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}</div>
+  <div class="notices" role="status">
     ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.action && html`<button type="button" class="link" onClick=${() => { one.action.run(); dismiss(one.id); }}>${one.action.label}</button>`}</p>`)}
   </div>`;
 }

@@ -17,27 +17,30 @@ async function importParts() {
       const imported = IMPORTED.map((file) => import(file));
       const [list, actions, turnWindow] = await Promise.all([
         import("./turn_list.js"), import("./turn_actions.js"), import("./turn_window.js"), ...imported]);
+      if (failures) set({ isAway: false });
       return { ...list, ...actions, ...turnWindow };
     } catch {
+      set({ isAway: true });
       await pause(Math.min(250 * 2 ** failures, 5_000));
     }
   }
 }
 
 export function Conversation() {
-  const { conversation, chat, route } = useStore("conversation", "chat", "route", "temporary");
+  const { conversation, chat, route, isAway } = useStore("conversation", "chat", "route", "temporary", "isAway");
   const [loaded, setLoaded] = useState(null);
   useEffect(() => {
     if (route.kind !== "new" || conversation?.turns.length) loadParts().then(setLoaded);
   }, [route, conversation]);
   const isEmpty = !conversation?.turns.length;
+  const away = isAway && isEmpty && html`<p class="away waiting" role="status"><span class="dots" aria-hidden="true"><i></i><i></i><i></i></span>Waiting for the server…</p>`;
   const isBare = conversation?.error || (isEmpty && route.kind === "new");
   return html`<main class=${isBare ? "conversation empty" : "conversation"} id="main">
     <${Head} chat=${chat} conversation=${conversation} />
     ${conversation?.error ? html`<${Missing} error=${conversation.error} />`
       : isEmpty && route.kind === "new" ? html`<${Welcome} />`
-      : loaded && conversation ? html`<div class="log"><${loaded.TurnList} conversation=${conversation} /></div>`
-      : html`<div class="log" aria-busy="true"></div>`}
+      : loaded && conversation ? html`<div class="log">${away}<${loaded.TurnList} conversation=${conversation} /></div>`
+      : html`<div class="log" aria-busy="true">${away}</div>`}
     ${!conversation?.error && html`<${Composer} conversation=${conversation} chat=${chat} />`}
   </main>`;
 }

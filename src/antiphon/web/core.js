@@ -13,6 +13,7 @@ export const state = {
   dialog: null, // {name, ...what the dialog needs}
   isModal: false, // whether one is open: what is behind it cannot be used
   notices: [],
+  isAway: false, // whether something that is to be shown waits for the server
   online: true, // whether the feed is connected, or has never been tried
   waiting: 0, // approvals
   models: null,

@@ -17,11 +17,14 @@ export function change(conversation, changes) {
 export async function readPatiently(conversation, read) {
   for (let failures = 0; ; failures++) {
     try {
-      return await read();
+      const answer = await read();
+      if (failures) set({ isAway: false });
+      return answer;
     } catch (error) {
       const isAnswer = error instanceof ApiError && error.status < 500 && error.status !== 429;
       if (isAnswer || state.conversation?.id !== conversation.id) throw error;
     }
+    if (!failures) set({ isAway: true });
     await pause(Math.min(250 * 2 ** failures, 5_000));
   }
 }

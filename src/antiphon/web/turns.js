@@ -288,7 +288,7 @@ function Ending({ turn, response }) {
   if (turn.isLost) return html`<div class="failure" role="alert"><p><strong>Interrupted.</strong> The rest of this answer is lost, and what is above is not stored.</p></div>`;
   const interrupted = response.error?.code === "interrupted";
   if (response.status === "failed") return html`<div class="failure" role="alert">
-    <p><strong>${interrupted ? "Interrupted." : "This turn failed."}</strong> ${interrupted ? `The server stopped while this was being written. ${response.output?.length ? "What had arrived is above." : "Nothing of it had arrived."}` : response.error?.message}</p>
+    <p><strong>${interrupted ? "Interrupted." : "This turn failed."}</strong> ${interrupted ? `The server stopped while this was being written. ${response.output?.length ? "What was stored of it is above." : "Nothing of it was stored yet."}` : response.error?.message}</p>
     <button type="button" onClick=${() => acts.goOn(turn)}>Go on from here</button>
     <button type="button" onClick=${() => acts.regenerate(turn)}>Ask again</button></div>`;
   if (response.status === "cancelled" || response.incomplete_details?.reason === "cancelled")
