@@ -118,6 +118,8 @@ def _check(world: World, page: Page, chat: str, questions: list[str], *, died: b
         expect(turn.get_by_text("Interrupted.")).to_be_visible(timeout=TIMEOUT)
     else:
         expect(page.get_by_text(f"all of {words}.").last).to_be_visible(timeout=TIMEOUT)
+        # All words are seen before the end is stored.
+        expect(page.locator(".answer[aria-busy=true]")).to_have_count(0, timeout=TIMEOUT)
     head = world.get(f"/v1/chats/{chat.rpartition('/')[2]}")["head"]
     shown, expected = page.evaluate(_SHOWN), _stored(world, head)
     assert len(expected) == min(100, len(questions))
