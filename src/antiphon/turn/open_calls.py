@@ -7,8 +7,14 @@ from collections.abc import Sequence
 import msgspec
 
 from antiphon.core.foreign_items import function_views
-from antiphon.core.items import ForeignItem, FunctionCall, FunctionCallOutput, Item
-from antiphon.errors import InvalidRequestError
+from antiphon.core.items import (
+    ForeignItem,
+    FunctionCall,
+    FunctionCallOutput,
+    Item,
+    McpApproval,
+)
+from antiphon.errors import ConflictError, InvalidRequestError
 from antiphon.turn.message_rendering import RenderedTurn, are_messages
 
 _encode = msgspec.json.Encoder().encode
@@ -35,12 +41,15 @@ def pair_tool_outputs(
             open_calls.add_call(view.call_id)
         elif isinstance(view, FunctionCallOutput) and not open_calls.add_output(view.call_id):
             if open_calls.is_answered(view.call_id):
+                if _is_decision(item) and all(map(_is_decision, items)):
+                    raise _decided_error()
                 repeated.add(position)
             elif not isinstance(item, ForeignItem):
                 raise _not_waiting_error(view.call_id)
     for call in approved_calls:
         if not open_calls.add_output(call.call_id):
-            raise _not_waiting_error(call.call_id)
+            is_decided = open_calls.is_answered(call.call_id)
+            raise _decided_error() if is_decided else _not_waiting_error(call.call_id)
     if open_calls.required:
         names = ", ".join(f"'{call_id}'" for call_id in open_calls.required)
         raise InvalidRequestError(
@@ -51,6 +60,21 @@ def pair_tool_outputs(
     if not repeated:
         return items
     return tuple(item for position, item in enumerate(items) if position not in repeated)
+
+
+def _is_decision(item: Item) -> bool:
+    """Whether an item is a person's word on a call, or the output that a refusal gives it."""
+    return isinstance(item, McpApproval) or (
+        isinstance(item, FunctionCallOutput) and item.approved_call is not None
+    )
+
+
+def _decided_error() -> ConflictError:
+    return ConflictError(
+        "This call was approved or refused already: the conversation has gone on.",
+        code="approval_already_decided",
+        param="input",
+    )
 
 
 def _not_waiting_error(call_id: str) -> InvalidRequestError:

@@ -100,7 +100,7 @@ def test_a_person_agrees_after_a_restart(tmp_path: Path) -> None:
         again = server.post(
             "/v1/responses", input=[yes], tools=[FILES], previous_response_id=done["id"]
         )
-        assert again.status == 400
+        assert (again.status, again.error["code"]) == (409, "approval_already_decided")
 
 
 def test_agreeing_takes_the_server_that_is_to_run_the_call() -> None:
@@ -180,6 +180,21 @@ def test_of_several_who_decide_the_first_has_decided(tmp_path: Path) -> None:
         again = decision(waiting, approve=True) | {"sibling_of": made.json["id"]}
         del again["previous_response_id"]
         assert server.post("/v1/responses", **again).status == 200
+
+
+def test_of_several_who_decide_in_a_conversation_the_first_has_decided(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), "Three."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config("files")]) as server:
+        name = server.post("/v1/conversations").json["id"]
+        waiting = asked(server, conversation=name)
+        decisions = [decision(waiting, approve=word) for word in (True, False, True)]
+        for one in decisions:
+            one["conversation"] = name
+            del one["previous_response_id"]
+        first, *others = [server.post("/v1/responses", **one) for one in decisions]
+        assert kinds(first.json)[0] == "mcp_call"
+        for late in others:
+            assert (late.status, late.error["code"]) == (409, "approval_already_decided")
 
 
 def test_a_decision_that_failed_before_a_call_ran_is_made_again(tmp_path: Path) -> None:
