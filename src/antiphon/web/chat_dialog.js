@@ -57,7 +57,7 @@ export default function ChatDialog({ chat }) {
   return html`<${Dialog} title=${chat.title || "Untitled"}>
     <form class="row" onSubmit=${(event) => { event.preventDefault(); change({ title: title.trim() || null }, "Renamed."); }}>
       <label for="chat-title">Name</label>
-      <input id="chat-title" type="text" data-first maxlength="200" value=${title} onInput=${(event) => setTitle(event.target.value)} />
+      <input id="chat-title" type="text" data-first maxlength="200" value=${title} onFocus=${(event) => event.target.select()} onInput=${(event) => setTitle(event.target.value)} />
       <button class="button primary">Rename</button>
     </form>
     <p class="row">
