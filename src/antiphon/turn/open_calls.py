@@ -29,7 +29,7 @@ def pair_tool_outputs(
 
     Every other output needs a call that still waits for one, and a completed turn's calls
     need their outputs before the conversation goes on; ``approved_calls`` get theirs in the turn
-    itself. Raises ``InvalidRequestError``.
+    itself. Raises ``InvalidRequestError``, and ``ConflictError`` for a second decision on a call.
     """
     if not (approved_calls or (history and history[-1].open_calls)) and are_messages(items):
         # Most turns: nothing waits for an output, and none comes.
