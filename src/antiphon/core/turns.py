@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from antiphon.core.context_policies import ContextPolicy
-from antiphon.core.items import FunctionCall, Item, open_calls
+from antiphon.core.items import FunctionCall, Item, McpApproval, open_calls
 from antiphon.core.mcp_servers import McpServerRequest
 
 TurnStatus: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -207,8 +207,12 @@ class TurnRequest(msgspec.Struct, frozen=True):
 
     @property
     def can_run(self) -> bool:
-        """Whether ``TurnService.run`` may run its turn: its caller alone waits for it."""
-        return not (self.stream or self.background or self.conversation)
+        """Whether ``TurnService.run`` may run its turn: its caller alone waits for it, and nobody
+        else may decide on the same calls.
+        """
+        if self.stream or self.background or self.conversation:
+            return False
+        return McpApproval not in map(type, self.input)
 
 
 class TurnError(msgspec.Struct, frozen=True):
