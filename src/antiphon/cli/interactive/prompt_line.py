@@ -173,6 +173,7 @@ class PromptLine:
     @asynccontextmanager
     async def hold_draft(self) -> AsyncIterator[None]:
         """Within this the prompt is empty, or not there; what was typed in it comes back."""
+        await self._wait_for_editor()
         draft = self._typed_text()
         await self.close()
         try:
@@ -229,7 +230,11 @@ class PromptLine:
 
     async def flush(self) -> None:
         """Wait until everything is written."""
-        if self._editor is not None and self._waiting_lines:
+        if self._waiting_lines:
+            await self._wait_for_editor()
+
+    async def _wait_for_editor(self) -> None:
+        if self._editor is not None:
             await asyncio.wait({self._editor})
             await asyncio.sleep(0)
 
