@@ -356,7 +356,7 @@ def test_turns_are_answered_once_whenever_servers_are_stopped_or_killed(
         for one in servers:
             one.start(10)
             opened.callback(one.kill)
-        poll(lambda: all(one.address for one in servers), lambda: "no server listens")
+        wait_until_listening(servers)
         are_sent, is_over = threading.Event(), threading.Event()
         clients = [Client(number, servers, seed, is_over) for number in range(3)]
         feed, program = Feed(servers, cursor_of(servers)), Program(store, clients)
@@ -373,6 +373,7 @@ def test_turns_are_answered_once_whenever_servers_are_stopped_or_killed(
         are_sent.set()
         for work in sending:
             work.result(TIMEOUT)
+        wait_until_listening(servers)
         names = {name for one in clients for name in one.turns}
         poll(lambda: set(program.ends) == names, lambda: names - set(program.ends))
         for client in clients:
@@ -390,6 +391,10 @@ def test_turns_are_answered_once_whenever_servers_are_stopped_or_killed(
             assert one.wait() == 0
         for work in reading:
             work.result(TIMEOUT)
+
+
+def wait_until_listening(servers: list[RestartedServer]) -> None:
+    poll(lambda: all(one.address for one in servers), lambda: "a server does not listen")
 
 
 def cursor_of(servers: list[RestartedServer]) -> str:
