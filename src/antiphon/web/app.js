@@ -13,6 +13,9 @@ const DIALOGS = {
   help: "./help.js", inbox: "./inbox.js", jump: "./jump.js", key: "./key_dialog.js", model: "./model_dialog.js",
   palette: "./palette.js", replay: "./replay.js", share: "./share.js", transfer: "./transfer.js", turn: "./turn_dialog.js", usage: "./usage.js",
 };
+/** What it imports: named here, so that it comes at once and not after it. */
+const importedBy = (name) => (["help", "key"].includes(name) ? ["./dialog.js"] : ["./dialog.js", "./programs.js"]);
+const loadDialog = async (name) => (await Promise.all([DIALOGS[name], ...importedBy(name)].map((file) => import(file))))[0].default;
 
 // ---- the list of chats
 
@@ -218,7 +221,7 @@ function Dialogs() {
   useEffect(() => {
     let left = false;
     setShown(null);
-    if (dialog) import(DIALOGS[dialog.name]).then((module) => !left && setShown({ dialog, View: module.default }),
+    if (dialog) loadDialog(dialog.name).then((View) => !left && setShown({ dialog, View }),
       () => { notify(state.online ? "This part of the page could not be loaded." : "This needs the server, which is away: try again when it is back."); set({ dialog: null }); });
     return () => { left = true; };
   }, [dialog]);

@@ -1,5 +1,5 @@
 /** Branch map: every branch of a chat below the chat, each named by the first words that others do not have. */
-import { html, useEffect, useMemo, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useState } from "./vendor/preact.js";
 import { api, memo, navigate, query, state, turnsPath } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
@@ -7,7 +7,7 @@ import { answerText, questionText } from "./turns.js";
 
 const MOST = 1000;
 const MOST_READ = 60; // turns whose answers are read for the names
-const STEP = 30; // rows that are drawn at once
+const STEP = 30; // rows that are drawn together
 const ROW = 52; // pixels, as in page.css
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -94,7 +94,7 @@ function Branches({ rows, names, current }) {
   const [[begin, end], setDrawn] = useState([at - 1, at + 2]);
   const isWhole = begin <= 0 && end >= groups.length;
   // After these have been seen.
-  useEffect(() => { if (!isWhole) setDrawn([begin - 1, end + 1]); }, [begin, end]);
+  useEffect(() => { if (!isWhole) setDrawn([begin - 3, end + 3]); }, [begin, end]);
   const labelsOf = (branches) => branches.flatMap((one) => {
     const { name, question } = names.get(one.response_id) ?? {};
     return [name || one.opening || "Without words", question ? `: ${question}` : ""];
@@ -110,7 +110,8 @@ function Branches({ rows, names, current }) {
 export default function BranchMap({ chat }) {
   const [{ branches, more }, setFound] = useState({ branches: null, more: false });
   const [error, setError] = useState(null);
-  useEffect(() => {
+  // Before the frame is seen, not after it.
+  useLayoutEffect(() => {
     let left = false;
     api(query(`/v1/chats/${chat.id}/branches`, { limit: MOST })).then(
       ({ data, has_more }) => !left && setFound({ branches: groupByFork(data), more: has_more }), setError);
