@@ -197,3 +197,14 @@ def test_enter_is_a_new_line_on_a_touch_keyboard(browser: Browser, server: Threa
         expect(message).to_have_attribute("enterkeyhint", "enter")
         page.get_by_role("button", name="Send", exact=True).tap()
         expect(page.get_by_text("You asked: one")).to_be_visible()
+
+
+def test_what_is_opened_is_not_announced(browser: Browser, server: ThreadServer) -> None:
+    only = server.respond("one").json["id"]
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{only}")
+        log = page.get_by_role("log", name="Turns")
+        expect(log).to_have_attribute("aria-live", "off")
+        send_message(page, "two")
+        expect(page.get_by_text("You asked: two")).to_be_visible()
+        expect(log).not_to_have_attribute("aria-live", "off")

@@ -174,6 +174,16 @@ def test_nothing_is_asked_without_the_key_that_it_needs(browser: Browser) -> Non
         assert not [one for one in paths_of(watching.requests) if one.startswith("/v1/")]
 
 
+def test_a_dialog_comes_with_what_it_imports(browser: Browser) -> None:
+    with serving() as server, watched(browser, server.url) as watching:
+        watching.allowed = ("ERR_FAILED",)
+        page = watching.open()
+        page.route("**/usage.js", lambda route: route.abort())
+        with page.expect_request("**/dialog.js"), page.expect_request("**/programs.js"):
+            page.get_by_role("button", name="Usage").click()
+        expect(page.get_by_text("This part of the page could not be loaded.")).to_be_visible()
+
+
 def test_a_second_load_takes_the_files_from_the_cache(browser: Browser) -> None:
     with serving() as server, watched(browser, server.url) as watching:
         page = watching.open()
