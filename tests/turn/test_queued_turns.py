@@ -100,6 +100,30 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+async def test_turn_begins_though_what_waits_behind_it_is_erased_just_then(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        first = await service.start(turn_request("one…"))
+        await steered.asked(first, "one…")
+        second = await queue(service, "two", first.response_id)
+        third = await queue(service, "three", second.response_id)
+        planner = service._planner
+        plan = planner._plan_restart
+        erased: list[str] = []
+
+        async def plan_while_erasing(*arguments: Any) -> Any:
+            if not erased:
+                erased.append(third.response_id)
+                await service.delete("", third.response_id)
+            return await plan(*arguments)
+
+        monkeypatch.setattr(planner, "_plan_restart", plan_while_erasing)
+        steered.open("one…")
+        assert (await ended(second)).status == "completed"
+        assert erased
+
+
 async def test_queued_turns_run_one_after_another_in_their_order(kind: str, tmp_path: Path) -> None:
     async with serving(kind, tmp_path) as (service, steered):
         first = await service.start(turn_request("one…"))

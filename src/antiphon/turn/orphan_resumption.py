@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from antiphon.errors import StoreError, TurnTakenOverError
+from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
 from antiphon.turn.node_protocols import NodeRegistry, OrphanedTurn
 from antiphon.turn.service import TurnService
 
@@ -38,7 +38,7 @@ class OrphanResumption:
                 await self._service.resume(turn.tenant, turn.response_id)
             except TurnTakenOverError:
                 pass
-            except StoreError as error:
+            except (HistoryChangedError, StoreError) as error:
                 failures = self._failures.get(turn, 0) + 1
                 if failures < _MAX_FAILURES:
                     log.warning("a claimed turn could not be read: %s", error.message)

@@ -221,12 +221,14 @@ class QueuedTurns:
             try:
                 await self._wait_until_due(tenant, response_id)
                 return await self._planner.plan_restart(tenant, response_id)
-            except StoreError:
-                # What was promised waits for a database that is away.
+            except (HistoryChangedError, StoreError) as error:
+                # What was promised waits for a database that is away, and is planned again where
+                # something was erased meanwhile, such as what waits behind it.
                 failures += 1
                 if failures == _MAX_FAILURES:
                     raise
-                await asyncio.sleep(_RETRY_INTERVAL)
+                if isinstance(error, StoreError):
+                    await asyncio.sleep(_RETRY_INTERVAL)
 
     async def _wait_until_due(self, tenant: str, response_id: str) -> None:
         """Wait until the turn before has been answered. Raises ``NotFoundError``: it is erased."""

@@ -228,7 +228,7 @@ class TurnService:
         """Run the rest of a turn that this node has claimed (``NodeRegistry.recover``).
 
         What is stored of it stays. It ends as failed where it cannot be run here. Raises
-        ``StoreError``: it is claimed still, and can be tried again.
+        ``StoreError`` or ``HistoryChangedError``: it is claimed still, and can be tried again.
         """
         if (lost := self.registry.get(response_id)) is not None:
             # This process was taken for dead, and has claimed a turn of its own.
@@ -247,7 +247,7 @@ class TurnService:
             # Erased meanwhile, or its parent.
             await self.end_claimed(response_id, TurnInterruptedError(_NOT_RUN))
             return
-        except StoreError:
+        except (HistoryChangedError, StoreError):
             raise
         except AntiphonError as error:
             await self.end_claimed(response_id, error)
