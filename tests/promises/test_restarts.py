@@ -415,7 +415,8 @@ def check(
             assert answer.status == 404, restarts.deeds
             continue
         shown = answer.json
-        assert shown["status"] == client.cancelled.get(name, "completed"), restarts.deeds
+        expected = client.cancelled.get(name, "completed")
+        assert shown["status"] == expected, (shown["error"], restarts.deeds)
         if shown["status"] == "completed":
             said = [part["text"] for item in shown["output"] for part in item["content"]]
             assert said == [" ".join(questions)], restarts.deeds
