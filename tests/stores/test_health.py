@@ -258,6 +258,7 @@ def test_recent_turns_without_an_end_expire() -> None:
 async def test_lone_turn_is_not_delayed_by_stale_turns(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("antiphon.stores.sqlite.store._STALE_CHECK_SECONDS", 0.0)
     async with sqlite(path) as store:
         for _ in range(4):
             await store.begin(new_turn("Hi."))

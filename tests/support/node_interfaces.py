@@ -273,7 +273,8 @@ def approve_elsewhere(nodes: NodeCluster, number: int) -> None:
     if is_approved:
         # Nothing waits any more.
         again = right.post("/v1/responses", previous_response_id=decided["id"], **fields)
-        assert again.status == 400, again.body
+        assert again.status == 409, again.body
+        assert again.error["code"] == "approval_already_decided"
 
 
 def feed_elsewhere(nodes: NodeCluster, number: int) -> None:
