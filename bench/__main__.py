@@ -61,6 +61,7 @@ def main() -> int:
     """Measure the parts asked for, print and write the report. Non-zero: a run was void."""
     asked = _arguments()
     parts: list[Part] = []
+    is_void = False
     with tempfile.TemporaryDirectory(prefix="bench-antiphon-") as folder:
         about = _about(Path(folder), asked.quick)
         lab = BenchEnvironment(Path(folder), quick=asked.quick)
@@ -74,7 +75,7 @@ def main() -> int:
                     print(f"  {verdict}  {target.what}: {show(target.got)}", file=sys.stderr)
         except BenchError as error:
             print(f"void: {error}", file=sys.stderr)
-            return 1
+            is_void = True
         finally:
             lab.close()
     if lab.other_processes:
@@ -84,6 +85,8 @@ def main() -> int:
         )
     report = Report(about, parts)
     print(as_markdown(report))
+    if is_void:  # What was measured until then is seen, and kept nowhere.
+        return 1
     asked.out.mkdir(parents=True, exist_ok=True)
     asked.out.joinpath("results.json").write_bytes(as_json(report))
     asked.out.joinpath("RESULTS.md").write_text(as_markdown(report) + "\n")

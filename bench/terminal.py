@@ -135,8 +135,13 @@ class ChatTerminal:
 
     def wait_for(self, text: str, start: int = 0) -> float:
         """When ``text`` was there, behind the first ``start`` bytes that were written."""
-        limit = time.perf_counter() + _PATIENCE
+        now = time.perf_counter()
+        limit = now + _PATIENCE
         while True:
+            # Words that come in pieces have moves of the cursor between them.
+            written = self.written[start:]
+            if text.encode() in written or text.encode() in _MOVES.sub(b"", written):
+                return now
             ready, _, _ = select.select([self._master], [], [], limit - time.perf_counter())
             now = time.perf_counter()
             if not ready:
@@ -146,10 +151,6 @@ class ChatTerminal:
             for _ in range(data.count(_ASK_CURSOR)):
                 # As a terminal does; where the cursor is does not matter to what is measured.
                 os.write(self._master, f"\x1b[{_ROWS // 2};1R".encode())
-            # Words that come in pieces have moves of the cursor between them.
-            written = self.written[start:]
-            if text.encode() in written or text.encode() in _MOVES.sub(b"", written):
-                return now
 
     def cpu_ns(self) -> int:
         """CPU time of the program's threads so far."""

@@ -33,6 +33,8 @@ And so on until the morning, when the lamp is put out and the curtains are drawn
 
 """
 _END: Final = "so it ends."
+#: The beginning of the row below a prompt, where nothing is answered: the model's name, faint.
+_IDLE: Final = "\x1b[0;2mm"
 
 
 def measure(lab: BenchEnvironment) -> Part:
@@ -98,7 +100,8 @@ def _answer(lab: BenchEnvironment, pieces: list[str], typed: str) -> tuple[float
             # The first answer loads what answers need.
             terminal.type("warm up\r")
             terminal.wait_for(_END)
-            terminal.wait_for("\x1b]133;A", len(terminal.written))
+            # The prompt may have been open all the time, as it was when the question came.
+            terminal.wait_for(_IDLE, terminal.written.rindex(_END.encode()[-2:]))
             start = len(terminal.written)
             terminal.type("go on\r")
             terminal.wait_for("you may type on", start)
