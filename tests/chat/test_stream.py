@@ -231,12 +231,12 @@ def test_conversation_continues_after_closing_at_any_event(harness: ChatHarness)
         assert stored.end is not None
         harness.upstream.planned_answers.clear()
         assert chat.send("And?").text == "Hello."
+        # What was cancelled may reach the upstream behind it, on a connection of its own.
+        shown = map(harness.sent_messages, range(harness.request_count))
+        sent = [one for one in shown if contents(one)[-1] == "And?"][-1]
         # The question is sent once; the harness checks that calls have their outputs.
-        assert [one for one in contents(harness.sent_messages()) if one == "Weather?"] == [
-            "Weather?"
-        ]
-        assert roles(harness.sent_messages()).startswith("uau")
-        assert contents(harness.sent_messages())[-1] == "And?"
+        assert contents(sent).count("Weather?") == 1
+        assert roles(sent).startswith("uau")
 
 
 def test_closing_a_stream_cancels_its_running_tool(harness: ChatHarness) -> None:
