@@ -242,15 +242,14 @@ class HistoryCache:
         """
         source = stored_head or parent
         epoch, tree = (source.epoch, source.tree) if source else (0, 0)
-        old = self._entries.get(parent.response_id) if parent else None
-        if old is None or parent is None:
-            self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
-        elif old.history is history and old.tree == tree:
-            longer = _longer_entry(old, (new,), epoch, tree)
-            self._replace(parent.response_id, old, response_id, longer)
-        else:
+        if parent is not None:
+            old = self._entries.get(parent.response_id)
+            if old is not None and old.history is history and old.tree == tree:
+                longer = _longer_entry(old, (new,), epoch, tree)
+                self._replace(parent.response_id, old, response_id, longer)
+                return
             self._pop(parent.response_id)
-            self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
+        self._put(response_id, _new_entry(epoch, history.extended((new,)), tree))
 
     def replace(self, head: Head, history: History) -> None:
         """Remember a chain that was just summed up."""

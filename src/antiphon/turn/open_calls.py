@@ -42,14 +42,14 @@ def pair_tool_outputs(
         elif isinstance(view, FunctionCallOutput) and not open_calls.add_output(view.call_id):
             if open_calls.is_answered(view.call_id):
                 if _is_decision(item) and all(map(_is_decision, items)):
-                    raise _decided_error()
+                    raise already_decided_error()
                 repeated.add(position)
             elif not isinstance(item, ForeignItem):
                 raise _not_waiting_error(view.call_id)
     for call in approved_calls:
         if not open_calls.add_output(call.call_id):
             is_decided = open_calls.is_answered(call.call_id)
-            raise _decided_error() if is_decided else _not_waiting_error(call.call_id)
+            raise already_decided_error() if is_decided else _not_waiting_error(call.call_id)
     if open_calls.required:
         names = ", ".join(f"'{call_id}'" for call_id in open_calls.required)
         raise InvalidRequestError(
@@ -69,11 +69,12 @@ def _is_decision(item: Item) -> bool:
     )
 
 
-def _decided_error() -> ConflictError:
+def already_decided_error(
+    how: str = "approved or refused", what_now: str = "the conversation has gone on"
+) -> ConflictError:
+    """The error for a second decision on a call. Pure."""
     return ConflictError(
-        "This call was approved or refused already: the conversation has gone on.",
-        code="approval_already_decided",
-        param="input",
+        f"This call was {how} already: {what_now}.", code="approval_already_decided", param="input"
     )
 
 

@@ -37,6 +37,7 @@ from antiphon.turn.history_cache import (
     ResolvedHistory,
     UnstoredHistory,
 )
+from antiphon.turn.open_calls import already_decided_error
 from antiphon.turn.store_protocols import Head, StoredTurn
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 
@@ -240,11 +241,7 @@ def _decision_in(turn: StoredTurn, calls: Mapping[str, McpApproval]) -> McpAppro
 
 
 def _decided_error(made: McpApproval, response_id: str) -> ConflictError:
-    word = "approved" if made.approve else "refused"
-    error = ConflictError(
-        f"This call was {word} already: response '{response_id}' has what came of it.",
-        code="approval_already_decided",
-        param="input",
-    )
+    how = "approved" if made.approve else "refused"
+    error = already_decided_error(how, f"response '{response_id}' has what came of it")
     error.response_id = response_id
     return error

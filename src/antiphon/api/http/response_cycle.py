@@ -23,8 +23,6 @@ from antiphon.api.http.asgi_responses import WRITER
 
 #: From this size on, a body is written behind its head instead of being copied.
 _LARGE_BODY = 64 * 1024
-#: Bytes that no line of a head may have in it.
-_CONTROLS: Final = bytes(code for code in (*range(32), 127) if code != ord("\t"))
 _NO_CONTENT = (204, 304)
 #: What the system says of a connection whose other end is closed; only Linux does.
 _CLOSED_BY_PEER: Final[int] = getattr(select, "POLLRDHUP", 0)
@@ -125,9 +123,8 @@ class ResponseCycle(RequestResponseCycle):
         ):
             return False
         headers = (*self.default_headers, *headers)
+        self._check_headers(headers)
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
-        if len(lines) - len(lines.translate(None, _CONTROLS)) != 2 * len(headers):
-            raise RuntimeError("A header of the answer is not valid.")
         self.response_started = True
         self.waiting_for_100_continue = False
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
@@ -168,7 +165,7 @@ class ResponseCycle(RequestResponseCycle):
             # A stream may be silent for long after its head.
             asyncio.get_running_loop().call_soon(self._flush_head)
 
-    def _check_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _check_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Raise ``RuntimeError`` where a header would be more than one line."""
         names = b"".join([name for name, _ in headers])
         values = b"".join([value for _, value in headers])

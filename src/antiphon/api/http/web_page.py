@@ -18,7 +18,7 @@ import asyncio
 import gzip
 import hashlib
 import re
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
@@ -52,6 +52,8 @@ _NEVER: Final = (b"cache-control", b"no-store")
 #: The addresses of chats and turns, and the lines of the page that are for them.
 _ADDRESS: Final = re.compile(r"/([cr])/([\w-]+)", re.ASCII)
 _OF_CHATS: Final = re.compile(rb"\{\{chat\}\}\n(.*)\{\{/chat\}\}\n", re.DOTALL)
+#: How many addresses have their page cached.
+_MAX_PAGES: Final = 64
 #: A request of the page without a key, which a browser can send before the page can.
 _PRELOAD: Final = b'<link rel="preload" as="fetch" crossorigin="anonymous" href="%b">\n'
 
@@ -88,9 +90,10 @@ class _WebFiles:
         base = f"/web/{self.version}".encode()
         self._page = self._bodies.pop("index.html").replace(b"{{base}}", base)
         self.get = cache(self._read)
+        #: The page as an address of it is answered: a path, and whether requests need a key.
+        self.page_at = lru_cache(_MAX_PAGES)(self._build_page)
 
-    def page_at(self, path: str, *, needs_key: bool) -> WebFile:
-        """The page as an address of it is answered."""
+    def _build_page(self, path: str, needs_key: bool) -> WebFile:
         first = None if needs_key else _first_request(path)
         link = b"" if first is None else _PRELOAD % first.encode().replace(b"&", b"&amp;")
         page = self._page.replace(b"{{first}}\n", link)
@@ -157,7 +160,7 @@ class WebPageEndpoints:
 
 
 def _read_page(path: str, *, needs_key: bool) -> WebFile:
-    return _web_files().page_at(path, needs_key=needs_key)
+    return _web_files().page_at(path, needs_key)
 
 
 def _read_file(version: str, name: str) -> WebFile | None:
