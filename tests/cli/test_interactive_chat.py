@@ -29,8 +29,8 @@ def test_a_word_that_is_no_command_is_not_sent(home: Path) -> None:
         terminal.expect("> ")
         terminal.type("\x15/usr/bin/env what?\n")
         terminal.expect("/usr/bin/env is no command; to ask about a path, begin with //")
-        terminal.expect("> ")
         # What was typed is there again, ready to be sent.
+        terminal.expect("> //usr/bin/env what?")
         terminal.type("\n")
         terminal.expect("1 messages, the last: /usr/bin/env what?")
         terminal.expect("> ")

@@ -274,6 +274,23 @@ def test_a_draft_is_not_in_a_list_that_opens_meanwhile(home: Path) -> None:
         leave(terminal)
 
 
+def test_what_cannot_be_sent_is_not_put_over_a_draft(home: Path, url: str) -> None:
+    with chat(home) as terminal:
+        terminal.expect("> ")
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        terminal.type("/modle echo\nhalf a question")
+        terminal.expect("half a question")
+        release(url)
+        terminal.expect("/modle is no command")
+        terminal.expect("what you typed before is in the history")
+        terminal.expect("> half a question")
+        terminal.type(CTRL_C)
+        terminal.type("\x1b[A")
+        terminal.expect("/modle echo")
+        terminal.kill()
+
+
 def test_an_arrow_key_that_is_typed_at_once_waits_for_the_history(home: Path) -> None:
     with chat(home, "--model", "echo") as terminal:
         terminal.expect("> ")

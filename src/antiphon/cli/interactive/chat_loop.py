@@ -317,8 +317,8 @@ class ChatLoop:
             self.output.error(error.message)
             if self.output.terminal.is_plain:
                 return  # it stands there, and cannot be edited
-            # Nothing that was typed is lost.
-            self._draft = f"/{text}" if "/" in text[1:].split(maxsplit=1)[0] else text
+            is_path = "/" in text[1:].split(maxsplit=1)[0]
+            self._keep_draft(f"/{text}" if is_path else text)
             return
         if command is not None:
             await self._run_command(*command)
@@ -326,7 +326,7 @@ class ChatLoop:
         edited, self._edited = self._edited, None
         if edited is None and await self.session.open_calls():
             self.output.note("a call waits for a decision first; your question comes back after it")
-            self._draft = text
+            self._keep_draft(text)
             await self.decide(await self.session.last_turn())
             return
         question = question_of(text)
@@ -348,13 +348,17 @@ class ChatLoop:
         Where tools have run it is not: sent again, it would have them run again.
         """
         if not self._has_results:
-            if self.prompt.has_text:
-                self.output.note("what you asked is in the history: ↑ brings it back")
-            else:
-                self._draft = text
+            self._keep_draft(text)
         if self.prompt.queue:
             self._is_queue_held = True
             self.output.note("what is queued waits until you send something")
+
+    def _keep_draft(self, text: str) -> None:
+        """Have the prompt begin with a text; say where it is, if something else is typed there."""
+        if self.prompt.has_text:
+            self.output.note("what you typed before is in the history: ↑ brings it back")
+        else:
+            self._draft = text
 
     async def _run_command(self, name: str, argument: str) -> None:
         if not (name == "edit" and argument) and not self.output.terminal.is_plain:
