@@ -107,6 +107,24 @@ def test_ctrl_c_cancels_the_work_and_waits_until_it_is_over() -> None:
     assert seen == ["tidied up"]
 
 
+def test_ctrl_c_at_any_step_of_the_waiting_is_heard() -> None:
+    """Many times, as it matters between which two steps it comes."""
+
+    async def work() -> None:
+        press_ctrl_c()
+        await asyncio.Event().wait()
+
+    portal, before = BlockingPortal(nothing), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with interruptible():
+            for _ in range(2_000):
+                with pytest.raises(KeyboardInterrupt):
+                    portal.run(work)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_the_portal_is_good_for_more_after_ctrl_c() -> None:
     async def interrupted() -> None:
         press_ctrl_c()

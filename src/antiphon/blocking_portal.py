@@ -7,14 +7,17 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
 #: Seconds that what still runs gets to end when the interpreter does.
 _CLOSE_TIMEOUT = 5.0
+#: Seconds between two looks for a Ctrl-C while the main thread waits: one that comes just before
+#: the thread falls asleep does not wake it.
+_SIGNAL_SECONDS = 0.25
 
 _EXITING_MESSAGE = "The interpreter is ending: no turn can begin any more."
 _FORKED_MESSAGE = (
@@ -49,33 +52,33 @@ class BlockingPortal:
         if self.closed_reason:
             raise RuntimeError(self.closed_reason)
         loop = self._ensure_loop()
-        done: Future[T] = Future()
+        outcome = _Outcome[T]()
         tasks: list[asyncio.Task[T]] = []
 
         def start() -> None:
             try:
                 tasks.append(loop.create_task(work()))
             except Exception as error:  # noqa: BLE001  it belongs to who waits
-                done.set_exception(error)
+                outcome.set(None, error)
                 return
-            tasks[0].add_done_callback(partial(_copy_outcome, done))
+            tasks[0].add_done_callback(partial(_copy_outcome, outcome))
 
         def cancel() -> None:
             if tasks:
                 tasks[0].cancel()
             else:
-                # Ctrl-C came before the work was handed over. Not ``done.cancel()``, which
-                # does not wake who waits.
-                done.set_exception(CancelledError())
+                # Ctrl-C came before the work was handed over.
+                outcome.set(None, CancelledError())
 
         try:
             loop.call_soon_threadsafe(start)
-            return done.result()
+            outcome.wait()
         except BaseException:
-            if not done.done():
+            if not outcome.is_set:
                 loop.call_soon_threadsafe(cancel)
-                wait([done])
+                outcome.wait()
             raise
+        return outcome.get()
 
     def _ensure_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -107,11 +110,43 @@ class BlockingPortal:
             closing.cancel()
 
 
-def _copy_outcome(done: Future[T], task: asyncio.Task[T]) -> None:
+class _Outcome(Generic[T]):
+    """What came of some work, set in the loop's thread for the thread that waits for it.
+
+    Not a ``Future``, whose lock is taken by Python code: Ctrl-C between two steps of that would
+    leave it taken, and the loop's thread waiting for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._is_over = threading.Lock()
+        self._is_over.acquire()
+        self.is_set = False
+
+    def set(self, value: T | None, error: BaseException | None = None) -> None:
+        """Once: the value, or the error instead of it."""
+        self._value, self._error, self.is_set = value, error, True
+        self._is_over.release()
+
+    def wait(self) -> None:
+        """Until it is set. Raises ``KeyboardInterrupt`` on Ctrl-C."""
+        is_main = threading.current_thread() is threading.main_thread()
+        while not self.is_set:
+            self._is_over.acquire(timeout=_SIGNAL_SECONDS if is_main else -1)
+
+    def get(self) -> T:
+        """What was set. Raises the error that was."""
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._value)
+
+
+def _copy_outcome(outcome: _Outcome[T], task: asyncio.Task[T]) -> None:
     """Give a task's outcome to the thread that waits for it."""
     if task.cancelled():
-        done.set_exception(CancelledError())
+        outcome.set(None, CancelledError())
     elif (error := task.exception()) is not None:
-        done.set_exception(error)
+        outcome.set(None, error)
     else:
-        done.set_result(task.result())
+        outcome.set(task.result())
