@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,8 @@ def run_interruptible(
         signal.signal(signal.SIGINT, interrupt.handle_signal)
         for number in before:
             signal.signal(number, interrupt.handle_end_signal)
-        return await work(interrupt)
+        with _woken_by_signals(asyncio.get_running_loop()):
+            return await work(interrupt)
 
     before = _end_signals()
     try:
@@ -87,6 +89,28 @@ def run_interruptible(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Within this a signal wakes the loop, also one that comes just before it falls asleep.
+
+    Its handler runs only once Python code does, which else could be seconds later.
+    """
+    if sys.platform == "win32":  # its loop does so itself
+        yield
+        return
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        loop.add_reader(reading, reading.recv, 4096)
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reading)
 
 
 def drop_unwritten_output() -> None:
