@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -22,6 +23,14 @@ for _profile in PROFILES:
         derandomize=_profile != "soak",
     )
 settings.load_profile(PROFILE)
+
+# "&" and nohup have these ignored, which the programs that tests start would inherit.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 #: Seconds after which an async test that has not ended never will.
