@@ -178,6 +178,24 @@ def test_ctrl_c_before_the_work_begins_leaves_nothing_behind() -> None:
     assert begun == []
 
 
+def test_ctrl_c_before_the_loop_runs_leaves_none_that_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unused = asyncio.new_event_loop()
+
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    portal = BlockingPortal(nothing)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", lambda: unused)
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            portal.run(nothing)
+    unused.close()
+    portal.run(nothing)
+
+
 AT_EXIT = """
 import asyncio, atexit
 from antiphon.blocking_portal import BlockingPortal

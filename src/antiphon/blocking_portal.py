@@ -83,12 +83,13 @@ class BlockingPortal:
     def _ensure_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                loop = asyncio.new_event_loop()
                 # A daemon, so that a program ends when its own code does.
-                threading.Thread(
-                    target=self._loop.run_forever, name="antiphon", daemon=True
-                ).start()
-                atexit.register(self._close, self._loop)
+                threading.Thread(target=loop.run_forever, name="antiphon", daemon=True).start()
+                # Only now: Ctrl-C may come before any of these steps, and a loop that nothing runs
+                # would be waited for without end.
+                self._loop = loop
+                atexit.register(self._close, loop)
             return self._loop
 
     def _close_after_fork(self) -> None:
