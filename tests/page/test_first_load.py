@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from antiphon.models.scripted import ScriptedModel, say
-from support.browser import paths_of, send_message, watched
+from support.browser import paths_of, send_message, until, watched
 from support.http_server import serving
 from support.keyed_server import serving_with_keys
 
@@ -29,19 +29,23 @@ def test_the_page_adds_few_bytes_to_the_wheel() -> None:
 
 def test_an_empty_page_is_eight_requests_and_sixty_kilobytes(browser: Browser) -> None:
     with serving() as server, watched(browser, server.url) as watching:
-        # The last of them: it stays open.
-        is_feed = lambda request: request.url.endswith("/v1/feed")  # noqa: E731
-        with watching.context.expect_event("request", is_feed):
+        # The last of them: it stays open. What comes after it nobody waits for.
+        with watching.context.expect_event("request", _is_feed):
             page = watching.open()
         expect(page.get_by_role("textbox", name="Message")).to_be_focused()
-        assert len(watching.requests) <= _MAX_REQUESTS, paths_of(watching.requests)
-        own = [one for one in watching.requests if "/v1/" not in one.url]
+        first = watching.requests[: [_is_feed(one) for one in watching.requests].index(True) + 1]
+        assert len(first) <= _MAX_REQUESTS, paths_of(first)
+        own = [one for one in first if "/v1/" not in one.url]
         sent = sum(sum(_sizes(one)) for one in own)
         assert sent <= _MAX_BYTES
         for request in own[1:]:
             answer = request.response()
             assert answer is not None
             assert answer.headers["content-encoding"] == "gzip"
+
+
+def _is_feed(request: Request) -> bool:
+    return request.url.endswith("/v1/feed")
 
 
 def _sizes(request: object) -> tuple[int, int]:
@@ -174,9 +178,56 @@ def test_nothing_is_asked_without_the_key_that_it_needs(browser: Browser) -> Non
         assert not [one for one in paths_of(watching.requests) if one.startswith("/v1/")]
 
 
+_SAVES_DATA = "Object.defineProperty(navigator, 'connection', { value: { saveData: true } })"
+#: Whether files have been read; an entry is there when its file has come.
+_HAS_READ = """(names) => {
+  const read = new Set(performance.getEntriesByType("resource").map(({ name }) =>
+    new URL(name).pathname.replace(/^.*?[/]web[/][^/]+[/]/, "")));
+  return names.every((name) => read.has(name));
+}"""
+
+
+def _dialogs() -> dict[str, str]:
+    text = (_WEB / "app.js").read_text()
+    return dict(re.findall(r'(\w+): "\./(\w+\.js)"', text.split("const DIALOGS", 1)[1]))
+
+
+def test_dialogs_that_were_never_opened_are_there_when_the_server_is_away(browser: Browser) -> None:
+    needed = _imported(*_dialogs().values())
+    assert len(needed) > 30
+    with serving() as server, watched(browser, server.url) as watching:
+        watching.allowed = ("ERR_INTERNET_DISCONNECTED",)
+        page = watching.open()
+        until(page, _HAS_READ, sorted(needed))
+        watching.context.set_offline(True)
+        page.get_by_role("button", name="Keys and help").click()
+        expect(page.get_by_role("dialog", name="Keys and help")).to_be_visible()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Usage").click()
+        expect(page.get_by_role("dialog", name="Usage")).to_contain_text(
+            "The server cannot be reached."
+        )
+
+
+def test_a_list_is_called_empty_once_it_has_been_read(browser: Browser) -> None:
+    held: list[Route] = []
+    with serving() as server, watched(browser, server.url) as watching:
+        watching.context.route("**/v1/chats?*", lambda route: held.append(route))  # noqa: PLW0108
+        with watching.context.expect_event("request", lambda one: "/v1/chats?" in one.url):
+            page = watching.open()
+        expect(page.get_by_role("navigation", name="Chats")).to_be_visible()
+        words = page.get_by_text("Your chats will be here")
+        expect(words).to_have_count(0)
+        until(page, "() => true")
+        held.pop().continue_()
+        expect(words).to_be_visible()
+
+
 def test_a_dialog_comes_with_what_it_imports(browser: Browser) -> None:
     with serving() as server, watched(browser, server.url) as watching:
         watching.allowed = ("ERR_FAILED",)
+        # Who pays for what is read is not sent what may never be opened.
+        watching.context.add_init_script(_SAVES_DATA)
         page = watching.open()
         page.route("**/usage.js", lambda route: route.abort())
         with page.expect_request("**/dialog.js"), page.expect_request("**/programs.js"):

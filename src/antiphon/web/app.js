@@ -1,13 +1,13 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, set, startFeed, state, useStore,
+  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, set, startFeed, state, useStore, whenIdle,
 } from "./core.js";
 import { Conversation, loadParts } from "./conversation.js";
 
 const PAGE = 40;
 
-/** A dialog is a module of its own, loaded when it is first opened: name -> file. */
+/** A dialog is a module of its own, loaded when it is first opened, or before that in idle time: name -> file. */
 const DIALOGS = {
   branches: "./branch_map.js", chat: "./chat_dialog.js", compare: "./compare.js", context: "./context_lens.js",
   help: "./help.js", inbox: "./inbox.js", jump: "./jump.js", key: "./key_dialog.js", model: "./model_dialog.js",
@@ -16,6 +16,15 @@ const DIALOGS = {
 /** What it imports: named here, so that it comes at once and not after it. */
 const importedBy = (name) => (["help", "key"].includes(name) ? ["./dialog.js"] : ["./dialog.js", "./programs.js"]);
 const loadDialog = async (name) => (await Promise.all([DIALOGS[name], ...importedBy(name)].map((file) => import(file))))[0].default;
+
+/** Loads what the page does not begin with, so that it is there at once, and also when the server is away. */
+function loadOthers() {
+  const left = [loadParts, ...Object.keys(DIALOGS).map((name) => () => loadDialog(name))];
+  // What could not be loaded is asked for again when it is opened.
+  const next = () => left.shift()?.().catch(() => {}).then(() => whenIdle(next));
+  setTimeout(next, LATER);
+}
+const LATER = 1_000; // milliseconds after which the page does no more for its first view
 
 // ---- the list of chats
 
@@ -28,7 +37,7 @@ export async function loadChats() {
     const page = await readFirst("/v1/chats", { limit: PAGE, after });
     page.data.forEach((one) => paged.add(one.id));
     addChats(page.data);
-    set({ moreChats: page.has_more, chatsError: null });
+    set({ moreChats: page.has_more, chatsError: null, isListed: true });
     countWaiting();
     // What is pinned is seen though it is old.
     if (!after && page.has_more) addChats((await api(query("/v1/chats", { pinned: true, limit: 100 }))).data);
@@ -66,7 +75,7 @@ let isWaitingChanged = false;
 let timer = 0;
 onFeed((event) => {
   if (event.type === "feed.reset") {
-    set({ chats: [], moreChats: false });
+    set({ chats: [], moreChats: false, isListed: false });
     paged.clear();
     loadChats();
     loadParts().then(({ reload }) => reload());
@@ -108,7 +117,7 @@ function groups(chats) {
 const openFromList = (name) => { set({ sidebar: false }); openDialog(name); };
 
 function Sidebar() {
-  const { chats, moreChats, chatsError, chat, sidebar, conversation, waiting } = useStore("chats", "moreChats", "chatsError", "chat", "sidebar", "conversation", "waiting");
+  const { chats, moreChats, isListed, chatsError, chat, sidebar, conversation, waiting } = useStore("chats", "moreChats", "isListed", "chatsError", "chat", "sidebar", "conversation", "waiting");
   const onScroll = (event) => {
     const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
     if (moreChats && scrollHeight - scrollTop - clientHeight < 400) loadChatsOnce();
@@ -123,7 +132,7 @@ function Sidebar() {
     <div class="chats" onScroll=${onScroll} tabindex="-1">
       ${groups(chats).map(([name, list]) => html`<section key=${name} aria-label=${name}><h2>${name}</h2><ul>
         ${list.map((one) => html`<${ChatRow} key=${one.id} chat=${one} current=${one.id === (chat?.id ?? conversation?.chatId)} />`)}</ul></section>`)}
-      ${!chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server. <button type="button" class="link" onClick=${() => openFromList("transfer")}>Bring some along</button></p>`}
+      ${isListed && !chats.length && !chatsError && html`<p class="none">Your chats will be here, from every program that talks to this server. <button type="button" class="link" onClick=${() => openFromList("transfer")}>Bring some along</button></p>`}
       ${chatsError && chatsError.status !== 404 && html`<p class="none">${chatsError.message} <button type="button" class="link" onClick=${loadChats}>Try again</button></p>`}
     </div>
     <div class="side-foot">
@@ -312,6 +321,7 @@ async function start() {
   await first;
   await loadChats();
   if (state.chatsError?.status !== 401) startFeed();
+  if (!navigator.connection?.saveData) loadOthers();
   // What an earlier page could not send.
   if (load("outbox")) import("./sending.js").then(({ deliverLeftovers }) => deliverLeftovers());
 }

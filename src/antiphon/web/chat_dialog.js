@@ -2,7 +2,7 @@
 import { html, useState } from "./vendor/preact.js";
 import { api, notify, openDialog, set, state } from "./core.js";
 import { eraseChat } from "./app.js";
-import { closeDialog, Dialog } from "./dialog.js";
+import { closeAfterWork, closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 
 const number = new Intl.NumberFormat();
@@ -35,13 +35,14 @@ function actionsOf(chat, title) {
 export default function ChatDialog({ chat }) {
   const [title, setTitle] = useState(chat.title ?? "");
   const change = async (changes, words) => {
+    const { dialog } = state;
     try {
       await changeChat(chat, changes);
       notify(words, null, 2);
+      closeAfterWork(dialog);
     } catch (error) {
       notify(error.message);
     }
-    closeDialog();
   };
   const { usage } = chat;
   const facts = [

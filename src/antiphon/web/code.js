@@ -56,8 +56,9 @@ async function colour(code, language) {
   const text = code.textContent;
   const name = ALIASES[language] ?? language;
   if (!name || name === "text" || text.length > LARGEST) return;
-  highlighter ??= (await import("./vendor/highlight.js")).default;
-  if (!highlighter.getLanguage(name)) return;
+  // Where the server is away it stays as it is, and the next block asks again.
+  highlighter ??= (await import("./vendor/highlight.js").catch(() => null))?.default;
+  if (!highlighter?.getLanguage(name)) return;
   enqueue(code, () => {
     if (code.textContent !== text) return;
     // The tree, from which highlight.js itself would make markup.

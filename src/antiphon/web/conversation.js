@@ -285,22 +285,27 @@ function Composer({ conversation, chat }) {
   const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
   const own = isServers ? queue : isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
   const waiting = [...later.map((turn) => ({ id: turn.response.id, words: wordsOf(turn), turn })), ...own];
-  const removeNext = async ({ id, turn }) => {
+  // Raises what keeps it in the queue.
+  const takeOff = async ({ id, turn }) => {
     if (!turn) remove(id);
-    else if (!(await (await loadParts()).removeLater(turn))) notify("It was sent already.");
+    else if (!(await (await loadParts()).removeLater(turn))) throw new Error("It was sent already.");
   };
+  const removeNext = (one) => takeOff(one).catch((error) => notify(error.message));
   const editNext = async (one) => {
     const { turn } = one;
-    const images = turn ? (hasPicture(turn) ? await (await loadParts()).picturesOf(one.id) : []) : one.pictures ?? [];
-    // Written down before it is erased.
-    write(one.words);
-    setPictures(images);
-    area.current.focus();
-    if (!turn) remove(one.id);
-    else if (!(await (await loadParts()).removeLater(turn))) {
-      write("");
-      setPictures([]);
-      notify("It was sent already.");
+    try {
+      const images = turn ? (hasPicture(turn) ? await (await loadParts()).picturesOf(one.id) : []) : one.pictures ?? [];
+      // Written down before it is erased.
+      write(one.words);
+      setPictures(images);
+      area.current.focus();
+      await takeOff(one).catch((error) => {
+        write("");
+        setPictures([]);
+        throw error;
+      });
+    } catch (error) {
+      notify(error.message);
     }
   };
   // Those from a place on are sent anew, in another order.

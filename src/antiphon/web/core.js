@@ -7,6 +7,7 @@ export const state = {
   route: null, // {kind: "new" | "chat" | "turn", id}
   chats: [], // rows of the list, newest first
   moreChats: false, // whether the list goes on
+  isListed: false, // whether the list has been read
   chatsError: null,
   chat: null, // the chat that is open
   conversation: null, // what of it is shown: see conversation.js
@@ -60,6 +61,9 @@ export function memo(render) {
 /** Runs something once what is drawn now has been seen. */
 export const whenSeen = (run) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(run)));
 
+/** Runs something when the page has nothing to do; not every browser says when that is. */
+export const whenIdle = (run) => (window.requestIdleCallback ?? setTimeout)(run);
+
 /** A notice at the bottom of the window; `action` is {label, run}. */
 export function notify(text, action = null, seconds = 6) {
   const notice = { id: crypto.randomUUID?.() ?? String(Math.random()), text, action };
@@ -70,7 +74,12 @@ export function notify(text, action = null, seconds = 6) {
 
 export const dismiss = (id) => set({ notices: state.notices.filter((one) => one.id !== id) });
 
-export const openDialog = (name, more = {}) => set({ dialog: { name, ...more } });
+/** Opens a dialog in the place of any other but that for the key, without which none has anything to show. */
+export function openDialog(name, more = {}) {
+  if (!isKeyAsked()) set({ dialog: { name, ...more } });
+}
+
+const isKeyAsked = () => state.dialog?.name === "key";
 
 // ---- icons: lines on a grid of 24
 
@@ -147,7 +156,7 @@ export function navigate(path, { replace = false, mark = null } = {}) {
   set({ route: { ...parseRoute(path), mark }, sidebar: false });
 }
 
-addEventListener("popstate", () => set({ route: parseRoute(location.pathname) }));
+addEventListener("popstate", () => set({ route: parseRoute(location.pathname), ...(isKeyAsked() ? {} : { dialog: null }) }));
 
 /** Follow a link of this page without loading it again; other clicks are the browser's. */
 export function follow(event) {
@@ -182,6 +191,9 @@ function requestKey(message) {
   return keyRequest;
 }
 
+/** A browser's words for a server that is away are its own; somebody may read these. */
+const explain = (error) => (error.name === "AbortError" ? error : new Error("The server cannot be reached.", { cause: error }));
+
 /** `fetch` with the key; raises ApiError for every answer that is one. */
 export async function request(path, { method = "GET", body, headers = {}, signal, keepalive } = {}) {
   for (let tries = 0; ; tries++) {
@@ -197,7 +209,7 @@ export async function request(path, { method = "GET", body, headers = {}, signal
         ...headers,
       },
       body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
-    });
+    }).catch((error) => { throw explain(error); });
     if (answer.ok) return answer;
     const error = (await answer.json().catch(() => null))?.error ?? {};
     const message = error.message ?? `The server answered with status ${answer.status}.`;

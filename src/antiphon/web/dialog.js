@@ -1,9 +1,16 @@
 /** Dialog: the frame of every dialog. Escape and a click beside it close it, unless `onClose` is null; the focus returns. */
 import { html, useLayoutEffect, useRef } from "./vendor/preact.js";
 import { Notices } from "./app.js";
-import { iconButton, set } from "./core.js";
+import { iconButton, set, state } from "./core.js";
 
 export const closeDialog = () => set({ dialog: null });
+
+/** Closes a dialog whose work is done. False: it was left meanwhile, and another one may be open. */
+export function closeAfterWork(dialog) {
+  const isOpen = state.dialog === dialog;
+  if (isOpen) closeDialog();
+  return isOpen;
+}
 
 export function Dialog({ title, wide = false, onClose = closeDialog, children }) {
   const dialog = useRef();

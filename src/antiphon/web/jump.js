@@ -1,7 +1,7 @@
 /** Jump: goes to a turn of a long chat by its number or its day. */
 import { html, useState } from "./vendor/preact.js";
 import { api, notify, query, state, turnsPath } from "./core.js";
-import { closeDialog, Dialog } from "./dialog.js";
+import { closeAfterWork, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 import { readPatiently } from "./turn_window.js";
 
@@ -31,10 +31,12 @@ async function positionAt(head, total, seconds) {
 export default function Jump({ total, jumpTo }) {
   const [number, setNumber] = useState("");
   const [day, setDay] = useState("");
-  const go = (position) => { closeDialog(); jumpTo(Math.max(0, Math.min(total - 1, position))); };
+  const goFrom = (dialog, position) => { if (closeAfterWork(dialog)) jumpTo(Math.max(0, Math.min(total - 1, position))); };
+  const go = (position) => goFrom(state.dialog, position);
   const goToDay = async (event) => {
     event.preventDefault();
-    if (day) await positionAt(state.conversation.head, total, new Date(`${day}T00:00`).getTime() / 1000).then(go, (error) => notify(error.message));
+    const { dialog } = state;
+    if (day) await positionAt(state.conversation.head, total, new Date(`${day}T00:00`).getTime() / 1000).then((position) => goFrom(dialog, position), (error) => notify(error.message));
   };
   return html`<${Dialog} title="Go to a turn">
     <form class="row" onSubmit=${(event) => { event.preventDefault(); if (number) go(Number(number) - 1); }}>

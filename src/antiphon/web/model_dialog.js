@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "./vendor/preact.js";
 import { save, set, state } from "./core.js";
 import { loadModels, loadParts, nextModel } from "./conversation.js";
-import { closeDialog, Dialog } from "./dialog.js";
+import { closeAfterWork, Dialog } from "./dialog.js";
 import { FoldedPrograms, shellWord } from "./programs.js";
 
 export default function ModelDialog() {
@@ -15,13 +15,14 @@ export default function ModelDialog() {
   useEffect(() => { loadModels().then(setModels, setError); }, []);
   const submit = async (event) => {
     event.preventDefault();
+    const { dialog } = state;
     const { change, newConversation } = await loadParts();
     const settings = { model: model || null, instructions };
     save("model", model || null);
     set({ model: model || null });
     if (state.conversation) change(state.conversation, { settings });
     else newConversation({ settings });
-    closeDialog();
+    closeAfterWork(dialog);
   };
   const send = { method: "POST", path: "/v1/responses", body: { ...(model ? { model } : {}), ...(instructions ? { instructions } : {}), input: "Hello." } };
   const isRunning = ["queued", "in_progress"].includes(last?.status) && last.id;

@@ -1,6 +1,6 @@
 /** Turn list: the scrolling log of a conversation. The view moves by itself only at its end. */
 import { Component, html } from "./vendor/preact.js";
-import { icon, set, state, whenSeen } from "./core.js";
+import { icon, openDialog, state, whenSeen } from "./core.js";
 import { answerText, questionText, Turn } from "./turns.js";
 import { isRunningHere } from "./turn_actions.js";
 import { change, goToEnd, jumpTo, readMore } from "./turn_window.js";
@@ -193,7 +193,7 @@ export class TurnList extends Component {
 
   jump = () => {
     const { total } = state.conversation;
-    set({ dialog: { name: "jump", total, jumpTo } });
+    openDialog("jump", { total, jumpTo });
   };
 
   /** Where the turns begin and end that are drawn now: of some that are all new, those that will be in view. */

@@ -104,7 +104,8 @@ export async function showBranch(conversation, head, { around, position, anchor,
     total: page.total - queue.length, loading: false, chatId: state.chat?.id ?? null,
     anchor: anchor && { ...anchor, id: anchor.id ?? page.data.find((one) => one.position === position)?.response.id },
   });
-  if (changed) followLast();
+  if (!changed) return;
+  followLast();
   for (const event of delayed.splice(0)) showChange(event);
 }
 
@@ -204,8 +205,10 @@ function trim(window, farSide) {
 /** The last turn of a branch, queued or not. */
 const endOf = ({ queue, head }) => queue.at(-1)?.response.id ?? head;
 
-/** Shows another part of what is open, or was a moment ago, once the server answers. */
+/** Shows another part of what is open, once the server answers. */
 export function moveTo(conversation, place) {
+  // Another one is being read: that is what is wished.
+  if (state.conversation?.id !== conversation.id) return null;
   const wish = newWish();
   return readPatiently(conversation, () => showBranch(conversation, endOf(conversation), { ...place, wish }))
     .catch((error) => error instanceof ApiError && isLastWish(wish) && notify(error.message));
