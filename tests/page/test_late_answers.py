@@ -279,7 +279,10 @@ def test_a_picture_that_cannot_be_read_leaves_its_message_in_the_queue(
     expect(chips).to_have_count(0)
 
 
-_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.mark.parametrize("width", [1280, 320])
@@ -303,6 +306,6 @@ _COVERED = """() => {
   const notice = document.querySelector(".offline").getBoundingClientRect();
   const meets = (one) => one.top < notice.bottom && one.bottom > notice.top
     && one.left < notice.right && one.right > notice.left;
-  return [...document.querySelectorAll(".head button, .composer :is(button, textarea)")].filter((one) =>
-    meets(one.getBoundingClientRect())).map((one) => one.outerHTML);
+  const used = document.querySelectorAll(".head button, .composer :is(button, textarea)");
+  return [...used].filter((one) => meets(one.getBoundingClientRect())).map((one) => one.outerHTML);
 }"""
