@@ -41,6 +41,8 @@ def test_an_approval_is_decided_in_the_chat(browser: Browser) -> None:
         click_often(page.get_by_role("button", name="Approve", exact=True))
         expect(page.get_by_text("Decided.")).to_be_visible()
         expect(page.get_by_text("Approved")).to_be_visible()
+        expect(page.get_by_text("needed an approval")).to_be_visible()
+        expect(page.get_by_role("button", name="Approve", exact=True)).to_have_count(0)
         assert len(server.get(f"/v1/responses/{waiting}/children").json["data"]) == 1
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, Route, expect
 
+from antiphon.errors import ModelError
+from antiphon.models.scripted import ScriptedModel, fail
 from support.browser import (
     Watched,
     click_often,
@@ -118,6 +120,15 @@ def test_a_failure_shows_what_arrived_and_can_be_retried(world: Watched) -> None
     expect(page.get_by_text("Half an answer")).to_be_visible()
     page.get_by_role("button", name="Ask again", exact=True).last.click()
     expect(page.get_by_text("2/2")).to_be_visible()
+
+
+def test_nothing_that_never_began_is_gone_on_from(browser: Browser) -> None:
+    model = ScriptedModel(lambda _: fail(ModelError("Nobody is there.")))
+    with serving(model) as server, watched(browser, server.url) as watching:
+        page = watching.open()
+        send_message(page, "one")
+        failure = page.get_by_role("alert").filter(has_text="Nobody is there.")
+        expect(failure.get_by_role("button")).to_have_text(["Ask again"])
 
 
 def test_a_reload_in_the_middle_of_an_answer_shows_all_of_it(

@@ -335,6 +335,10 @@ def test_the_list_on_a_phone_closes_behind_what_was_chosen(
         expect(names).to_be_visible()
         page.keyboard.press("Escape")
         expect(names).to_be_hidden()
+        send_message(page, "one")
+        expect(page.get_by_text("You asked: one")).to_be_visible()
+        page.get_by_role("link", name="New chat").click()
+        expect(page.get_by_text("What is on your mind?")).to_be_visible()
 
 
 def test_escape_closes_the_search_though_words_are_in_it(world: Watched) -> None:

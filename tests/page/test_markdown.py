@@ -259,6 +259,26 @@ def test_an_update_of_a_long_answer_makes_as_few_elements_as_one_of_a_short(page
     assert 0 < last <= first * 1.2
 
 
+def test_a_line_of_code_is_shown_while_it_is_written_unless_it_may_end_the_code(page: Page) -> None:
+    shown = page.evaluate(
+        """() => {
+          const base = document.querySelector('script[type=module]').src.replace('app.js', '');
+          return import(base + 'markdown.js').then(({ MarkdownStream }) => {
+            const into = document.createElement('div');
+            const stream = new MarkdownStream(into);
+            let text = '';
+            const pieces = ['```js\\n', 'let a', ' = 1', ';\\nlet', '\\n', '``', '`', '\\nAfter'];
+            return pieces.map((more) => {
+              stream.update(text += more);
+              return into.querySelector('code').textContent;
+            });
+          });
+        }"""
+    )
+    both = "let a = 1;\nlet"
+    assert shown == ["", "let a", "let a = 1", both, both, both, both, both]
+
+
 def test_settled_blocks_keep_their_elements(page: Page) -> None:
     same = page.evaluate(
         """() => {

@@ -3,7 +3,7 @@ import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
   api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, set, startFeed, state, useStore, whenIdle,
 } from "./core.js";
-import { Conversation, loadParts } from "./conversation.js";
+import { Conversation, loadParts, startChat } from "./conversation.js";
 
 const PAGE = 40;
 
@@ -168,14 +168,6 @@ function ChatRow({ chat, current }) {
   </li>`;
 }
 
-export function startChat(event) {
-  if (event?.metaKey || event?.ctrlKey) return;
-  event?.preventDefault();
-  set({ chat: null, conversation: null });
-  navigate("/");
-  document.querySelector("#composer")?.focus();
-}
-
 // ---- erasing with undo: the server is asked when the time is over
 
 /** Erases what a path names in seven seconds, or as soon as the page is left; `bringBack` shows it again. */
@@ -260,7 +252,7 @@ addEventListener("keydown", (event) => {
   // The browser's own search sees the turns in view only. Pressed again, it is that one.
   else if ((ctrlKey || metaKey) && !altKey && key.toLowerCase() === "f" && !state.dialog && state.chat && (state.conversation?.before || state.conversation?.after))
     act(() => openDialog("palette", { chat: state.chat }));
-  else if (altKey && !ctrlKey && key.toLowerCase() === "n") act(startChat);
+  else if (altKey && !ctrlKey && key.toLowerCase() === "n" && state.dialog?.name !== "key") act(() => { set({ dialog: null }); startChat(); });
   else if (state.dialog || ctrlKey || metaKey || altKey || isTyping(event.target)) return;
   else if (key === "?") act(() => openDialog("help"));
   else if (key === "/") act(() => document.querySelector("#composer")?.focus());

@@ -59,13 +59,6 @@ async function nameBranches(branches) {
   return names;
 }
 
-/** The line on the left: down from the chat, and off to a branch. */
-function Guides({ isRoot = false, isLast = false }) {
-  if (isRoot) return html`<svg class="guides" width="20" height="52" viewBox="0 0 20 52" aria-hidden="true"><path d="M10 26V52" /><circle cx="10" cy="26" r="5" /></svg>`;
-  return html`<svg class="guides" width="40" height="52" viewBox="0 0 40 52" aria-hidden="true">
-    <path d=${`M10 0V${isLast ? 18 : 52}M10 18q0 8 8 8h12`} /><circle cx="30" cy="26" r="5" /></svg>`;
-}
-
 const words = (branch) => `${branch.turns} ${branch.turns === 1 ? "turn" : "turns"}, ${date.format(new Date(branch.updated_at * 1000))}${["queued", "in_progress", "failed"].includes(branch.status) ? `, ${branch.status.replace("_", " ")}` : ""}`;
 
 function go(branch) {
@@ -74,13 +67,12 @@ function go(branch) {
 }
 
 /** Some rows that stand together. `labels`: the name and the question of each, as one text, which is equal while they are. */
-const Rows = memo(({ branches, labels, current, first, last }) => {
+const Rows = memo(({ branches, labels, current, first }) => {
   const texts = labels.split("\0");
   return branches.map((branch, index) => html`<li key=${branch.response_id}>
     <button type="button" data-first=${branch === first || null} class=${branch.response_id === current ? "branch current" : "branch"} aria-current=${branch.response_id === current ? "true" : undefined} onClick=${() => go(branch)}>
-      <${Guides} isLast=${branch === last} />
-      <span><span class="option-title">${texts[2 * index]}</span>
-      <span class="excerpt">${words(branch)}${texts[2 * index + 1]}</span></span>
+      <span class="option-title">${texts[2 * index]}</span>
+      <span class="excerpt">${words(branch)}${texts[2 * index + 1]}</span>
     </button></li>`);
 });
 
@@ -102,7 +94,7 @@ function Branches({ rows, names, current }) {
   const room = (count, key) => count > 0 && html`<li key=${key} aria-hidden="true" style=${{ height: `${count * ROW}px` }}></li>`;
   return html`<ol class="map" aria-label="Branches" aria-busy=${!isWhole}>
     ${room(begin * STEP, "above")}
-    ${groups.map((branches, index) => index >= begin && index < end && html`<${Rows} key=${index} branches=${branches} labels=${labelsOf(branches)} current=${current} first=${first} last=${rows.at(-1)} />`)}
+    ${groups.map((branches, index) => index >= begin && index < end && html`<${Rows} key=${index} branches=${branches} labels=${labelsOf(branches)} current=${current} first=${first} />`)}
     ${room(rows.length - end * STEP, "below")}
   </ol>`;
 }
@@ -121,7 +113,7 @@ export default function BranchMap({ chat }) {
   useEffect(() => { if (branches) nameBranches(branches).then(setNames, () => {}); }, [branches]);
   return html`<${Dialog} title="Map of branches" wide=${true}>
     ${error && html`<p class="failure">${error.message}</p>`}
-    ${branches?.length > 0 && html`<p class="branch root"><${Guides} isRoot=${true} /><span class="option-title">${chat.title || "Untitled"}</span></p>
+    ${branches?.length > 0 && html`<p class="branch root"><span class="option-title">${chat.title || "Untitled"}</span></p>
     <${Branches} rows=${branches} names=${names} current=${state.conversation?.head} />`}
     <p class="hint" role="status">${branches === null ? "…" : `${branches.length}${more ? " or more" : ""} ${branches.length === 1 ? "branch" : "branches"}`}</p>
     <${FoldedPrograms} actions=${[{ name: "List the branches", path: `/v1/chats/${chat.id}/branches`, terminal: `antiphon show --tree ${chat.head}` }]} />

@@ -9,7 +9,8 @@ const ALIASES = {
 };
 const LARGEST = 60_000; // characters that are coloured
 
-/** A block of code as an element. `growing`: it has `add(text)` and `finish()`. */
+/** A block of code as an element. `growing`: it has `add(text)`, `write(line)` for the line that is not complete, and
+ * `finish()`. */
 export function codeBlock(text, info, { growing = false } = {}) {
   const language = info.trim().split(/[\s,{]/)[0].toLowerCase().slice(0, 30);
   const block = document.createElement("div");
@@ -28,10 +29,12 @@ export function codeBlock(text, info, { growing = false } = {}) {
   frame.setAttribute("role", "region");
   frame.setAttribute("aria-label", language ? `Code, ${language}` : "Code");
   const code = frame.appendChild(document.createElement("code"));
-  code.append(text);
-  block.add = (more) => {
-    if (code.lastChild) code.lastChild.appendData(more);
-    else code.append(more);
+  const [lines, last] = [text, ""].map((words) => code.appendChild(document.createTextNode(words)));
+  block.add = (more) => lines.appendData(more);
+  // What is selected in a line that grows stays selected.
+  block.write = (line) => {
+    if (line.startsWith(last.data)) last.appendData(line.slice(last.length));
+    else last.data = line;
   };
   block.finish = () => colour(code, language);
   if (!growing) block.finish();

@@ -1,6 +1,6 @@
 /** Conversation: the main part of the page: its head, the list of turns, and the composer. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { api, follow, icon, iconButton, load, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
+import { api, follow, icon, iconButton, load, navigate, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
 
 /** What is not needed to show an empty page: loaded when a chat is opened or a word is typed. */
 let parts = null;
@@ -24,6 +24,15 @@ async function importParts() {
       await pause(Math.min(250 * 2 ** failures, 5_000));
     }
   }
+}
+
+/** Shows a new chat. */
+export function startChat(event) {
+  if (event?.metaKey || event?.ctrlKey) return;
+  event?.preventDefault();
+  set({ chat: null, conversation: null });
+  navigate("/");
+  document.querySelector("#composer")?.focus();
 }
 
 export function Conversation() {
@@ -55,8 +64,9 @@ function Head({ chat, conversation }) {
     ${chat?.branches > 1 && html`<button type="button" class="tag" aria-label=${`${chat.branches} branches`} onClick=${() => openDialog("branches", { chat })}>${chat.branches}<span class="wide-only"> branches</span><span class="narrow-only" aria-hidden="true">${icon("branch")}</span></button>`}
     <span class="head-actions">
       ${chat && iconButton("search", "Search in this chat", () => openDialog("palette", { chat }))}
-      ${chat && iconButton("share", "Share and export", () => openDialog("share", { chat }))}
+      ${chat && iconButton("share", "Share and export", () => openDialog("share", { chat }), { class: "icon-button wide-only" })}
       ${chat && iconButton("more", "More about this chat", () => openDialog("chat", { chat }), { "aria-haspopup": "dialog" })}
+      ${conversation?.turns.length > 0 && html`<a href="/" class="icon-button menu-button" aria-label="New chat" title="New chat" onClick=${startChat}>${icon("new")}</a>`}
       ${!chat && !conversation?.error && !conversation?.turns.length && html`<button type="button" class=${state.temporary ? "toggle on" : "toggle"} aria-label="Temporary" aria-pressed=${state.temporary} title="Nothing of it is stored" onClick=${() => { set({ temporary: !state.temporary }); document.querySelector("#composer").focus(); }}>${icon("temporary")}<span>Temporary</span></button>`}
     </span>
   </header>`;
@@ -330,7 +340,7 @@ function Composer({ conversation, chat }) {
         <input type="file" class="hidden" ref=${picker} accept="image/png,image/jpeg,image/gif,image/webp" multiple tabindex="-1" aria-label="Pictures" onChange=${(event) => { addFiles([...event.target.files]); event.target.value = ""; }} />
         ${iconButton("attach", "Add pictures", () => picker.current.click())}
         <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
-          ${nextModel(conversation) ?? "Default model"}${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}</button>
+          <span>${nextModel(conversation) ?? "Default model"}</span>${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}${icon("choose")}</button>
         <span class="space"></span>
         ${!running && isKept && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
         ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" disabled=${!last.response.id} onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}

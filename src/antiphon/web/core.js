@@ -88,6 +88,7 @@ const ICONS = {
   branch: "M6 4v16M6 14c0-4 12-2 12-8M18 6a2 2 0 1 0 0-.01M6 20a2 2 0 1 0 0-.01",
   chart: "M4 20V10M10 20V4M16 20v-7M22 20H2",
   check: "M5 13l4 4L19 7",
+  choose: "M7 10l5 5 5-5",
   close: "M6 6l12 12M18 6L6 18",
   code: "M8 7l-5 5 5 5M16 7l5 5-5 5",
   compare: "M4 5h6v14H4zM14 5h6v14h-6z",

@@ -270,7 +270,8 @@ const FENCE = /^( {0,3})(`{3,}|~{3,})([^\n]*)\n/;
 
 /** A text that grows: blocks that are complete are made once and stay, the end is made again.
  *
- * All but the last two blocks of the end are complete. Code between fences is added line by line.
+ * All but the last two blocks of the end are complete. Code between fences is added line by line,
+ * with the line that is being written.
  * At the end the whole is read once more: what later text has changed (a link that is defined
  * further down) is made again, and nothing else. */
 export class MarkdownStream {
@@ -398,17 +399,19 @@ export class MarkdownStream {
       at: this.settledTo + whole.length,
       indent: new RegExp(`^ {0,${indent.length}}`),
       closing: new RegExp(`^ {0,3}${marks[0]}{${marks.length},}[ \\t]*$`),
+      mayClose: new RegExp(`^ {0,3}${marks[0]}*[ \\t]*$`),
       isEmpty: true,
     };
     if (this.#addCode()) this.update(this.text);
   }
 
-  /** Adds the lines that are complete; true: the code has ended. */
+  /** Adds the lines that are complete, and shows the one that is not; true: the code has ended. */
   #addCode() {
     const { fence } = this;
     for (let end; (end = this.text.indexOf("\n", fence.at)) >= 0; ) {
       const line = this.text.slice(fence.at, end);
       fence.at = end + 1;
+      fence.node.write("");
       if (fence.closing.test(line)) {
         fence.node.finish();
         this.settled.push({ raw: this.text.slice(fence.begin, fence.at), node: fence.node });
@@ -419,6 +422,8 @@ export class MarkdownStream {
       fence.node.add((fence.isEmpty ? "" : "\n") + line.replace(fence.indent, ""));
       fence.isEmpty = false;
     }
+    const line = this.text.slice(fence.at);
+    if (!fence.mayClose.test(line)) fence.node.write((fence.isEmpty ? "" : "\n") + line.replace(fence.indent, ""));
     return false;
   }
 

@@ -1,31 +1,32 @@
 /** Palette: search in every chat or in one, and everything that can be done, by name. */
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { api, icon, navigate, openDialog, query, set, state } from "./core.js";
-import { nextTheme, startChat } from "./app.js";
-import { loadParts } from "./conversation.js";
+import { nextTheme } from "./app.js";
+import { loadParts, startChat } from "./conversation.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms, shellWord } from "./programs.js";
 
+/** Name, icon, what it does, and the key that does it too. */
 const COMMANDS = [
-  ["New chat", "new", startChat],
+  ["New chat", "new", startChat, "Alt N"],
   ["Temporary chat", "temporary", () => { startChat(); set({ temporary: true }); }],
-  ["Approvals", "inbox", () => openDialog("inbox")],
+  ["Approvals", "inbox", () => openDialog("inbox"), "i"],
   ["Usage", "chart", () => openDialog("usage")],
   ["Import and export", "share", () => openDialog("transfer")],
   ["Model and system prompt", "palette", () => openDialog("model")],
   ["Light, dark or contrast", "theme", nextTheme],
-  ["Keys and help", "help", () => openDialog("help")],
+  ["Keys and help", "help", () => openDialog("help"), "?"],
 ];
 const lastTurn = () => state.conversation.turns.at(-1);
 const act = (key) => loadParts().then((parts) => parts.actOnTurn(lastTurn(), key));
 const CHAT_COMMANDS = [
-  ["Edit the last question", "edit", () => act("e")],
-  ["Ask the last question again", "redo", () => act("r")],
+  ["Edit the last question", "edit", () => act("e"), "e"],
+  ["Ask the last question again", "redo", () => act("r"), "r"],
   ["What the model saw", "eye", () => openDialog("context", { turn: lastTurn() })],
   ["Replay the last answer", "play", () => openDialog("replay", { turn: lastTurn() })],
   ["Go to a turn", "right", () => loadParts().then(({ jumpTo }) => openDialog("jump", { total: state.conversation.total, jumpTo }))],
   ["Rename this chat", "edit", () => openDialog("chat", { chat: state.chat })],
-  ["Map of branches", "branch", () => openDialog("branches", { chat: state.chat })],
+  ["Map of branches", "branch", () => openDialog("branches", { chat: state.chat }), "m"],
   ["Share or export this chat", "share", () => openDialog("share", { chat: state.chat })],
 ];
 
@@ -80,7 +81,7 @@ export default function Palette({ chat = null, typed = "", hasEnter = false }) {
   const go = (path, mark) => { closeDialog(); navigate(path, { mark }); };
   const titled = chat || !words.length ? [] : state.chats.filter((one) => has(one.title ?? "", words) && !found.hits.some(({ chat: found }) => found === one.id)).slice(0, 6);
   const commands = (chat ? [] : [...COMMANDS, ...(state.chat && state.conversation?.turns.length ? CHAT_COMMANDS : [])]).filter(([name]) => has(name, words))
-    .map(([title, sign, run]) => ({ key: title, sign, title, run: () => { closeDialog(); run(); } }));
+    .map(([title, sign, run, shortcut]) => ({ key: title, sign, title, shortcut, run: () => { closeDialog(); run(); } }));
   // A command that begins with what is typed is meant before words that were said; others come after these.
   const isMeant = ({ title }) => title.toLowerCase().startsWith(text.trim().toLowerCase());
   const rows = [
@@ -122,7 +123,7 @@ export default function Palette({ chat = null, typed = "", hasEnter = false }) {
       onInput=${(event) => { isEntered.current = false; setText(event.target.value); }} onKeyDown=${onKeyDown} />
     <ul id="palette-list" class="rows" role="listbox" aria-label="Found" ref=${list}>
       ${rows.map((row, at) => html`<li key=${row.key} id=${`palette-${at}`} role="option" aria-selected=${at === current} class=${at === current ? "option current" : "option"}
-        onClick=${row.run} onMouseMove=${() => at !== index && setIndex(at)}>${icon(row.sign)}<span><span class="option-title">${row.title}</span>${row.excerpt && html`<span class="excerpt">${excerptParts(row.excerpt)}</span>`}</span></li>`)}
+        onClick=${row.run} onMouseMove=${() => at !== index && setIndex(at)}>${icon(row.sign)}<span><span class="option-title">${row.title}</span>${row.excerpt && html`<span class="excerpt">${excerptParts(row.excerpt)}</span>`}</span>${row.shortcut && html`<kbd aria-hidden="true">${row.shortcut}</kbd>`}</li>`)}
     </ul>
     <p class="hint" role="status">${found.error ? found.error.message : [
       words.length > 0 && isSearched && !rows.length && "Nothing was found. A search finds turns that have all of these words.",

@@ -271,14 +271,17 @@ function Approval({ item, turn, isLast }) {
     setSent(true);
     acts.decide(turn, item, approve, reason).catch((error) => { setSent(false); notify(error.message); });
   };
+  const name = html`<code>${item.name}</code>${item.server_label && html` <span class="tag">${item.server_label}</span>`}`;
+  const data = html`<pre class="data" tabindex="0">${pretty(item.arguments)}</pre>`;
+  if (!open) return html`<${Fold} tone="tool" title=${name} words="needed an approval" hasState=${true}>${data}<//>`;
   return html`<div class="approval" role="group" aria-label="Approval">
-    <p><strong>${open ? "May this run?" : "A call that needed an approval"}</strong> <code>${item.name}</code>${item.server_label && html` <span class="tag">${item.server_label}</span>`}</p>
-    <pre class="data" tabindex="0">${pretty(item.arguments)}</pre>
-    ${open && html`<div class="decide">
+    <p><strong>May this run?</strong> ${name}</p>
+    ${data}
+    <div class="decide">
       <input type="text" placeholder="Remark (optional)" aria-label="Remark" value=${reason} onInput=${(event) => setReason(event.target.value)} />
       <button type="button" class="primary" onClick=${() => decide(true)}>Approve</button>
       <button type="button" onClick=${() => decide(false)}>Refuse</button>
-    </div>`}
+    </div>
   </div>`;
 }
 
@@ -289,7 +292,7 @@ function Ending({ turn, response }) {
   const interrupted = response.error?.code === "interrupted";
   if (response.status === "failed") return html`<div class="failure" role="alert">
     <p><strong>${interrupted ? "Interrupted." : "This turn failed."}</strong> ${interrupted ? `The server stopped while this was being written. ${response.output?.length ? "What was stored of it is above." : "Nothing of it was stored yet."}` : response.error?.message}</p>
-    <button type="button" onClick=${() => acts.goOn(turn)}>Go on from here</button>
+    ${response.output?.length > 0 && html`<button type="button" onClick=${() => acts.goOn(turn)}>Go on from here</button>`}
     <button type="button" onClick=${() => acts.regenerate(turn)}>Ask again</button></div>`;
   if (response.status === "cancelled" || response.incomplete_details?.reason === "cancelled")
     return html`<p class="ending">Stopped. <button type="button" class="link" onClick=${() => acts.goOn(turn)}>Go on from here</button></p>`;
