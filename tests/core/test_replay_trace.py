@@ -20,11 +20,11 @@ from antiphon.core.items import (
 )
 from antiphon.core.replay_trace import (
     Rhythm,
+    RhythmRecorder,
     is_trace_of,
     logprob_counts,
     read_rhythm,
     replay_events,
-    rhythm_of,
     trace_of,
 )
 from antiphon.core.turns import End, Header, Response
@@ -148,7 +148,10 @@ def test_any_trace_can_be_replayed(trace: list[int]) -> None:
 
 def test_rhythm_tells_when_text_came() -> None:
     # The turn began, a thought came, and then "Hel", "lo" and "." at these times.
-    rhythm = rhythm_of([(10.0, 0), (10.304, 1), (10.5, 4), (12.0, 6), (12.1, 7)], began=10.0)
+    recorder = RhythmRecorder(began=10.0)
+    for moment, count in ((10.0, 0), (10.304, 1), (10.5, 4), (10.54, 5), (12.0, 6), (12.1, 7)):
+        recorder.note(moment, count)
+    rhythm = recorder.rhythm
     assert rhythm == (0, 0, 1, 30, 3, 20, 2, 150, 1, 10)
     trace = (-1, 3, 0, -3, 3, 2, 1, 0)
     output = (Reasoning((SummaryText("Hm."),)), Message("assistant", (OutputText("Hello."),)))

@@ -17,7 +17,7 @@ from antiphon.core.turns import Usage
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
-class OutputTextDelta(msgspec.Struct, frozen=True):
+class OutputTextDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the answer. ``logprobs`` are its tokens', in the Responses API's shape."""
 
     text: str
@@ -39,7 +39,7 @@ class PhaseDelta(msgspec.Struct, frozen=True):
     phase: Phase
 
 
-class ReasoningSummaryDelta(msgspec.Struct, frozen=True):
+class ReasoningSummaryDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the reasoning that a model shows before its answer, told in short.
 
     ``provider_fields`` say how it came, the same in all pieces.
@@ -49,7 +49,7 @@ class ReasoningSummaryDelta(msgspec.Struct, frozen=True):
     provider_fields: ProviderFields | None = None
 
 
-class ReasoningTextDelta(msgspec.Struct, frozen=True):
+class ReasoningTextDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the reasoning as the model thought it."""
 
     text: str
@@ -94,13 +94,13 @@ class TextCorrection(msgspec.Struct, frozen=True):
     call_index: int | None = None
 
 
-class RefusalTextDelta(msgspec.Struct, frozen=True):
+class RefusalTextDelta(msgspec.Struct, frozen=True, gc=False):
     """More of the sentence by which the model declines."""
 
     text: str
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True):
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """A fragment of one tool call. ``index`` tells the calls of an answer apart.
 
     ``call_id`` and ``name`` come with the first fragment and may be missing later.

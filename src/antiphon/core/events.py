@@ -2,7 +2,8 @@
 
 ``index`` is the item's place in the response's output; an item's text is always
 its part 0. An interface numbers what it makes of these (``sequence_number``), from
-the turn's first event on, so every reader of a turn counts alike.
+the turn's first event on, so every reader of a turn counts alike. The garbage collector knows
+nothing of deltas: the log of a long answer has thousands, and none holds what holds it.
 """
 
 from __future__ import annotations
@@ -28,32 +29,32 @@ class ItemAdded(msgspec.Struct, frozen=True):
     item: Item
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     index: int
     text: str
     logprobs: tuple[Any, ...] = ()
 
 
-class RefusalDelta(msgspec.Struct, frozen=True):
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
     index: int
     text: str
 
 
-class ReasoningDelta(msgspec.Struct, frozen=True):
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """More of a reasoning's summary."""
 
     index: int
     text: str
 
 
-class RawReasoningDelta(msgspec.Struct, frozen=True):
+class RawReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """More of a reasoning's content."""
 
     index: int
     text: str
 
 
-class ArgumentsDelta(msgspec.Struct, frozen=True):
+class ArgumentsDelta(msgspec.Struct, frozen=True, gc=False):
     index: int
     text: str
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -92,15 +92,30 @@ def logprob_counts(events: Iterable[Event], output: Iterable[Item]) -> tuple[int
     return tuple(len(event.logprobs) for event in events if isinstance(event, TextDelta))
 
 
-def rhythm_of(beats: Iterable[tuple[float, int]], began: float) -> tuple[int, ...]:
-    """The rhythm of a turn that began then, from when its events came and how many there were."""
-    rhythm: list[int] = []
-    last, before = 0, 0
-    for moment, count in beats:
-        at = round((moment - began) * 100)
-        rhythm += (count - before, max(0, at - last))
-        last, before = max(last, at), count
-    return tuple(rhythm)
+class RhythmRecorder:
+    """Records when the events of a turn come, which began at ``began`` on the clock of ``note``."""
+
+    #: Seconds between two notes.
+    BEAT: Final = 0.05
+
+    def __init__(self, began: float) -> None:
+        self._began = began
+        self._next_beat = began
+        self._last = self._before = 0
+        self._rhythm: list[int] = []
+
+    def note(self, moment: float, count: int) -> None:
+        """Events come now, and there were so many before."""
+        if moment >= self._next_beat:
+            at = max(self._last, round((moment - self._began) * 100))
+            self._rhythm += (count - self._before, at - self._last)
+            self._last, self._before = at, count
+            self._next_beat = moment + self.BEAT
+
+    @property
+    def rhythm(self) -> tuple[int, ...]:
+        """Of each beat: the events since the one before, and the hundredths of a second."""
+        return tuple(self._rhythm)
 
 
 class Rhythm(msgspec.Struct, frozen=True):

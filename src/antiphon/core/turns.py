@@ -267,7 +267,7 @@ class End(msgspec.Struct, frozen=True, omit_defaults=True):
     own words take in a context, as far as the model's reports tell; None: unknown.
     ``trace`` is in what pieces a streamed turn came, and ``logprob_counts`` how many of its tokens'
     logprobs came with each piece of text (``core.replay_trace``); ``rhythm`` is when its events
-    came (``core.replay_trace.rhythm_of``). ``context_turns`` is how many
+    came (``core.replay_trace.RhythmRecorder``). ``context_turns`` is how many
     earlier turns the last call contained (``turn.trimming.newest_turns``); None: all of them; below
     0: none, and so many exchanges of its own input were left out (``turn.exchanges``).
     ``model`` is the one that answered, None: the one that was requested. ``cost`` is what ``usage``

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from antiphon.core.events import Created, Event
-from antiphon.core.replay_trace import rhythm_of
+from antiphon.core.replay_trace import RhythmRecorder
 from antiphon.core.turns import Response, TurnRequest
 from antiphon.errors import (
     AntiphonError,
@@ -24,8 +24,6 @@ from antiphon.errors import (
     TurnTakenOverError,
 )
 
-#: Seconds between two notes of when events came.
-_BEAT = 0.05
 #: Takes events at once, in the task of the turn; False: it cannot, and has taken nothing.
 Relay: TypeAlias = Callable[[Sequence[Event]], bool]
 
@@ -103,9 +101,8 @@ class RunningTurn:
         self._response: Response | None = None
         #: On the loop's clock: when it began.
         self.started_at = self._loop.time()
-        #: When events came, on the loop's clock, and how many there were before.
-        self._beats: list[tuple[float, int]] = []
-        self._next_beat = 0.0
+        #: When events come, of a stream that can be replayed.
+        self._rhythm = RhythmRecorder(self.started_at) if is_streamed and self.is_stored else None
         #: Whether it is stored and waits for the turn before it.
         self.is_queued = is_queued
 
@@ -205,9 +202,8 @@ class RunningTurn:
         now = self._loop.time()
         if self.first_token_at is None and self._events and type(first) is not Created:
             self.first_token_at = now
-        if now >= self._next_beat:
-            self._beats.append((now, len(self._events) - self._waiting_count))
-            self._next_beat = now + _BEAT
+        if self._rhythm is not None:
+            self._rhythm.note(now, len(self._events) - self._waiting_count)
 
     def on_request_stored(self, write: asyncio.Future[None]) -> None:
         """The request is on disk, or could not be put there."""
@@ -261,14 +257,14 @@ class RunningTurn:
         """It waits for no other turn any more: what comes now is timed, and counted, from here."""
         self.is_queued = False
         self.started_at = self._loop.time()
-        self._beats = []
-        self._next_beat = 0.0
+        if self._rhythm is not None:
+            self._rhythm = RhythmRecorder(self.started_at)
         self._waiting_count = len(self._events)
 
     @property
     def rhythm(self) -> tuple[int, ...]:
-        """When its events came, where it is streamed."""
-        return rhythm_of(self._beats, self.started_at)
+        """When its events came, where it is streamed and stored."""
+        return () if self._rhythm is None else self._rhythm.rhythm
 
     def mark_running(self) -> None:
         """The work has begun, and can be cancelled without being lost."""

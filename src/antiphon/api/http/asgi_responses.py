@@ -369,7 +369,8 @@ class KeepAlive:
         self._create = create
         self._head = head
         self._task: asyncio.Task[None] | None = None
-        self._is_silent = True
+        #: Whether nothing was written since the last look.
+        self._is_silent = False
 
     def __enter__(self) -> Self:
         self.start()
@@ -380,8 +381,7 @@ class KeepAlive:
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # Most streams are over before the first look, and need no task for it.
-        self._timer = self._loop.call_later(self.INTERVAL / 2, self._start_watching)
+        self._timer = self._loop.call_later(self.INTERVAL / 2, self._look)
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -396,20 +396,19 @@ class KeepAlive:
         """A piece of the stream was written without ``send``."""
         self._is_silent = False
 
-    def _start_watching(self) -> None:
-        self._task = self._loop.create_task(self._watch())
-
-    async def _watch(self) -> None:
+    def _look(self) -> None:
         """Look twice in each interval whether the stream has been silent since the last look."""
-        self._is_silent = True
-        while True:
-            await asyncio.sleep(self.INTERVAL / 2)
-            if self._is_silent:
-                if self._head is not None:
-                    await self._head.put()
-                # Between two events: each of those is sent in one piece.
-                await send_chunk(self._send, self._create())
-            self._is_silent = not self._is_silent
+        self._timer = self._loop.call_later(self.INTERVAL / 2, self._look)
+        is_writing = self._task is not None and not self._task.done()
+        if self._is_silent and not is_writing:
+            self._task = self._loop.create_task(self._write())
+        self._is_silent = not self._is_silent
+
+    async def _write(self) -> None:
+        if self._head is not None:
+            await self._head.put()
+        # Between two events: each of those is sent in one piece.
+        await send_chunk(self._send, self._create())
 
 
 def keep_alive_comment() -> bytes:

@@ -16,7 +16,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -27,7 +26,7 @@ from websockets.frames import Frame
 
 from antiphon.api.http.asgi_responses import ADMIT, WRITER, error_body
 from antiphon.api.http.connection_pool import ConnectionPool
-from antiphon.api.http.response_cycle import ResponseCycle
+from antiphon.api.http.response_cycle import MessageEvent, ResponseCycle, WithoutChunks
 from antiphon.api.http.websocket import SHUTDOWN
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.errors import (
@@ -74,8 +73,28 @@ _SKIPPED_REQUEST: Final[Any] = _SkippedRequest()
 class HttpProtocol(HttpToolsProtocol):
     """HTTP connection: uvicorn's, with limits, deadlines and errors in OpenAI's shape."""
 
+    # Beyond thirty, the attributes of an object are a table of its own, of more than a kilobyte.
+    __slots__ = (
+        "_earlier_cycle",
+        "_fed_size",
+        "_header_size",
+        "_is_admitted",
+        "_is_in_header",
+        "_is_lingering",
+        "_is_upgraded",
+        "_limits",
+        "_made_at",
+        "_pool",
+        "_since",
+        "_timer",
+        "_unread_size",
+        "_unstarted",
+    )
+
     def __init__(self, *args: Any, pool: ConnectionPool, **options: Any) -> None:
         super().__init__(*args, **options)
+        # A deque takes 600 bytes from its beginning, and hardly any client has requests wait.
+        self.pipeline: list[tuple[RequestResponseCycle, Any]] = []  # type: ignore[assignment]
         self._pool = pool
         self._limits = pool.limits
         self._is_admitted = False
@@ -139,6 +158,8 @@ class HttpProtocol(HttpToolsProtocol):
             # The usual case: a whole request, and nothing behind it.
             self._is_in_header = False
             self._header_size = 0
+            if self._timer is not None:
+                self._cancel_timer()
         elif not self._is_upgraded and not self._is_lingering:
             self._wait_for_rest(len(data))
 
@@ -179,7 +200,7 @@ class HttpProtocol(HttpToolsProtocol):
             access_logger=self.access_logger,
             access_log=False,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
+            message_event=MessageEvent(),
             expect_100_continue=self.expect_100_continue,
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
@@ -189,7 +210,7 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             # One request at a time.
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.insert(0, (self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         cycle = self._unstarted
@@ -236,7 +257,7 @@ class HttpProtocol(HttpToolsProtocol):
             scope[ADMIT] = self._admit
         scope[WRITER] = cycle
         if scope["http_version"] == "1.0":
-            app = _WithoutChunks(app, cycle)
+            app = WithoutChunks(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _feed(self, data: bytes) -> None:
@@ -358,8 +379,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def _admit(self) -> None:
@@ -368,6 +388,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _detach(self) -> None:
         self._pool.discard(self)
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -403,29 +426,6 @@ def _error_response(error: AntiphonError) -> bytes:
     body = error_body(error)
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return STATUS_LINE[error.status] + head % len(body) + body
-
-
-class _WithoutChunks:
-    """ASGI middleware for HTTP/1.0, which has no chunks: the connection's end ends the answer."""
-
-    def __init__(self, app: ASGIApp, cycle: RequestResponseCycle) -> None:
-        self._app = app
-        self._cycle = cycle
-        self._is_framed = True
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_without_chunks(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message["headers"]}
-                self._is_framed = b"content-length" in names
-                if not self._is_framed:
-                    self._cycle.chunked_encoding = False
-            elif not self._is_framed:
-                # uvicorn compares each piece with what the header promised.
-                self._cycle.expected_content_length = len(message.get("body", b""))
-            await send(message)
-
-        await self._app(scope, receive, send_without_chunks)
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -109,7 +109,7 @@ class HttpResponse:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         #: Since when bytes are waited for, by the loop's clock.
-        self._waiting_since: float | None = None
+        self._waiting_since = 0.0
         #: Called by the parser, as are the other methods of such names.
         self.on_body = self._pieces.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
@@ -148,20 +148,22 @@ class HttpResponse:
         """Whether there is nothing more to read."""
         return self.has_ended and not self._pieces
 
-    @cached_property
+    @property
     def headers(self) -> CIMultiDict[str]:
         """The headers, once they are here."""
-        return CIMultiDict(
-            [
-                (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-                for name, value in self._raw_headers
-            ]
-        )
+        return CIMultiDict([(_text(name), _text(value)) for name, value in self._raw_headers])
+
+    def find_header(self, lower_name: bytes) -> str:
+        """A header's value, the first of several; empty: there is none."""
+        for name, value in self._raw_headers:
+            if name.lower() == lower_name:
+                return _text(value)
+        return ""
 
     @property
     def charset(self) -> str | None:
         """The declared one."""
-        return _find_charset(self.headers.get("Content-Type", ""))
+        return _find_charset(self.find_header(b"content-type"))
 
     def close(self) -> None:
         """Close the connection, if the body has not been read to its end."""
@@ -200,13 +202,12 @@ class HttpResponse:
 
     def note_request_sent(self) -> None:
         """The upstream has the request: its silence counts from now on."""
-        if self._waiting_since is not None:
-            self._waiting_since = self._loop.time()
+        self._waiting_since = self._loop.time()
 
     def check_silence(self) -> float:
         """Fail if nothing has come for too long; the seconds after which to look again."""
         silence = 0.0
-        if self._waiting_since is not None and not self._protocol.writing_paused:
+        if self._is_waiting() and not self._protocol.writing_paused:
             silence = self._loop.time() - self._waiting_since
         rest = self._read_timeout - silence
         if rest <= 0:
@@ -255,7 +256,7 @@ class HttpResponse:
         if b"transfer-encoding" not in names:
             self._ends_with_connection = b"content-length" not in names
         else:
-            codings = self.headers["Transfer-Encoding"]
+            codings = self.find_header(b"transfer-encoding")
             self._ends_with_connection = not codings.lower().endswith("chunked")
             if b"content-length" in names:
                 # Whoever is in between may go by that: nothing else is read from there.
@@ -264,21 +265,23 @@ class HttpResponse:
     def on_message_complete(self) -> None:
         self.has_ended = self.status != 0
 
-    async def wait(self) -> None:
-        """Wait until something has arrived. Raises ``client_errors``."""
+    def wait(self) -> asyncio.Future[None]:
+        """What is done once something has arrived. Raises ``client_errors``."""
         if self._error is not None:
             raise self._error
         self._waiting_since = self._loop.time()
         self._protocol.watch_silence(self._read_timeout)
-        self._waiter = waiter = self._loop.create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = self._waiting_since = None
+        self._waiter = self._loop.create_future()
+        return self._waiter
+
+    def _is_waiting(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error
@@ -322,6 +325,10 @@ class HttpResponse:
 def _malformed(error: httptools.HttpParserError) -> HttpProcessingError:
     """What the parser does not understand, or one of the methods that it calls."""
     return HttpProcessingError(code=400, message=str(error.__context__ or error))
+
+
+def _text(header: bytes) -> str:
+    return header.decode("utf-8", "surrogateescape")
 
 
 @lru_cache(maxsize=64)

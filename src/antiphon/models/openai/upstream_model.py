@@ -152,7 +152,8 @@ class UpstreamModel(ABC):
                 while not upstream_response.is_complete:
                     batch = await upstream_response.read()
                     if batch:
-                        has_output = True
+                        # Nothing is sent again: of a long history it is most of what a call holds.
+                        has_output, request, body = True, b"", b""
                         yield batch
                         if call.gather_seconds and type(batch[-1]) is OutputTextDelta:
                             await upstream_response.gather(call.gather_seconds)

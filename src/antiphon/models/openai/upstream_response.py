@@ -112,17 +112,21 @@ class UpstreamResponse:
 
     @cached_property
     def _content_decoder(self) -> ContentDecoder:
-        return ContentDecoder(self.response.headers.get("Content-Encoding", ""))
+        return ContentDecoder(self.response.find_header(b"content-encoding"))
 
     async def read(self) -> list[Delta]:
         """The deltas of all that has arrived; waits until something has.
 
         Raises ``AttemptError``; anything else is a bug here.
         """
-        if self._has_begun:
-            data = await self._read_or_end()
-        else:
-            data = await self._read_or_end()
+        try:
+            if self._deadline is None:
+                data = await self.response.read()
+            else:
+                data = await self._read_until(self._deadline)
+        except client_errors() as raised:
+            data = self._end_by_error(raised)
+        if not self._has_begun:
             self._has_begun = True
             if self.response.is_read and not self.response.is_encoded:
                 plain = self._parse_plain(data)
@@ -209,26 +213,29 @@ class UpstreamResponse:
             return []
         return batch
 
-    async def _read_or_end(self) -> bytes:
-        """The bytes that arrived, at least one; none: the answer ends here.
-
-        An answer that has said why it stops, or is one whole document, is complete, however
-        the connection goes on: by nothing, by signs of life without end, or by breaking off.
-        """
+    async def _read_until(self, deadline: float) -> bytes:
+        """The bytes that arrived; none: the answer ends here, as the time for its rest is over."""
         try:
-            if self._deadline is None:
+            async with asyncio.timeout_at(deadline) as timeout:
                 return await self.response.read()
-            async with asyncio.timeout_at(self._deadline) as deadline:
-                return await self.response.read()
-        except client_errors() as raised:
-            if self._has_ended() or self._framing.is_whole():
-                return b""
-            if self._deadline is None or not deadline.expired():
-                failure = self._errors.from_exception(raised)
-                raise failure from None
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+        if self._is_whole():
+            return b""
         # What looked like the end of a document was none.
         self._deadline = None
-        return await self._read_or_end()
+        return await self.response.read()
+
+    def _end_by_error(self, raised: Exception) -> bytes:
+        """No bytes, as those of an answer that is whole although its connection broke off."""
+        if self._is_whole():
+            return b""
+        raise self._errors.from_exception(raised) from None
+
+    def _is_whole(self) -> bool:
+        """Whether the answer has said why it stops, or is one whole document."""
+        return self._has_ended() or self._framing.is_whole()
 
 
 class ConnectionDrainer:
@@ -298,5 +305,5 @@ async def _read_start(response: HttpResponse, max_bytes: int, parts: list[bytes]
 
 
 def _decode_start(response: HttpResponse, parts: list[bytes], max_bytes: int) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "")
+    encoding = response.find_header(b"content-encoding")
     return decode_content(b"".join(parts), encoding, max_bytes)
