@@ -196,7 +196,7 @@ async def test_a_call_cancelled_as_its_answer_ends_leaves_the_connection_to_the_
 
 
 async def test_silence_counts_from_the_end_of_the_request() -> None:
-    timeout = 0.2
+    timeout = 0.5
 
     async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
