@@ -23,6 +23,7 @@ from support.upstream_answers import (
 )
 
 HELLO = "Hello there."
+PARALLEL = "multi_tool_use.parallel"
 NOW = [("now", "{}")]
 
 
@@ -46,6 +47,14 @@ def in_content(*parts: Json, reason: str = "tool_use") -> Behaviour:
     return whole({"content": list(parts)}, reason)
 
 
+def uses(*arguments: str) -> str:
+    """The arguments of several calls in one, as models of OpenAI's write them."""
+    name = "functions.lookup"
+    made = [{"recipient_name": name, "parameters": json.loads(one)} for one in arguments]
+    return json.dumps({"tool_uses": made}, separators=(",", ":"))
+
+
+USES, TWICE = uses(C1, C2), uses(C2, C2)
 MARKS = {
     "index-below-zero": two(first(arguments=C1, index=-1), first(arguments=C2, index=-1, id="b")),
     "index-false": one(first(index=False), then(C1, index=False)),
@@ -90,6 +99,11 @@ NAMES = {
     "pieces-of-two": two(
         *(first("look"), entry("up", C1, index=0)),
         *(first("look", index=1, id="b"), entry("up", C2, index=1)),
+    ),
+    "other-case": one(first("Lookup", C1)),
+    "colon-behind": one(first("lookup:", C1)),
+    "among-the-arguments": one_whole(
+        function={"arguments": {"name": "lookup", "arguments": {"c": 1}}}
     ),
     "path": one(first("functions/lookup", C1)),
     "in-a-list": one(first(["lookup"], C1)),
@@ -272,6 +286,14 @@ PLACES = {
     "two-functions-one-index": calls(
         [*NOW, *ONE],
         of_calls(unmarked(first("now", "{}"), "id"), unmarked(first(arguments=C1), "id")),
+    ),
+    "parallel-in-one": calls(TWO, whole_calls(entry(PARALLEL, USES, id="a"))),
+    "parallel-in-one-stream": calls(
+        TWO, of_calls(first(PARALLEL), then(USES[:30]), then(USES[30:]))
+    ),
+    "parallel-behind-another": calls(
+        [*TWO, ("lookup", C2)],
+        whole_calls(entry("lookup", C1, id="a"), entry(PARALLEL, TWICE, id="b")),
     ),
     "stubs-between": one(first(), then('{"c"'), entry("", "", index=1), then(":1}")),
 }

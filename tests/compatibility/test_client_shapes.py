@@ -22,6 +22,18 @@ def user(content: Any) -> Json:
     return {"role": "user", "content": content}
 
 
+def picture(url: str) -> Json:
+    return user([{"type": "image_url", "image_url": {"url": url}}])
+
+
+CHAT_CALL: Json = {
+    "role": "assistant",
+    "tool_calls": [
+        {"id": "c1", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
+    ],
+}
+
+
 #: An exchange with a tool, as Anthropic's API has it.
 TOOL_USE: list[Json] = [
     HI,
@@ -47,6 +59,38 @@ TOOL_USE: list[Json] = [
 
 #: Messages that both endpoints take, and words that reach the model.
 MESSAGES: dict[str, tuple[list[Any], list[str]]] = {
+    "picture-without-padding": ([picture(PIXEL.rstrip("="))], [PIXEL]),
+    "picture-escaped": ([picture(PIXEL.replace("=", "%3D").replace("+", "%2B"))], [PIXEL]),
+    "output-in-a-message": (
+        [HI, CHAT_CALL, {"role": "tool", "tool_call_id": "c1", "output": "one"}],
+        ["one"],
+    ),
+    "result-in-a-message": (
+        [HI, CHAT_CALL, {"role": "tool", "tool_call_id": "c1", "result": {"n": "one"}}],
+        ["one"],
+    ),
+    "share-gpt": (
+        [
+            {"from": "human", "value": "Hi"},
+            {"from": "gpt", "value": "Yo"},
+            {"from": "human", "value": "So"},
+        ],
+        ["Hi", "Yo", "So"],
+    ),
+    "content-and-parts": ([{**HI, "parts": [{"type": "text", "text": "Hi"}]}], ["Hi"]),
+    "content-and-text": ([{**HI, "text": "Hi"}], ["Hi"]),
+    "langchain-dict": ([{"type": "human", "data": {"content": "Hi"}}], ["Hi"]),
+    "langchain-dump": (
+        [
+            {
+                "lc": 1,
+                "type": "constructor",
+                "id": ["langchain", "schema", "messages", "HumanMessage"],
+                "kwargs": {"content": "Hi", "type": "human"},
+            }
+        ],
+        ["Hi"],
+    ),
     "number": ([user(6)], ["6"]),
     "truth": ([user(True)], ["true"]),
     "role-upper": ([{"role": "User", "content": "Hi"}], ["Hi"]),
@@ -93,6 +137,14 @@ MESSAGES: dict[str, tuple[list[Any], list[str]]] = {
 }
 #: Items that only ``/v1/responses`` takes.
 ITEMS: dict[str, tuple[list[Any], list[str]]] = {
+    "parts-as-items": (
+        [{"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": PIXEL}],
+        ["What?", PIXEL],
+    ),
+    "output-named-result": (
+        [CALL, {"type": "function_call_output", "call_id": "c1", "result": "one"}],
+        ["one"],
+    ),
     "type-upper": ([{"type": "Message", "role": "user", "content": "Hi"}], ["Hi"]),
     "type-null": ([{"type": None, "role": "user", "content": "Hi"}], ["Hi"]),
     "parts-nested": ([user([[{"type": "input_text", "text": "Hi"}]])], ["Hi"]),
@@ -183,6 +235,12 @@ FIELDS: dict[str, tuple[Json, Json]] = {
         {"response_format": {"type": "json_object"}},
         {"response_format": {"type": "json_object"}},
     ),
+    "format-json": (
+        {"text": {"format": {"type": "json"}}},
+        {"response_format": {"type": "json_object"}},
+    ),
+    "instructions-message": ({"instructions": {"role": "system", "content": "Be."}}, {}),
+    "choice-mode": ({"tool_choice": {"mode": "none"}}, {}),
     "format-alone": (
         {"text": {"format": "json_object"}},
         {"response_format": {"type": "json_object"}},

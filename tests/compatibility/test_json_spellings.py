@@ -64,6 +64,30 @@ CONTENTS = {
     "camel-counts-of-converse": Meant(
         whole(MESSAGE, usage={"inputTokens": 12, "outputTokens": 3}), tokens=(12, 3)
     ),
+    **{
+        f"counts-{name}": Meant(whole(MESSAGE, usage=usage), tokens=(12, 3))
+        for name, usage in {
+            "of-a-total": {"prompt_tokens": 12, "total_tokens": 15},
+            "of-a-total-less-words": {"completion_tokens": 3, "total_tokens": 15},
+            "of-gemini": {"promptTokenCount": 12, "candidatesTokenCount": 3},
+            "of-gemini-snake": {"prompt_token_count": 12, "candidates_token_count": 3},
+            "in-pascal": {"PromptTokens": 12, "CompletionTokens": 3},
+            "generated": {"prompt_tokens": 12, "generated_tokens": 3},
+            "in-a-list": [{"prompt_tokens": 12, "completion_tokens": 3}],
+            "within-usage": {"usage": {"prompt_tokens": 12, "completion_tokens": 3}},
+            "within-tokens": {"tokens": {"input_tokens": 12, "output_tokens": 3}},
+        }.items()
+    },
+    "comma-before-the-end": Meant(
+        stream_of(*(one.replace(b"}\n\n", b",}\n\n") for one in GOOD[:-1]), DONE)
+    ),
+    "python": Meant(body_of(repr({"choices": [{"message": MESSAGE, "logprobs": None}]}).encode())),
+    "python-events": Meant(
+        stream_of(*(data(repr(json.loads(one[6:])).encode()) for one in GOOD[:-1]), DONE)
+    ),
+    "completions": Meant(body_of({"completions": [{"completion": HELLO, "finish_reason": "end"}]})),
+    "predictions": Meant(body_of({"predictions": [{"choices": [{"message": MESSAGE}]}]})),
+    "text_output": Meant(body_of({"model_name": "m", "text_output": HELLO})),
     "counts-before-the-end": Meant(
         stream_of(A, B, data({"choices": [], "usage": {"prompt_tokens": 12.0}}), end(), DONE),
         tokens=(12, 0),
@@ -112,6 +136,20 @@ THOUGHTS = {
         answer_of(
             content=[{"type": "text", "text": HM, "thought": True}, {"type": "text", "text": HELLO}]
         )
+    ),
+    **{
+        f"named-{name}": thinks(answer_of(**{name: HM}))
+        for name in ("thought", "thoughts", "reasoningContent", "reasoning_summary")
+    },
+    "named-in-a-stream": thinks(
+        deltas({"reasoningContent": "Let me"}, {"thoughts": " see."}, MESSAGE)
+    ),
+    "named-beside-words": thinks(
+        deltas({"thoughts": HM, "content": "Hello"}, {"content": " there."})
+    ),
+    "part-of-gemini": thinks(answer_of(content=[{"text": HM, "thought": True}, {"text": HELLO}])),
+    "part-of-converse-itself": thinks(
+        answer_of(content=[{"reasoningContent": {"reasoningText": {"text": HM}}}, {"text": HELLO}])
     ),
     "part-of-converse": thinks(
         answer_of(

@@ -12,6 +12,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -185,8 +186,9 @@ def _decode_data_url(url: str, param: str | None) -> bytes:
             "A data: URL of an image has to hold base64: data:image/png;base64,...", param=param
         )
     try:
-        # Many encoders break their lines.
-        return a2b_base64("".join(text.split()).translate(_URL_SAFE), strict_mode=True)
+        # Many encoders break their lines, leave out the padding, or escape what a URL may not hold.
+        text = "".join((unquote(text) if "%" in text else text).split()).translate(_URL_SAFE)
+        return a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError as error:
         raise InvalidImageError("The image's base64 cannot be decoded.", param=param) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.sqlite.store import open_sqlite
 from support.http_server import Answer, ThreadServer, serving
 from support.keyed_server import serving_with_keys
+from support.raw_http import read_raw
 from support.store_turns import ManualClock
 from support.turn_service import GatedStore
 
@@ -77,6 +79,25 @@ def test_keys_have_some_characters_and_not_too_many(server: ThreadServer, key: s
     answer = send(server, {"input": "Hi"}, key)
     assert (answer.status, answer.error["param"]) == (400, "Idempotency-Key")
     assert server.stored_count() == 0
+
+
+def test_a_key_that_is_sent_twice_is_one_or_none(server: ThreadServer) -> None:
+    def ask(*fields: str) -> Answer:
+        body = b'{"input": "Hi"}'
+        head = ["POST /v1/responses HTTP/1.1", "Host: localhost", "Connection: close", *fields]
+        head.append(f"Content-Length: {len(body)}")
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall("\r\n".join([*head, "", ""]).encode() + body)
+            return read_raw(connection)
+
+    first = ask("Idempotency-Key: k-1", "idempotency-key: k-1 ")
+    assert first.status == 200
+    assert send(server, b'{"input": "Hi"}').body == first.body
+    for name in ("Idempotency-Key", "Authorization", "X-Api-Key", "X-Stainless-Retry-Count"):
+        refused = ask(f"{name}: k-1", f"{name}: k-2")
+        assert (refused.status, refused.error["param"]) == (400, name.lower())
+    assert server.stored_count() == 1
+    assert ask("Accept: text/html", "Accept: */*").status == 200
 
 
 def test_a_request_that_was_refused_leaves_its_key_free(server: ThreadServer) -> None:

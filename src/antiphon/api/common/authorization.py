@@ -22,11 +22,18 @@ from antiphon.api.common.rate_limits import ConcurrencySlot, KeyUsage, RateLimit
 from antiphon.core.http_proxies import is_loopback
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.core.urls import host_of
-from antiphon.errors import ForbiddenError
+from antiphon.errors import ForbiddenError, InvalidRequestError
 from antiphon.turn.store_protocols import ApiKey
 
 #: Characters of a refused header that its error quotes.
 _MAX_QUOTED = 80
+#: Headers that have one value, on which more hangs than how an answer looks.
+_SINGLE_HEADERS = frozenset(
+    (
+        *(b"authorization", b"x-api-key", b"idempotency-key", b"x-stainless-retry-count"),
+        *(b"last-event-id", b"mcp-session-id"),
+    )
+)
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -105,6 +112,24 @@ class Authorizer:
         if usage is not None:
             await usage.count_request(add_header)
         return principal
+
+
+def check_single_headers(
+    given: Sequence[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]
+) -> None:
+    """Raise ``InvalidRequestError`` where a header that has one value comes with two.
+
+    Of two keys, a proxy before this server may have looked at the other one. ``headers`` are those
+    that were ``given``, the last of each name.
+    """
+    if len(headers) == len(given):
+        return
+    for name, value in given:
+        if name in _SINGLE_HEADERS and value.strip() != headers[name].strip():
+            text = name.decode()
+            raise InvalidRequestError(
+                f"The header {text} is there twice, with different values.", param=text
+            )
 
 
 def require_local_host(

@@ -18,8 +18,12 @@ ROLE_TYPES: Final = {
     **dict.fromkeys(("system", "SystemMessage", "developer"), "system"),
     **dict.fromkeys(("tool", "ToolMessage"), "tool"),
 }
+#: What ShareGPT's data call the roles besides.
+_SENDERS: Final = {**ROLE_TYPES, "gpt": "assistant"}
 #: Other names of a message's content.
-_CONTENT_FIELDS: Final = ("parts", "blocks", "text")
+_CONTENT_FIELDS: Final = ("parts", "blocks", "text", "value")
+#: Other names of what a tool has returned.
+_OUTPUT_NAMES: Final = ("output", "result", "response", "content")
 #: Files in parts of their kind.
 _MEDIA_PARTS: Final = (
     "image",
@@ -63,8 +67,11 @@ _AUDIO_FORMATS: Final = {"audio/mpeg": "mp3", "audio/x-wav": "wav", "audio/wave"
 
 def normalize_foreign_message(message: Fields) -> Fields:
     """A message with a role and a content, and parts that are known here, as far as it has them."""
-    clean = dict(message)
+    clean = dict(unwrap_message(message))
     kind = clean.get("type")
+    sender = clean.get("from", clean.get("sender"))
+    if clean.get("role") is None and isinstance(sender, str) and sender in _SENDERS:
+        clean["role"] = _SENDERS[sender]
     if clean.get("role") is None and isinstance(kind, str) and kind in ROLE_TYPES:
         clean["role"] = ROLE_TYPES[kind]
         del clean["type"]
@@ -80,6 +87,19 @@ def normalize_foreign_message(message: Fields) -> Fields:
         parts = [rewrite_part(part) if isinstance(part, dict) else part for part in content]
         clean["content"] = [part for part in parts if part is not None]
     return clean
+
+
+def unwrap_message(message: Fields) -> Fields:
+    """A message; LangChain writes some within an object that names their class."""
+    if "lc" not in message and "data" not in message:
+        return message
+    name, inner = message.get("type"), message.get("data")
+    if message.get("lc") is not None:
+        path, inner = message.get("id"), message.get("kwargs")
+        name = path[-1] if isinstance(path, list) and path else None
+    if isinstance(inner, dict) and isinstance(name, str) and name in ROLE_TYPES:
+        return {**inner, "type": name}
+    return message
 
 
 def has_foreign_shape(message: Fields) -> bool:
@@ -165,6 +185,11 @@ def arguments_of(call: Fields) -> Any:
     return _first(call, "arguments", "args", "input", "parameters")
 
 
+def output_of(result: Fields) -> Any:
+    """What a tool has returned, whatever it is called; None: nothing."""
+    return _first(result, *_OUTPUT_NAMES)
+
+
 def _tool_use(call: Fields) -> Fields:
     """A call; one without an id is known by its name."""
     return {
@@ -176,7 +201,7 @@ def _tool_use(call: Fields) -> Fields:
 
 
 def _tool_result(result: Fields) -> Fields:
-    output = _first(result, "output", "result", "response", "content")
+    output = output_of(result)
     if isinstance(output, dict) and output.keys() >= {"type", "value"}:
         output = output["value"]
     if isinstance(output, list):

@@ -13,7 +13,7 @@ import msgspec
 
 from antiphon.api.common.body import check_depth, convert_value, drop_nulls
 from antiphon.api.common.call_ids import distinguish_calls, find_open_call
-from antiphon.api.common.item_shapes import normalize_item
+from antiphon.api.common.item_shapes import join_lone_parts, normalize_item
 from antiphon.api.common.tool_requests import decode_tools, parse_tools
 from antiphon.core.foreign_items import is_foreign_type
 from antiphon.core.ids import new_call_id
@@ -71,7 +71,7 @@ def decode_items(given: Sequence[dict[str, Any] | str], path: str) -> DecodedInp
     items: list[Item] = []
     item_ids: list[ItemReference] = []
     special: _SpecialItemDecoder | None = None
-    for index, fields in enumerate(given):
+    for index, fields in enumerate(join_lone_parts(given)):
         item_path = f"{path}[{index}]"
         begin = len(items)
         for clean in normalize_item(fields):

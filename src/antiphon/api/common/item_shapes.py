@@ -7,7 +7,8 @@ is taken; anything else is left as it is, for the decoder to refuse by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -18,6 +19,8 @@ from antiphon.api.common.foreign_messages import (
     arguments_of,
     has_foreign_shape,
     normalize_foreign_message,
+    output_of,
+    unwrap_message,
 )
 
 Fields: TypeAlias = dict[str, Any]
@@ -38,6 +41,8 @@ _OUTPUT_PARTS = (
     *("input_text", "output_text", "text", "refusal", "input_image", "image_url"),
     *("input_file", "file", "input_audio", "input_video", "video_url"),
 )
+#: Those of them that clients send as items.
+_LONE_PARTS: Final = ("input_text", "text", "input_image", "image_url", "input_file", "file")
 #: Parts of a message that are calls, outputs or thoughts, in other APIs.
 FOREIGN_PARTS: Final = ("tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning")
 #: What clients call the types of items besides.
@@ -51,11 +56,29 @@ _STATUSES = {"completed": "completed", "incomplete": "incomplete", "failed": "in
 _encode = msgspec.json.Encoder().encode
 
 
+def join_lone_parts(given: Sequence[Fields | str]) -> Iterable[Fields | str]:
+    """Items; parts of a message that came without it, one after another, are a user's message."""
+    return _joined_parts(given) if any(map(_is_lone_part, given)) else given
+
+
+def _joined_parts(given: Sequence[Fields | str]) -> Iterator[Fields | str]:
+    for is_part, items in groupby(given, _is_lone_part):
+        if is_part:
+            yield {"type": "message", "role": "user", "content": list(items)}
+        else:
+            yield from items
+
+
+def _is_lone_part(item: Fields | str) -> bool:
+    return isinstance(item, dict) and item.get("type") in _LONE_PARTS and "role" not in item
+
+
 def normalize_item(given: Fields | str) -> Iterator[Fields]:
     """An item in its shape: a message of chat completions that calls tools is several items."""
     if isinstance(given, str):
         yield {"type": "message", "role": "user", "content": given}
         return
+    given = unwrap_message(given)
     clean = drop_nulls(given)
     if "type" not in clean:
         named = "id" in clean and "role" not in clean and "content" not in clean
@@ -76,7 +99,7 @@ def normalize_item(given: Fields | str) -> Iterator[Fields]:
         _normalize_call(clean, _CALL_TYPES[kind])
     elif kind in _OUTPUT_TYPES:
         _normalize_status(clean)
-        clean["output"] = _normalize_output(clean.get("output", clean.get("content")))
+        clean["output"] = _normalize_output(output_of(clean))
         clean["call_id"] = _as_id(clean.get("call_id", output_call_id(clean)))
         clean = drop_nulls(clean)
     elif kind == "reasoning":
@@ -164,7 +187,8 @@ def _output_of(message: Fields) -> Fields:
     call_id = _as_id(output_call_id(message))
     if call_id is None and message["role"] == "function" and message.get("name"):
         call_id = _legacy_call_id(message["name"])
-    output = {"type": "function_call_output", "output": _normalize_output(message.get("content"))}
+    given = message.get("content", output_of(message))
+    output = {"type": "function_call_output", "output": _normalize_output(given)}
     if call_id is None:
         # It is found by its name.
         return drop_nulls({**output, "name": message.get("name")})

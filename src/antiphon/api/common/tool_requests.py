@@ -410,6 +410,8 @@ def _normalize_choice(given: Definition) -> Definition | str:
     """A choice in the Responses API's shape; other APIs nest it, or write modes as objects."""
     if not given:
         return ""
+    if given.keys() == {"mode"}:
+        return str(given["mode"])
     choice = normalize_tool(given)
     kind, nested = choice["type"], choice.get("allowed_tools")
     if kind == "tool":

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from antiphon.api.common.access_log import access_logger, request_id_for
-from antiphon.api.common.authorization import Authorizer, Principal
+from antiphon.api.common.authorization import Authorizer, Principal, check_single_headers
 from antiphon.api.common.metrics import Metrics
 from antiphon.errors import AntiphonError
 from antiphon.logging_setup import request_id
@@ -57,12 +57,14 @@ class RequestInterceptor:
         ``known_path``: the path is one of ours, so it may be a metrics label.
         """
         began = time.perf_counter()
-        metadata = _metadata(context)
+        given = _metadata(context)
+        metadata = dict(given)
         name = request_id_for(metadata.get(b"x-request-id"))
         request_id.set(name)
         trailers: Trailers = [("x-request-id", name)]
         status, tenant = "CANCELLED", "-"
         try:
+            check_single_headers(given, metadata)
             caller = await self._authorize(metadata, trailers)
             tenant = caller.tenant or tenant
             answer = await work(caller)
@@ -125,11 +127,11 @@ def error_trailers(error: AntiphonError) -> Trailers:
     return [(name, ascii(value)[1:-1][:_MAX_VALUE_LENGTH]) for name, value in trailers]
 
 
-def _metadata(context: Any) -> dict[bytes, bytes]:
-    return {
-        name.encode(): value if isinstance(value, bytes) else value.encode()
+def _metadata(context: Any) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
         for name, value in context.invocation_metadata() or ()
-    }
+    ]
 
 
 def _log_access(path: str, status: str, seconds: float, tenant: str) -> None:

@@ -124,6 +124,8 @@ class MessageParam(ProviderMessageFields, kw_only=True):
     parts: None = None
     blocks: None = None
     text: None = None
+    output: None = None
+    result: None = None
     camel_calls: None = msgspec.field(default=None, name="toolCalls")
     camel_call_id: None = msgspec.field(default=None, name="toolCallId")
 

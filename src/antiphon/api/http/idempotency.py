@@ -46,6 +46,8 @@ class IdempotencyKeys:
         key: bytes | None = dict(scope["headers"]).get(_HEADER)
         if key is None:
             return None
+        # The parser leaves the spaces behind a value, which are no part of it.
+        key = key.strip()
         if not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidRequestError(
                 f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} characters.",

@@ -16,6 +16,7 @@ from antiphon.api.common.foreign_messages import (
     arguments_of,
     has_foreign_shape,
     normalize_foreign_message,
+    output_of,
 )
 from antiphon.api.common.foreign_tools import tools_of_object
 from antiphon.api.common.item_shapes import (
@@ -33,6 +34,9 @@ from antiphon.api.common.item_shapes import (
 from antiphon.api.common.loose_values import decode_json_text
 
 _FORMATS: Final = frozenset({"text", "json_object"})
+#: Other names of a message's content.
+_CONTENT_NAMES: Final = ("parts", "blocks", "text")
+_FORMAT_NAMES: Final = {"json": "json_object"}
 
 
 def normalize_chat_request(body: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +104,9 @@ def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
     if isinstance(role, str):
         role = role.strip().lower()
         message["role"] = role = ROLE_NAMES.get(role, role)
+    if role in ("tool", "function") and message.get("content") is None:
+        message["content"] = output_of(message)
+    message |= {"output": None, "result": None, **_repeated_words(message)}
     if "content" in message:
         message["content"] = _normalize_content(message["content"], role)
     calls, call_id = calls_of_message(message), output_call_id(message)
@@ -110,6 +117,22 @@ def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
     message["tool_calls"] = _normalize_calls(calls, index)
     message["function_call"] = _normalize_legacy_call(message.get("function_call"))
     return message
+
+
+def _repeated_words(message: dict[str, Any]) -> dict[str, None]:
+    """What says the content once more, as the AI SDK has it in ``parts``, without its words."""
+    words = _words_of(message.get("content"))
+    names = [name for name in _CONTENT_NAMES if message.get(name) is not None]
+    return {name: None for name in names if _words_of(message[name]) in ("", words)}
+
+
+def _words_of(content: Any) -> str:
+    """The text of a content, or of its parts."""
+    if isinstance(content, list):
+        return "".join(map(_words_of, content))
+    if isinstance(content, dict):
+        content = content.get("text")
+    return content if isinstance(content, str) else ""
 
 
 def _item_as_message(message: dict[str, Any]) -> dict[str, Any]:
@@ -262,9 +285,10 @@ def _normalize_tools(tools: Any) -> Any:
 def normalize_format(given: Any) -> Any:
     """The format of an answer, as chat completions have it."""
     if isinstance(given, dict) and isinstance(given.get("type"), str):
-        given = {**given, "type": given["type"].strip().lower()}
-    if isinstance(given, str) and given in _FORMATS:
-        return {"type": given}
+        kind = given["type"].strip().lower()
+        given = {**given, "type": _FORMAT_NAMES.get(kind, kind)}
+    if isinstance(given, str) and (kind := _FORMAT_NAMES.get(given, given)) in _FORMATS:
+        return {"type": kind}
     if not isinstance(given, dict):
         return given
     if not given:

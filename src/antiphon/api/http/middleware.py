@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from antiphon.api.common.access_log import access_logger, log_access, request_id_for
 from antiphon.api.common.authentication import CHALLENGE, set_caller, set_needs_key
-from antiphon.api.common.authorization import Authorizer, Principal
+from antiphon.api.common.authorization import Authorizer, Principal, check_single_headers
 from antiphon.api.common.deferred_completions import DeferredCompletions
 from antiphon.api.common.metrics import Metrics
 from antiphon.api.common.rate_limits import concurrency_slot, set_key_usage
@@ -116,6 +116,7 @@ class RequestMiddleware:
                 await send_preflight_response(send, headers)
                 return
         try:
+            check_single_headers(scope["headers"], headers)
             await self._authorize(scope, headers, send.headers)
             if (
                 self.authorizer.limiter is not None
@@ -143,6 +144,7 @@ class RequestMiddleware:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         extra = _assign_request_id(headers)
         try:
+            check_single_headers(scope["headers"], headers)
             await self._authorize(scope, headers, extra)
         except AntiphonError as error:
             if "websocket.http.response" not in scope.get("extensions", ()):

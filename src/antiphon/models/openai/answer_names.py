@@ -27,10 +27,12 @@ _OTHER_WORDS: Final = {
     "toolcall": "tool_calls",
     "functioncalls": "tool_calls",
     "outputtext": "content",
+    **dict.fromkeys(("thought", "thoughts", "reasoningsummary"), "reasoning_content"),
     "amazon-bedrock-invocationmetrics": "usage",
 }
 _ODD_NAME: Final = re.compile(
     rb'"(?:choice|tool_call|toolCalls?|function_calls|functionCalls|output_text|outputText'
+    rb"|reasoningContent|ReasoningContent|thoughts?|reasoning_summary|reasoningSummary"
     rb'|Choices|Message|Delta|ToolCalls|Content|FinishReason|amazon-bedrock-invocationMetrics)"'
     rb"[ \t]*:"
 )

@@ -6,13 +6,13 @@ on, encode it twice, or leave control characters as they are.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from typing import Any, Final
 
 import msgspec
 
+from antiphon.models.openai.lenient_json import evaluate_literal
 from antiphon.models.openai.sse import DECODE_ERRORS
 from antiphon.models.openai.tool_call_fragments import is_blank
 
@@ -23,19 +23,22 @@ _MARKUP: Final = re.compile(r"\A(?:\s*<[^<>{}]*>)+|(?:<[^<>{}]*>\s*)+\Z")
 _LABEL: Final = re.compile(r"(?:json|arguments|parameters)\s*[:=]?\s*(?={)", re.IGNORECASE)
 #: How often JSON is found within a JSON string.
 _MAX_DEPTH: Final = 3
-#: Longer arguments are not read as Python.
-_MAX_PYTHON_LENGTH: Final = 20_000
-
-#: Strings, comments and words, of which some are keys without quotation marks.
-_TOKEN: Final = re.compile(
-    r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|//[^\n]*|/\*.*?\*/"""
-    r"""|(?P<key>[A-Za-z_$][\w$]*(?=\s*:))|[A-Za-z_$][\w$]*""",
-    re.DOTALL,
-)
-_PYTHON_WORDS: Final = {"true": "True", "false": "False", "null": "None", "undefined": "None"}
 #: How such objects begin, and what they have.
 _WRAPPERS: Final = ('{"function"', '{"name"')
 _CALLS: Final = ({"name", "arguments"}, {"name", "parameters"})
+
+#: A function that nobody offers, by which models of OpenAI's call several at once.
+PARALLEL_CALLS: Final = "multi_tool_use.parallel"
+
+
+class _ToolUse(msgspec.Struct):
+    recipient_name: str
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _ParallelCalls(msgspec.Struct):
+    tool_uses: list[_ToolUse]
+
 
 _decoder = json.JSONDecoder(strict=False)
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -64,11 +67,34 @@ def unwrap_arguments(arguments: str, name: str) -> str:
             is_named = inner.pop("_name", None) is not None
             return msgspec.json.encode(inner).decode() if is_named else arguments
         if fields.keys() in _CALLS and msgspec.json.decode(fields["name"]) == name:
-            _, inner_arguments = fields.values()
+            del fields["name"]
+            (inner_arguments,) = fields.values()
             return bytes(inner_arguments).decode() if is_object(inner_arguments) else arguments
     except DECODE_ERRORS:
         pass
     return arguments
+
+
+def named_call(arguments: str) -> tuple[str, str] | None:
+    """A function's name and its arguments, where an object has both; None: it is no such."""
+    try:
+        fields = _decode_object(arguments)
+        if fields.keys() not in _CALLS:
+            return None
+        name = msgspec.json.decode(fields.pop("name"))
+        (inner,) = (bytes(one).decode() for one in fields.values())
+    except DECODE_ERRORS:
+        return None
+    return (name, inner) if isinstance(name, str) and is_object(inner) else None
+
+
+def parallel_calls(arguments: str) -> list[tuple[str, str]]:
+    """Names and arguments of the calls in those of ``PARALLEL_CALLS``; empty: there are none."""
+    try:
+        uses = msgspec.json.decode(arguments, type=_ParallelCalls).tool_uses
+    except DECODE_ERRORS:
+        return []
+    return [(one.recipient_name, bytes(one.parameters).decode()) for one in uses]
 
 
 def _mended(arguments: str) -> str | None:
@@ -118,29 +144,13 @@ def _rewritten(text: str) -> str | None:
             # Another call's arguments, or no JSON at all.
             return None
     except (ValueError, RecursionError):
-        if len(text) <= _MAX_PYTHON_LENGTH:
-            value = _evaluate(text)
+        value = evaluate_literal(text)
     if not isinstance(value, dict):
         return None
     try:
         return msgspec.json.encode(value).decode()
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
-
-
-def _evaluate(text: str) -> Any:
-    """The value of an object in Python or JavaScript; None: it is neither, or no literal."""
-    try:
-        return ast.literal_eval(_TOKEN.sub(_python_token, text))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
-
-
-def _python_token(found: re.Match[str]) -> str:
-    token = found[0]
-    if token.startswith("/"):
-        return ""
-    return repr(token) if found["key"] else _PYTHON_WORDS.get(token, token)
 
 
 def is_object(text: str | msgspec.Raw) -> bool:

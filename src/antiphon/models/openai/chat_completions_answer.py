@@ -118,10 +118,16 @@ class PlainMessage(msgspec.Struct, gc=False):
     error: None = None
     finish_reason: None = None
     stop_reason: None = None
-    #: Calls, by the names that ``answer_names`` knows.
+    #: Calls and thoughts, by the names that ``answer_names`` knows.
     tool_call: None = None
     toolCalls: None = None
     function_calls: None = None
+    reasoningContent: None = None
+    ReasoningContent: None = None
+    thought: None = None
+    thoughts: None = None
+    reasoning_summary: None = None
+    reasoningSummary: None = None
 
 
 class PlainChoice(msgspec.Struct, gc=False):

@@ -345,8 +345,13 @@ class ChatCompletionsParser:
             return
         for part in _listed(content):
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind in _REASONING_PARTS or (kind is not None and part.get("thought") is True):
-                thoughts = part.get("thinking") or part.get("summary") or part
+            if _is_thought(part):
+                thoughts = (
+                    part.get("thinking")
+                    or part.get("summary")
+                    or part.get("reasoningContent")
+                    or part
+                )
                 if kind == "thinking":
                     self._reasoning_field = THINKING_PARTS
                 self._add_reasoning(thoughts_of_value(thoughts), out)
@@ -399,6 +404,17 @@ def _decode(data: bytes, *, is_whole: bool) -> tuple[bytes, Completion]:
 def _may_have_words(data: bytes) -> bool:
     """Whether JSON that is cut or malformed may be words, and not a usage or the like."""
     return any(name in data for name in (b'"content"', b'"delta"', b'"message"', b'"text"'))
+
+
+def _is_thought(part: Any) -> bool:
+    """Whether a part of a content is reasoning: by its type, Gemini's mark or Bedrock's field."""
+    if not isinstance(part, dict):
+        return False
+    return (
+        part.get("type") in _REASONING_PARTS
+        or part.get("thought") is True
+        or isinstance(part.get("reasoningContent"), dict)
+    )
 
 
 def _listed(content: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from antiphon.models.openai.tool_call_fragments import call_of_part
 
 _MAX_DEPTH: Final = 4
 _MODEL_ROLES: Final = ("assistant", "model", "chatbot", "CHATBOT")
-_TEXT_FIELDS: Final = ("response", "generated_text", "output_text", "completion")
+_TEXT_FIELDS: Final = ("response", "generated_text", "output_text", "text_output", "completion")
 _WHOLE_TEXT_FIELDS: Final = (*_TEXT_FIELDS, "text", "answer", "result")
 _OTHER_TEXT_FIELDS: Final = (*_WHOLE_TEXT_FIELDS, "content", "output", "outputs", "generation")
 _GENERATION_FIELDS: Final = ("usage", "conversation_id", "tool_calls")

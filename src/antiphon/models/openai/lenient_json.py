@@ -1,11 +1,13 @@
 """Lenient JSON: decodes what upstreams send, and reads values of unexpected types. Pure.
 
-For the answers that a typed decoder refuses: servers write ``NaN``, raw tabs, and numbers as text.
+For the answers that a typed decoder refuses: servers write ``NaN``, raw tabs, commas before the end
+of an object, Python's dicts, and numbers as text.
 Halves of characters have been joined before (``answer_framing``).
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -16,7 +18,10 @@ import msgspec
 _decode = msgspec.json.Decoder().decode
 #: Where an object has its text.
 _TEXT_FIELDS: Final = ("text", "content", "value", "parts")
-_THOUGHT_FIELDS: Final = ("thinking", "summary", "reasoning", "reasoning_content", "reasoning_text")
+_THOUGHT_FIELDS: Final = (
+    *("thinking", "summary", "reasoning", "reasoning_content", "reasoning_text"),
+    *("reasoningContent", "reasoningText"),
+)
 #: Fields of what is a part of a content, and no data.
 _CONTENT_FIELDS: Final = frozenset(
     (
@@ -25,6 +30,15 @@ _CONTENT_FIELDS: Final = frozenset(
         *("image_url", "inlineData", "inline_data", "image"),
     )
 )
+#: Longer texts are not read as Python.
+_MAX_LITERAL_LENGTH: Final = 20_000
+#: Strings, comments and words, of which some are keys without quotation marks.
+_TOKEN: Final = re.compile(
+    r"""\"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|//[^\n]*|/\*.*?\*/"""
+    r"""|(?P<key>[A-Za-z_$][\w$]*(?=\s*:))|[A-Za-z_$][\w$]*""",
+    re.DOTALL,
+)
+_PYTHON_WORDS: Final = {"true": "True", "false": "False", "null": "None", "undefined": "None"}
 #: Python limits the digits of an integer, to 4300 unless it is told otherwise.
 _MAX_DIGITS = 600
 
@@ -37,7 +51,27 @@ def decode_lenient(data: bytes) -> Any:
         try:
             return json.loads(data.decode(), strict=False, parse_int=_parse_int)
         except json.JSONDecodeError as error:
+            value = evaluate_literal(data.decode().strip())
+            if isinstance(value, dict):
+                return value
             raise msgspec.DecodeError(f"JSON is malformed: {error}") from None
+
+
+def evaluate_literal(text: str) -> Any:
+    """The value of an object in Python or JavaScript; None: it is neither, or no literal."""
+    if not text.startswith("{") or len(text) > _MAX_LITERAL_LENGTH:
+        return None
+    try:
+        return ast.literal_eval(_TOKEN.sub(_python_token, text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _python_token(found: re.Match[str]) -> str:
+    token = found[0]
+    if token.startswith("/"):
+        return ""
+    return repr(token) if found["key"] else _PYTHON_WORDS.get(token, token)
 
 
 def split_objects(data: bytes) -> list[bytes]:
@@ -84,6 +118,8 @@ WRAPPING_FIELDS: Final = (
     "body",
     "Response",
     "chatResponse",
+    "predictions",
+    "completions",
 )
 
 

@@ -53,7 +53,10 @@ class CompletionDetails(msgspec.Struct, gc=False):
 
 
 class PlainUsage(msgspec.Struct, gc=False):
-    """A usage with the names that OpenAI's has, and null for those that others give a count."""
+    """A usage with the names that OpenAI's has, and null for those that others give a count.
+
+    One without both counts under these names is for the general parser.
+    """
 
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
@@ -118,7 +121,10 @@ def plain_answer_deltas(body: bytes) -> list[Delta] | None:
     if finish is None or not choice.message.content:
         return None
     deltas: list[Delta] = [OutputTextDelta(choice.message.content)]
-    if answer.usage is not None and (usage := _to_usage(answer.usage)):
+    if answer.usage is not None:
+        usage = _to_usage(answer.usage)
+        if usage is None:
+            return None
         deltas.append(UsageUpdate(usage))
     deltas.append(Finish(finish))
     return deltas
@@ -126,12 +132,12 @@ def plain_answer_deltas(body: bytes) -> list[Delta] | None:
 
 def _to_usage(given: PlainUsage) -> Usage | None:
     prompt, completion = given.prompt_tokens, given.completion_tokens
-    if prompt is None and completion is None:
+    if prompt is None or completion is None:
         return None
     details, made = given.prompt_tokens_details, given.completion_tokens_details
     return usage_of_counts(
-        prompt or 0,
-        completion or 0,
+        prompt,
+        completion,
         given.total_tokens,
         (details and details.cached_tokens) or 0,
         (made and made.reasoning_tokens) or 0,

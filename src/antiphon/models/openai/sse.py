@@ -32,7 +32,7 @@ _JSON_SIGNS = (b'"', b"{", b"}", b"[", b"]")
 _LOOSE_FIELD = re.compile(rb"(data|event)[ \t]*:", re.IGNORECASE)
 _OTHER_FIELD = re.compile(rb":|(id|retry)[ \t]*:", re.IGNORECASE)
 #: How text begins that no server means as a field.
-_STRAY_TEXT = re.compile(rb"<|(error|exception|traceback)\b|[^:]+ [^:]", re.IGNORECASE)
+_STRAY_TEXT = re.compile(rb"<|[\w.]*(error|exception|traceback)\b|[^:]+ [^:]", re.IGNORECASE)
 #: Names of events that are errors, and of those that are the end.
 _ERROR_NAMES = frozenset(
     (b"error", b"exception", b"failed", b"failure", b"fatal", b"abort", b"aborted")

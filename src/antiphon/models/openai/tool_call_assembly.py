@@ -13,7 +13,13 @@ import msgspec
 
 from antiphon.core.deltas import ToolCallDelta
 from antiphon.core.provider_fields import join_provider_fields
-from antiphon.models.openai.argument_mending import normalize_arguments, unwrap_arguments
+from antiphon.models.openai.argument_mending import (
+    PARALLEL_CALLS,
+    named_call,
+    normalize_arguments,
+    parallel_calls,
+    unwrap_arguments,
+)
 from antiphon.models.openai.chat_completions_answer import PlainCall
 from antiphon.models.openai.growing_call import GrowingCall, is_same_json
 from antiphon.models.openai.tool_call_fragments import (
@@ -111,15 +117,21 @@ class ToolCallAssembler:
         return fragment if name == fragment.name else msgspec.structs.replace(fragment, name=name)
 
     def complete_names(self) -> None:
-        """Where the model may call one function only, calls without a name are its."""
-        if len(self._tool_names) == 1:
-            for call in self._calls:
-                if not call.name and not call.is_blank:
-                    (call.name,) = self._tool_names
+        """Name the calls without a name: by their arguments, or if there is one function only."""
+        for call in self._calls:
+            if call.name or call.is_blank:
+                continue
+            named = named_call(call.arguments)
+            if named and known_name(named[0], self._tool_names) in self._tool_names:
+                call.name = named[0]
+            elif len(self._tool_names) == 1:
+                (call.name,) = self._tool_names
 
     def finish(self, *, is_cut: bool = False) -> list[ToolCallDelta]:
         """What has not been emitted yet. ``is_cut``: the last call may lack its end."""
         out: list[ToolCallDelta] = []
+        if not is_cut and any(map(self._is_parallel, self._calls)):
+            self._split_parallel_calls()
         for call in self._calls:
             if not is_cut and call.is_cut and call.lacks_brace:
                 call.append("}")
@@ -131,6 +143,24 @@ class ToolCallAssembler:
         for call in self._calls:
             self._send(call, out, is_final=True)
         return out
+
+    def _is_parallel(self, call: GrowingCall) -> bool:
+        return call.name == PARALLEL_CALLS and call.name not in self._tool_names
+
+    def _split_parallel_calls(self) -> None:
+        """Put calls in the place of one that holds them: nothing was sent of it, or behind it."""
+        calls: list[GrowingCall] = []
+        for call in self._calls:
+            inner = parallel_calls(call.arguments) if self._is_parallel(call) else []
+            for name, arguments in inner:
+                known = known_name(name, self._tool_names)
+                part = GrowingCall(len(calls), ToolCallFragment(None, "", known, ""))
+                part.append(arguments)
+                calls.append(part)
+            if not inner:
+                call.number = len(calls)
+                calls.append(call)
+        self._calls = calls
 
     def _find_call(
         self, fragment: ToolCallFragment, touched: list[GrowingCall]
@@ -232,7 +262,7 @@ class ToolCallAssembler:
         return piece if piece.startswith(name) else joined
 
     def _is_name_sure(self, call: GrowingCall) -> bool:
-        if not call.name:
+        if not call.name or self._is_parallel(call):
             return False
         return not call.is_blank or (
             call.name in self._tool_names

@@ -13,18 +13,24 @@ MAX_COUNT: Final = 2**53
 _COUNT_FIELDS: Final = (
     (
         "input",
-        ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "inputTokenCount"),
+        (
+            *("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "inputTokenCount"),
+            *("PromptTokens", "InputTokens", "promptTokenCount", "prompt_token_count"),
+        ),
     ),
     (
         "output",
         (
             *("completion_tokens", "output_tokens", "completionTokens", "outputTokens"),
-            "outputTokenCount",
+            *("outputTokenCount", "CompletionTokens", "OutputTokens", "generated_tokens"),
+            *("candidatesTokenCount", "candidates_token_count"),
         ),
     ),
-    ("total", ("total_tokens",)),
+    ("total", ("total_tokens", "totalTokens", "TotalTokens")),
     ("cached", ("cached_tokens", "prompt_cache_hit_tokens")),
 )
+#: Where a usage may be that is within another object.
+_WRAPPING_FIELDS: Final = ("usage", "tokens")
 _DETAIL_COUNT_FIELDS: Final = (
     ("cached", ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
     ("reasoning", ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
@@ -44,8 +50,8 @@ class UsageCounts:
         if "input" not in counts and "output" not in counts:
             return None
         return usage_of_counts(
-            counts.get("input", 0),
-            counts.get("output", 0),
+            counts.get("input"),
+            counts.get("output"),
             counts.get("total"),
             counts.get("cached", 0),
             counts.get("reasoning", 0),
@@ -53,8 +59,15 @@ class UsageCounts:
 
     def add(self, usage: Any) -> None:
         """Take the counts of a usage; what it does not count stays as it was."""
+        if isinstance(usage, list) and len(usage) == 1:
+            usage = usage[0]
         if not isinstance(usage, dict):
             return
+        for one in (*map(usage.get, _WRAPPING_FIELDS), usage):
+            if isinstance(one, dict):
+                self._add_fields(one)
+
+    def _add_fields(self, usage: dict[str, Any]) -> None:
         for name, fields in _COUNT_FIELDS:
             for field in fields:
                 self._add_count(name, usage.get(field))
@@ -72,9 +85,13 @@ class UsageCounts:
 
 
 def usage_of_counts(
-    prompt: int, completion: int, total: int | None, cached: int, reasoning: int
+    prompt: int | None, completion: int | None, total: int | None, cached: int, reasoning: int
 ) -> Usage:
-    """A usage by its counts, as chat completions have them."""
+    """A usage by its counts, as chat completions have them; the total tells one that is missing."""
+    if total is not None and (prompt is None) != (completion is None):
+        rest = max(0, total - (prompt or completion or 0))
+        prompt, completion = (rest, completion) if prompt is None else (prompt, rest)
+    prompt, completion = prompt or 0, completion or 0
     if total == prompt + completion + reasoning:
         # xAI counts reasoning apart from the completion, OpenAI within it.
         completion += reasoning
