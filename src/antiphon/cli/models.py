@@ -126,9 +126,8 @@ def _model_entries(settings: Settings) -> Iterator[ModelEntry]:
         yield _configured_entry(name, model, settings.model)
     local = [model for model in model_download.local_models() if model.name not in settings.models]
     for file in local:
-        if file.path != model_download.embedded_weights():
-            default = file.name == settings.model
-            yield ModelEntry(file.name, default, "llama", str(file.path), file.size)
+        default = file.name == settings.model
+        yield ModelEntry(file.name, default, "llama", str(file.path), file.size)
     if settings.upstream is not None:
         names = {*settings.models, *(file.name for file in local)}
         default = settings.model is not None and settings.model not in names

@@ -64,6 +64,16 @@ def test_local_models_are_listed_by_name(data: Path) -> None:
     ]
 
 
+def test_the_embedded_model_is_not_listed_a_second_time(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_download, "PACKAGE", "a-package-that-nobody-has")
+    weights = put(models_dir() / "smollm2" / "SmolLM2.gguf")
+    other = put(models_dir() / "a" / "b" / "one.gguf")
+    assert model_download.embedded_weights() == weights
+    assert [model.path for model in local_models()] == [other]
+
+
 def test_a_file_of_the_hub_lands_among_the_local_models(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("huggingface_hub")
     with hub() as fake:

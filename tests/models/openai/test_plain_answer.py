@@ -76,6 +76,10 @@ VLLM: dict[str, Any] = {
     "prompt_logprobs": None,
 }
 #: Fields of the general structs that an answer with words and a reason never needs.
+OTHER_NAMES = {
+    *("tool_call", "toolCalls", "function_calls", "reasoningContent", "ReasoningContent"),
+    *("thought", "thoughts", "reasoning_summary", "reasoningSummary"),
+}
 UNUSED = {
     *("messages", "content", "stop_reason", "finishReason", "native_finish_reason"),
     *("stopReason", "done_reason", "finish_details"),
@@ -172,7 +176,7 @@ def test_reasoning_that_is_counted_apart_is_output() -> None:
 )
 def test_every_field_that_may_count_is_looked_at(plain: Any, general: Any) -> None:
     # What other names stand for is found by the general way alone.
-    others = {"tool_call", "toolCalls", "function_calls"} if plain is WholeMessage else set()
+    others = OTHER_NAMES if plain is WholeMessage else set()
     assert {*general.__struct_fields__, *others} - UNUSED == {*plain.__struct_fields__} - UNUSED
 
 

@@ -208,10 +208,11 @@ def local_models(folder: Path | None = None) -> list[LocalModel]:
     """The GGUF files in a folder (``models_dir`` by default) and below it, by name.
 
     A file is called by its name without ``.gguf``; where two share it, by the way to it
-    from the folder, e.g. ``owner/repo/model``.
+    from the folder, e.g. ``owner/repo/model``. The embedded model has a name of its own.
     """
-    folder = folder or models_dir()
-    paths = sorted(path for path in folder.rglob("*.gguf") if path.is_file())
+    folder, embedded = folder or models_dir(), embedded_weights()
+    files = (path for path in folder.rglob("*.gguf") if path.is_file())
+    paths = sorted(path for path in files if path != embedded)
     stems = [path.stem for path in paths]
     return [
         LocalModel(
