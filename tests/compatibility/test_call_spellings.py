@@ -100,7 +100,6 @@ NAMES = {
         *(first("look"), entry("up", C1, index=0)),
         *(first("look", index=1, id="b"), entry("up", C2, index=1)),
     ),
-    "other-case": one(first("Lookup", C1)),
     "colon-behind": one(first("lookup:", C1)),
     "among-the-arguments": one_whole(
         function={"arguments": {"name": "lookup", "arguments": {"c": 1}}}

@@ -82,7 +82,7 @@ FRAMES = {
         stream_of(A, B, end(), b'data: {"choices":[],"usage":{"prompt_tok', close=True)
     ),
     "comma-before-the-end": fails(
-        "", stream_of(A, data(b'{"choices":[{"delta":{"content":" there."},}],}')), "Hello"
+        "", stream_of(A, data(b'{"choices":[{"delta":{"content":" there."},}],}')), HELLO
     ),
     "stream-in-a-text": Meant(body_of(json.dumps(b"".join(GOOD).decode()).encode())),
     "body-of-a-lambda": Meant(

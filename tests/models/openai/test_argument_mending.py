@@ -123,7 +123,7 @@ def test_what_can_wait_for_its_end_is_mended_wherever_pieces_end(
         ("lookup()", "lookup"),
         ('"lookup"', "lookup"),
         ("api.lookup", "api.lookup"),
-        ("Lookup", "lookup"),
+        ("Lookup", "Lookup"),
         ("lookup2", "lookup2"),
         ("functions.other", "functions.other"),
         ("", ""),

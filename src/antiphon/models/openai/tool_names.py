@@ -24,12 +24,4 @@ def known_name(name: str, tool_names: Collection[str]) -> str:
         return name
     plain = _END.sub("", name.strip(_QUOTES))
     names = (plain, _PREFIX.sub("", plain), plain.split("<|")[0])
-    found = next((one for one in names if one in tool_names), None)
-    return found or _name_in_other_case(names, tool_names) or name
-
-
-def _name_in_other_case(names: Collection[str], tool_names: Collection[str]) -> str | None:
-    """The only tool whose name differs in the case of letters alone."""
-    lower = {one.lower() for one in names}
-    found = [one for one in tool_names if one.lower() in lower]
-    return found[0] if len(found) == 1 else None
+    return next((one for one in names if one in tool_names), name)
