@@ -139,11 +139,16 @@ class _Renderer(RendererHTML):
         return "</table></div>\n"
 
     def th_open(self, tokens: Sequence[Token], at: int, options: OptionsDict, env: EnvType) -> str:
-        # A column's alignment would be an inline style.
-        return "<th>"
+        return _cell("th", tokens[at])
 
     def td_open(self, tokens: Sequence[Token], at: int, options: OptionsDict, env: EnvType) -> str:
-        return "<td>"
+        return _cell("td", tokens[at])
+
+
+def _cell(tag: str, token: Token) -> str:
+    """A cell's tag, with its column's alignment by a class: an inline style is not allowed."""
+    alignment = str(token.attrGet("style") or "").removeprefix("text-align:")
+    return f'<{tag} class="{alignment}">' if alignment in {"right", "center"} else f"<{tag}>"
 
 
 def _lowered(tag: str) -> str:

@@ -52,6 +52,13 @@ def test_a_link_shows_the_chain_up_to_its_response(server: ThreadServer) -> None
     assert share["id"] not in html
 
 
+def test_columns_are_aligned_without_inline_styles(server: ThreadServer) -> None:
+    table = "| Step | Time | Done |\n|:--|--:|:-:|\n| add | 2 ms | yes |"
+    html = page(server.get(shared(server, ask(server, table))["url"]))
+    assert '<td>add</td>\n<td class="right">2 ms</td>\n<td class="center">yes</td>' in html
+    assert "style=" not in html
+
+
 def test_a_page_has_no_script_and_is_stored_by_nobody(server: ThreadServer) -> None:
     answer = server.get(shared(server, ask(server, "Hi"))["url"])
     headers = answer.headers
