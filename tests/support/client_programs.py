@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / ".make" / "clients"
 PROGRAMS = ROOT / "tests" / "clients" / "agents"
 #: Seconds that a program may take, on a slow day.
-RUNNING = 120
+RUNNING = 300
 
 #: What the model says once it has called the tool of the tests for three cities.
 WEATHER = "snow in Oslo | snow in Rome | snow in Bonn"

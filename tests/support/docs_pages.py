@@ -44,7 +44,7 @@ RPC = "localhost:8081"
 #: The client opens its WebSocket in a way that newer websockets have a word to say about.
 _IGNORED_WARNING = "ignore:connect() must be used as a context manager:DeprecationWarning"
 #: Seconds after which whatever has not happened never will.
-_TIMEOUT = 60.0
+_TIMEOUT = 180.0
 #: What has no types to check.
 _UNTYPED = re.compile(r"^(import xai_sdk|from xai_sdk\S* import .*)$")
 _FENCE = re.compile(
