@@ -41,84 +41,84 @@ CTRL_Z = "\x1a"
 def test_a_question_that_fails_is_in_the_prompt_again(home: Path) -> None:
     (home / "a.png").write_bytes(PNG)
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("/image a.png\n")
         terminal.expect("goes along")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("refuse\n")
         terminal.expect("error: ")
-        terminal.expect("> refuse")
+        terminal.expect_prompt("refuse")
         # The image goes along with it, as before.
         terminal.type(" nothing\n")
         terminal.expect("1 messages, the last: refuse nothing")
         terminal.expect("[image]")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("/edit refuse\n")
         terminal.expect("error: ")
-        terminal.expect("> /edit refuse")
+        terminal.expect_prompt("/edit refuse")
         terminal.type(" less\n")
         terminal.expect("1 messages, the last: refuse less")
         terminal.expect("[image]")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type(ESCAPE + ESCAPE)
         terminal.expect("edit the question")
-        terminal.expect("> refuse less")
+        terminal.expect_prompt("refuse less")
         terminal.type("\x15refuse\n")
         terminal.expect("error: ")
-        terminal.expect("> refuse")
+        terminal.expect_prompt("refuse")
         # It replaces the question yet.
         terminal.type(" it\n")
         terminal.expect("1 messages, the last: refuse it")
         terminal.expect("[image]")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
 def test_what_is_queued_behind_a_question_that_fails_waits(home: Path, url: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("refuse\nafter\n")
-        terminal.expect("queued: after")
+        terminal.expect_row("queued: after")
         release(url)
         terminal.expect("error: ")
         terminal.expect("what is queued waits until you send something")
-        terminal.expect("> refuse")
+        terminal.expect_prompt("refuse")
         terminal.type(" nothing\n")
         terminal.expect("3 messages, the last: refuse nothing")
         terminal.expect("5 messages, the last: after")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
 def test_what_is_typed_stays_where_a_question_fails(home: Path, url: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("refuse\nhalf")
-        terminal.expect("half")
+        terminal.expect_typed("half")
         release(url)
         terminal.expect("↑ brings it back")
         terminal.type(" a draft")
-        terminal.expect("draft")
+        terminal.expect_prompt("half a draft")
         terminal.type(CTRL_C + "\x1b[A")
-        terminal.expect("refuse")
+        terminal.expect_prompt("refuse")
         terminal.type(CTRL_C)
         leave(terminal)
 
 
 def test_a_plain_terminal_offers_a_question_that_fails(home: Path) -> None:
     with chat(home, "--plain") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("refuse\n")
         terminal.expect("error: ")
         terminal.expect("Enter alone takes: refuse")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("other words\n")
         terminal.expect("1 messages, the last: other words")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type(CTRL_D)
         assert terminal.leave() == 0
 
@@ -126,25 +126,25 @@ def test_a_plain_terminal_offers_a_question_that_fails(home: Path) -> None:
 def test_a_tool_that_has_run_does_not_run_again_where_the_model_fails(home: Path, url: str) -> None:
     (home / "tools.py").write_text(PAYING_TOOL)
     with chat(home, "--tools", "tools.py") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type('call refund {"order":"1 in doubt"}\n')
-        terminal.expect("[y/n/e/a] ")
+        terminal.expect_asked("[y/n/e/a] ")
         terminal.type("y\n")
         terminal.expect("I will not.")
         terminal.expect("/retry goes on with it")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         # It fails again, and nothing is asked again.
         terminal.type("/retry\n")
         terminal.expect("I will not.")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
     release(url)
     with chat(home, "--tools", "tools.py", "--continue") as terminal:
         terminal.expect("/retry goes on with it")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("/retry\n")
         terminal.expect("the tool says paid back 1 in doubt")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
     assert (home / "paid").read_text() == "1 in doubt\n"
 
@@ -152,34 +152,34 @@ def test_a_tool_that_has_run_does_not_run_again_where_the_model_fails(home: Path
 def test_a_question_whose_tool_has_run_is_not_asked_again_by_itself(home: Path, url: str) -> None:
     (home / "tools.py").write_text(PAYING_TOOL)
     with chat(home, "--tools", "tools.py") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type('call pay {"order":"2 in part"}\n')
         terminal.expect("one two three")
         terminal.expect("error: ")
         terminal.expect("/retry goes on with it")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         release(url)
         # What was said is kept, too.
         terminal.type("/retry\n")
         terminal.expect("5 messages, the last: Go on from where you stopped.")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("what then?\n")
         terminal.expect("7 messages, the last: what then?")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
     assert (home / "paid").read_text() == "2 in part\n"
 
 
 def test_an_upstream_goes_in_the_middle_of_an_answer(home: Path) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("break off\n")
         terminal.expect("one two three")
         terminal.expect("error: ")
-        terminal.expect("> break off")
+        terminal.expect_prompt("break off")
         terminal.type(" no more\n")
         terminal.expect("1 messages, the last: break off no more")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
         assert terminal.rows.count("one two three") == 1
 
@@ -190,12 +190,12 @@ def test_a_signal_ends_the_chat_and_keeps_what_arrived(
     home: Path, number: signal.Signals, typed: str
 ) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("hang\n")
         terminal.expect("one two three")
         if typed:
             terminal.type(typed)
-            terminal.expect(typed)
+            terminal.expect_typed(typed)
         terminal.process.send_signal(number)
         assert terminal.leave() == 128 + number
         assert terminal.is_restored
@@ -204,17 +204,17 @@ def test_a_signal_ends_the_chat_and_keeps_what_arrived(
         terminal.expect("> hang")
         terminal.expect("one two three")
         terminal.expect("failed: The program was stopped before the turn was over.")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
 @pytest.mark.parametrize("options", [[], ["--plain"]])
 def test_a_signal_ends_a_chat_at_its_prompt(home: Path, options: list[str]) -> None:
     with chat(home, *options) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("hello\n")
         terminal.expect("the last: hello")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.leave() == 128 + signal.SIGTERM
         assert terminal.is_restored
@@ -224,17 +224,19 @@ def test_a_signal_ends_a_chat_at_its_prompt(home: Path, options: list[str]) -> N
 @pytest.mark.parametrize("typed", ["", "half a question", CTRL_C])
 def test_a_terminal_that_is_closed_ends_the_chat(home: Path, typed: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("hang\n")
         terminal.expect("one two three")
         terminal.type(typed)
-        if typed:
-            terminal.expect("stopped" if typed == CTRL_C else typed)
+        if typed == CTRL_C:
+            terminal.expect("stopped")
+        elif typed:
+            terminal.expect_typed(typed)
         assert terminal.hang_up() == 128 + signal.SIGHUP
     with chat(home, "--continue") as terminal:
         terminal.expect("> hang")
         terminal.expect("one two three")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
@@ -245,7 +247,7 @@ def test_a_signal_ends_a_question_of_a_script_and_keeps_what_arrived(home: Path)
         assert terminal.leave() == 128 + signal.SIGTERM
     with chat(home, "--continue") as terminal:
         terminal.expect("one two three")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
@@ -262,22 +264,22 @@ def test_a_disk_is_full_when_an_answer_ends(tmp_path: Path, url: str) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
         home = chat_home(disk.folder, url)
         with chat(home) as terminal:
-            terminal.expect("> ")
+            terminal.expect_prompt()
             terminal.type("first\n")
             terminal.expect("the last: first")
-            terminal.expect("> ")
+            terminal.expect_prompt()
             with log_kept(home / "turns.db"):
                 terminal.type("wait\n")
                 terminal.expect("begun,")
                 disk.fill()
                 release(url)
                 terminal.expect("is full: make room")
-            terminal.expect("> wait")
+            terminal.expect_prompt("wait")
             disk.make_room()
             terminal.type(" and again\n")
             terminal.expect("begun,")
             terminal.expect("and again")
-            terminal.expect("> ")
+            terminal.expect_prompt()
             leave(terminal)
 
 
@@ -297,19 +299,19 @@ def test_a_store_that_may_only_be_read(tmp_path: Path, url: str) -> None:
 @pytest.mark.slow
 def test_a_store_that_another_program_has_locked(home: Path) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("first\n")
         terminal.expect("the last: first")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         with closing(sqlite3.connect(home / "turns.db", isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             terminal.type("second\n")
             terminal.expect("error: Another process kept the database locked for too long")
-            terminal.expect("> second")
+            terminal.expect_prompt("second")
             other.execute("ROLLBACK")
         terminal.type(" time\n")
         terminal.expect("the last: second time")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
         # What is logged is a line of its own.
         logged = "the store refused a write: Another process kept the database locked for too long."
@@ -323,7 +325,7 @@ def test_ctrl_z_suspends_a_chat_that_make_has_started(home: Path, url: str) -> N
     with Terminal(["-c", shell], environment(home), home, is_script=True) as terminal:
         terminal.type("make chat\n")
         terminal.expect("/help lists")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type(CTRL_Z)
@@ -331,10 +333,10 @@ def test_ctrl_z_suspends_a_chat_that_make_has_started(home: Path, url: str) -> N
         terminal.type("echo back in the shell $((1+1))\n")
         terminal.expect("back in the shell 2")
         terminal.type("fg\n")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         release(url)
         terminal.expect("and done")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type(CTRL_C)
         terminal.expect("Ctrl-C again")
         terminal.type("exit\n")

@@ -109,10 +109,11 @@ def record() -> list[str]:
         args = [PROGRAM, "chat", "--config", "c.toml", "--tools", "tools.py"]
         with Terminal(args, environment(home), home) as terminal:
             for typed, shown in _TYPED:
-                terminal.expect("> " if not typed.startswith("y") else "")
+                if not typed.startswith("y"):
+                    terminal.expect_prompt()
                 terminal.type(typed)
                 terminal.expect(shown)
-            terminal.expect("> ")
+            terminal.expect_prompt()
             terminal.type(CTRL_D)
             assert terminal.leave() == 0
             rows = terminal.rows

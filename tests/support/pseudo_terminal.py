@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,8 @@ _PATIENCE = 30.0
 #: How many of the last characters a failure quotes.
 _LAST_SHOWN = 2_000
 _ROWS = 40
+#: What the line below a prompt begins with while an answer comes.
+_WHILE_ANSWERING = "Esc stops the answer"
 #: What a program writes to learn where the cursor is.
 _ASK_CURSOR = b"\x1b[6n"
 CTRL_C = "\x03"
@@ -71,6 +74,8 @@ class Terminal:
         os.close(slave)
         self._raw = b""
         self._seen = 0
+        #: The screen, and how much of what was written it has.
+        self._played: tuple[TerminalScreen, codecs.IncrementalDecoder, int] | None = None
         #: How many times the program was told where the cursor is.
         self._answered = 0
 
@@ -103,8 +108,13 @@ class Terminal:
         return self._screen().rows
 
     def _screen(self) -> TerminalScreen:
-        screen = TerminalScreen(self._columns, _ROWS)
-        screen.write(self.written)
+        """What it shows, as wide as it is now."""
+        if self._played is None:
+            new_decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+            self._played = TerminalScreen(self._columns, _ROWS), new_decoder, 0
+        screen, decoder, length = self._played
+        screen.write(decoder.decode(self._raw[length:]))
+        self._played = screen, decoder, len(self._raw)
         return screen
 
     def type(self, text: str) -> None:
@@ -113,7 +123,7 @@ class Terminal:
 
     def resize(self, columns: int) -> None:
         """Make the terminal so wide. Terminals differ in what they do with what they show."""
-        self._columns = columns
+        self._columns, self._played = columns, None
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
 
     def expect(self, text: str) -> str:
@@ -132,6 +142,34 @@ class Terminal:
         while not any(text in row for row in self.rows):
             if not self._read(deadline):
                 raise AssertionError(f"no row shows {text!r}: {self.rows}")
+
+    def expect_prompt(self, draft: str = "") -> None:
+        """Wait until the cursor is at the end of a prompt with that in it, and nothing is answered.
+
+        In however many drawings. What is waited for next comes behind it.
+        """
+        self._expect_cursor(
+            f"> {draft}",
+            lambda screen: (
+                screen.row_to_cursor == f"> {draft}"
+                and not screen.row_below_cursor.startswith(_WHILE_ANSWERING)
+            ),
+        )
+
+    def expect_typed(self, draft: str) -> None:
+        """Wait until the cursor is at the end of a prompt with that in it, also below an answer."""
+        self._expect_cursor(draft, lambda screen: screen.row_to_cursor == f"> {draft}")
+
+    def expect_asked(self, question: str) -> None:
+        """Wait until the cursor is behind that: a question whose answer is typed there."""
+        self._expect_cursor(question, lambda screen: screen.row_to_cursor.endswith(question))
+
+    def _expect_cursor(self, text: str, is_there: Callable[[TerminalScreen], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not is_there(self._screen()):
+            if not self._read(deadline):
+                raise AssertionError(f"{text!r} is not before the cursor: {self.rows}")
+        self._seen = len(self.shown)
 
     def leave(self) -> int:
         """Wait for the program's own end; returns its exit code."""
