@@ -17,8 +17,9 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
     "53de0000000c4944415408d763f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
 )
-#: What is typed, and what has to come, in this order, before the next prompt.
-COMMAND_TABLE = (
+#: What is typed, and what has to come, in this order, before the next prompt. Where that is not
+#: empty, what is in it is the third; None: there is none.
+COMMAND_TABLE: tuple[tuple[str, list[str], *tuple[str | None, ...]], ...] = (
     ("first ```x```\n", ["the last: first x"]),
     ("/help\n", [*(f"/{one.name}" for one in COMMANDS), "Ctrl-X Ctrl-E opens the editor"]),
     ("/model\n", ["→ far  1000 tokens", "echo"]),
@@ -56,19 +57,19 @@ COMMAND_TABLE = (
     ("/retry far\n", ["6 messages, the last: third way"]),
     ("/compare\n", ["1 of 3: far", "2 of 3: far", "3 of 3: far"]),
     ("/search zebra\n", ["nothing was found"]),
-    ("/modle\n", ["did you mean /model?"]),
+    ("/modle\n", ["did you mean /model?"], "/modle"),
     (CTRL_C + "//slash\n", ["the last: /slash"]),
-    ("/resume\r", ["chats:", "Esc leaves"]),
-    (CTRL_C, ["> "]),
+    ("/resume\n", ["chats:", "Esc leaves"], None),
+    (CTRL_C, []),
     ("/new\n", ["a new chat"]),
     ("/cost\n", ["nothing has been asked yet"]),
     ("/retry\n", ["nothing has been asked yet"]),
     # Keys.
     ("one" + ALT_ENTER + "two\n", ["the last: one", "two"]),
     ("\x1b[200~pasted\nlines\x1b[201~\n", ["the last: pasted", "lines"]),
-    (CTRL_X_CTRL_E, ["written in the editor"]),
+    (CTRL_X_CTRL_E, [], "written in the editor"),
     ("\n", ["the last: written in the editor"]),
-    (CTRL_R + "third w", ["third way"]),
+    (CTRL_R + "third w", ["third way"], None),
     ("\n\n", ["the last: third way"]),
     (UP + UP + "\n", ["the last: written in the editor"]),
     ("/attach form.json\n", ["form.json goes along with the next question"]),
@@ -84,13 +85,13 @@ def test_each_command_and_key_does_what_the_help_says(home: Path) -> None:
     editor.write_text("#!/bin/sh\nprintf 'written in the editor' > \"$1\"\n")
     editor.chmod(0o700)
     with chat(home, "--tools", "tools.py", EDITOR=str(editor), PAGER="cat") as terminal:
-        terminal.expect("> ")
-        for typed, shown in COMMAND_TABLE:
+        terminal.expect_prompt()
+        for typed, shown, *drafts in COMMAND_TABLE:
             terminal.type(typed)
             for text in shown:
                 terminal.expect(text)
-            if typed.endswith("\n"):
-                terminal.expect("> ")
+            if (draft := drafts[0] if drafts else "") is not None:
+                terminal.expect_prompt(draft)
         leave(terminal)
         written = terminal.written
     copied = base64.b64encode(b"4 messages, the last: second").decode()
@@ -104,48 +105,50 @@ def test_each_command_and_key_does_what_the_help_says(home: Path) -> None:
 
 def test_ctrl_c_never_breaks_a_chat(home: Path) -> None:
     with chat(home, "--tools", "tools.py") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("typed")
-        terminal.expect("typed")
+        terminal.expect_prompt("typed")
         terminal.type(CTRL_C)
         terminal.type("hang\n")
         terminal.expect("one two three")
         terminal.type(CTRL_C)
         terminal.expect("stopped; what arrived is kept")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type('call refund {"order":"1"}\n')
-        terminal.expect("[y/n/e/a] ")
+        terminal.expect_asked("[y/n/e/a] ")
         terminal.type(CTRL_C)
         terminal.expect("it waits")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("meanwhile\n")
         terminal.expect("a call waits for a decision first")
-        terminal.expect("[y/n/e/a] ")
+        terminal.expect_asked("[y/n/e/a] ")
         terminal.type("n\n")
         terminal.expect("the tool says The user declined")
-        terminal.expect("> ")
-        terminal.expect("meanwhile")
+        terminal.expect_prompt("meanwhile")
         terminal.type("\n")
         terminal.expect("the last: meanwhile")
-        terminal.expect("> ")
+        terminal.expect_prompt()
+        terminal.type("/cost\n")
+        terminal.expect("without the tokens of 1 that ended before the model had counted them")
+        terminal.expect_prompt()
         terminal.type("/erase\n")
-        terminal.expect("[y/N] ")
+        terminal.expect_asked("[y/N] ")
         terminal.type(CTRL_C)
         terminal.expect("nothing was erased")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("/tree\n")
         terminal.expect("hang")
         terminal.type(CTRL_C)
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("hang\n")
         terminal.expect("one two three")
         terminal.type("half")
-        terminal.expect("half")
+        terminal.expect_typed("half")
         # It clears what is typed, then stops the answer.
         terminal.type(CTRL_C)
         terminal.type(CTRL_C)
         terminal.expect("stopped; what arrived is kept")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
@@ -158,20 +161,20 @@ def test_erase_goes_on_from_before_a_turn_that_another_program_erased(home: Path
 
     with chat(home) as terminal:
         for words in ("one", "two", "three"):
-            terminal.expect("> ")
+            terminal.expect_prompt()
             terminal.type(words + "\n")
             terminal.expect(f"the last: {words}")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         (second,) = json.loads(run("search", "two", "--json"))
         run("delete", second["response_id"], "--yes")
         terminal.type("/erase\n")
-        terminal.expect("[y/N] ")
+        terminal.expect_asked("[y/N] ")
         terminal.type("y\n")
         terminal.expect("erased: ")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("four\n")
         terminal.expect("3 messages, the last: four")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
@@ -182,8 +185,8 @@ def test_a_chat_is_read_by_its_id(home: Path) -> None:
     done = subprocess.run(listing, cwd=home, env=environment(home), capture_output=True, check=True)
     chat_id = json.loads(done.stdout)[0]["id"]
     with chat(home, PAGER="cat") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type(f"/open {chat_id}\n")
         terminal.expect("1 messages, the last: about lighthouses")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)

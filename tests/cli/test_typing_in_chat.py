@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,24 @@ from support.command_line_upstream import release
 from support.pseudo_terminal import CTRL_C, CTRL_D, ESCAPE
 from support.terminal_screen import rows_of
 
+CTRL_X_CTRL_E = "\x18\x05"
+
 
 def test_one_types_and_queues_while_it_answers(home: Path, url: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("next question\n")
-        terminal.expect("queued: next question")
+        terminal.expect_row("queued: next question")
         terminal.type("half a")
-        terminal.expect("half a")
+        terminal.expect_typed("half a")
         release(url)
         # Below a prompt that is typed into, a row grows by pieces.
         terminal.expect_row("3 messages, the last: next question")
         terminal.type(" draft\n")
-        terminal.expect("5 messages, the last: half a draft")
-        terminal.expect("> ")
+        terminal.expect_row("5 messages, the last: half a draft")
+        terminal.expect_prompt()
         leave(terminal)
         rows = [row for row in terminal.rows if row]
         assert rows[1:7] == [
@@ -46,7 +49,7 @@ def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
 ) -> None:
     typed = "typed while others come"
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("count 400\n")
         terminal.expect("> count 400")
         for char in typed:
@@ -54,8 +57,8 @@ def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
                 terminal.expect("word")
             terminal.type(char)
         terminal.type("\n")
-        terminal.expect(f"the last: {typed}")
-        terminal.expect("> ")
+        terminal.expect_row(f"the last: {typed}")
+        terminal.expect_prompt()
         leave(terminal)
         rows = terminal.rows
     end = rows.index(f"> {typed}")
@@ -66,12 +69,12 @@ def test_what_is_typed_into_a_stream_is_neither_lost_nor_mixed_into_it(
 def test_the_prompt_is_not_drawn_again_for_what_is_printed_above_it(home: Path) -> None:
     """Words are written into its first row; the terminal is not asked where its cursor is."""
     with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("count 400\n")
         terminal.expect("> count 400")
         terminal.type("half a question")
         terminal.expect("word399")
-        terminal.expect("30.0000")
+        terminal.expect_row("30.0000")
         rows = terminal.rows
         written = terminal.written
         terminal.type(CTRL_C + CTRL_D)
@@ -109,11 +112,11 @@ def test_markdown_above_a_prompt_is_what_it_is_without_one(home: Path, columns: 
     text = _MARKDOWN * 4 + "so it ends."
     with chat(home) as terminal:
         terminal.resize(columns)
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type(f"\x1b[200~say {text}\x1b[201~\n")
         terminal.expect("  so it ends.\n")
         terminal.type("half a question")
-        terminal.expect("30.0000")
+        terminal.expect_row("30.0000")
         terminal.type(CTRL_C)
         leave(terminal)
         rows, written = terminal.rows, terminal.written
@@ -130,15 +133,15 @@ def test_markdown_above_a_prompt_is_what_it_is_without_one(home: Path, columns: 
 @pytest.mark.parametrize("typed", ["", "draft"])
 def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("hang\n")
         terminal.expect("one two three")
         if typed:
             terminal.type(typed)
-            terminal.expect(typed)
+            terminal.expect_typed(typed)
         terminal.type(ESCAPE)
         terminal.expect("stopped; what arrived is kept")
-        terminal.expect("> ")
+        terminal.expect_prompt(typed)
         assert terminal.rows.count("one two three") == 1
         terminal.kill()
 
@@ -146,7 +149,7 @@ def test_escape_stops_the_answer_and_keeps_it(home: Path, typed: str) -> None:
 def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url: str) -> None:
     pasted = [f"pasted line {number:03}" for number in range(70)]
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait " + "many words " * 90 + "\n")
         terminal.expect("begun,")
         text = "\n".join(pasted)
@@ -157,7 +160,7 @@ def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url:
         release(url)
         terminal.type("\n")
         terminal.expect("the last: pasted line 000")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
         rows = terminal.rows
     assert rows.count("> pasted line 000") == 1
@@ -171,11 +174,11 @@ def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url:
 )
 def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, word: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type(typed)
-        terminal.expect(f"queued: {word}")
+        terminal.expect_row(f"queued: {word}")
         release(url)
         terminal.expect("go on with: ")
         assert terminal.leave() == 0
@@ -183,11 +186,11 @@ def test_one_leaves_by_a_word_that_is_queued(home: Path, url: str, typed: str, w
 
 def test_what_was_queued_and_not_sent_is_left_on_the_screen(home: Path, url: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("exit\nleft over\n")
-        terminal.expect("queued: left over")
+        terminal.expect_row("queued: left over")
         release(url)
         terminal.expect("go on with: ")
         assert terminal.leave() == 0
@@ -196,13 +199,13 @@ def test_what_was_queued_and_not_sent_is_left_on_the_screen(home: Path, url: str
 
 def test_keys_after_an_answer_are_taken_in_their_order(home: Path, url: str) -> None:
     with chat(home, PROMPT_TOOLKIT_NO_CPR="") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("typed")
-        terminal.expect("typed")
+        terminal.expect_typed("typed")
         release(url)
-        terminal.expect("30.0000")
+        terminal.expect_row("30.0000")
         # It clears the line, so that Ctrl-D leaves: as a signal it would come after it.
         terminal.type(CTRL_C + CTRL_D)
         assert terminal.leave() == 0
@@ -212,10 +215,10 @@ def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> N
     with chat(home) as terminal:
         terminal.type("early words")
         terminal.expect("antiphon")
-        terminal.expect("early words")
+        terminal.expect_prompt("early words")
         terminal.type("\n")
         terminal.expect("the last: early words")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
         assert sum("early words" in row for row in terminal.rows) == 2
 
@@ -223,85 +226,112 @@ def test_what_is_typed_before_the_prompt_is_there_is_shown_once(home: Path) -> N
 def test_what_is_asked_before_anything_can_answer_is_shown_until_then(home: Path, url: str) -> None:
     (home / "d.toml").write_text(f'base_url = "{url}/held"\nstore = "sqlite:turns.db"\n')
     with chat(home, "--config", "d.toml") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("early words\n")
-        terminal.expect("queued: early words")
+        terminal.expect_row("queued: early words")
         terminal.type(CTRL_C)
-        terminal.expect("> early words")
+        terminal.expect_prompt("early words")
         terminal.type(" again\n")
-        terminal.expect("queued: early words again")
+        terminal.expect_row("queued: early words again")
         release(url)
-        terminal.expect("1 messages, the last: early words again")
-        terminal.expect("> ")
+        terminal.expect_row("1 messages, the last: early words again")
+        terminal.expect_prompt()
         leave(terminal)
         assert terminal.rows.count("> early words again") == 1
 
 
 def test_a_draft_is_no_answer_to_what_the_program_asks(home: Path, url: str) -> None:
     with chat(home, "--tools", "tools.py") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type('call refund {"order":"1"}\nyes, but')
-        terminal.expect("yes, but")
+        terminal.expect_typed("yes, but")
         release(url)
-        for _ in range(2):
-            terminal.expect("run refund? [y/n/e/a] ")
-            terminal.type("\n")
-        terminal.expect("run refund? [y/n/e/a] ")
+        for typed in ("", "\n", "\n"):
+            terminal.type(typed)
+            terminal.expect("y runs it")
+            terminal.expect_asked("run refund? [y/n/e/a] ")
         terminal.type("n\n")
         terminal.expect("refund: declined")
         terminal.expect("the tool says The user declined this call")
-        terminal.expect("> yes, but")
+        terminal.expect_prompt("yes, but")
         terminal.type(" not today\n")
         terminal.expect("the last: yes, but not today")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
 
 
 def test_a_draft_is_not_in_a_list_that_opens_meanwhile(home: Path) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("count 40\n/tree\nhalf a question")
         terminal.expect("turns:")
         terminal.expect("1 of 1")
         terminal.type(ESCAPE)
-        terminal.expect("> half a question")
+        terminal.expect_prompt("half a question")
         assert "turns: half" not in terminal.shown
         terminal.type("\n")
         terminal.expect("the last: half a question")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
+
+
+def test_what_comes_while_the_editor_has_the_screen_waits_for_it(home: Path, url: str) -> None:
+    editor, closing = home / "editor", home / "closing"
+    os.mkfifo(closing)
+    editor.write_text(f'#!/bin/sh\necho editing; read line < {closing}; printf edited > "$1"\n')
+    editor.chmod(0o700)
+    with chat(home, EDITOR=str(editor)) as terminal:
+        terminal.expect_prompt()
+        terminal.type("wait\n")
+        terminal.expect("begun,")
+        # Neither the rest of the answer nor the list may be drawn over the editor.
+        terminal.type("/tree\nhalf")
+        terminal.expect_typed("half")
+        terminal.type(CTRL_X_CTRL_E)
+        terminal.expect("editing")
+        release(url)
+        closing.write_text("close\n")
+        shown = terminal.expect("turns:")
+        assert "and done" in shown
+        terminal.type(ESCAPE)
+        terminal.expect_prompt("edited")
+        terminal.type("\n")
+        terminal.expect("3 messages, the last: edited")
+        terminal.expect_prompt()
+        leave(terminal)
+        assert terminal.rows.count("begun, and done") == 1
 
 
 def test_what_cannot_be_sent_is_not_put_over_a_draft(home: Path, url: str) -> None:
     with chat(home) as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("wait\n")
         terminal.expect("begun,")
         terminal.type("/modle echo\nhalf a question")
-        terminal.expect("half a question")
+        terminal.expect_typed("half a question")
         release(url)
         terminal.expect("/modle is no command")
         terminal.expect("what you typed before is in the history")
-        terminal.expect("> half a question")
+        terminal.expect_prompt("half a question")
         terminal.type(CTRL_C)
         terminal.type("\x1b[A")
-        terminal.expect("/modle echo")
+        terminal.expect_prompt("/modle echo")
         terminal.kill()
 
 
 def test_an_arrow_key_that_is_typed_at_once_waits_for_the_history(home: Path) -> None:
     with chat(home, "--model", "echo") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("remember me\n")
         terminal.expect("shown 1 messages.)")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)
     with chat(home, "--model", "echo") as terminal:
-        terminal.expect("> ")
+        terminal.expect_prompt()
         terminal.type("\x1b[A")
-        terminal.expect("remember me")
+        terminal.expect_prompt("remember me")
         terminal.kill()
 
 
@@ -313,5 +343,5 @@ def test_what_is_typed_behind_an_arrow_key_is_about_what_it_brings(home: Path) -
         # Before anything of the store is there.
         terminal.type("\x1b[A\x1b[A and more\n")
         terminal.expect("You said: first words and more")
-        terminal.expect("> ")
+        terminal.expect_prompt()
         leave(terminal)

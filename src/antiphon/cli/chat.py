@@ -156,10 +156,10 @@ def run_chat(flags: Flags, options: ChatCommandOptions) -> int:
 
         return run_plain(settings, options, flags.get("store"))
     with hold_typed_keys():
-        if options.continues:
+        if options.picks:
             show_greeting(None)
         else:
-            show_first_prompt(settings.model)
+            show_first_prompt(None if options.continues else settings.model)
         from antiphon.cli.interactive.opening import run_line  # loaded on first use
 
         return run_line(settings, options, flags.get("store"))

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.cli import terminal_output
 from antiphon.cli.answer_schema import load_schema
 from antiphon.core.turns import DEFAULT_TENANT, Options, Response
 from antiphon.errors import (
@@ -34,34 +33,39 @@ if TYPE_CHECKING:
 async def open_session(
     settings: Settings,
     options: ChatCommandOptions,
+    note: Callable[[str], None],
     pick: Callable[[Engine], Awaitable[str | None]] | None = None,
 ) -> AsyncIterator[tuple[Engine, ChatSession, asyncio.Task[None]]]:
     """A chat session on an open engine, and the task that loads its model meanwhile.
 
-    ``pick`` chooses the response to go on from.
+    ``note`` prints a remark, ``pick`` chooses the response to go on from.
     """
     from antiphon.bootstrap import open_engine  # loaded on first use
     from antiphon.cli.interactive.chat_session import ChatSession  # loaded on first use
 
     async with open_engine(settings) as engine:
-        await engine.choose_model()
         chosen = await pick(engine) if pick is not None else options.response_id
+        await engine.choose_model()
         head = await find_head(engine, options.newest, chosen)
-        model = _choose_model(engine.service, options, head)
-        loading = asyncio.create_task(engine.warm(model))
         session = ChatSession(
             engine.service,
-            model=model,
-            instructions=options.system or (head.header.instructions if head else None),
+            model=_choose_model(engine.service, head, note, has_flag=options.has_model_flag),
+            instructions=options.system,
             options=Options(
                 temperature=options.temperature,
                 max_output_tokens=options.max_tokens,
                 text_format=load_schema(options.schema) if options.schema else None,
             ),
-            head=head.id if head else None,
             toolbox=load_tools(options.tools),
             mcp_labels=[server.label for server in settings.mcp],
         )
+        if head is not None:
+            session.enter_chat(
+                head,
+                keeps_model=options.has_model_flag,
+                keeps_instructions=options.system is not None,
+            )
+        loading = asyncio.create_task(engine.warm(session.model))
         try:
             yield engine, session, loading
         finally:
@@ -102,19 +106,25 @@ def _load_tool_file(path: Path) -> list[Tool[..., Any]]:
     return tools
 
 
-def _choose_model(service: TurnService, options: ChatCommandOptions, head: Response | None) -> str:
-    """The model to use: the one of --model, else the conversation's own, else the default.
+def _choose_model(
+    service: TurnService, head: Response | None, note: Callable[[str], None], *, has_flag: bool
+) -> str:
+    """The model to use where a chat has none: the one of --model, else the default.
 
-    Raises ``ConfigError`` or ``ModelNotFoundError``, before the first prompt.
+    Without a default, that of the chat that is gone on with. Raises ``ConfigError`` or
+    ``ModelNotFoundError``, before anything is asked.
     """
-    if head is not None and not options.has_model_flag:
+    model = None
+    if head is not None and not has_flag:
         try:
-            return service.models.get(head.header.model)[0]
+            model = service.models.get(head.header.model)[0]
         except ModelNotFoundError:
-            terminal_output.print_note(f"the model {head.header.model} is not there now")
+            note(f"the model {head.header.model} is not there now")
     try:
         return service.models.get(None)[0]
     except InvalidRequestError as error:
+        if model is not None:
+            return model
         raise ConfigError(
             f"{error.message} That is done with --model or ANTIPHON_MODEL."
         ) from error
@@ -136,16 +146,26 @@ async def find_head(engine: Engine, newest: bool, name: str | None) -> Response 
     return await engine.service.reader.response(DEFAULT_TENANT, response_id)
 
 
+def is_response_id(name: str) -> bool:
+    """Whether a name is no chat's and no conversation's."""
+    return not name.startswith(("chat_", "conv_"))
+
+
 async def find_response_id(engine: Engine, name: str) -> str:
-    """The id of a response: that is given, or that of the newest one of a chat.
+    """The id of a response: that is given, or the newest one's of a chat or a conversation.
 
     Raises ``NotFoundError``.
     """
-    if not name.startswith("chat_"):
+    if is_response_id(name):
         return name
-    chat = await engine.stores.chats.get(DEFAULT_TENANT, name)
-    if chat is None:
+    if name.startswith("conv_"):
+        conversation = await engine.stores.conversations.get(DEFAULT_TENANT, name)
+        head = conversation.head if conversation is not None else None
+    else:
+        chat = await engine.stores.chats.get(DEFAULT_TENANT, name)
+        head = chat.head if chat is not None else None
+    if head is None:
         from antiphon.turn.chats import chat_not_found  # loaded on first use
 
         raise chat_not_found(name)
-    return chat.head
+    return head

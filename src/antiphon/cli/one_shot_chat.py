@@ -40,7 +40,11 @@ async def _run(
         )
 
         output = ChatOutput(Terminal(is_plain=options.wants_plain))
-    async with open_session(settings, options) as (_, session, _loading):
+    async with open_session(settings, options, terminal_output.print_note) as (
+        _,
+        session,
+        _loading,
+    ):
         return await ask_once(session, text, interrupt, output)
 
 

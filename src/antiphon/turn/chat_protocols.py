@@ -194,10 +194,14 @@ class UsageSum(msgspec.Struct, frozen=True):
 
 
 class ChainUsage(msgspec.Struct, frozen=True):
-    """What a turn used, and what all turns of its chain did."""
+    """What a turn used, and what all turns of its chain did.
+
+    ``uncounted``: so many of these ended without saying what they took, as one that was stopped.
+    """
 
     turn: UsageSum
     chain: UsageSum
+    uncounted: int = 0
 
 
 #: What ``StoreContents`` are counted up to: that many, or more.

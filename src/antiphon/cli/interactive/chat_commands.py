@@ -54,7 +54,7 @@ async def show_help(loop: ChatLoop, _: str) -> None:
 async def model(loop: ChatLoop, argument: str) -> None:
     models = loop.session.service.models
     if argument:
-        loop.session.model = models.get(argument)[0]
+        loop.session.choose_model(argument)
         loop.output.note(f"{loop.session.model} answers from now on")
         return
     for name, one in models.items():
@@ -65,7 +65,7 @@ async def model(loop: ChatLoop, argument: str) -> None:
 
 async def system(loop: ChatLoop, argument: str) -> None:
     if argument:
-        loop.session.instructions = argument
+        loop.session.give_instructions(argument)
         loop.output.note("these are the instructions from the next question on")
     else:
         loop.output.text(loop.session.instructions or "no instructions: /system TEXT gives some")
@@ -147,12 +147,17 @@ async def context(loop: ChatLoop, _: str) -> None:
 
 async def cost(loop: ChatLoop, _: str) -> None:
     turn = await loop.session.last_turn()
-    chain = (await loop.chats.chain_usage(DEFAULT_TENANT, turn.id)).chain
+    found = await loop.chats.chain_usage(DEFAULT_TENANT, turn.id)
+    chain = found.chain
     plural = "s" * (chain.turns != 1)
     loop.output.text(
         f"{chain.turns} turn{plural}: {chain.usage.input_tokens} tokens in"
         f" ({chain.usage.cached_tokens} cached), {chain.usage.output_tokens} out"
     )
+    if found.uncounted:
+        loop.output.note(
+            f"without the tokens of {found.uncounted} that ended before the model had counted them"
+        )
     if chain.cost is not None:
         loop.output.text(f"cost {chain.cost:.4f}")
     else:

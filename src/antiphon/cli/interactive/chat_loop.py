@@ -163,7 +163,8 @@ class ChatLoop:
         if last.end is None:
             await self.attach(last)
         else:
-            print_turn(self.output, last, user_text(last.input))
+            for turn in await self.session.turns_since_question(last):
+                print_turn(self.output, turn, user_text(turn.input))
             self.output.lines([()])
             await self.end_turn(last)
 

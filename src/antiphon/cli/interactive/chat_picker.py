@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from antiphon.cli.interactive.chat_output import ChatOutput
@@ -9,20 +10,25 @@ from antiphon.cli.interactive.row_picker import Row, pick_row
 from antiphon.cli.terminal_output import chat_mark, format_ago
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT
-from antiphon.turn.chat_protocols import ChatRecord
-from antiphon.turn.chats import ChatService
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
+    from antiphon.turn.chat_protocols import ChatRecord
 
 _MAX_CHATS = 200
 
 
-async def pick_chat(engine: Engine, output: ChatOutput) -> str | None:
-    """The newest response of the chat that was chosen; None: none was, begin a new one."""
-    chats = ChatService(engine.service, engine.stores)
+async def pick_chat(find_engine: Callable[[], Awaitable[Engine]], output: ChatOutput) -> str | None:
+    """The newest response of the chat that was chosen; None: none was, begin a new one.
+
+    ``find_engine`` may wait for it: the list is shown, and typed in, before it has rows.
+    """
 
     async def find(query: str) -> list[Row]:
+        engine = await find_engine()
+        from antiphon.turn.chats import ChatService  # loaded on first use
+
+        chats = ChatService(engine.service, engine.stores)
         if not query.strip():
             found = await chats.list_chats(DEFAULT_TENANT, _MAX_CHATS)
             return [_row(chat, "") for chat in found]

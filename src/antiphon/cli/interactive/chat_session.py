@@ -40,9 +40,10 @@ class ChatSession:
     """A chain of turns at a terminal.
 
     ``head`` is the id of the response that the next turn continues, None at first; a failed turn
-    leaves it where it was, unless tools have run in it. ``images`` and ``attachments``, which are
-    texts, go along with the next question. ``mcp_labels`` are servers of the configuration whose
-    tools the model may call.
+    leaves it where it was, unless tools have run in it. ``model`` and ``instructions`` are those
+    that were given here, or those of a chat that is gone on with, which go with it. ``images`` and
+    ``attachments``, which are texts, go along with the next question. ``mcp_labels`` are servers of
+    the configuration whose tools the model may call.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class ChatSession:
         mcp_labels: Sequence[str] = (),
     ) -> None:
         self.service = service
-        self.model = model
-        self.instructions = instructions
+        self.model = self._own_model = model
+        self.instructions = self._own_instructions = instructions
         self.head = head
         self.images: list[InputImage] = []
         self.attachments: list[str] = []
@@ -118,18 +119,34 @@ class ChatSession:
         )
         return await self._start(declined, self.head, approved=approved)
 
+    def choose_model(self, name: str) -> None:
+        """Have it answer from now on, in other chats too. Raises ``ModelNotFoundError``."""
+        self.model = self._own_model = self.service.models.get(name)[0]
+
+    def give_instructions(self, text: str) -> None:
+        """Have them apply from now on, in other chats too."""
+        self.instructions = self._own_instructions = text
+
     def leave_chat(self) -> None:
         """Begin another chat with the next question; each tool asks again."""
         self.head = None
+        self.model, self.instructions = self._own_model, self._own_instructions
         self.approved_tools.clear()
 
-    def enter_chat(self, turn: Response) -> None:
-        """Go on from a turn of another chat, by its model and its instructions."""
+    def enter_chat(
+        self, turn: Response, *, keeps_model: bool = False, keeps_instructions: bool = False
+    ) -> None:
+        """Go on from a turn of another chat, by its model and its instructions.
+
+        ``keeps_model``, ``keeps_instructions``: by those that were given here.
+        """
         self.leave_chat()
         self.head = turn.id
-        self.instructions = turn.header.instructions
+        if not keeps_instructions:
+            self.instructions = turn.header.instructions
         with suppress(ModelNotFoundError):  # It was taken out of the configuration since.
-            self.model = self.service.models.get(turn.header.model)[0]
+            if not keeps_model:
+                self.model = self.service.models.get(turn.header.model)[0]
 
     def move_to(self, turn: RunningTurn) -> None:
         """Go on from a turn that has ended, unless it failed."""
@@ -185,6 +202,16 @@ class ChatSession:
                 return None
             last = await self.last_turn()
         return last
+
+    async def turns_since_question(self, turn: Response) -> list[Response]:
+        """A turn, and those before it up to the one that asked: between are decisions on calls."""
+        turns, reader = [turn], self.service.reader
+        while not asks(turns[0]):
+            before = await reader.previous(DEFAULT_TENANT, turns[0].id)
+            if before is None:
+                break
+            turns.insert(0, await reader.response(DEFAULT_TENANT, before.response_id))
+        return turns
 
     async def turn_with_results(self) -> Response | None:
         """The failed turn whose tools have run, and that has not been gone on with; or None."""
@@ -249,6 +276,11 @@ def has_results(turn: Response) -> bool:
     return turn.status == "failed" and any(
         isinstance(item, FunctionCallOutput) for item in turn.output
     )
+
+
+def asks(turn: Response) -> bool:
+    """Whether a turn has a question, and not only decisions on calls."""
+    return any(isinstance(one, Message) and one.role == "user" for one in turn.input)
 
 
 def user_text(items: Sequence[Item]) -> str:

@@ -59,13 +59,13 @@ def _run(
 class _LogNotes(logging.Handler):
     """Shows what is logged among what else is printed, from whatever thread it comes."""
 
-    def __init__(self, output: ChatOutput) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._output = output
+        self._note = note
         self._loop = asyncio.get_running_loop()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._loop.call_soon_threadsafe(self._output.note, record.getMessage())
+        self._loop.call_soon_threadsafe(self._note, record.getMessage())
 
 
 class _Opening:
@@ -80,6 +80,10 @@ class _Opening:
         self._options = options
         self._interrupt = interrupt
         self._loop: ChatLoop | None = None
+        #: What the list of chats is read by, and whether it waits for that.
+        self._engine: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+        self._is_list_shown = asyncio.Event()
+        self._picking: asyncio.Future[str | None] | None = None
 
     async def run_plain(self) -> str | None:
         """Chat by whole lines, and return the head of what was said."""
@@ -104,28 +108,55 @@ class _Opening:
         self.output = ChatOutput(Terminal())
         line = PromptLine(self.output, lambda: self._loop.status if self._loop else "")
         self.output.prompt = line
-        if not self._options.continues:
-            await line.open_first()
+        try:
+            await (self._open_picker() if self._options.picks else line.open_first())
             # The modules of the engine load while the first question is typed.
             for name in ("antiphon.bootstrap", "antiphon.cli.interactive.chat_start"):
                 await asyncio.to_thread(import_module, name)
-        return await self._run(line, line)
+            return await self._run(line, line)
+        finally:
+            if self._picking is not None:
+                # It has the screen, where something failed meanwhile.
+                self._picking.cancel()
+                await asyncio.wait({self._picking})
+
+    async def _open_picker(self) -> None:
+        """Show the list of chats, empty yet; returns when it reads keys."""
+        self._picking = asyncio.ensure_future(self._start_picking())
+        shown = asyncio.ensure_future(self._is_list_shown.wait())
+        await asyncio.wait({self._picking, shown}, return_when="FIRST_COMPLETED")
+
+    async def _start_picking(self) -> str | None:
+        from antiphon.cli.interactive.chat_picker import pick_chat  # loaded on first use
+
+        return await pick_chat(self._find_engine, self.output)
+
+    async def _find_engine(self) -> Engine:
+        """The engine, as soon as it is open."""
+        self._is_list_shown.set()
+        return await asyncio.shield(self._engine)
 
     async def _pick(self, engine: Engine) -> str | None:
         """The newest response of a chat that is chosen from a list."""
-        from antiphon.cli.interactive.chat_picker import pick_chat  # loaded on first use
-
-        chosen = await pick_chat(engine, self.output)
+        self._engine.set_result(engine)
+        chosen = await (self._picking or self._start_picking())
         if chosen is None:
             self.output.note("a new chat")
         return chosen
 
+    def _note(self, text: str) -> None:
+        """Print a remark, where the list of chats has the screen once that is gone."""
+        if self._picking is None or self._picking.done():
+            self.output.note(text)
+        else:
+            self._picking.add_done_callback(lambda _: self.output.note(text))
+
     async def _run(self, prompt: ChatPrompt, line: PromptLine | None) -> str | None:
-        notes = _LogNotes(self.output)
+        notes = _LogNotes(self._note)
         logging.getLogger().addHandler(notes)
         try:
             pick = self._pick if self._options.picks else None
-            async with open_session(self._settings, self._options, pick) as opened:
+            async with open_session(self._settings, self._options, self._note, pick) as opened:
                 engine, session, loading = opened
                 from antiphon.cli.interactive.chat_start import start_chat  # loaded on first use
 

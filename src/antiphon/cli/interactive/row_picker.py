@@ -24,14 +24,21 @@ from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.plain_prompt import PlainPrompt
-from antiphon.cli.markdown.styled_line import make_safe
+from antiphon.cli.markdown.styled_line import (
+    Line,
+    Span,
+    crop,
+    line_text,
+    line_width,
+    make_safe,
+)
 from antiphon.errors import AntiphonError
 
 _STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim", "error": "ansired"})
 _MAX_NUMBERED = 30
 #: What is not the list: the query, two rows of detail, the help.
 _OTHER_ROWS = 4
-_HELP = "Enter chooses · Esc leaves · type to search · ↑↓ PgUp PgDn Home End"
+_HELP = ("Enter chooses", "Esc leaves", "type to search", "↑↓ PgUp PgDn Home End")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -61,14 +68,12 @@ async def pick_row(
 
     ``limit``: so many rows are found at most.
     """
-    rows = await find("")
     if output.terminal.is_plain:
+        rows = await find("")
         # The newest are at the end of a tree.
         shown = rows[-_MAX_NUMBERED:] if load else rows[:_MAX_NUMBERED]
         return await _pick_number(output, [await load(row) for row in shown] if load else shown)
-    picker = _RowPicker(title, find, rows, load, limit)
-    picker.choose(chosen)
-    return await picker.application.run_async()
+    return await _RowPicker(title, find, load, chosen, limit).application.run_async()
 
 
 async def _pick_number(output: ChatOutput, rows: list[Row]) -> str | None:
@@ -86,17 +91,17 @@ async def _pick_number(output: ChatOutput, rows: list[Row]) -> str | None:
 
 class _RowPicker:
     def __init__(
-        self, title: str, find: Finder, rows: list[Row], load: Loader | None, limit: int | None
+        self, title: str, find: Finder, load: Loader | None, chosen: str | None, limit: int | None
     ) -> None:
         self._find = find
         self._limit = limit
-        self._rows = rows
+        self._rows: list[Row] = []
         self._load = load
         self._loaded: dict[str, Row] = {}
         self._loading: asyncio.Task[None] | None = None
         self._at = 0
         self._top = 0
-        self._first_chosen: str | None = None
+        self._first_chosen = chosen
         #: Why there are no rows, where the store did not give them.
         self._error = ""
         self._searching: asyncio.Task[None] | None = None
@@ -112,7 +117,7 @@ class _RowPicker:
                         Window(query, height=1),
                         self._list,
                         Window(FormattedTextControl(self._detail), height=2, wrap_lines=True),
-                        Window(FormattedTextControl([("class:faint", _HELP)]), height=1),
+                        Window(FormattedTextControl(_help_text), height=1),
                     ]
                 ),
                 focused_element=query,
@@ -122,12 +127,12 @@ class _RowPicker:
             style=_STYLE,
         )
         self.application.ttimeoutlen = 0.05
+        self.application.after_render += self._handle_render
 
-    def choose(self, row_id: str | None) -> None:
-        self._first_chosen = row_id
-        for index, row in enumerate(self._rows):
-            if row.id == row_id:
-                self._at = index
+    def _handle_render(self, _: object) -> None:
+        """Look for the first rows once one can type: that may wait for the store."""
+        if self._searching is None:
+            self._search()
 
     def _search(self) -> None:
         if self._searching is not None:
@@ -141,7 +146,8 @@ class _RowPicker:
         except AntiphonError as error:
             self._rows, self._error = [], error.message
         if not query:
-            self.choose(self._first_chosen)
+            ids = [row.id for row in self._rows]
+            self._at = ids.index(self._first_chosen) if self._first_chosen in ids else 0
         self.application.invalidate()
 
     def _height(self) -> int:
@@ -157,10 +163,11 @@ class _RowPicker:
         self._load_words(rows)
         for index, row in enumerate(rows, self._top):
             style = "class:chosen" if index == self._at else ""
-            shown.append((style, f"{make_safe(self._loaded.get(row.id, row).label)}\n"))
+            shown.append((style, f"{_on_one_row(self._loaded.get(row.id, row).label)}\n"))
         if self._error:
             return [("class:error", f"error: {make_safe(self._error)}")]
-        return shown or [("class:faint", "nothing was found")]
+        has_searched = self._searching is not None and self._searching.done()
+        return shown or [("class:faint", "nothing was found" if has_searched else "…")]
 
     def _load_words(self, rows: list[Row]) -> None:
         """Read the words of rows that came into view."""
@@ -227,6 +234,24 @@ class _RowPicker:
             event.app.exit(result=None)
 
         return bindings
+
+
+def _on_one_row(text: str) -> str:
+    """As much of a text as a row has room for."""
+    line: Line = (Span(make_safe(text)),)
+    columns = shutil.get_terminal_size().columns
+    return (
+        line_text(line) if line_width(line) <= columns else f"{line_text(crop(line, columns - 1))}…"
+    )
+
+
+def _help_text() -> StyleAndTextTuples:
+    """What of the help the row has room for."""
+    shown = _HELP[0]
+    for part in _HELP[1:]:
+        if len(shown) + len(part) + 3 <= shutil.get_terminal_size().columns:
+            shown += f" · {part}"
+    return [("class:faint", shown)]
 
 
 def _terminal_rows() -> int:

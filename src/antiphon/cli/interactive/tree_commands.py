@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_picker import pick_chat
 from antiphon.cli.interactive.chat_session import answer_text, user_text
@@ -12,6 +14,9 @@ from antiphon.cli.tree_outline import outline
 from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import InvalidRequestError, NotFoundError
+
+if TYPE_CHECKING:
+    from antiphon.bootstrap import Engine
 
 _MAX_QUESTION = 90
 _MAX_DETAIL = 300
@@ -54,8 +59,12 @@ async def show_tree(loop: ChatLoop, _: str) -> None:
 
 async def resume(loop: ChatLoop, _: str) -> None:
     """Choose a chat and go on with it."""
+
+    async def find_engine() -> Engine:
+        return loop.engine
+
     async with loop.prompt.hold_draft():
-        chosen = await pick_chat(loop.engine, loop.output)
+        chosen = await pick_chat(find_engine, loop.output)
     if chosen is not None:
         await loop.go_to(chosen)
 

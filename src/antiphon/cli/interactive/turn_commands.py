@@ -6,8 +6,8 @@ import contextlib
 
 from antiphon.cli.interactive.answer_view import print_turn
 from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
-from antiphon.cli.interactive.chat_session import answer_text, user_text
-from antiphon.core.items import Message, shorten
+from antiphon.cli.interactive.chat_session import answer_text, asks, user_text
+from antiphon.core.items import shorten
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import InvalidRequestError, NotFoundError
 
@@ -19,7 +19,9 @@ _MAX_OPENING = 70
 
 async def begin_new(loop: ChatLoop, _: str) -> None:
     loop.session.leave_chat()
-    loop.output.note("a new chat; the old one stays stored")
+    session = loop.session
+    instructions = " by your instructions" if session.instructions else ""
+    loop.output.note(f"a new chat, {session.model}{instructions}; the old one stays stored")
 
 
 async def branch(loop: ChatLoop, argument: str) -> None:
@@ -116,7 +118,7 @@ async def _find_question(loop: ChatLoop, number: int = 1) -> tuple[list[Response
     limit = number + 1
     while True:
         turns = await loop.session.newest_turns(limit)
-        positions = [at for at, turn in enumerate(turns) if _asks(turn)]
+        positions = [at for at, turn in enumerate(turns) if asks(turn)]
         has_found = len(positions) >= number and positions[number - 1] + 1 < limit
         if has_found or len(turns) < limit:
             break
@@ -127,10 +129,6 @@ async def _find_question(loop: ChatLoop, number: int = 1) -> tuple[list[Response
         plural = "s" * (len(positions) != 1)
         raise InvalidRequestError(f"the chat has {len(positions)} question{plural}")
     return turns, positions[number - 1]
-
-
-def _asks(turn: Response) -> bool:
-    return any(isinstance(one, Message) and one.role == "user" for one in turn.input)
 
 
 def _number(argument: str, *, default: int) -> int:
