@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from antiphon.bootstrap import open_engine
+from antiphon.core.items import Message
+from antiphon.core.turns import DEFAULT_TENANT
+from antiphon.settings import load_settings
+from antiphon.turn.conversations import ConversationService
 from support.command_line import PROGRAM, Command, environment
 from support.pseudo_terminal import Terminal
 
@@ -104,6 +110,35 @@ def test_delete_erases_a_turn_or_its_descendants(antiphon: Command) -> None:
     assert antiphon("show", second).code == 1
 
 
+def test_delete_erases_a_chat_by_its_own_id(antiphon: Command) -> None:
+    antiphon("chat", "-p", "one")
+    (first,) = ids(antiphon)
+    antiphon("chat", "-c", "-p", "two")
+    antiphon("chat", "--from", first, "-p", "another way")
+    antiphon("chat", "-p", "other chat")
+    chats = json.loads(antiphon("list", "--json").out)
+    (chat_id,) = [chat["id"] for chat in chats if chat["title"] == "one"]
+    ran = antiphon("delete", chat_id)
+    assert (ran.code, ran.out) == (0, f"deleted {chat_id}\n")
+    assert [chat["title"] for chat in json.loads(antiphon("list", "--json").out)] == ["other chat"]
+    assert antiphon("delete", chat_id).code == 1
+
+
+def test_a_conversation_is_read_gone_on_with_and_erased_by_its_id(antiphon: Command) -> None:
+    async def create() -> str:
+        async with open_engine(load_settings({"config": "c.toml"})) as engine:
+            stores = engine.stores
+            service = ConversationService(engine.service, stores.conversations, stores.search)
+            return (await service.create(DEFAULT_TENANT, [Message("user", "kept words")])).id
+
+    conversation_id = asyncio.run(create())
+    assert "kept words" in antiphon("show", conversation_id).out
+    assert "shown 2" in antiphon("chat", "--from", conversation_id, "-p", "more").out
+    assert antiphon("delete", conversation_id).code == 0
+    assert antiphon("show", conversation_id).code == 1
+    assert antiphon("list").out == ""
+
+
 @pytest.mark.parametrize("command", ["show", "delete"])
 @pytest.mark.parametrize("wrong", ["resp_" + "0" * 32, "nonsense", "resp_\x1b[31m"])
 def test_unknown_id_is_a_one_line_error(antiphon: Command, command: str, wrong: str) -> None:
@@ -158,9 +193,9 @@ def test_terminal_shows_a_table_and_delete_asks_for_confirmation(
     antiphon("chat", "-p", "what is kept here" + " and goes on" * 20)
     (newest,) = ids(antiphon)
 
-    def at_terminal(*args: str) -> Terminal:
+    def at_terminal(*args: str, **env: str) -> Terminal:
         arguments = [PROGRAM, *args, "--config", "c.toml"]
-        return Terminal(arguments, environment(tmp_path), tmp_path)
+        return Terminal(arguments, {**environment(tmp_path), **env}, tmp_path)
 
     with at_terminal("list") as terminal:
         assert terminal.leave() == 0
@@ -169,6 +204,12 @@ def test_terminal_shows_a_table_and_delete_asks_for_confirmation(
         assert row.startswith(newest)
         assert "  echo       1  what is kept here and" in row
         assert len(row) <= 100
+    with at_terminal("list", COLUMNS="40") as terminal:
+        assert terminal.leave() == 0
+        first, second = terminal.shown.splitlines()
+        assert first == newest
+        assert second.startswith("  now  echo  1  what is kept here and")
+        assert (len(second), second[-1]) == (40, "…")
     for answer, left in (("n", 1), ("y", 0)):
         with at_terminal("delete", newest) as terminal:
             terminal.expect("what is kept here")

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from antiphon.cli import terminal_output
-from antiphon.cli.chat_engine import find_response_id
+from antiphon.cli.chat_engine import find_response_id, is_response_id
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.engine_runner import Flags, run_with_engine
 from antiphon.cli.options import Config, Json, ResponseId, Store
 from antiphon.cli.terminal_output import Column, chat_mark, format_ago, format_time
-from antiphon.core.items import (
-    Compaction,
-    ErasedItem,
-    ForeignItem,
-    FunctionCall,
-    FunctionCallOutput,
-    Item,
-    McpApproval,
-    McpListTools,
-    Message,
-    Reasoning,
-    has_image,
-    shorten,
-    text_of,
-)
+from antiphon.core.items import Item, Reasoning, item_lines, shorten
 from antiphon.core.token_prices import round_cost
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.errors import NotFoundError
+from antiphon.turn.store_protocols import Window
 
 if TYPE_CHECKING:
     from antiphon.bootstrap import Engine
     from antiphon.turn.chat_protocols import ChatRecord
+    from antiphon.turn.chats import ChatService
     from antiphon.turn.service import TurnService
     from antiphon.turn.turn_reader import TurnReader
 
@@ -100,7 +89,7 @@ def show(
 
 
 def delete(
-    response_id: ResponseId,
+    name: ResponseId,
     cascade: Annotated[
         bool, typer.Option("--cascade", help="Erase everything that continues it, too.")
     ] = False,
@@ -108,13 +97,13 @@ def delete(
     store: Store = None,
     config: Config = None,
 ) -> None:
-    """Erase one response, for good.
+    """Erase one response, or by its id a whole chat, for good.
 
-    What continues it goes on without that turn.
+    What continues a response goes on without that turn.
     """
     flags = {"store": store, "config": config}
-    if delete_response(flags, response_id, cascade=cascade, confirm=not yes):
-        typer.echo(f"deleted {response_id}")
+    if delete_stored(flags, name, cascade=cascade, confirm=not yes):
+        typer.echo(f"deleted {name}")
 
 
 def list_chats(flags: Flags, limit: int, *, as_json: bool) -> None:
@@ -175,12 +164,12 @@ def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
         await reader.response(DEFAULT_TENANT, head)
         turns = await engine.stores.chat_transfer.tree(DEFAULT_TENANT, head)
         parents = {one.response_id: one.parent for one in turns}
-        lines = []
-        for turn_id, prefix in outline(turns, head):
-            turn = await reader.response(DEFAULT_TENANT, turn_id)
-            first = next((text for speaker, text in _turn_lines(turn) if speaker == "user"), "")
-            lines.append((turn_id, parents[turn_id], prefix, shorten(first)))
-        return lines
+        questions = await _read_questions(reader, parents)
+        return [
+            (turn_id, parents[turn_id], prefix, questions[turn_id])
+            for turn_id, prefix in outline(turns, head)
+            if turn_id in questions  # else it was erased meanwhile
+        ]
 
     lines = run_with_engine(flags, read)
     if as_json:
@@ -194,6 +183,20 @@ def show_tree(flags: Flags, response_id: str, *, as_json: bool) -> None:
     )
 
 
+async def _read_questions(reader: TurnReader, parents: Mapping[str, str | None]) -> dict[str, str]:
+    """What was asked in the turns of a tree, on one line each; read by whole branches."""
+    questions: dict[str, str] = {}
+    for leaf in parents.keys() - set(parents.values()):
+        count, turn_id = 0, leaf
+        while turn_id in parents and turn_id not in questions:
+            count, turn_id = count + 1, parents[turn_id] or ""
+        with suppress(NotFoundError):
+            for turn in await reader.window(DEFAULT_TENANT, leaf, Window(count)):
+                texts = (text for speaker, text in _turn_lines(turn) if speaker == "user")
+                questions[turn.id] = shorten(next(texts, ""))
+    return questions
+
+
 def show_code(flags: Flags, response_id: str) -> None:
     """Print the first code block of a response. Raises ``NotFoundError``."""
     turn = _read(flags, response_id, lambda reader, head: reader.response(DEFAULT_TENANT, head))
@@ -204,23 +207,28 @@ def show_code(flags: Flags, response_id: str) -> None:
     terminal_output.print_output(blocks[0])
 
 
-def delete_response(flags: Flags, response_id: str, *, cascade: bool, confirm: bool) -> bool:
-    """Erase a response; at a terminal only after a confirmation.
+def delete_stored(flags: Flags, name: str, *, cascade: bool, confirm: bool) -> bool:
+    """Erase a response or a chat; at a terminal only after a confirmation.
 
     False: it was not confirmed. Raises ``NotFoundError``.
     """
+    is_chat = not is_response_id(name)
     if confirm and sys.stdin.isatty():
-        turn = _with_service(
-            flags, lambda service: service.reader.response(DEFAULT_TENANT, response_id)
-        )
-        text = " / ".join(line for _, line in _turn_lines(turn))
-        terminal_output.print_note(shorten(text, _MAX_SHOWN))
-        what = "this turn and all that continue it" if cascade else "this turn"
+        if is_chat:
+            chat = _with_chats(flags, lambda chats: chats.get(DEFAULT_TENANT, name))
+            shown, what = chat.title or "", f"this chat with its {chat.turns} turns"
+            what = what.removesuffix("s") if chat.turns == 1 else what
+        else:
+            turn = _read(flags, name, lambda reader, head: reader.response(DEFAULT_TENANT, head))
+            shown = " / ".join(line for _, line in _turn_lines(turn))
+            what = "this turn and all that continue it" if cascade else "this turn"
+        terminal_output.print_note(shorten(shown, _MAX_SHOWN))
         if not typer.confirm(f"Erase {what}?", err=True):
             return False
-    _with_service(
-        flags, lambda service: service.delete(DEFAULT_TENANT, response_id, cascade=cascade)
-    )
+    if is_chat:
+        _with_chats(flags, lambda chats: chats.delete(DEFAULT_TENANT, name))
+    else:
+        _with_service(flags, lambda service: service.delete(DEFAULT_TENANT, name, cascade=cascade))
     return True
 
 
@@ -229,6 +237,15 @@ def _read(flags: Flags, name: str, work: Callable[[TurnReader, str], Awaitable[T
 
     async def run(engine: Engine) -> T:
         return await work(engine.service.reader, await find_response_id(engine, name))
+
+    return run_with_engine(flags, run)
+
+
+def _with_chats(flags: Flags, work: Callable[[ChatService], Awaitable[T]]) -> T:
+    from antiphon.turn.chats import ChatService  # loaded on first use
+
+    async def run(engine: Engine) -> T:
+        return await work(ChatService(engine.service, engine.stores))
 
     return run_with_engine(flags, run)
 
@@ -276,16 +293,6 @@ def _turn_lines(turn: Response) -> list[tuple[str, str]]:
 
 
 def _item_lines(item: Item) -> list[tuple[str, str]]:
-    match item:
-        case Message(role=role, content=content):
-            return [(role, text_of(content) + (" [image]" if has_image(item) else ""))]
-        case FunctionCall(name=name, arguments=arguments):
-            return [("call", f"{name}({arguments})")]
-        case FunctionCallOutput(output=output):
-            return [("result", text_of(output))]
-        case Reasoning(summary=summary):
-            return [("thought", part.text) for part in summary]
-        case Compaction(summary=text):
-            return [("summary", text)]
-        case McpListTools() | McpApproval() | ForeignItem() | ErasedItem():
-            return []
+    if isinstance(item, Reasoning):
+        return [("thought", part.text) for part in item.summary]
+    return [*item_lines(item)]

@@ -45,5 +45,6 @@ Config: TypeAlias = Annotated[
 ]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ResponseId: TypeAlias = Annotated[
-    str, typer.Argument(metavar="ID", help="A response's id, as `antiphon list` shows it.")
+    str,
+    typer.Argument(metavar="ID", help="A response's id, as `antiphon list` shows it, or a chat's."),
 ]

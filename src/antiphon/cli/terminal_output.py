@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Every control character but newline and tab: they would steer the terminal.
 _CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
+#: The least width of a column that is cropped, which less would not be worth.
+_MIN_CROPPED = 8
 del _CONTROL_CHARS[ord("\n")], _CONTROL_CHARS[ord("\t")]
 
 
@@ -102,10 +104,21 @@ def print_tsv(rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
-    """Write ``rows`` to a terminal as a table that fits its width; fixed columns are never cut."""
+    """Write ``rows`` to a terminal as a table that fits its width; fixed columns are never cut.
+
+    Where it has no room for them, each row takes two lines: its first cell, and what follows.
+    """
     from rich.table import Table  # loaded on first use
     from rich.text import Text  # loaded on first use
 
+    console = stdout_console()
+    if _min_width(columns, rows) > console.width:
+        for first, *others in rows:
+            console.print(Text(strip_control_chars(first)))
+            rest = "  ".join(cell.strip() for cell in others if cell.strip())
+            text = Text(f"  {strip_control_chars(rest)}", style="dim")
+            console.print(text, no_wrap=True, overflow="ellipsis", soft_wrap=False)
+        return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         table.add_column(
@@ -126,20 +139,18 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
                 for column, cell in cells
             )
         )
-    console = stdout_console()
-    console.width = max(console.width, _min_width(columns, rows))
     console.print(table, soft_wrap=False)
 
 
 def _min_width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
-    """The width of a table whose wrapped and cropped columns are as wide as their titles."""
+    """The width of a table whose wrapped and cropped columns are no wider than they have to be."""
     widths = (
         max(len(column.title), *(len(row[index]) for row in rows))
         if rows and not (column.is_wrapped or column.is_cropped)
-        else len(column.title)
+        else _MIN_CROPPED
         for index, column in enumerate(columns)
     )
-    return sum(width + 2 for width in widths)
+    return sum(width + 2 for width in widths) - 2
 
 
 @contextmanager

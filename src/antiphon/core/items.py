@@ -363,3 +363,36 @@ def has_image(item: Item) -> bool:
     else:
         return False
     return not isinstance(content, str) and any(isinstance(part, InputImage) for part in content)
+
+
+def item_lines(item: Item) -> Iterable[tuple[str, str]]:
+    """What an item says to a reader, each text with its speaker; thoughts are left out."""
+    match item:
+        case Message(role=role, content=content):
+            yield role, _readable(content)
+        case FunctionCall(name=name, arguments=arguments):
+            yield "call", f"{name}({arguments})"
+        case FunctionCallOutput(output=output):
+            yield "output", _readable(output)
+        case Compaction(summary=summary):
+            yield "summary of what was before", summary
+
+
+def _readable(content: str | tuple[Part, ...]) -> str:
+    """The words of a content, with a mark where something else was."""
+    if isinstance(content, str):
+        return content
+    return "\n\n".join(filter(None, map(_readable_part, content)))
+
+
+def _readable_part(part: Part) -> str:
+    match part:
+        case InputImage():
+            return "[image]"
+        case InputFile(filename=name):
+            return f"[file {name}]" if name else "[file]"
+        case InputVideo():
+            return "[video]"
+        case InputAudio():
+            return "[audio]"
+    return text_and_refusals_of((part,))

@@ -9,20 +9,7 @@ import msgspec
 
 from antiphon.api.mcp.tool_results import format_time
 from antiphon.core.ids import conversation_key
-from antiphon.core.items import (
-    Compaction,
-    FunctionCall,
-    FunctionCallOutput,
-    InputAudio,
-    InputFile,
-    InputImage,
-    InputVideo,
-    Item,
-    Message,
-    Part,
-    shorten,
-    text_and_refusals_of,
-)
+from antiphon.core.items import item_lines, shorten
 from antiphon.core.turns import Response
 from antiphon.errors import NotFoundError
 from antiphon.turn.chat_protocols import ChatStore
@@ -47,39 +34,8 @@ def _turn_markdown(turn: Response) -> Iterable[str]:
         about += f", {turn.status}"
     yield f"## {about}"
     for item in (*turn.input, *turn.output):
-        for speaker, text in _item_lines(item):
+        for speaker, text in item_lines(item):
             yield f"**{speaker}**\n\n{_quote(text)}"
-
-
-def _item_lines(item: Item) -> Iterable[tuple[str, str]]:
-    match item:
-        case Message(role=role, content=content):
-            yield role, _content_text(content)
-        case FunctionCall(name=name, arguments=arguments):
-            yield "call", f"{name}({arguments})"
-        case FunctionCallOutput(output=output):
-            yield "output", _content_text(output)
-        case Compaction(summary=summary):
-            yield "summary of what was before", summary
-
-
-def _content_text(content: str | tuple[Part, ...]) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n\n".join(filter(None, (_part_text(part) for part in content)))
-
-
-def _part_text(part: Part) -> str:
-    match part:
-        case InputImage():
-            return "[image]"
-        case InputFile(filename=name):
-            return f"[file {name}]" if name else "[file]"
-        case InputVideo():
-            return "[video]"
-        case InputAudio():
-            return "[audio]"
-    return text_and_refusals_of((part,))
 
 
 def _quote(text: str) -> str:
