@@ -333,7 +333,7 @@ def test_ctrl_z_suspends_a_chat_that_make_has_started(home: Path, url: str) -> N
         terminal.type("echo back in the shell $((1+1))\n")
         terminal.expect("back in the shell 2")
         terminal.type("fg\n")
-        terminal.expect_prompt()
+        terminal.expect_typed("")
         release(url)
         terminal.expect("and done")
         terminal.expect_prompt()

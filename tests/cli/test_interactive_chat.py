@@ -458,7 +458,7 @@ def test_ctrl_z_suspends_the_chat_also_while_it_answers(home: Path, url: str) ->
             terminal.type("echo back in the shell $((1+1))\n")
             terminal.expect("back in the shell 2")
             terminal.type("fg\n")
-            terminal.expect_prompt()
+            terminal.expect_typed("")
         release(url)
         terminal.expect("and done")
         terminal.expect_prompt()
