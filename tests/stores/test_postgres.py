@@ -52,7 +52,7 @@ from support.store_turns import (
 )
 
 #: What is read before a turn begins.
-READS = ("head", "head_with_turns", "history", "chain_parts")
+READS = ("head", "heads", "history", "chain_parts")
 
 
 @asynccontextmanager
@@ -428,7 +428,7 @@ async def test_a_cold_turn_of_a_long_chain_reads_twice(tmp_path: Path) -> None:
         request = TurnRequest((Message("user", "Hi."),), previous_response_id=head.response_id)
         assert (await (await service.start(request)).result()).status == "completed"
         reads = [name for sql in proxy.executed for name in READS if TURN_SQL[name] == sql]
-        assert reads == ["head_with_turns", "history"]
+        assert reads == ["heads", "history"]
         await service.close()
 
 
@@ -463,7 +463,7 @@ async def test_a_turn_reads_once_wherever_its_chain_was_continued(tmp_path: Path
             assert response.status == "completed"
             previous = response.id
             reads.append([name for name in READS if TURN_SQL[name] in proxy.executed])
-        assert reads == [[], ["head"], ["head"], ["head"], *[["head_with_turns"]] * 8]
+        assert reads == [[], ["head"], ["head"], ["head"], *[["heads"]] * 8]
         for service in services:
             await service.close()
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +21,15 @@ from antiphon.core.items import (
     OutputText,
     Reasoning,
     Refusal,
+    Role,
     SummaryText,
+    encode_item,
 )
+from antiphon.core.provider_fields import ProviderFields
 from antiphon.core.tool_rules import INTERRUPTED_OUTPUT
 from antiphon.core.turns import End, Header, Response
+from antiphon.turn.history_cache import render_stored_turn
+from antiphon.turn.message_encoding import message_in_stored
 from antiphon.turn.message_rendering import (
     RenderedTurn,
     build_messages,
@@ -31,6 +37,7 @@ from antiphon.turn.message_rendering import (
     render_turn,
 )
 from antiphon.turn.open_calls import pair_tool_outputs
+from antiphon.turn.store_protocols import HistoryEnd, HistoryTurn
 from antiphon.turn.trimming import trim_by_ratio
 from support.chain_strategies import (
     ASSISTANT_ITEMS,
@@ -263,6 +270,39 @@ def test_text_renders_as_a_string_and_images_as_parts() -> None:
         {"role": "user", "content": "", "name": "bob"},
         {"role": "assistant", "content": "I will not."},
     ]
+
+
+#: Texts with what is between a message's fields, and what looks like it.
+TRICKY = st.lists(
+    st.sampled_from(['"', '",', '","', "\\", "{", '"}', "é", "\u2028", "\n", "", "name", " "])
+).map("".join)
+MESSAGES = st.builds(
+    Message,
+    st.sampled_from(["user", "assistant", "system", "developer"]),
+    st.one_of(TRICKY, st.builds(lambda text: (InputText(text),), TRICKY)),
+    name=st.one_of(st.none(), TRICKY),
+    status=st.sampled_from(["completed", "incomplete"]),
+    phase=st.one_of(st.none(), st.just("commentary")),
+    provider_fields=st.one_of(st.none(), st.just(ProviderFields("there", {"a": '","'}))),
+)
+
+
+@no_deadline
+@given(st.lists(st.one_of(MESSAGES, MESSAGE_ITEMS)))
+def test_stored_turn_is_rendered_as_what_its_items_say_is(items: list[Item]) -> None:
+    stored = HistoryTurn("resp_", tuple(map(encode_item, items)), (), HistoryEnd("completed", 7))
+    rendered = msgspec.structs.replace(render_turn(items), tokens=7)
+    assert render_stored_turn(stored) == rendered
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+@pytest.mark.parametrize("text", ["Hi.", "a\tb", '"Hi", she said.', "\\", "naïve ☃ 😀"])
+def test_stored_text_needs_not_be_decoded_unless_it_is_damaged(role: Role, text: str) -> None:
+    item = Message(role, text)
+    stored = encode_item(item)
+    assert message_in_stored(stored) == render_turn([item]).messages
+    for damaged in (stored[:-1], stored + b"}", stored[:-2] + b'\xff"}', stored[:-2] + b'\n"}'):
+        assert message_in_stored(damaged) is None
 
 
 def test_empty_history_renders_an_empty_array() -> None:

@@ -24,6 +24,7 @@ from antiphon.core.items import (
 from antiphon.core.turns import FunctionTool
 from antiphon.errors import HistoryChangedError
 from antiphon.turn.joined_turns import NONE_JOINED, JoinedTurns, join_oldest
+from antiphon.turn.message_encoding import message_in_stored
 from antiphon.turn.message_rendering import RenderedTurn, render_turn
 from antiphon.turn.store_protocols import Head, HistoryTurn, Store, StoredTurn, Window
 from antiphon.turn.trimming import apply_summaries, tokens_of
@@ -168,7 +169,7 @@ class HistoryCache:
         if found is not None:
             return found, False
         if head.seq >= self._min_extended_length and head.tree in self._trees:
-            newest = await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND + 1))
+            newest = await self.store.window(head, Window(limit=_MAX_TURNS_BEHIND))
             entry = self._join(head, newest)
             if entry is not None:
                 self._put(head.response_id, entry)
@@ -268,15 +269,16 @@ class HistoryCache:
             if turn.response_id != wanted or turn.end is None:
                 # Something was erased in between.
                 return None
-            ancestor = self._entries.get(turn.response_id) if newer else None
-            if ancestor is not None and ancestor.epoch == head.epoch:
-                return self._join_ancestor(head, turn.response_id, newer[::-1])
             newer.append(turn)
             size += _item_bytes((turn,))
             if size > _MAX_INLINE_BYTES:
                 return None
-            if turn.previous_response_id is None:
+            previous = turn.previous_response_id
+            if previous is None:
                 return _read_entry(newer[::-1], head)
+            ancestor = self._entries.get(previous)
+            if ancestor is not None and ancestor.epoch == head.epoch:
+                return self._join_ancestor(head, previous, newer[::-1])
         return None
 
     def _join_ancestor(
@@ -427,10 +429,17 @@ def render_chain(turns: Sequence[StoredTurn | HistoryTurn]) -> list[RenderedTurn
 
 def render_stored_turn(turn: StoredTurn | HistoryTurn) -> RenderedTurn:
     """Render a stored turn."""
-    items = [restore_blobs(decode_item(data), turn.blobs) for data in (*turn.input, *turn.output)]
+    stored = (*turn.input, *turn.output)
     completed = turn.end is not None and turn.end.status == "completed"
-    segment = render_turn(items, completed=completed)
     tokens = turn.end.tokens if turn.end else None
+    texts = [text for text in map(message_in_stored, stored) if text is not None]
+    if len(texts) == len(stored):
+        count = len(texts)
+        return RenderedTurn(
+            b",".join(texts), completed=completed, message_count=count, tokens=tokens
+        )
+    items = [restore_blobs(decode_item(data), turn.blobs) for data in stored]
+    segment = render_turn(items, completed=completed)
     return segment if tokens is None else msgspec.structs.replace(segment, tokens=tokens)
 
 

@@ -41,6 +41,18 @@ _ORIGINAL_DETAIL: Final = b'"detail":"original"'
 _EMPTY_TEXT: Final = {"type": "text", "text": ""}
 
 
+#: How messages of one text are stored. Behind the text would be another field: what separates it is
+#: also within a text, but only behind a quotation mark.
+_STORED_TYPE: Final = b'{"type":"message",'
+_STORED_TEXTS: Final = (
+    _STORED_TYPE + b'"role":"user","content":"',
+    _STORED_TYPE + b'"role":"assistant","content":"',
+)
+_SEPARATOR: Final = b'","'
+_SEPARATORS_BEFORE_TEXT: Final = 2
+_NO_TEXT: Final = b'"content":""}'
+
+
 class _Function(msgspec.Struct, frozen=True):
     name: str
     arguments: str
@@ -62,6 +74,7 @@ class _ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def encode_answer(
@@ -117,6 +130,23 @@ def encode_message(item: Message) -> bytes:
     if isinstance(item.content, str):
         return _encode(_ChatMessage(role, item.content, item.name))
     return _encode_marked(_ChatMessage(role, content_value(item.content), item.name))
+
+
+def message_in_stored(data: bytes) -> bytes | None:
+    """A stored message of one text as a chat message, the same bytes without the item's type.
+
+    None: it is something else, has more to it, or is damaged.
+    """
+    if not data.startswith(_STORED_TEXTS) or data.count(_SEPARATOR) != _SEPARATORS_BEFORE_TEXT:
+        return None
+    if data.endswith(_NO_TEXT):
+        return None
+    try:
+        _check_json(data)
+        data.decode()
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    return b"{" + data[len(_STORED_TYPE) :]
 
 
 def encode_output(item: FunctionCallOutput) -> bytes:

@@ -1,15 +1,16 @@
-"""PostgreSQL connections: how one is made, and a pool of those that read."""
+"""PostgreSQL connections: how one is made, a pool of those that read, and reads that share one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import asyncpg
 
+from antiphon.errors import StoreError
 from antiphon.stores.postgres.errors import CONNECTION_LOST
 
 if TYPE_CHECKING:
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 else:
     Connection: TypeAlias = asyncpg.Connection
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+#: Runs a function of a connection, and what it is run with to read each of several.
+RunRead: TypeAlias = Callable[[Callable[[Connection], Awaitable[Any]]], Awaitable[Any]]
+_ReadEach: TypeAlias = Callable[[Connection, Sequence[K]], Awaitable[Sequence[V]]]
+
+#: As many are read by one statement, whose rows all come before the first is looked at.
+_MAX_GROUP: Final = 16
 #: Seconds that a connection, and a statement, may take.
 _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 60.0
@@ -141,6 +151,71 @@ class ReadPool:
             if not connection.is_closed():
                 return connection
         return await connect(self._uri)
+
+
+class GroupRead(Generic[K, V]):
+    """Reads of one kind: those that are wanted while one is under way share the next statement.
+
+    To send a statement and take its rows costs both sides more than to find a row. ``run`` gives
+    a function its connection, and raises ``StoreError``.
+    """
+
+    def __init__(self, run: RunRead, read: _ReadEach[K, V]) -> None:
+        self._run = run
+        self._read = read
+        self._is_reading = False
+        #: None is given to those that are to be read alone.
+        self._waiting: list[tuple[K, asyncio.Future[tuple[V] | None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, wanted: K) -> V:
+        """What is read of one, by a statement that begins after the call. Raises ``StoreError``."""
+        if self._is_reading:
+            future: asyncio.Future[tuple[V] | None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((wanted, future))
+            found = await future
+            return await self._read_one(wanted) if found is None else found[0]
+        self._is_reading = True
+        try:
+            return await self._read_one(wanted)
+        finally:
+            self._read_next()
+
+    async def _read_one(self, wanted: K) -> V:
+        (value,) = await self._read_all([wanted])
+        return value
+
+    async def _read_all(self, wanted: Sequence[K]) -> Sequence[V]:
+        found: Sequence[V] = await self._run(lambda connection: self._read(connection, wanted))
+        return found
+
+    def _read_next(self) -> None:
+        """Read what has come to be wanted meanwhile."""
+        self._is_reading = bool(self._waiting)
+        if self._waiting:
+            self._task = asyncio.create_task(self._read_waiting())
+
+    async def _read_waiting(self) -> None:
+        waiting = self._waiting[:_MAX_GROUP]
+        del self._waiting[:_MAX_GROUP]
+        found: Sequence[tuple[V] | None] = [None] * len(waiting)
+        failure: str | None = None
+        try:
+            found = [(one,) for one in await self._read_all([wanted for wanted, _ in waiting])]
+        except Exception as error:  # noqa: BLE001  it belongs to who wants one of them
+            if isinstance(error, StoreError) and isinstance(error.__cause__, CONNECTION_LOST):
+                failure = error.message
+            # Else it may be the fault of one of them: each is read alone.
+        finally:
+            for (_, future), value in zip(waiting, found, strict=True):
+                if future.done():
+                    continue
+                if failure is None:
+                    future.set_result(value)
+                else:
+                    # One of its own, as callers write on it what they know.
+                    future.set_exception(StoreError(failure))
+            self._read_next()
 
 
 async def close_connection(connection: Connection) -> None:

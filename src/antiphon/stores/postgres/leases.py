@@ -13,15 +13,13 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from collections.abc import Callable
+from typing import Final
 
 from antiphon.errors import StoreError
+from antiphon.stores.postgres.connection import RunRead
 from antiphon.stores.postgres.database_clock import DatabaseClock
 from antiphon.stores.postgres.sql_files import read_queries
-
-if TYPE_CHECKING:
-    from antiphon.stores.postgres.connection import Connection
 
 log = logging.getLogger("antiphon.store")
 
@@ -30,13 +28,11 @@ NODE_SQL: Final = read_queries("nodes.sql")
 LEASE_SECONDS: Final = 6.0
 RENEWAL_SECONDS: Final = 2.0
 
-_Read: TypeAlias = Callable[[Callable[["Connection"], Awaitable[Any]]], Awaitable[Any]]
-
 
 class NodeLease:
     """The row of this process, renewed until ``stop``."""
 
-    def __init__(self, read: _Read, clock: DatabaseClock) -> None:
+    def __init__(self, read: RunRead, clock: DatabaseClock) -> None:
         self._read = read
         self._clock = clock
         self.node = new_node_id()

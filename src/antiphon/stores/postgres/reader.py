@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -35,9 +35,17 @@ if TYPE_CHECKING:
 
 #: A cutoff by which nothing has expired.
 NO_CUTOFF: Final = -math.inf
-#: How many turns are read with a head. A node behind a balancer lacks the turns that other nodes
-#: have run since it ran one: among three, with a turn sent anywhere, at most seven in 94 of 100.
-_TURNS_OF_HEAD: Final = 8
+#: Where a row of ``heads`` has the number of the head, and how many columns are of the head itself.
+_NUMBER: Final = 11
+_HEAD_COLUMNS: Final = 7
+
+
+class WantedHead(NamedTuple):
+    """A response whose head is to be read, with so many of its thread's newest turns."""
+
+    tenant: str
+    key: bytes | None
+    turns: int = 0
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -56,39 +64,44 @@ def key_of(head: Head) -> TurnKey:
 async def read_head(
     connection: Connection, tenant: str, response_id: str, cutoff: float = NO_CUTOFF
 ) -> tuple[Head | None, set[int]]:
-    """The head of a chain: one statement."""
-    row = await connection.fetchrow(TURN_SQL["head"], tenant, response_key(response_id))
-    if row is None:
+    """The head of a chain: one statement. None: it is not there, or has expired."""
+    (rows,) = await read_heads(connection, [WantedHead(tenant, response_key(response_id))])
+    found = head_in(rows, tenant, response_id)
+    if found is None or (
+        found[0].timestamp <= cutoff and await has_expired(connection, key_of(found[0]), cutoff)
+    ):
         return None, set()
-    return await _head_of(connection, tenant, response_id, row, cutoff)
+    return found
 
 
-async def read_head_with_turns(
-    connection: Connection, tenant: str, response_id: str, cutoff: float = NO_CUTOFF
-) -> tuple[tuple[Head | None, Iterable[HistoryTurn]], set[int]]:
-    """The same with the newest turns of its thread, the newest first: one statement.
+async def read_heads(
+    connection: Connection, wanted: Sequence[WantedHead]
+) -> Sequence[Sequence[Row]]:
+    """The rows of each, for ``head_in`` and ``newest_turns_in``: one statement for all of them."""
+    if len(wanted) == 1 and not wanted[0].turns:
+        return [await connection.fetch(TURN_SQL["head"], *wanted[0][:2])]
+    found: list[list[Row]] = [[] for _ in wanted]
+    for row in await connection.fetch(TURN_SQL["heads"], *zip(*wanted, strict=True)):
+        found[row[_NUMBER] - 1].append(row)
+    return found
 
-    Without turns where they need images, which would have to be read one by one.
-    """
-    values = (tenant, response_key(response_id), _TURNS_OF_HEAD - 1)
-    rows = await connection.fetch(TURN_SQL["head_with_turns"], *values)
+
+def head_in(rows: Sequence[Row], tenant: str, response_id: str) -> tuple[Head, set[int]] | None:
+    """The head in its rows, expired or not, and the dead node that runs it. None: it is erased."""
     if not rows:
-        return (None, ()), set()
-    head, dead = await _head_of(connection, tenant, response_id, tuple(rows[0])[-7:], cutoff)
-    if head is None or dead or hashes_in(rows):
-        return (head, ()), dead
-    return (head, decode_newest(rows)), dead
-
-
-async def _head_of(
-    connection: Connection, tenant: str, response_id: str, row: Row, cutoff: float
-) -> tuple[Head | None, set[int]]:
-    tree, thread, seq, timestamp, epoch, node, living = row
-    if timestamp <= cutoff and await has_expired(connection, TurnKey(tree, thread, seq), cutoff):
-        return None, set()
+        return None
+    tree, thread, seq, timestamp, epoch, node, living = tuple(rows[0])[-_HEAD_COLUMNS:]
     running = node is not None
     head = Head(response_id, tenant, thread, seq, tree, epoch, running, timestamp)
     return head, {node} if running and living is None else set()
+
+
+def newest_turns_in(rows: Sequence[Row]) -> Iterable[HistoryTurn]:
+    """The newest turns in a head's rows, the newest first.
+
+    None where they need images, which would have to be read one by one.
+    """
+    return () if hashes_in(rows) else decode_newest(rows)
 
 
 async def has_expired(connection: Connection, key: TurnKey, cutoff: float) -> bool:

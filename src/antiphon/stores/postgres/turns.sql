@@ -7,22 +7,26 @@ LEFT JOIN running AS u ON u.tree = r.tree AND u.thread = r.thread AND u.seq = r.
 LEFT JOIN nodes AS n ON n.id = u.node AND n.lease_until > now()
 WHERE r.tenant = $1 AND r.id = $2 AND r.timestamp IS NOT NULL
 
--- name: head_with_turns
--- The same behind the rows of that response and of so many turns before it in its thread.
+-- name: heads
+-- The same of several: tenants, responses, and how many turns up to each in its thread are wanted.
+-- A row of the log each, in front of the number in the list and the columns above; where no turns
+-- are wanted these stand alone.
 SELECT l.thread, l.seq, l.part, l.key, l.previous, NULL,
     CASE WHEN l.header IS NOT NULL THEN true END, l.images, l.input, l.output, l.ending,
-    r.tree, r.thread, r.seq, r.timestamp, c.epoch, u.node, n.id
-FROM responses AS r
+    w.number, r.tree, r.thread, r.seq, r.timestamp, c.epoch, u.node, n.id
+FROM unnest($1::text[], $2::bytea[], $3::integer[])
+    WITH ORDINALITY AS w (tenant, id, turns, number)
+JOIN responses AS r ON r.tenant = w.tenant AND r.id = w.id AND r.timestamp IS NOT NULL
 JOIN chats AS c ON c.tree = r.tree
 LEFT JOIN running AS u ON u.tree = r.tree AND u.thread = r.thread AND u.seq = r.seq
 LEFT JOIN nodes AS n ON n.id = u.node AND n.lease_until > now()
-CROSS JOIN LATERAL (
+LEFT JOIN LATERAL (
     SELECT * FROM log
-    WHERE log.tree = r.tree AND log.thread = r.thread AND log.seq BETWEEN r.seq - $3 AND r.seq
+    WHERE log.tree = r.tree AND log.thread = r.thread
+    AND log.seq BETWEEN r.seq - w.turns + 1 AND r.seq
     ORDER BY log.tree, log.thread, log.seq, log.part OFFSET 0
-) AS l
-WHERE r.tenant = $1 AND r.id = $2 AND r.timestamp IS NOT NULL
-ORDER BY l.seq, l.part
+) AS l ON true
+ORDER BY w.number, l.seq, l.part
 
 -- name: turn_key
 SELECT tree, thread, seq FROM responses WHERE tenant = $1 AND id = $2 AND timestamp IS NOT NULL
