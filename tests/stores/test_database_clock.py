@@ -68,3 +68,39 @@ async def test_clock_that_is_set_while_a_store_is_open_expires_nothing(
     finally:
         monkeypatch.undo()
         await store.close()
+
+
+#: Has a connection find another clock before the real one.
+_SET_WRONG = """
+CREATE SCHEMA wrong;
+CREATE FUNCTION wrong.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+AS $$ SELECT pg_catalog.clock_timestamp() + interval '400 days' $$;
+SET search_path = wrong, pg_catalog, public
+"""
+
+
+@pytest.mark.parametrize("has_swept", [True, False])
+async def test_clock_of_the_database_that_leaps_ahead_erases_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, has_swept: bool
+) -> None:
+    store = await open_postgres(empty_database(tmp_path), POLICY)
+    database, index = store._database, store.stores.response_index
+    try:
+        turn = await complete_turn(store)
+        if has_swept:
+            assert await index.delete_expired() == 0
+        # One connection reads for all who wait for each other.
+        await database.read(lambda connection: connection.execute(_SET_WRONG))
+        await database.lease.renew()
+        assert database.expiry.clock() > _time() + 300 * DAY_SECONDS
+        assert await store.turn("", turn.response_id) is None
+        assert await index.delete_expired() == 0
+        assert "the clock of the database server is 9" in caplog.text
+        await database.read(
+            lambda connection: connection.execute("RESET search_path; DROP SCHEMA wrong CASCADE")
+        )
+        await database.lease.renew()
+        assert await store.turn("", turn.response_id) is not None
+        assert await index.delete_expired() == 0
+    finally:
+        await store.close()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,34 @@ async def test_head_is_found_as_soon_as_its_turn_is_stored_whoever_reads_meanwhi
 
     await asyncio.gather(*[store_and_read() for _ in range(12)])
     await store.close()
+
+
+async def test_statement_that_hangs_keeps_nobody_waiting_who_asks_later(tmp_path: Path) -> None:
+    uri = empty_database(tmp_path)
+    if "host=/" not in uri:
+        pytest.skip("needs a server on this machine")
+    store = await open_postgres(uri)
+    heads = await complete_turns(store, 3)
+    # The connection that was given back last is taken first.
+    backend = await store._database.read(lambda it: it.fetchval("SELECT pg_backend_pid()"))
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        first, *early = [asyncio.ensure_future(store.head("", one.response_id)) for one in heads]
+        await asyncio.wait([*early, asyncio.ensure_future(read_until_found(store, heads[0]))])
+        assert [await one for one in early] == heads[1:]
+        assert not first.done()
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    assert await first == heads[0]
+    await store.close()
+
+
+async def read_until_found(store: PostgresStore, head: Head) -> None:
+    """Ask again and again, as requests do that come one after another."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            assert await asyncio.wait_for(store.head("", head.response_id), 0.05) == head
+            return
 
 
 async def test_closed_store_refuses_all_who_ask(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
-from antiphon.stores.sqlite.clock_guard import MAX_GAP, MAX_LEAP, WAIT_SECONDS, ClockGuard
+from antiphon.stores.clock_guard import MAX_GAP, MAX_LEAP, WAIT_SECONDS, ClockGuard
 from antiphon.stores.sqlite.reader import read_newest_time
 from antiphon.stores.sqlite.store import open_sqlite
 from support.store_turns import DONE, ManualClock, new_turn, sqlite

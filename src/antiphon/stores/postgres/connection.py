@@ -27,6 +27,8 @@ _ReadEach: TypeAlias = Callable[[Connection, Sequence[K]], Awaitable[Sequence[V]
 
 #: As many are read by one statement, whose rows all come before the first is looked at.
 _MAX_GROUP: Final = 16
+#: Seconds after which a statement is no longer waited for by those who have yet to ask.
+_SLOW_SECONDS: Final = 0.1
 #: Seconds that a connection, and a statement, may take.
 _CONNECT_SECONDS: Final = 10.0
 _STATEMENT_SECONDS: Final = 60.0
@@ -156,26 +158,30 @@ class ReadPool:
 class GroupRead(Generic[K, V]):
     """Reads of one kind: those that are wanted while one is under way share the next statement.
 
-    To send a statement and take its rows costs both sides more than to find a row. ``run`` gives
-    a function its connection, and raises ``StoreError``.
+    To send a statement and take its rows costs both sides more than to find a row. Behind one that
+    takes long, as its connection may be lost, nobody has to wait. ``run`` gives a function its
+    connection, and raises ``StoreError``.
     """
 
     def __init__(self, run: RunRead, read: _ReadEach[K, V]) -> None:
         self._run = run
         self._read = read
-        self._is_reading = False
+        self._loop = asyncio.get_running_loop()
+        #: When the newest statement was begun; None: none is under way.
+        self._begun_at: float | None = None
         #: None is given to those that are to be read alone.
         self._waiting: list[tuple[K, asyncio.Future[tuple[V] | None]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, wanted: K) -> V:
         """What is read of one, by a statement that begins after the call. Raises ``StoreError``."""
-        if self._is_reading:
-            future: asyncio.Future[tuple[V] | None] = asyncio.get_running_loop().create_future()
+        begun_at, now = self._begun_at, self._loop.time()
+        if begun_at is not None and now - begun_at < _SLOW_SECONDS:
+            future: asyncio.Future[tuple[V] | None] = self._loop.create_future()
             self._waiting.append((wanted, future))
             found = await future
             return await self._read_one(wanted) if found is None else found[0]
-        self._is_reading = True
+        self._begun_at = now
         try:
             return await self._read_one(wanted)
         finally:
@@ -191,13 +197,18 @@ class GroupRead(Generic[K, V]):
 
     def _read_next(self) -> None:
         """Read what has come to be wanted meanwhile."""
-        self._is_reading = bool(self._waiting)
+        self._begun_at = None
         if self._waiting:
-            self._task = asyncio.create_task(self._read_waiting())
+            self._begun_at = self._loop.time()
+            waiting = self._waiting[:_MAX_GROUP]
+            del self._waiting[:_MAX_GROUP]
+            task = asyncio.create_task(self._read_waiting(waiting))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _read_waiting(self) -> None:
-        waiting = self._waiting[:_MAX_GROUP]
-        del self._waiting[:_MAX_GROUP]
+    async def _read_waiting(
+        self, waiting: Sequence[tuple[K, asyncio.Future[tuple[V] | None]]]
+    ) -> None:
         found: Sequence[tuple[V] | None] = [None] * len(waiting)
         failure: str | None = None
         try:

@@ -180,3 +180,7 @@ UPDATE conversations SET check_at = $3 WHERE tenant = $1 AND id = $2
 
 -- name: is_oldest_node
 SELECT id = $1 FROM nodes WHERE lease_until > now() ORDER BY started_at, id LIMIT 1
+
+-- name: newest_tree
+-- The tree that was begun last.
+SELECT max(tree) FROM chats

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from antiphon.core.ids import conversation_id_of
 from antiphon.core.retention import DAY_SECONDS
+from antiphon.stores.clock_guard import ClockGuard
 from antiphon.stores.postgres.conversation_reader import CONVERSATION_SQL, resolve_conversation
 from antiphon.stores.postgres.database import PostgresDatabase
+from antiphon.stores.postgres.database_clock import DatabaseClock
 from antiphon.stores.postgres.deletion import (
     DELETION_SQL,
     END_OF_THREAD,
     delete_rows,
 )
 from antiphon.stores.postgres.idempotency import delete_old_records
+from antiphon.stores.postgres.rows import time_of_thread
 from antiphon.stores.postgres.write_transaction import WriteTransaction
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class RetentionSweep:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
+        self._clock_guard: ClockGuard | None = None
 
     async def run(self) -> int:
         """Erase what has expired; how many turns."""
@@ -44,6 +48,8 @@ class RetentionSweep:
         if not await self._is_sweeper():
             return 0
         await database.end_orphans()
+        if not await self._is_clock_believed():
+            return 0
         await database.submit(delete_old_records, database.expiry.clock())
         swept = 0
         for cutoff, values, which in self._scopes():
@@ -58,6 +64,17 @@ class RetentionSweep:
             return await connection.fetchval(DELETION_SQL["is_oldest_node"], node) is not False
 
         return await self._database.read(read)
+
+    async def _is_clock_believed(self) -> bool:
+        """Whether the database's clock may be gone by; a clock of the store's own always may."""
+        clock = self._database.expiry.clock
+        if not isinstance(clock, DatabaseClock):
+            return True
+        if self._clock_guard is None:
+            newest = await self._database.read(lambda it: it.fetchval(DELETION_SQL["newest_tree"]))
+            begun = None if newest is None else time_of_thread(newest)
+            self._clock_guard = ClockGuard(begun, clock, whose="the database server")
+        return self._clock_guard.is_believed()
 
     def _scopes(self) -> Iterator[tuple[float, tuple[Any, ...], str]]:
         """For all tenants of one lifetime: the cutoff, and the values and name of its queries."""

@@ -62,6 +62,11 @@ class ThreadIds:
         return self._last
 
 
+def time_of_thread(thread: int) -> float:
+    """When the id of a thread, or of the tree that it begins, was made, in seconds since 1970."""
+    return (thread >> _RANDOM_BITS) / 1000
+
+
 def pack_hashes(hashes: Iterable[str]) -> bytes | None:
     """The hashes of a turn's images in one value; None: it has none."""
     return b"".join(map(bytes.fromhex, hashes)) or None

@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 
 from antiphon.core.retention import Expiry
 from antiphon.errors import StoreError
+from antiphon.stores.clock_guard import ClockGuard
 from antiphon.stores.health import Health
 from antiphon.stores.interrupted_turns import NO_NODE, NODE_WAIT_SECONDS, interrupted_end
-from antiphon.stores.sqlite.clock_guard import ClockGuard
 from antiphon.stores.sqlite.connection import DatabaseConnections
 from antiphon.stores.sqlite.deferred_changes import has_deferred
 from antiphon.stores.sqlite.errors import DAMAGE, is_busy, read_error

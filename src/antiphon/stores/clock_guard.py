@@ -1,7 +1,7 @@
 """Clock guard: has nothing erased as expired by a clock that was set wrong a moment ago.
 
 What has expired is hidden at once, which the right time undoes. Nothing undoes an erasure: so that
-waits where the machine's clock is far ahead of what is expected, by the newest turn at the start,
+waits where the clock is far ahead of what is expected, by the newest turn at the start,
 and by a clock that cannot be set from then on.
 """
 
@@ -31,7 +31,7 @@ def steady_time() -> float:
 
 class ClockGuard:
     """Compares ``clock``, which may be set, with ``steady``. ``newest`` is when the newest turn was
-    stored, by that clock; None: there is none.
+    stored, by that clock; None: there is none. ``whose`` it is, the log says.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class ClockGuard:
         newest: float | None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = steady_time,
+        whose: str = "this machine",
     ) -> None:
+        self._whose = whose
         self._clock = clock
         self._steady = steady
         now = clock()
@@ -60,8 +62,9 @@ class ClockGuard:
         if self._doubted_since is None:
             self._doubted_since = steady
             log.warning(
-                "the clock of this machine is %d hours ahead of what was expected: nothing that has"
+                "the clock of %s is %d hours ahead of what was expected: nothing that has"
                 " expired by it is erased for an hour, until then it can be set right",
+                self._whose,
                 leap // 3600,
             )
         if steady - self._doubted_since < WAIT_SECONDS:
