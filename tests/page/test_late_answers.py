@@ -214,6 +214,7 @@ def test_a_name_is_selected_to_be_changed_and_kept_where_it_cannot_be(
     expect(_link(page, "New name")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_dialogs_say_why_they_have_nothing_to_show(world: Watched, server: ThreadServer) -> None:
     world.allowed = ("500",)
     made = server.respond("Once", model="grok-4").json["id"]
@@ -235,6 +236,7 @@ def test_dialogs_say_why_they_have_nothing_to_show(world: Watched, server: Threa
         expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_an_answer_that_cannot_be_followed_says_so_beside_the_others(
     world: Watched, server: ThreadServer
 ) -> None:
@@ -285,7 +287,7 @@ _PNG = (
 )
 
 
-@pytest.mark.parametrize("width", [1280, 320])
+@pytest.mark.parametrize("width", [320, pytest.param(1280, marks=pytest.mark.slow)])
 def test_the_notice_of_a_lost_connection_covers_neither_head_nor_queue(
     world: Watched, server: ThreadServer, width: int
 ) -> None:
