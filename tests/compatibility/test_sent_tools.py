@@ -11,8 +11,8 @@ from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.turns import Options
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
 from antiphon.models.openai.responses import ResponsesEncoder
-from antiphon.turn.protocols import ModelCall
 from support.mcp_toolsets import gateway, open_toolset, server_request
+from support.model_calls import call_with_messages
 from support.raw_mcp_server import Raw, answering, reply, usual
 from support.scenario import DONE, LOOKUP, call, end, nested, scenario, stream_of, whole
 from support.strict_upstreams import (
@@ -368,7 +368,7 @@ async def test_mcp_schemas() -> None:
         ):
             options = Options(tools=tuple(toolset.functions))
     sent = [
-        json.loads(encoder.encode(ModelCall("m", b"[]", options, stream=False)))["tools"]
+        json.loads(encoder.encode(call_with_messages("m", b"[]", options, stream=False)))["tools"]
         for encoder in (
             ChatCompletionsEncoder(upstream_name=None, openai=False),
             ResponsesEncoder(upstream_name=None, host="h"),

@@ -32,11 +32,12 @@ from antiphon.models.scripted import (
     wait,
 )
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
+from support.model_calls import call_with_messages
 
 
 def question(*texts: str, stream: bool = True) -> ModelCall:
     messages = ",".join(f'{{"role":"user","content":"{text}"}}' for text in texts)
-    return ModelCall("scripted", f"[{messages}]".encode(), Options(), stream)
+    return call_with_messages("scripted", f"[{messages}]".encode(), Options(), stream)
 
 
 async def batches(model: ScriptedModel, one: ModelCall) -> list[list[Delta]]:
@@ -209,7 +210,7 @@ async def test_without_a_script_it_echoes_and_recalls() -> None:
     assert OutputTextDelta("Before that you said: I am Alice.\n") in await deltas(
         model, question("I am Alice.", "Who am I?")
     )
-    none = ModelCall("scripted", b"[]", Options(), True)
+    none = call_with_messages("scripted", b"[]", Options(), True)
     assert (await deltas(model, none))[0] == OutputTextDelta("You said: \n")
 
 
@@ -217,7 +218,7 @@ async def test_words_are_counted_in_parts_too() -> None:
     model = ScriptedModel(["one two three"])
     content = b'[{"type":"text","text":"a b"},{"type":"image_url","image_url":{"url":"x"}}]'
     messages = b'[{"role":"user","content":' + content + b'},{"role":"assistant"}]'
-    output = await deltas(model, ModelCall("scripted", messages, Options(), True))
+    output = await deltas(model, call_with_messages("scripted", messages, Options(), True))
     assert output[1] == UsageUpdate(Usage(2, 3))
 
 

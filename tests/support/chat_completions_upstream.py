@@ -18,6 +18,7 @@ from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from support.misbehaving_upstream import (
     MisbehavingUpstream,
 )
+from support.model_calls import call_with_messages
 
 KEY = "xai-0123456789abcdefghij"
 HELLO = [OutputTextDelta("Hel"), OutputTextDelta("lo."), UsageUpdate(Usage(5, 2)), Finish("stop")]
@@ -65,7 +66,7 @@ def with_model(
 
 def make_call(*, streamed: bool = True, options: Options | None = None) -> ModelCall:
     messages = b'[{"role":"user","content":"Hi"}]'
-    return ModelCall("grok-4", messages, options or Options(), streamed)
+    return call_with_messages("grok-4", messages, options or Options(), streamed)
 
 
 async def batches(model: Model, call: ModelCall) -> list[list[Delta]]:

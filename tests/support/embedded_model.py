@@ -17,6 +17,7 @@ from antiphon.core.turns import Options, Usage
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.llama.model_download import SMOLLM2, embedded_weights
 from antiphon.turn.protocols import ModelCall
+from support.model_calls import call_with_messages
 
 WEIGHTS = embedded_weights()
 
@@ -52,7 +53,7 @@ def call(messages: Sequence[tuple[str, object]], options: Options) -> ModelCall:
     encoded = msgspec.json.encode(
         [{"role": role, "content": content} for role, content in messages]
     )
-    return ModelCall("smollm2", encoded, options, stream=True)
+    return call_with_messages("smollm2", encoded, options, stream=True)
 
 
 def join_deltas(deltas: Sequence[Delta], batches: int = 1) -> GenerationResult:

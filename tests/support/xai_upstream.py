@@ -20,6 +20,7 @@ from antiphon.models.xai.model import XaiGrpcModel
 from antiphon.turn.protocols import Model, ModelCall, ModelInfo
 from support.grpc_client import wait_for_grpc_calls
 from support.http_server import TIMEOUT
+from support.model_calls import call_with_messages
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def make_call(
 ) -> ModelCall:
     """A call; nothing but "Hi" is said unless messages are given."""
     fields = messages or ({"role": "user", "content": "Hi"},)
-    return ModelCall("scripted", msgspec.json.encode(fields), options or Options(), stream)
+    return call_with_messages("scripted", msgspec.json.encode(fields), options or Options(), stream)
 
 
 async def collect_deltas(model: Model, call: ModelCall | None = None) -> list[Delta]:

@@ -356,7 +356,7 @@ def test_truncated_call_without_arguments_has_empty_arguments() -> None:
 
 def test_call_id_used_in_the_context_is_replaced() -> None:
     accumulator = TurnAccumulator()
-    accumulator.set_context(b'[{"role":"assistant","tool_calls":[{"id":"a","type":"function"}]}]')
+    accumulator.set_context([b'{"role":"assistant","tool_calls":[{"id":"a","type":"function"}]}'])
     accumulator.feed([ToolCallDelta(0, "a", "f"), ToolCallDelta(1, "b", "f")])
     accumulator.close(is_complete=True)
     first, second = (item for item in accumulator.output if isinstance(item, FunctionCall))

@@ -10,7 +10,7 @@ from antiphon.core.context_policies import ContextPolicy
 from antiphon.core.turns import Header
 from antiphon.turn.history_cache import History
 from antiphon.turn.joined_turns import NONE_JOINED, JoinedTurns
-from antiphon.turn.message_rendering import RenderedTurn, join_pieces, message_pieces
+from antiphon.turn.message_rendering import RenderedTurn, message_pieces
 from antiphon.turn.protocols import Model, ModelCall
 from antiphon.turn.trimming import (
     apply_policies,
@@ -74,9 +74,7 @@ class ContextBuilder:
             few_shot=self._model.info.few_shot,
             older=joined.pieces,
         )
-        return ModelCall(
-            header.model, join_pieces(pieces), header.options, stream, pieces, gather_seconds
-        )
+        return ModelCall(header.model, pieces, header.options, stream, gather_seconds)
 
     async def turns_before_input(self, history: History) -> Sequence[RenderedTurn]:
         """What a continuation of that chain would show before its new input."""

@@ -14,6 +14,7 @@ from antiphon.core.turns import (
     FunctionTool,
     Options,
 )
+from antiphon.turn.message_rendering import join_pieces
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -43,26 +44,27 @@ class ModelInfo(msgspec.Struct, frozen=True):
 class ModelCall(msgspec.Struct, frozen=True):
     """One question to a model.
 
-    ``model`` is the name that the user asked for, ``messages`` a JSON array in the
-    chat completions dialect. With ``stream`` False the answer may come in one batch.
+    ``model`` is the name that the user asked for. With ``stream`` False the answer may come in
+    one batch.
 
-    ``pieces`` are the messages in parts, comma-separated without brackets, as the turns before
-    said them: the same bytes in call after call, so that what is made of them can be remembered.
+    ``pieces`` are messages in the chat completions dialect, comma-separated without brackets, as
+    the turns before said them: the same bytes in call after call, so that what is made of them can
+    be remembered, and a call that is being answered holds no copy of a long history.
 
     ``gather_seconds`` is for a reader to whom each batch is dear: behind one with words, those of
     so many seconds may come in one.
     """
 
     model: str
-    messages: bytes
+    pieces: tuple[bytes, ...]
     options: Options
     stream: bool
-    pieces: tuple[bytes, ...] = ()
     gather_seconds: float = 0.0
 
-    def __post_init__(self) -> None:
-        if not self.pieces and len(self.messages) > len(b"[]"):
-            msgspec.structs.force_setattr(self, "pieces", (self.messages[1:-1],))
+    @property
+    def messages(self) -> bytes:
+        """All of them as one JSON array, made anew each time."""
+        return join_pieces(self.pieces)
 
 
 class Model(Protocol):

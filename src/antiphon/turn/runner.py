@@ -347,7 +347,7 @@ class TurnRunner:
         call = plan.context_builder.model_call(
             context.turns, header, stream=stream, joined=context.joined, gather_seconds=gather
         )
-        machine.set_context(call.messages)
+        machine.set_context(call.pieces)
         emit, feed = self._running_turn.emit, machine.feed
         # Of a turn that can be run again, an answer is stored whole or not at all: its model is
         # asked again for one that was cut.

@@ -121,7 +121,7 @@ class TurnAccumulator:
         #: Fields of the next item.
         self._next_fields: ProviderFields | None = None
         self._calls: dict[int, _OpenItem] = {}
-        self._context = b""
+        self._context: Sequence[bytes] = ()
         self._popped_count = 0
         #: Whether items have become whole since they were last taken.
         self.has_completed_items = False
@@ -221,9 +221,9 @@ class TurnAccumulator:
         if usage is not None:
             self._earlier_usage = self._earlier_usage + usage if self._earlier_usage else usage
 
-    def set_context(self, messages: bytes) -> None:
+    def set_context(self, pieces: Sequence[bytes]) -> None:
         """What the model is shown, as chat messages' JSON: no new call gets the id of one in it."""
-        self._context = messages
+        self._context = pieces
 
     def add_item(self, item: Item) -> list[events.Event]:
         """An item that comes in one piece, from elsewhere than the model."""
@@ -436,9 +436,9 @@ class TurnAccumulator:
         return call_id
 
     def _is_call_id_taken(self, call_id: str) -> bool:
-        if any(call.call_id == call_id for call in self._calls.values()):
-            return True
-        return b'"id":' + msgspec.json.encode(call_id) in self._context
+        field = b'"id":' + msgspec.json.encode(call_id)
+        is_of_answer = any(call.call_id == call_id for call in self._calls.values())
+        return is_of_answer or any(field in piece for piece in self._context)
 
     def _end_item(self, item: _OpenItem, status: ItemStatus, out: list[events.Event]) -> None:
         done: Item

@@ -11,8 +11,8 @@ import pytest
 from antiphon.core.turns import Options
 from antiphon.models.llama.few_shot import FEW_SHOT_EXAMPLES
 from antiphon.models.llama.model import LlamaModel
-from antiphon.turn.protocols import ModelCall
 from support.embedded_model import generate, needs_model, open_model
+from support.model_calls import call_with_messages
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,9 @@ async def answer(model: LlamaModel, *talk: str) -> str:
         msgspec.json.encode(history)[1:-1],
     )
     messages = b"[" + b",".join(parts) + b"]"
-    return (await generate(model, ModelCall("smollm2", messages, GREEDY, stream=True))).text
+    return (
+        await generate(model, call_with_messages("smollm2", messages, GREEDY, stream=True))
+    ).text
 
 
 def test_the_primer_is_turns_without_brackets() -> None:

@@ -28,6 +28,7 @@ from antiphon.models.llama.tool_calling import (
 )
 from antiphon.turn.protocols import ModelCall
 from support.embedded_model import call, needs_model, weights
+from support.model_calls import call_with_messages
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +165,7 @@ def bench() -> Iterator[Bench]:
 
 def requested(messages: Sequence[dict[str, Any]], options: Options) -> ModelCall:
     encoded = b"[" + FEW_SHOT_EXAMPLES + b"," + json.dumps(messages).encode()[1:]
-    return ModelCall("smollm2", encoded, options, stream=True)
+    return call_with_messages("smollm2", encoded, options, stream=True)
 
 
 def question(text: str, **options: Any) -> ModelCall:
@@ -322,7 +323,7 @@ def test_counting_waits_for_no_slot(bench: Bench) -> None:
 def test_messages_that_cannot_be_counted_are_an_invalid_request(bench: Bench) -> None:
     runner, model = bench
     with pytest.raises(InvalidRequestError):
-        runner.run(model.count_tokens(ModelCall("m", b"[", Options(), stream=True)))
+        runner.run(model.count_tokens(call_with_messages("m", b"[{]", Options(), stream=True)))
     with pytest.raises(ContextLengthExceededError):
         runner.run(model.count_tokens(question("x" * 5_000_000)))
     more_than_the_window = runner.run(model.count_tokens(question("word " * 2000)))

@@ -37,8 +37,8 @@ PARENT = """
 
     async def main():
         model = LlamaModel(ModelInfo("m"), Path(sys.argv[1]), slots=1, context_window=2048)
-        messages = b'[{"role": "user", "content": "Count to one thousand in words."}]'
-        stream = model.generate(ModelCall("m", messages, Options(max_output_tokens=2000), True))
+        message = b'{"role": "user", "content": "Count to one thousand in words."}'
+        stream = model.generate(ModelCall("m", (message,), Options(max_output_tokens=2000), True))
         await anext(stream)
         print(model.pid, flush=True)
         if sys.argv[2] == "wait":

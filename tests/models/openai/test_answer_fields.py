@@ -16,8 +16,8 @@ from antiphon.models.openai.answer_fields import AnswerFields
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.turn.message_rendering import build_messages, render_turn
-from antiphon.turn.protocols import ModelCall
 from antiphon.turn.turn_accumulator import TurnAccumulator
+from support.model_calls import call_with_messages
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ def sent_back_after(events: list[bytes] | bytes) -> Json:
     items = [Message("user", "Hi"), *turn.output, FunctionCallOutput("c", "42")]
     encoder = ChatCompletionsEncoder(upstream_name=None, openai=False, host="host")
     messages = build_messages([render_turn(items)])
-    body = json.loads(encoder.encode(ModelCall("m", messages, Options(), stream=True)))
+    body = json.loads(encoder.encode(call_with_messages("m", messages, Options(), stream=True)))
     assert [one["role"] for one in body["messages"]] == ["user", "assistant", "tool"]
     return dict(body["messages"][1])
 

@@ -18,8 +18,8 @@ from antiphon.core.turns import FunctionTool, Options, Usage
 from antiphon.models.openai.chat_completions import ChatCompletionsEncoder
 from antiphon.models.openai.chat_completions_stream import ChatCompletionsParser
 from antiphon.models.retry import AttemptError
-from antiphon.turn.protocols import ModelCall
 from support.chat_completions_chunks import chunk, function_fields, parse_deltas, parse_events
+from support.model_calls import call_with_messages
 
 MESSAGES = b'[ {"role":"user","content":"Hi"} ]'
 TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)
@@ -29,7 +29,7 @@ def body(
     options: Options, *, stream: bool = False, name: str | None = None, openai: bool = False
 ) -> Any:
     writer = ChatCompletionsEncoder(upstream_name=name, openai=openai)
-    return json.loads(writer.encode(ModelCall('the "model"', MESSAGES, options, stream)))
+    return json.loads(writer.encode(call_with_messages('the "model"', MESSAGES, options, stream)))
 
 
 def extras(options: Options, *, openai: bool = False) -> Any:
@@ -40,7 +40,7 @@ def extras(options: Options, *, openai: bool = False) -> Any:
 
 def test_the_messages_are_put_in_as_they_are() -> None:
     writer = ChatCompletionsEncoder(upstream_name=None, openai=False)
-    plain = writer.encode(ModelCall("m", MESSAGES, Options(), False))
+    plain = writer.encode(call_with_messages("m", MESSAGES, Options(), False))
     assert plain == b'{"model":"m","messages":' + MESSAGES + b"}"
 
 
@@ -113,7 +113,7 @@ def test_reasoning_that_messages_carry_is_left_out() -> None:
     writer = ChatCompletionsEncoder(upstream_name=None, openai=False)
     for options in (Options(), Options(seed=1)):
         loaded, plain = (
-            writer.encode(ModelCall("m", b"[" + one + b"]", options, False))
+            writer.encode(call_with_messages("m", b"[" + one + b"]", options, False))
             for one in (attach_sidecars(output, carried), output)
         )
         assert loaded == plain

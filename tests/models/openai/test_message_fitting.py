@@ -24,7 +24,7 @@ from antiphon.core.reasoning_sidecar import insert_fields
 from antiphon.core.turns import Options
 from antiphon.models.openai.message_fitting import MessageFitter
 from antiphon.models.openai.message_rules import text_tool_outputs
-from antiphon.turn.message_rendering import join_pieces, message_pieces, render_turn
+from antiphon.turn.message_rendering import message_pieces, render_turn
 from antiphon.turn.protocols import ModelCall
 
 ORIGIN = "h/m"
@@ -81,5 +81,5 @@ def test_pieces_that_were_fitted_before_give_the_same_messages(
     segments = [render_turn(items) for items in given_turns]
     for end in [*range(1, len(segments) + 1), 1, len(segments)]:
         pieces = message_pieces(segments[:end], instructions="Be brief.")
-        call = ModelCall("m", join_pieces(pieces), Options(), True, pieces)
+        call = ModelCall("m", tuple(pieces), Options(), True)
         assert json.loads(fitter.fit(call, ORIGIN)) == fitted_at_once(call.messages)

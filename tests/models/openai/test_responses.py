@@ -39,6 +39,7 @@ from support.chat_completions_upstream import (
     make_call,
 )
 from support.misbehaving_upstream import CUT, HANG, answer, events, refuse, stream
+from support.model_calls import call_with_messages
 from support.responses_upstream import (
     ResponsesUpstream,
     event_stream,
@@ -341,7 +342,7 @@ def reasoned(upstream: ResponsesUpstream) -> ModelCall:
         FunctionCallOutput("c", "sunny"),
     ]
     options = Options(tools=(FunctionTool("f"),))
-    return ModelCall("grok-4", build_messages([render_turn(output)]), options, True)
+    return call_with_messages("grok-4", build_messages([render_turn(output)]), options, True)
 
 
 def test_reasoning_that_cannot_be_read_any_more_is_left_out() -> None:

@@ -39,6 +39,7 @@ from antiphon.turn.message_rendering import (
 )
 from antiphon.turn.protocols import ModelCall
 from support.chain_strategies import Chain, Turn, chains, check_well_formed
+from support.model_calls import call_with_messages
 
 ORIGIN = "api.example/m"
 
@@ -212,8 +213,8 @@ def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
     messages = build_messages([turn.segment() for turn in chain.turns])
     plain = build_messages([without_reasoning(turn).segment() for turn in chain.turns])
     writer = ChatWriter(upstream_name=None, openai=False)
-    sent = writer.encode(ModelCall("m", messages, Options(), True))
-    assert sent == writer.encode(ModelCall("m", plain, Options(), True))
+    sent = writer.encode(call_with_messages("m", messages, Options(), True))
+    assert sent == writer.encode(call_with_messages("m", plain, Options(), True))
     check_well_formed(msgspec.json.encode(json.loads(sent)["messages"]))
     assert REASONING_KEY.encode() not in sent
 
@@ -223,7 +224,7 @@ def test_chat_completions_get_what_they_always_got(chain: Chain) -> None:
 def test_responses_get_a_well_formed_input(chain: Chain) -> None:
     messages = build_messages([turn.segment() for turn in chain.turns])
     writer = ResponsesEncoder(upstream_name=None, host="api.example")
-    sent = json.loads(writer.encode(ModelCall("m", messages, Options(), True)))
+    sent = json.loads(writer.encode(call_with_messages("m", messages, Options(), True)))
     valid(sent)
     items = sent["input"]
     made = [item["call_id"] for item in items if item["type"] == "function_call"]
@@ -280,7 +281,7 @@ def test_pieces_that_were_encoded_before_give_the_same_items(
     segments = [turn.segment() for turn in chain.turns]
     for end in [*range(1, len(segments) + 1), 1, len(segments)]:
         pieces = message_pieces(segments[:end], instructions="Be brief.")
-        call = ModelCall("m", join_pieces(pieces), Options(), True, pieces)
+        call = ModelCall("m", tuple(pieces), Options(), True)
         for origin in (ORIGIN, "api.example/other"):
             expected = to_input_items(call.messages, origin, custom_names)
             assert join_pieces(encoder.encode(call, origin, custom_names)) == expected
@@ -318,7 +319,7 @@ def test_phases_are_sent_back() -> None:
 def test_a_phase_is_sent_where_reasoning_is_left_out() -> None:
     message = Message("assistant", "Hi.", phase="final_answer")
     said: list[Item] = [Reasoning(encrypted_content="g"), message]
-    call = ModelCall("m", build_messages([render_turn(said)]), Options(), stream=False)
+    call = call_with_messages("m", build_messages([render_turn(said)]), Options(), stream=False)
     writer = ResponsesEncoder(upstream_name=None, host="api.example")
     for rules in ([], ["no-old-reasoning"]):
         shown = json.loads(fit_request(writer.encode(call), rules))["input"]
@@ -329,7 +330,7 @@ def test_a_phase_is_sent_where_reasoning_is_left_out() -> None:
 def test_chat_completions_have_no_phase() -> None:
     said = [Message("user", "Hi."), Message("assistant", "Hi.", phase="final_answer")]
     segment, plain = render_turn(said), render_turn([said[0], Message("assistant", "Hi.")])
-    call = ModelCall("m", build_messages([segment]), Options(), stream=False)
+    call = call_with_messages("m", build_messages([segment]), Options(), stream=False)
     sent = json.loads(ChatWriter(upstream_name=None, openai=True).encode(call))["messages"]
     assert sent == json.loads(build_messages([plain]))
     assert segment.weight == plain.weight

@@ -12,6 +12,7 @@ from antiphon.core.turns import FunctionTool, Options
 from antiphon.errors import InvalidRequestError
 from antiphon.models.openai.responses import ResponsesEncoder
 from antiphon.turn.protocols import ModelCall
+from support.model_calls import call_with_messages
 
 MESSAGES = b'[{"role":"user","content":"Hi"}]'
 TOOL = FunctionTool("f", "Does it.", {"type": "object"}, strict=True)
@@ -24,7 +25,7 @@ ALWAYS = {
 
 
 def call(options: Options | None = None, *, stream: bool = False) -> ModelCall:
-    return ModelCall('the "model"', MESSAGES, options or Options(), stream)
+    return call_with_messages('the "model"', MESSAGES, options or Options(), stream)
 
 
 def body(

@@ -17,7 +17,7 @@ from antiphon.errors import BodyTooLargeError, ModelTimeoutError
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.upstream_connection import UpstreamConnectionPool
 from antiphon.models.retry import AttemptError, RetryPolicy
-from antiphon.turn.protocols import ModelCall, ModelInfo
+from antiphon.turn.protocols import ModelInfo
 from support.chat_completions_upstream import HELLO, KEY, collect_deltas, expect_failure, make_call
 from support.misbehaving_upstream import (
     CLOSE,
@@ -29,6 +29,7 @@ from support.misbehaving_upstream import (
     hello_answer,
     stream,
 )
+from support.model_calls import call_with_messages
 
 #: More than the buffers of a socket hold.
 LONG = 32 * 1024 * 1024
@@ -140,7 +141,9 @@ async def test_an_answer_before_the_request_is_read_counts() -> None:
 
     async with serving(refuse) as url:
         model = model_of(str(url))
-        call = ModelCall("m", b'[{"role":"user","content":"%b"}]' % (b"a" * LONG), Options(), False)
+        call = call_with_messages(
+            "m", b'[{"role":"user","content":"%b"}]' % (b"a" * LONG), Options(), False
+        )
         with pytest.raises(BodyTooLargeError):
             await anext(model.generate(call))
         await model.close()

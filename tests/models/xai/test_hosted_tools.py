@@ -13,12 +13,12 @@ from antiphon.models.xai.answer_parsing import XaiParser
 from antiphon.models.xai.hosted_tools import hosted_tool_protos
 from antiphon.models.xai.request_encoding import XaiRequestEncoder
 from antiphon.protos.xai import chat_pb2
-from antiphon.turn.protocols import ModelCall
+from support.model_calls import call_with_messages
 
 
 def request(*tools: dict[str, Any], choice: str = "auto") -> Any:
     options = Options(tools=(FunctionTool("f"),), hosted_tools=tools, tool_choice=choice)
-    call = ModelCall("m", b'[{"role":"user","content":"Hi"}]', options, False)
+    call = call_with_messages("m", b'[{"role":"user","content":"Hi"}]', options, False)
     return chat_pb2.GetCompletionsRequest.FromString(XaiRequestEncoder().encode(call, "m", "o"))
 
 

@@ -23,9 +23,10 @@ from antiphon.models.xai.request_encoding import (
     to_xai_messages,
     without_reasoning,
 )
-from antiphon.turn.message_rendering import join_pieces, message_pieces
+from antiphon.turn.message_rendering import message_pieces
 from antiphon.turn.protocols import ModelCall
 from support.chain_strategies import Chain, chains
+from support.model_calls import call_with_messages
 from support.xai_upstream import make_call, role_texts
 
 ORIGIN = "grpc://api.x.ai/grok-4"
@@ -203,7 +204,7 @@ def test_reasoning_is_sent_to_its_own_model_only() -> None:
 
 def test_a_request_without_reasoning() -> None:
     message = attach_sidecars(b'{"role":"assistant","content":"Hi."}', [ReasoningSidecar("gAAA")])
-    request = requested(Options(), ModelCall("m", b"[" + message + b"]", Options(), True))
+    request = requested(Options(), call_with_messages("m", b"[" + message + b"]", Options(), True))
     assert (request.use_encrypted_content, request.messages[0].encrypted_content) == (True, "gAAA")
     changed = without_reasoning(request.SerializeToString())
     assert changed is not None
@@ -225,8 +226,8 @@ def test_pieces_that_were_encoded_before_give_the_same_request(
     for end in [*range(1, len(segments) + 1), 1, len(segments)]:
         pieces = message_pieces(segments[:end], instructions="Be brief.")
         options = Options(tools=tools[end % len(tools)], temperature=0.5)
-        call = ModelCall("m", join_pieces(pieces), options, True, pieces)
-        whole = ModelCall("m", call.messages, options, True)
+        call = ModelCall("m", tuple(pieces), options, True)
+        whole = call_with_messages("m", call.messages, options, True)
         for origin in (ORIGIN, "grpc://other"):
             expected = XaiRequestEncoder().encode(whole, "grok-4", origin)
             assert parsed(encoder.encode(call, "grok-4", origin)) == parsed(expected)

@@ -32,8 +32,9 @@ class MessageFitter:
 
     def fit(self, call: ModelCall, origin: str) -> bytes:
         """The messages array, as JSON; ``origin`` is the model that is called."""
-        if b"\n" not in call.messages and UNCOMMON_MARK not in call.messages:
-            return call.messages
+        messages = call.messages
+        if b"\n" not in messages and UNCOMMON_MARK not in messages:
+            return messages
         return b"[%b]" % b",".join(self._pieces.get_all(_group_outputs(call.pieces), origin))
 
 
