@@ -169,6 +169,20 @@ def test_a_long_paste_is_one_question_and_leaves_nothing_behind(home: Path, url:
     assert sum(row.count("many") for row in rows[rows.index("> pasted line 000") - 12 :]) == 90
 
 
+def test_what_a_terminal_is_too_slow_for_waits_and_is_not_lost(home: Path) -> None:
+    # More than a terminal takes at once.
+    words = "many words in a long line " * 3000
+    with chat(home, "--model", "echo") as terminal:
+        terminal.expect_prompt()
+        terminal.type(f"\x1b[200~{words}\x1b[201~\n")
+        terminal.expect("(I was shown 1 messages.)")
+        terminal.expect_prompt()
+        leave(terminal)
+        said = " ".join(terminal.shown.rpartition("> many words")[2].split())
+    # The first of the question stands before that.
+    assert said.count("many words") == 2 * 3000 - 1
+
+
 @pytest.mark.parametrize(
     ("typed", "word"), [("exit\n", "exit"), ("/exit\n", "/exit"), (CTRL_D, "exit")]
 )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from antiphon.cli.chat_engine import open_session
 from antiphon.cli.interactive.first_prompt import greeting
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from antiphon.cli.interactive.chat_loop import ChatLoop, ChatPrompt
     from antiphon.cli.interactive.chat_output import ChatOutput
     from antiphon.cli.interactive.prompt_line import PromptLine
+
+Ts = TypeVarTuple("Ts")
 
 
 def run_plain(settings: Settings, options: ChatCommandOptions, store: str | None) -> int:
@@ -176,7 +179,19 @@ def _event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     import uvloop  # loaded on first use
 
-    return uvloop.new_event_loop
+    class TerminalLoop(uvloop.Loop):
+        """Has a terminal that it reads block its writers, as it did before.
+
+        libuv would have whatever is written while the terminal is behind fail, here and in the
+        programs that have the same one: a pager, an editor, the shell that is come back to.
+        """
+
+        def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
+            super().add_reader(fd, callback, *args)
+            if isinstance(fd, int) and os.isatty(fd):
+                os.set_blocking(fd, True)
+
+    return TerminalLoop
 
 
 def _program_name() -> str:
