@@ -289,6 +289,25 @@ def test_interrupt_ends_the_drain_that_another_sigterm_does_not_shorten(
         assert_goes_on(upstream, second, response_id, question)
 
 
+@pytest.mark.slow
+def test_node_that_is_killed_while_it_drains_leaves_its_turns_to_others(
+    tmp_path: Path, store: str
+) -> None:
+    with draining_pair(tmp_path, store, "600") as (upstream, first, second):
+        question = "count to 2 gate:b"
+        response_id = begin_in_background(first, question, upstream)
+        hanging = started(first, "hang here")
+        feed = Stream(first, "/v1/feed")
+        feed.read_until(b"feed.ready")
+        first.process.send_signal(signal.SIGTERM)
+        # It drains once its readers are sent away.
+        feed.read_rest()
+        first.kill()
+        assert_goes_on(upstream, second, response_id, question)
+        ended = ended_at(second, hanging)
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "interrupted")
+
+
 def read_to_close(socket: ClientConnection) -> Iterator[str | bytes]:
     """The messages of a WebSocket until it is closed."""
     with contextlib.suppress(ConnectionClosed):
