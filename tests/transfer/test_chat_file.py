@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -226,3 +227,27 @@ def test_an_encrypted_or_damaged_entry_is_named() -> None:
     file = ChatFile(io.BytesIO(bytes(data)))
     assert len([chat for chat in file.chats() if isinstance(chat, WholeChat)]) == 1
     assert [one.name for one in file.skipped_files] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(1_795_958_463_579, 1_795_958_463.579), (1e300, None), (-5.0, None), (0, None)],
+)
+def test_times_of_a_document_can_be_shown(given: float, meant: float | None) -> None:
+    turn = {"created_at": given, "ended_at": given, "model": "m", "status": "completed"}
+    document = {
+        "format": "antiphon.chat",
+        "version": 1,
+        "chat": {"created_at": given},
+        "turns": [
+            {"id": f"resp_{number:032x}", **turn, "parent": parent}
+            for number, parent in ((1, None), (2, f"resp_{1:032x}"))
+        ],
+    }
+    (chat,) = ChatFile(io.BytesIO(json.dumps(document).encode())).chats()
+    assert isinstance(chat, WholeChat)
+    times = [*(one.created_at for one in chat.turns), *(one.end.ended_at for one in chat.turns)]
+    assert len(times) == 4
+    for time in times:
+        assert datetime.fromtimestamp(time, UTC).year <= 2100
+        assert meant is None or time == pytest.approx(meant)

@@ -37,6 +37,7 @@ from antiphon.core.turns import (
     Usage,
 )
 from antiphon.errors import AntiphonError
+from antiphon.transfer.json_fields import parse_time
 from antiphon.transfer.whole_chat import WholeChat, WholeTurn
 from antiphon.turn.store_protocols import StoredTurn
 from antiphon.turn.transfer_protocols import ConversationImport
@@ -226,7 +227,7 @@ class _DocumentReader:
             title=fields.title,
             turns=tuple(self._turns),
             skipped=tuple(self._skipped),
-            created_at=fields.created_at,
+            created_at=parse_time(fields.created_at),
             pinned=fields.pinned,
             metadata=fields.metadata,
             conversation=conversation,
@@ -239,7 +240,7 @@ class _DocumentReader:
         head = None if one.head is None else self._positions.get(one.head)
         if one.head is not None and head is None:
             self._skipped.append("the head of a conversation, which is not there")
-        return ConversationImport(one.id, one.created_at, one.metadata, head)
+        return ConversationImport(one.id, self._time(one.created_at, None), one.metadata, head)
 
     def _add_blob(self, name: str, text: str) -> None:
         try:
@@ -263,13 +264,14 @@ class _DocumentReader:
         if turn.id in self._positions:
             self._skipped.append("a turn whose id another one has")
             return
+        created_at = self._time(turn.created_at, parent)
         self._positions[turn.id] = len(self._turns)
         self._depths.append(depth)
         self._turns.append(
             WholeTurn(
                 digest=hashlib.sha256(b"antiphon document\0" + turn.id.encode()).digest(),
                 parent=parent,
-                created_at=turn.created_at,
+                created_at=created_at,
                 header=Header(
                     turn.model,
                     turn.instructions,
@@ -282,10 +284,15 @@ class _DocumentReader:
                 ),
                 input=tuple(given),
                 output=tuple(output),
-                end=_end_of(turn),
+                end=_end_of(turn, parse_time(turn.ended_at) or created_at),
                 response_id=turn.id if response_key(turn.id) else None,
             )
         )
+
+    def _time(self, given: float, parent: int | None) -> float:
+        """A time that can be shown, in seconds; of one that is none, the best that is known."""
+        before = None if parent is None else self._turns[parent].created_at
+        return parse_time(given) or before or parse_time(self._document.chat.created_at) or 1.0
 
     def _item(self, raw: msgspec.Raw, depth: int) -> Item:
         """An item with its images. Raises ``StoreError`` where it is none."""
@@ -321,11 +328,11 @@ class _DocumentReader:
         return part.image_url.removeprefix("blob:") not in self._blobs
 
 
-def _end_of(turn: DocumentTurn) -> End:
+def _end_of(turn: DocumentTurn, ended_at: float) -> End:
     status: TurnStatus = "incomplete" if turn.status == "in_progress" else turn.status
     return End(
         status,
-        turn.ended_at if turn.ended_at is not None else turn.created_at,
+        ended_at,
         turn.usage,
         turn.error,
         turn.incomplete_reason,

@@ -142,7 +142,8 @@ class ImportJobs:
         self._recorded_at = 0.0
         self._jobs: OrderedDict[str, ImportJob] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Lock()
+        #: Held by the job that runs.
+        self._running_lock = asyncio.Lock()
 
     async def start(self, tenant: str, file: IO[bytes]) -> ImportJob:
         """Import a file in the background, once others can find the job.
@@ -199,7 +200,7 @@ class ImportJobs:
 
     async def _run(self, job: ImportJob) -> None:
         try:
-            async with self._turn:
+            async with self._running_lock:
                 await job.run(self._store, self._record_progress)
         finally:
             job.interrupt()

@@ -157,9 +157,9 @@ class GrpcServer:
     def _build_handlers(
         self, service: TurnService, prices: PriceLookup, fingerprint: str, fun_prompt: str
     ) -> dict[str, Any]:
-        pace = StreamThrottle()
+        throttle = StreamThrottle()
         encoder = CompletionEncoder(prices, fingerprint)
-        chat = ChatServicer(service, encoder, pace, self._deferred_completions)
+        chat = ChatServicer(service, encoder, throttle, self._deferred_completions)
         models = ModelsServicer(service, prices, fingerprint)
         completions = chat_pb2.GetCompletionsRequest
         model = models_pb2.GetModelRequest
@@ -195,7 +195,7 @@ class GrpcServer:
             "/xai_api.Chat/GetCompletionChunk": (completions, chat.stream),
             ADD_RESPONSE: (
                 StatelessConversation,
-                LegacyChatServicer(service, fun_prompt, pace).add_response,
+                LegacyChatServicer(service, fun_prompt, throttle).add_response,
             ),
         }
         return {

@@ -61,7 +61,7 @@ class ConversationResource(msgspec.Struct, frozen=True):
 
 
 class ResourceDocument(msgspec.Struct, frozen=True):
-    """A conversation as text. ``media`` is its media type."""
+    """A conversation as text of a media type."""
 
     media_type: str
     text: str
