@@ -45,7 +45,8 @@ def normalize_response_request(fields: dict[str, Any]) -> dict[str, Any]:
     for name in _TEXTS:
         clean[name] = identifier_of(clean.get(name))
     if isinstance(clean.get("instructions"), dict):
-        clean["instructions"] = [clean["instructions"]]
+        # One without words stays, to be refused.
+        clean["instructions"] = _words_of(clean["instructions"]) or clean["instructions"]
     if isinstance(clean.get("instructions"), list):
         clean["instructions"] = _GAP.join(filter(None, map(_words_of, clean["instructions"])))
     clean |= _normalize_answer_fields(clean)
