@@ -178,7 +178,7 @@ def test_the_usage_of_a_stream_has_to_be_asked_for(options: Any, wanted: bool) -
             {"type": "function", "function": {"name": ""}},
             "tool_choice.function.name",
         ),
-        ("response_format", "json", "response_format"),
+        ("response_format", "xml", "response_format"),
         ("response_format", {"type": "xml"}, "response_format.type"),
         ("response_format", {"type": "json_schema"}, "response_format.json_schema"),
         (
