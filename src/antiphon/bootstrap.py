@@ -34,7 +34,7 @@ from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.tools.mcp.manager import McpServerManager
 from antiphon.turn.chat_titler import ChatTitler
 from antiphon.turn.copy_protocols import CopyStore
-from antiphon.turn.orphan_resumption import OrphanResumption
+from antiphon.turn.handover import OrphanResumption
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
 
@@ -71,7 +71,7 @@ class Engine:
         self.stores = stores
         self._model_registry = model_registry
         self._mcp_servers = mcp_servers
-        self._orphans = OrphanResumption(service, stores.nodes)
+        self._orphans = OrphanResumption(service.handover, stores.nodes)
         stores.nodes.on_lost = self._stop_lost
         #: Asks the other nodes of the store; None: no other process can open it.
         self.nodes = nodes

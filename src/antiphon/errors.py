@@ -19,6 +19,7 @@
     │   ├── ResponseInProgressError        409
     │   ├── ConversationLockedError        409  another turn runs on that conversation
     │   ├── HistoryChangedError            409  the history was erased while it was read
+    │   │   └── HistoryBranchedError       409  others have continued it meanwhile
     │   └── IdempotencyConflictError       409  an Idempotency-Key that was used for something else
     ├── RateLimitError                     429  a limit of this server for one key
     ├── ToolServerUnavailableError         424  an MCP server did not answer
@@ -175,6 +176,21 @@ class HistoryChangedError(ConflictError):
         self, message: str = "Something of this conversation was erased meanwhile: ask again."
     ) -> None:
         super().__init__(message)
+
+
+class HistoryBranchedError(HistoryChangedError):
+    """Others have continued what nobody else may have: ``response_ids``, which were not seen."""
+
+    default_code = "conversation_branched"
+
+    def __init__(
+        self,
+        message: str = "Somebody has continued this conversation meanwhile: ask again.",
+        *,
+        response_ids: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(message)
+        self.response_ids = response_ids
 
 
 class IdempotencyConflictError(ConflictError):

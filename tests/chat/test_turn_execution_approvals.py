@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from antiphon import (
-    InvalidRequestError,
-)
+from antiphon import AntiphonError, ConflictError, Conversation, InvalidRequestError, Reply
 from antiphon.core.items import FunctionCall
 from support.chat_harness import (
     Call,
@@ -22,6 +21,7 @@ from support.chat_harness import (
     roles,
 )
 from support.chat_tools import refund_call, refunds, weather
+from support.misbehaving_upstream import refuse
 
 
 def test_turn_without_an_approval_callback_ends_with_pending_calls(harness: ChatHarness) -> None:
@@ -204,8 +204,63 @@ def test_approving_a_call_needs_its_tool(harness: ChatHarness) -> None:
         assert caught.value.param == "tools"
         assert chat.response_id == pending_reply.response_id
     assert harness.request_count == 1
-    # A denial needs no tool, and the tool can still be given later.
-    assert harness.resume(pending_reply.response_id).send(decisions={"r": False}).text == "Hello."
+    # A denial needs no tool.
+    denial = harness.resume(pending_reply.response_id).send(decisions={"r": False})
+    assert denial.text == "Hello."
     later = harness.resume(pending_reply.response_id, tools=[refund])
-    assert later.send(decisions={"r": True}).text == "Hello."
+    for _ in range(2):
+        with pytest.raises(ConflictError) as late:
+            later.send(decisions={"r": True})
+        assert late.value.code == "approval_already_decided"
+        assert late.value.response_id == denial.response_id
+    assert done == []
+    # In a branch it is decided once more on purpose.
+    assert later.branch().send(decisions={"r": True}).text == "Hello."
+    assert done == ["1"]
+
+
+@pytest.mark.parametrize("summarizes", [False, True])
+def test_of_two_programs_that_decide_at_once_the_first_has_decided(
+    harness: ChatHarness, summarizes: bool
+) -> None:
+    refund, done = refunds()
+    harness.upstream.plan_answers(ModelAnswer("Well."), ModelAnswer(calls=(refund_call("1", "r"),)))
+    chat = harness.new(tools=[refund])
+    chat.send("Hello.")
+    waiting = chat.send("Refund 1.").response_id
+    if summarizes:
+        # One of the two decides behind a summary of what was before.
+        chat.summarize(keep_turns=1)
+    # The same file with another engine.
+    programs = [
+        Conversation.resume(name, tools=[refund], settings=settings)
+        for name, settings in (
+            (waiting, harness.settings),
+            (chat.response_id, harness.make_settings(context=1_000_000)),
+        )
+    ]
+
+    def decide(program: Conversation) -> Reply[None] | ConflictError:
+        try:
+            return program.send(decisions={"r": True})
+        except ConflictError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as people:
+        answers = list(people.map(decide, programs))
+    (made,) = [one for one in answers if not isinstance(one, ConflictError)]
+    (late,) = [one for one in answers if isinstance(one, ConflictError)]
+    assert (late.code, late.response_id) == ("approval_already_decided", made.response_id)
+    assert done == ["1"]
+
+
+def test_failed_decision_is_made_again(harness: ChatHarness) -> None:
+    refund, done = refunds()
+    harness.upstream.plan_answers(ModelAnswer(calls=(refund_call("1", "r"),)))
+    chat = harness.new(tools=[refund])
+    chat.send("Refund 1.")
+    harness.upstream.plan_answers(refuse(400))
+    with pytest.raises(AntiphonError):
+        chat.send(decisions={"r": False})
+    assert chat.send(decisions={"r": True}).text == "Hello."
     assert done == ["1"]

@@ -344,3 +344,26 @@ def test_ctrl_z_suspends_a_chat_that_make_has_started(home: Path, url: str) -> N
         terminal.expect("# ")
         terminal.type("echo left with $?\n")
         terminal.expect("left with 0")
+
+
+def test_a_call_that_another_terminal_has_decided_on_is_not_run_again(home: Path) -> None:
+    with chat(home, "-p", 'call refund {"order":"1"}', "--tools", "tools.py") as terminal:
+        assert terminal.leave() == 0
+    with (
+        chat(home, "--tools", "tools.py") as first,
+        chat(home, "--tools", "tools.py") as second,
+    ):
+        for terminal in (first, second):
+            terminal.expect("> ")
+            terminal.type("/approve 1\n")
+            terminal.expect("[y/n/e/a] ")
+        first.type("n\n")
+        first.expect("the tool says The user declined this call")
+        first.expect("> ")
+        second.type("y\n")
+        second.expect("This call was decided on already")
+        # What came of it is shown, and goes on.
+        second.expect("the tool says The user declined this call")
+        second.expect("> ")
+        leave(second)
+        leave(first)

@@ -166,6 +166,35 @@ def test_tool_that_may_have_run_when_its_node_was_killed_is_not_run_again(
 
 
 @pytest.mark.slow
+def test_decision_of_a_killed_node_is_made_again(tool_cluster: NodeCluster, tmp_path: Path) -> None:
+    first, second = tool_cluster.nodes
+    runs = tmp_path / "runs"
+    tools = [{**FILES[0], "require_approval": "always"}]
+    question = f"use files__record {json.dumps({'file': str(runs)})}"
+    waiting = first.respond(question, tools=tools).json
+
+    def fields(*, approve: bool) -> dict[str, Any]:
+        name = waiting["output"][-1]["id"]
+        word = {"type": "mcp_approval_response", "approval_request_id": name, "approve": approve}
+        return {"input": [word], "tools": tools, "previous_response_id": waiting["id"]}
+
+    with closing(first.connect()) as connection:
+        body = json.dumps({**fields(approve=True), "stream": True})
+        connection.request("POST", "/v1/responses", body, {"content-type": "application/json"})
+        poll(runs.exists, "the tool was not run")
+        late = second.post("/v1/responses", **fields(approve=True))
+        assert late.error["code"] == "approval_already_decided"
+        first.kill()
+    ended_at(second, late.error["response_id"])
+    again = second.post("/v1/responses", **fields(approve=False))
+    assert again.json["status"] == "completed"
+    # The third one finds the second, not the first.
+    third = second.post("/v1/responses", **fields(approve=False))
+    assert third.error["response_id"] == again.json["id"]
+    assert runs.read_text() == "run\n"
+
+
+@pytest.mark.slow
 def test_other_turns_of_a_killed_node_end_as_interrupted(cluster: NodeCluster) -> None:
     first, second = cluster.nodes
     with closing(first.connect()) as connection:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from antiphon.core.ids import new_response_id
 from antiphon.core.turns import End, FunctionTool, Header, Options, TurnError, Usage
-from antiphon.errors import HistoryChangedError, StoreError
-from antiphon.turn.store_protocols import StoredTurn
+from antiphon.errors import HistoryBranchedError, HistoryChangedError, StoreError
+from antiphon.turn.store_protocols import Continuations, Head, NewTurn, StoredTurn
 from support.store_turns import (
     DONE,
     Opener,
@@ -22,6 +23,7 @@ from support.store_turns import (
     ids,
     ids_of,
     new_turn,
+    opener,
     user,
 )
 from support.stored_responses import response_ids
@@ -339,3 +341,49 @@ async def test_closed_store_refuses_every_operation(store_in: Opener) -> None:
         ):
             with pytest.raises(StoreError):
                 await reading
+
+
+def only_turn(parent: Head, *seen: str) -> NewTurn:
+    """A turn that may begin where nothing else continues its parent but what was seen."""
+    known = [Continuations(parent, frozenset(seen))]
+    return msgspec.structs.replace(new_turn("Yes.", parent=parent), seen=known)
+
+
+async def test_of_several_who_saw_the_same_continuations_one_begins(store_in: Opener) -> None:
+    async with store_in() as store:
+        parent = await complete_turn(store)
+        other = await complete_turn(store, "No.", parent=parent)
+        rivals = [only_turn(parent, other.response_id) for _ in range(5)]
+        begun = [store.begin(one) for one in rivals]
+        errors = await asyncio.gather(*begun, return_exceptions=True)
+        (winner,) = [one for one, error in zip(rivals, errors, strict=True) if error is None]
+        for error in filter(None, errors):
+            assert isinstance(error, HistoryBranchedError)
+            assert error.response_ids == {winner.response_id}
+        for one in rivals:
+            assert (await store.turn("", one.response_id) is not None) == (one is winner)
+        # Others are not kept from it.
+        await complete_turn(store, "Well.", parent=parent)
+
+
+async def test_erased_continuation_keeps_nobody_from_beginning(store_in: Opener) -> None:
+    async with store_in() as store:
+        parent = await complete_turn(store)
+        first, second = [await complete_turn(store, "No.", parent=parent) for _ in range(2)]
+        for one in (first, second):
+            with pytest.raises(HistoryChangedError):
+                await store.begin(only_turn(parent))
+            assert await store.delete("", one.response_id)
+        await store.begin(only_turn(await head_of(store, parent.response_id)))
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_of_two_processes_that_saw_the_same_one_begins(kind: str, tmp_path: Path) -> None:
+    open_store = opener(kind, tmp_path)
+    async with open_store() as one, open_store() as other:
+        for _ in range(20):
+            parent = await complete_turn(one)
+            begun = [store.begin(only_turn(parent)) for store in (one, other)]
+            errors = await asyncio.gather(*begun, return_exceptions=True)
+            (lost,) = filter(None, errors)
+            assert isinstance(lost, HistoryBranchedError)

@@ -22,11 +22,16 @@ from hypothesis.stateful import (
 from antiphon.core.items import ErasedItem, encode_item
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.turns import ConversationRecord, End
-from antiphon.errors import ConversationLockedError, HistoryChangedError, NotFoundError
+from antiphon.errors import (
+    ConversationLockedError,
+    HistoryBranchedError,
+    HistoryChangedError,
+    NotFoundError,
+)
 from antiphon.stores.memory.store import MemoryStore
 from antiphon.stores.postgres.store import open_postgres
 from antiphon.stores.sqlite.store import open_sqlite
-from antiphon.turn.store_protocols import Head, ResponseFilter, StoredTurn
+from antiphon.turn.store_protocols import Continuations, Head, ResponseFilter, StoredTurn
 from support.known_turns import Known, Talk
 from support.postgres_database import empty_database
 from support.store_machine import StoreStateMachine, check_machine
@@ -123,6 +128,22 @@ class StoreMachine(StoreStateMachine):
         if self.is_current(turn, parent):
             return self.begin(turn)
         self.refuse(turn, HistoryChangedError)
+        return multiple()
+
+    @rule(target=known, parent=known, is_blind=st.booleans())
+    def continue_as_seen(self, parent: Known, is_blind: bool) -> Known | MultipleResults[Known]:
+        """Begin a turn that only may where its maker has seen all that continues the parent."""
+        turn = self.new(["yes"], parent.new.tenant, [], parent)
+        there = {one.id for one in parent.children if not one.erased and not one.swept}
+        head = turn.new.parent
+        assert head is not None
+        seen = [Continuations(head, frozenset() if is_blind else frozenset(there))]
+        turn.new = msgspec.structs.replace(turn.new, seen=seen)
+        if self.is_current(turn, parent) and not (is_blind and there):
+            return self.begin(turn)
+        self.refuse(
+            turn, HistoryBranchedError if self.is_current(turn, parent) else HistoryChangedError
+        )
         return multiple()
 
     def is_current(self, turn: Known, parent: Known | None) -> bool:

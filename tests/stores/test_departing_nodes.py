@@ -20,8 +20,8 @@ from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, Wait
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
+from antiphon.turn.handover import OrphanResumption
 from antiphon.turn.node_protocols import OrphanedTurn
-from antiphon.turn.orphan_resumption import OrphanResumption
 from antiphon.turn.protocols import Model
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
@@ -126,7 +126,7 @@ async def test_turns_that_a_stopping_node_has_just_claimed_go_on_at_another(
     async with stores(kind, tmp_path, 3) as (first, second, third):
         ids = {await released_by(first) for _ in range(2)}
         service = service_of(second, ScriptedModel([ScriptedReply((Wait(asyncio.Event()),))] * 2))
-        orphans = OrphanResumption(service, second.stores.nodes)
+        orphans = OrphanResumption(service.handover, second.stores.nodes)
         await cancelled_after(count, asyncio.create_task(orphans.run_once()))
         await service.close()
         assert {one.response_id for one in await claimed_by(third)} == ids
@@ -255,7 +255,7 @@ async def test_claimed_turn_that_is_planned_while_its_node_stops_goes_on_at_anot
         models = WatchedModels(lambda: service.registry.interrupt(hands_over=True))
         service = TurnService(second, models, second.stores)
         response_id = await released_by(first)
-        await OrphanResumption(service, second.stores.nodes).run_once()
+        await OrphanResumption(service.handover, second.stores.nodes).run_once()
         # Before its node has closed the store, which may wait for clients.
         assert await claimed_by(third) == [OrphanedTurn(DEFAULT_TENANT, response_id)]
         await service.close()
@@ -308,7 +308,7 @@ async def orphans_of_two(
     await execute(first, _DAMAGE[kind])
     ids = [await released_by(first, parent), await released_by(first)]
     service = service_of(second, ScriptedModel(["Done.", "Done."]))
-    return OrphanResumption(service, second.stores.nodes), service, ids[0], ids[1]
+    return OrphanResumption(service.handover, second.stores.nodes), service, ids[0], ids[1]
 
 
 async def status_of(service: TurnService, response_id: str) -> str:

@@ -20,7 +20,7 @@ from antiphon.models.scripted import ScriptedModel, ScriptedReply, Wait
 from antiphon.stores.interrupted_turns import MAX_DEATHS, NODE_WAIT_SECONDS
 from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
-from antiphon.turn.orphan_resumption import OrphanResumption
+from antiphon.turn.handover import OrphanResumption
 from antiphon.turn.service import TurnService
 from support.postgres_database import empty_database
 from support.store_turns import new_turn
@@ -204,7 +204,7 @@ async def test_queued_turn_outlives_any_number_of_processes_that_do_not_run_it(
         await service.registry.wait_all()
         node = await processes.server()
         service = service_of(node, ScriptedModel([ScriptedReply((Wait(asyncio.Event()),))]))
-        await OrphanResumption(service, node.stores.nodes).run_once()
+        await OrphanResumption(service.handover, node.stores.nodes).run_once()
         for turn in service.registry.all():
             await turn.wait_until_stored()
     # What it waits for has failed, if it was not stopped: it is held back in either case.

@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -277,6 +279,53 @@ def approve_elsewhere(nodes: NodeCluster, number: int) -> None:
         assert again.error["code"] == "approval_already_decided"
 
 
+def decide_at_once(nodes: NodeCluster, number: int) -> None:
+    """Of two who decide on a call at two nodes at the same moment one has decided."""
+    right, wrong = nodes.pair(number)
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+        runs = Path(folder) / "runs"
+        given = json.dumps({"file": str(runs), "answer": f"done {number}"})
+        waiting = right.respond(f"use files__record {given}", tools=[_FILES]).json
+        # Both approve, or one of them refuses; one of them by a WebSocket now and then.
+        ways = [_decide, _decide_by_web_socket if number % 3 == 0 else _decide]
+        words = [True, number % 2 == 0]
+        answers = list(
+            pool.map(lambda way, node, word: way(node, waiting, word), ways, (right, wrong), words)
+        )
+        (made,) = [at for at, (error, _) in enumerate(answers) if error is None]
+        assert answers[1 - made] == ("approval_already_decided", answers[made][1])
+        children = wrong.get(f"/v1/responses/{waiting['id']}/children").json["data"]
+        assert [one["response_id"] for one in children] == [answers[made][1]]
+        assert (runs.read_text() if runs.exists() else "") == "run\n" * words[made]
+
+
+def _decision_fields(waiting: Json, *, approve: bool) -> Json:
+    decision = {
+        "type": "mcp_approval_response",
+        "approval_request_id": waiting["output"][-1]["id"],
+        "approve": approve,
+    }
+    return {"input": [decision], "tools": [_FILES], "previous_response_id": waiting["id"]}
+
+
+def _decide(node: Address, waiting: Json, approve: bool) -> tuple[str | None, str]:
+    """The code of the refusal, if it is refused, and the id of the response that has decided."""
+    answer = node.post("/v1/responses", **_decision_fields(waiting, approve=approve))
+    if answer.status == 200:
+        return None, answer.json["id"]
+    return answer.error["code"], answer.error["response_id"]
+
+
+def _decide_by_web_socket(node: Address, waiting: Json, approve: bool) -> tuple[str | None, str]:
+    with _web_socket(node) as client:
+        fields = _decision_fields(waiting, approve=approve)
+        client.send(json.dumps({"type": "response.create", **fields}))
+        while (event := json.loads(client.recv(TIMEOUT)))["type"] != "response.completed":
+            if event["type"] == "error":
+                return event["error"]["code"], event["error"]["response_id"]
+        return None, event["response"]["id"]
+
+
 def feed_elsewhere(nodes: NodeCluster, number: int) -> None:
     """The feed of one node has what happens at the others, and goes on at any of them."""
     right, wrong = nodes.pair(number)
@@ -310,5 +359,6 @@ INTERFACE_DEEDS: list[Callable[[NodeCluster, int], None]] = [
     delete_by_grpc,
     continue_by_mcp,
     approve_elsewhere,
+    decide_at_once,
     feed_elsewhere,
 ]

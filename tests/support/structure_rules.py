@@ -115,7 +115,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "antiphon.configured_models",
         "antiphon.turn.chat_titler",
         "antiphon.turn.copy_protocols",
-        "antiphon.turn.orphan_resumption",
+        "antiphon.turn.handover",
     },
     "__init__": CORE | SERVICE | {"antiphon.chat", "antiphon.settings", "antiphon.tools"},
     "__main__": {"antiphon.cli.main"},

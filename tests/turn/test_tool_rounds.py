@@ -198,6 +198,20 @@ async def test_approved_calls_run_only_after_the_turn_is_stored() -> None:
     assert texts(await (await starting).result()) == ["Done."]
 
 
+async def test_approved_call_that_nobody_can_run_is_refused() -> None:
+    service = service_with(ScriptedModel([ONE_CALL, "Done."]))
+    first = await run_turn(service, "Go.")
+    approved: dict[str, Any] = {
+        "after": first.id,
+        "approved_calls": (FunctionCall("a", "look", "{}"),),
+    }
+    with pytest.raises(InvalidRequestError) as caught:
+        await run_turn(service, **approved)
+    assert (caught.value.code, caught.value.param) == ("tool_not_found", "tools")
+    # It waits still.
+    assert texts(await run_turn(service, **approved, tools=RecordingTools())) == ["Done."]
+
+
 async def test_each_output_is_stored_as_it_completes() -> None:
     go, waiting = asyncio.Event(), asyncio.Event()
 

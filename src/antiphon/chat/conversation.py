@@ -80,6 +80,8 @@ class AsyncConversation:
         self.instructions = options.get("instructions")
         self._options = ConversationOptions(options)
         self._response_id: str | None = None
+        #: Where ``branch`` made it; None: it did not.
+        self._branched_at: str | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, response_id={self._response_id!r})"
@@ -391,8 +393,12 @@ class AsyncConversation:
             check_tools(call_decisions.approved_calls, self._options.toolbox.specs)
             message = await user_message(text, options, required=not decisions)
             turn_request = self._build_request((*call_decisions.declined_outputs, *message), schema)
+            # In a branch that was made on purpose, calls are decided once more.
+            is_first = bool(decisions) and self._branched_at != self._response_id
             return msgspec.structs.replace(
-                turn_request, approved_calls=call_decisions.approved_calls
+                turn_request,
+                approved_calls=call_decisions.approved_calls,
+                on_decided="retry" if is_first else None,
             )
 
         return TurnExecution(self._start_turn, self._set_response_id, request, schema)
@@ -439,7 +445,7 @@ class AsyncConversation:
     def _fork(self, response_id: str | None) -> AsyncConversation:
         other = copy.copy(self)
         other._options = self._options.copy()
-        other._response_id = response_id
+        other._response_id = other._branched_at = response_id
         return other
 
 

@@ -137,6 +137,7 @@ class TurnExecution:
             previous_response_id=response.id,
             sibling_of=None,
             approved_calls=(),
+            on_decided=None,
         )
 
 

@@ -162,7 +162,9 @@ class TurnRequest(msgspec.Struct, frozen=True):
     long history is sent. ``compact_threshold``: where the context has more tokens, the turn begins
     with a summary of those before it, which is its first item; 0: the model's context window
     decides. ``approved_calls`` are calls of the previous response that a person
-    has agreed to: their tools are run first. ``timeout`` is in seconds and covers the
+    has agreed to: their tools are run first. ``on_decided``: it decides on calls of the previous
+    response; where another response has, it is refused, with "retry" unless that one failed or was
+    stopped. None: whether it does follows from its input. ``timeout`` is in seconds and covers the
     whole turn, its tools included. ``references`` are items that the input shall hold
     besides; ``item_ids`` are the ids that its items came with. ``mcp`` are the MCP servers that
     the options name, with what they are reached by.
@@ -192,6 +194,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     context_policies: tuple[ContextPolicy, ...] = ()
     compact_threshold: int | None = None
     approved_calls: tuple[FunctionCall, ...] = ()
+    on_decided: Literal["refuse", "retry"] | None = None
     max_tool_rounds: int = 10
     timeout: float | None = None
     references: tuple[ItemReference, ...] = ()
@@ -212,7 +215,12 @@ class TurnRequest(msgspec.Struct, frozen=True):
         """
         if self.stream or self.background or self.conversation:
             return False
-        return McpApproval not in map(type, self.input)
+        return not self.is_decision
+
+    @property
+    def is_decision(self) -> bool:
+        """Whether it says what a person has decided on calls that waited."""
+        return self.on_decided is not None or McpApproval in map(type, self.input)
 
 
 class TurnError(msgspec.Struct, frozen=True):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from antiphon.errors import ConflictError, ConversationLockedError, NotFoundError, StoreError
-from antiphon.turn.store_protocols import ApiKey
+from collections.abc import Iterable
+
+from antiphon.errors import (
+    ConflictError,
+    ConversationLockedError,
+    HistoryBranchedError,
+    NotFoundError,
+    StoreError,
+)
+from antiphon.turn.store_protocols import ApiKey, Continuations
 
 
 def conversation_not_found(conversation_id: str, param: str) -> NotFoundError:
@@ -16,6 +24,13 @@ def conversation_moved(conversation_id: str) -> ConversationLockedError:
     """The error for a turn that another one preceded."""
     message = f"Another turn was begun on conversation '{conversation_id}': wait for its end."
     return ConversationLockedError(message, param="conversation")
+
+
+def refuse_unseen(seen: Iterable[Continuations], found: Iterable[str]) -> None:
+    """Raise ``HistoryBranchedError`` for responses that the maker of a turn has not seen. Pure."""
+    unseen = frozenset(found).difference(*(one.response_ids for one in seen))
+    if unseen:
+        raise HistoryBranchedError(response_ids=unseen)
 
 
 def reservation_lost() -> ConflictError:

@@ -12,7 +12,12 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from antiphon.core.turns import ConversationRecord, TurnRequest
-from antiphon.errors import AntiphonError, ConversationLockedError, NotFoundError
+from antiphon.errors import (
+    AntiphonError,
+    ConversationLockedError,
+    HistoryBranchedError,
+    NotFoundError,
+)
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.store_protocols import ConversationStore
 
@@ -130,6 +135,8 @@ class TurnRetries:
     def __init__(self, request: TurnRequest) -> None:
         self._queues = request.on_busy == "queue"
         self._changes = 0
+        #: What the store has said continues the history, besides what was seen.
+        self.unseen: frozenset[str] = frozenset()
 
     def raise_if_last(self, error: AntiphonError) -> None:
         """Take note of an error. Raises it where that was the last try."""
@@ -137,6 +144,8 @@ class TurnRetries:
             if not self._queues:
                 raise error
             return
+        if isinstance(error, HistoryBranchedError):
+            self.unseen |= error.response_ids
         self._changes += 1
         if self._changes == _MAX_HISTORY_CHANGES:
             raise error

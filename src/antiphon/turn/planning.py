@@ -18,7 +18,7 @@ from antiphon.core.context_policies import Summarize
 from antiphon.core.deltas import Delta, Finish
 from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.images import Blob, extract_blobs
-from antiphon.core.items import ApprovedCall, Item, McpListTools, has_image
+from antiphon.core.items import ApprovedCall, Item, McpListTools, encode_item, has_image
 from antiphon.core.mcp_servers import McpServerRequest
 from antiphon.core.retention import RetentionPolicy
 from antiphon.core.secrets import Secret
@@ -35,7 +35,7 @@ from antiphon.core.turns import (
 )
 from antiphon.errors import InvalidRequestError
 from antiphon.turn.chat_protocols import ChatStore
-from antiphon.turn.compacted_input import apply_given_summary, count_items_to_replace
+from antiphon.turn.compacted_input import apply_given_summary
 from antiphon.turn.context_builder import ContextBuilder, ModelContext
 from antiphon.turn.history_cache import (
     History,
@@ -56,21 +56,20 @@ from antiphon.turn.protocols import (
 )
 from antiphon.turn.references import ResolvedRequest, resolve_history, resolve_references
 from antiphon.turn.repeated_items import without_repeated_items
-from antiphon.turn.store_protocols import Head, ResponseIndex
+from antiphon.turn.store_protocols import Continuations, Head, NewTurn, ResponseIndex
 from antiphon.turn.summarization import (
     SummaryRequest,
-    compaction_policy,
+    due_compaction,
     needs_summary,
     summarize_history,
 )
 from antiphon.turn.tool_calls import (
     new_tool_listings,
-    require_servers,
+    require_tools,
     tools_of_turn,
     with_effective_approvals,
     with_offered_tools,
 )
-from antiphon.turn.trimming import base_tokens, should_summarize
 from antiphon.turn.turn_reader import TurnReader, response_not_found
 from antiphon.turn.validation import render_input, turn_header, validate_input, with_served_options
 
@@ -95,6 +94,8 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     context_builder: ContextBuilder
     #: The response that a turn without a previous one belongs beside.
     sibling: Head | None = None
+    #: What continues the response whose calls the turn decides on, and those beside it.
+    seen: Sequence[Continuations] = ()
     #: Other responses that the input quotes.
     sources: Sequence[Head] = ()
     stored_input: Sequence[Item]
@@ -120,6 +121,25 @@ class TurnPlan(msgspec.Struct, frozen=True, kw_only=True):
     response_index: ResponseIndex | None = None
     #: What the turn has said already, in a process that died; None: it is new.
     stored_output: Sequence[Item] | None = None
+
+    def new_turn(self, *, is_awaited: bool) -> NewTurn:
+        """The turn's beginning, as a store gets it; ``is_awaited``: somebody waits for that."""
+        opening, request = self.initial_response, self.request
+        return NewTurn(
+            response_id=opening.id,
+            tenant=request.tenant,
+            created_at=opening.created_at,
+            header=opening.header,
+            input=[encode_item(item) for item in self.stored_input],
+            parent=self.base.head,
+            sibling=self.sibling,
+            sources=self.sources,
+            is_awaited=is_awaited,
+            blobs=self.blobs,
+            conversation=self.conversation,
+            reservation=request.reservation,
+            seen=self.seen,
+        )
 
     async def aclose(self) -> None:
         """Let go of what was opened for the turn."""
@@ -262,9 +282,8 @@ class TurnPlanner:
         has_begun = bool(response.output)
         compaction, replaced = None, 0
         if not has_begun:
-            compaction, replaced = _due_compaction(
-                request, history, response.input, new, header, model
-            )
+            call = SummaryRequest(request, header, model)
+            compaction, replaced = due_compaction(call, history, response.input, new)
         return TurnPlan(
             request=request,
             initial_response=msgspec.structs.replace(response, output=()),
@@ -319,7 +338,7 @@ class TurnPlanner:
         name, model = self._models.get(request.model)
         validate_input(request, model)
         request = with_served_options(request, model)
-        require_servers(request.approved_calls, toolset)
+        require_tools(request.approved_calls, tools, toolset)
         base = await resolve_history(request, self._history_cache, self._reader, unstored_history)
         items = stored_input = _input_behind(base.history, request)
         blobs: Sequence[Blob] = ()
@@ -335,11 +354,11 @@ class TurnPlanner:
         if toolset is not None:
             header = with_effective_approvals(header, toolset)
         builder = ContextBuilder(model_header, model, request.context_policies)
-        if base.head is not None and request.context_policies:
+        if base.head is not None and request.context_policies and not request.is_decision:
             base = await self._summarize(base, new, builder, SummaryRequest(request, header, model))
-        history = base.history
-        compaction, replaced = _due_compaction(request, history, items, new, model_header, model)
-        context = await builder.build(history, new)
+        call = SummaryRequest(request, model_header, model)
+        compaction, replaced = due_compaction(call, base.history, items, new)
+        context = await builder.build(base.history, new)
         if not base.is_current or request.context_policies or blobs or toolset or resolved.sources:
             # Reads, images, summaries, token counts and MCP servers may have taken long.
             await self._history_cache.require_unchanged(base.stored_head, *resolved.sources)
@@ -362,7 +381,7 @@ class TurnPlanner:
             approved_calls=resolved.approved_calls,
             unstored_history=unstored_history,
             mcp_toolset=toolset,
-            tool_listings=new_tool_listings(toolset, history.turns) if toolset else (),
+            tool_listings=new_tool_listings(toolset, base.history.turns) if toolset else (),
             compaction=compaction,
             replaced_items=replaced,
             response_index=self._response_index,
@@ -461,32 +480,6 @@ def _server_request(server: McpTool) -> McpServerRequest:
         require_approval=server.require_approval,
         exempt=server.exempt,
     )
-
-
-def _due_compaction(  # noqa: PLR0913, PLR0917
-    request: TurnRequest,
-    history: History,
-    items: Sequence[Item],
-    new: RenderedTurn,
-    header: Header,
-    model: Model,
-) -> tuple[Summarize | None, int]:
-    """What a request's threshold asks to be summed up before the turn; None: nothing is due.
-
-    Where no turn is before it: its own input, a whole history, of which so many items are replaced.
-    """
-    if request.compact_threshold is None:
-        return None, 0
-    policy = compaction_policy(request.compact_threshold, model)
-    if policy is None:
-        return None, 0
-    if history.turns:
-        is_due = needs_summary(policy, history, new, header, model)
-        return (policy, 0) if is_due else (None, 0)
-    base = base_tokens(header, model.info.few_shot)
-    is_due = should_summarize((new,), policy, base)
-    count = count_items_to_replace(items, policy, base) if is_due else 0
-    return (policy, count) if count else (None, 0)
 
 
 def expires_at(retention: RetentionPolicy, tenant: str, created_at: float) -> float | None:

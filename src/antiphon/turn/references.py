@@ -6,10 +6,7 @@ response the history that the turn continues.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from weakref import WeakValueDictionary
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
@@ -38,8 +35,13 @@ from antiphon.turn.history_cache import (
     UnstoredHistory,
 )
 from antiphon.turn.open_calls import already_decided_error
-from antiphon.turn.store_protocols import Head, StoredTurn
-from antiphon.turn.turn_reader import TurnReader, response_not_found
+from antiphon.turn.store_protocols import Continuations, Head, StoredTurn
+from antiphon.turn.turn_reader import (
+    TurnReader,
+    is_summary_turn,
+    response_not_found,
+    response_of,
+)
 
 
 class ResolvedRequest(msgspec.Struct, frozen=True):
@@ -196,52 +198,82 @@ async def _pending_approval(request_id: str, tenant: str, reader: TurnReader) ->
 class ApprovalDecisions:
     """The decisions on calls that wait for a person: the first one holds, whoever makes it.
 
-    Those of a conversation's own turns are made one at a time anyway: it has one head.
+    Who decides looks for what others have decided, and the store refuses the turn where somebody
+    has continued the response since (``NewTurn.seen``): at any node, and whatever dies.
     """
 
     def __init__(self, reader: TurnReader, chats: ChatStore | None) -> None:
         self._reader = reader
         self._chats = chats
-        #: Held by who decides on calls of a tenant's response, until that is stored.
-        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    @asynccontextmanager
-    async def reserve(self, request: TurnRequest) -> AsyncIterator[None]:
-        """Nobody else in this process decides on these calls meanwhile.
+    async def look(
+        self, request: TurnRequest, gone: frozenset[str] = frozenset()
+    ) -> Sequence[Continuations]:
+        """What continues the response with the calls that a request decides on; nothing for others.
 
-        Raises ``ConflictError`` with the id of the response that somebody has decided with.
+        ``gone`` are continuations that the store has, but nobody can read any more. Raises
+        ``ConflictError`` with the id of the response that somebody has decided with.
         """
-        decided = {
-            item.approval_request_id: item for item in request.input if type(item) is McpApproval
-        }
-        if not decided or request.previous_response_id is None or self._chats is None:
-            yield
-            return
-        key = (request.tenant, to_response_id(request.previous_response_id))
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            for branch in await self._chats.children(*key) or ():
-                turn = await self._reader.stored_turn(request.tenant, branch.response_id)
-                if turn is not None and (made := _decision_in(turn, decided)):
-                    raise _decided_error(made, turn.response_id)
-            yield
+        if self._chats is None or request.previous_response_id is None or not request.is_decision:
+            return ()
+        decisions = {one.approval_request_id for one in request.input if type(one) is McpApproval}
+        asking = await self._asking_turn(request.tenant, request.previous_response_id)
+        is_waiting = asking is not None and bool(response_of(asking).open_calls)
+        if asking is None or not (is_waiting or decisions):
+            return ()
+        seen: list[Continuations] = []
+        # Grows as it is walked: behind a summary the calls wait still.
+        turns = [asking]
+        for turn in turns:
+            head = await self._reader.head(request.tenant, turn.response_id)
+            names = set(gone)
+            for branch in await self._chats.children(request.tenant, turn.response_id) or ():
+                names.add(branch.response_id)
+                child = await self._reader.stored_turn(request.tenant, branch.response_id)
+                if child is None:
+                    continue
+                if is_summary_turn(child):
+                    turns.append(child)
+                elif _has_decided(child, decisions, request, is_waiting=is_waiting):
+                    raise _decided_error(child)
+            if head is not None:
+                seen.append(Continuations(head, frozenset(names)))
+        return seen
+
+    async def _asking_turn(self, tenant: str, response_id: str) -> StoredTurn | None:
+        """The turn whose calls are open at a response: itself, or the one that summaries follow."""
+        turn = await self._reader.stored_turn(tenant, response_id)
+        while turn is not None and is_summary_turn(turn):
+            turn = await self._reader.previous(tenant, turn.response_id)
+        return turn
 
 
-def _decision_in(turn: StoredTurn, calls: Mapping[str, McpApproval]) -> McpApproval | None:
-    """What a turn has decided on one of some calls; one that failed before any ran, nothing."""
-    has_failed = turn.end is not None and turn.end.status == "failed"
-    if has_failed and not any(
-        type(one) is FunctionCallOutput for one in map(decode_item, turn.output)
-    ):
-        return None
-    items = map(decode_item, turn.input)
-    return next(
-        (one for one in items if type(one) is McpApproval and one.approval_request_id in calls),
-        None,
-    )
+def _has_decided(
+    turn: StoredTurn, decisions: Set[str], request: TurnRequest, *, is_waiting: bool
+) -> bool:
+    """Whether a continuation has decided on calls; one that failed before any ran has not.
+
+    ``is_waiting``: nothing but decisions goes on there, as the calls need their outputs.
+    """
+    status = turn.end.status if turn.end is not None else None
+    if request.on_decided == "retry" and status in ("failed", "cancelled"):
+        return False
+    if status == "failed" and FunctionCallOutput not in map(type, map(decode_item, turn.output)):
+        return False
+    if is_waiting:
+        # What was queued while the calls were being made waits as well.
+        return turn.header.restart is None or not turn.header.restart.waits
+    made = _decisions_of(turn)
+    return any(one.approval_request_id in decisions for one in made)
 
 
-def _decided_error(made: McpApproval, response_id: str) -> ConflictError:
-    how = "approved" if made.approve else "refused"
-    error = already_decided_error(how, f"response '{response_id}' has what came of it")
-    error.response_id = response_id
+def _decisions_of(turn: StoredTurn) -> list[McpApproval]:
+    return [one for one in map(decode_item, turn.input) if type(one) is McpApproval]
+
+
+def _decided_error(turn: StoredTurn) -> ConflictError:
+    words = {"approved" if one.approve else "refused" for one in _decisions_of(turn)}
+    how = words.pop() if len(words) == 1 else "decided on"
+    error = already_decided_error(how, f"response '{turn.response_id}' has what came of it")
+    error.response_id = turn.response_id
     return error

@@ -35,7 +35,7 @@ from antiphon.turn.message_rendering import RenderedTurn, render_response, rende
 from antiphon.turn.planning import TurnPlan
 from antiphon.turn.protocols import ToolErrorOutput
 from antiphon.turn.running_turns import RunningTurn, wait_uncancelled
-from antiphon.turn.store_protocols import NewTurn, Store, is_answered
+from antiphon.turn.store_protocols import Store, is_answered
 from antiphon.turn.summarization import Summary, can_summarize, compact_history, compact_input
 from antiphon.turn.tool_calls import interrupted_outputs, run_tool_calls, without_forced_tool
 from antiphon.turn.trimming import trim_by_ratio
@@ -116,30 +116,14 @@ class TurnRunner:
         await self._end_turn(error, stopped=stopped)
 
     def _begin(self) -> None:
-        opening, plan = self._plan.initial_response, self._plan
-        request = plan.request
-        self._begin_write = self._store.begin(
-            NewTurn(
-                response_id=opening.id,
-                tenant=request.tenant,
-                created_at=opening.created_at,
-                header=opening.header,
-                input=[encode_item(item) for item in plan.stored_input],
-                parent=plan.base.head,
-                sibling=plan.sibling,
-                sources=plan.sources,
-                is_awaited=self._is_begin_awaited(),
-                blobs=plan.blobs,
-                conversation=plan.conversation,
-                reservation=request.reservation,
-            )
-        )
+        new = self._plan.new_turn(is_awaited=self._is_begin_awaited())
+        self._begin_write = self._store.begin(new)
         self._begin_write.add_done_callback(self._running_turn.on_request_stored)
 
     def _is_begin_awaited(self) -> bool:
         """Whether somebody waits for the beginning, a reader or the turn itself."""
         plan, request = self._plan, self._plan.request
-        needs_begin = request.approved_calls or plan.compaction or request.reservation
+        needs_begin = request.approved_calls or plan.compaction or request.reservation or plan.seen
         return request.stream or request.background or bool(needs_begin)
 
     async def _run_rounds_with_timeout(self, seconds: float) -> None:
@@ -155,6 +139,9 @@ class TurnRunner:
         """Ask the model, run the tools it calls, and ask again until it has answered."""
         plan, machine = self._plan, self._accumulator
         header, view = plan.header, plan.context
+        if plan.seen and self._begin_write is not None:
+            # Of several who decide on a call one may begin: no model is asked for the others.
+            await asyncio.wait({self._begin_write})
         is_compacted = plan.compaction is not None and await self._compact_history()
         for listing in plan.tool_listings:
             self._running_turn.emit(machine.add_item(listing))

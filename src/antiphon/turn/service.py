@@ -14,22 +14,17 @@ from antiphon.core.ids import new_response_id, to_response_id
 from antiphon.core.items import Item, encode_item
 from antiphon.core.retention import RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup, no_prices
-from antiphon.core.turns import ConversationRecord, End, Response, TurnError, TurnRequest
+from antiphon.core.turns import ConversationRecord, End, Response, TurnRequest
 from antiphon.errors import (
-    AntiphonError,
     ConversationLockedError,
     HistoryChangedError,
     MethodNotAllowedError,
-    NotFoundError,
-    ServerBusyError,
-    StoreError,
-    TurnInterruptedError,
-    TurnTakenOverError,
 )
 from antiphon.turn.cancellation import TurnCancellation
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.conversation_lock import ConversationLocks, TurnRetries, wait_until_accepted
 from antiphon.turn.exchanges import render_exchanges
+from antiphon.turn.handover import TurnHandover
 from antiphon.turn.history_cache import HistoryCache, UnstoredHistory
 from antiphon.turn.message_rendering import (
     build_messages,
@@ -45,7 +40,7 @@ from antiphon.turn.references import ApprovalDecisions, resolve_history, resolve
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import TurnRunner
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
-from antiphon.turn.store_protocols import NewTurn, Store, Stores
+from antiphon.turn.store_protocols import Continuations, NewTurn, Store, Stores
 from antiphon.turn.summarization import (
     Summary,
     SummaryRequest,
@@ -55,7 +50,7 @@ from antiphon.turn.summarization import (
     summarize_turns,
 )
 from antiphon.turn.trimming import tokens_of
-from antiphon.turn.turn_reader import TurnReader, decode_messages, may_be_queued
+from antiphon.turn.turn_reader import TurnReader, decode_messages
 from antiphon.turn.validation import (
     is_queueing,
     nothing_to_summarize_error,
@@ -69,7 +64,13 @@ log = logging.getLogger("antiphon.turn")
 
 T = TypeVar("T")
 
-_NOT_RUN = "The process that ran this turn ended before the turn did."
+
+class _Attempt(msgspec.Struct, frozen=True):
+    """A request as it stands now: with its conversation, and what others may have decided."""
+
+    request: TurnRequest
+    conversation: ConversationRecord | None = None
+    seen: Sequence[Continuations] = ()
 
 
 class TurnService:
@@ -100,8 +101,6 @@ class TurnService:
             stores.conversations if stores else None, self.registry.check_open
         )
         self.models = models
-        #: Turns that stop here and that other processes may go on with, until the store knows it.
-        self._handed_over: set[str] = set()
         #: What else is to be stopped before the store is closed.
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         self._planner = TurnPlanner(
@@ -118,6 +117,10 @@ class TurnService:
         nodes = stores.nodes if stores else None
         self._queued_turns = QueuedTurns(
             store, models, self.registry, self.reader, self._planner, self.cancellation, nodes
+        )
+        #: Gives turns to other processes, and goes on with theirs.
+        self.handover = TurnHandover(
+            store, self.registry, self._planner, self._queued_turns, self._start_planned, nodes
         )
 
     async def start(
@@ -140,10 +143,11 @@ class TurnService:
             if queued is not None:
                 return queued
 
-        async def attempt(
-            request: TurnRequest, conversation: ConversationRecord | None
-        ) -> RunningTurn:
-            return await self._start_accepted(request, tools, unstored_history, conversation)
+        async def attempt(one: _Attempt) -> RunningTurn:
+            plan = await self._planner.plan(one.request, tools, unstored_history, one.conversation)
+            if one.seen:
+                plan = msgspec.structs.replace(plan, seen=one.seen)
+            return await self._start_accepted(plan)
 
         return await self._attempt(request, attempt)
 
@@ -175,41 +179,41 @@ class TurnService:
     async def _attempt(
         self,
         request: TurnRequest,
-        attempt: Callable[[TurnRequest, ConversationRecord | None], Awaitable[T]],
+        attempt: Callable[[_Attempt], Awaitable[T]],
     ) -> T:
         """The result of an attempt with the request's conversation, once one is not rejected."""
         retries = TurnRetries(request)
         if request.conversation is None:
-            async with self._decisions.reserve(request):
-                while True:
-                    try:
-                        return await attempt(request, None)
-                    except HistoryChangedError as error:
-                        retries.raise_if_last(error)
+            while True:
+                try:
+                    seen = await self._decisions.look(request, retries.unseen)
+                    return await attempt(_Attempt(request, seen=seen))
+                except HistoryChangedError as error:
+                    retries.raise_if_last(error)
         async with self._conversation_locks.acquire(request) as read:
             while True:
                 conversation, continuing = await read()
                 try:
-                    return await attempt(continuing, conversation)
+                    seen = await self._decisions.look(continuing, retries.unseen)
+                    return await attempt(_Attempt(continuing, conversation, seen))
                 except (ConversationLockedError, HistoryChangedError) as error:
                     retries.raise_if_last(error)
 
-    async def _start_accepted(
-        self,
-        request: TurnRequest,
-        tools: ToolExecutor | None,
-        unstored_history: UnstoredHistory | None,
-        conversation: ConversationRecord | None,
-    ) -> RunningTurn:
+    async def _start_accepted(self, plan: TurnPlan) -> RunningTurn:
         """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
-        plan = await self._planner.plan(request, tools, unstored_history, conversation)
-        turn, runner = await self._new_turn(plan)
-        self.registry.start(turn, runner.run())
-        if conversation is not None:
-            self._conversation_locks.set_active_turn(request.tenant, conversation.id, turn)
-        if turn.is_stored and (conversation or turn.is_continuation):
+        turn = await self._start_planned(plan)
+        if turn.is_stored and (plan.conversation or turn.is_continuation):
             # No latency for the reader, who gets no event before that in any case.
             await wait_until_accepted(turn)
+        return turn
+
+    async def _start_planned(self, plan: TurnPlan) -> RunningTurn:
+        """A planned turn as a task. Raises ``ServerBusyError``."""
+        turn, runner = await self._new_turn(plan)
+        self.registry.start(turn, runner.run())
+        request = plan.request
+        if request.conversation is not None:
+            self._conversation_locks.set_active_turn(request.tenant, request.conversation, turn)
         return turn
 
     async def _new_turn(self, plan: TurnPlan) -> tuple[RunningTurn, TurnRunner]:
@@ -224,57 +228,6 @@ class TurnService:
         turn = RunningTurn(plan.initial_response, is_streamed=request.stream, request=request)
         return turn, TurnRunner(plan, turn, self._store)
 
-    async def resume(self, tenant: str, response_id: str) -> None:
-        """Run the rest of a turn that this node has claimed (``NodeRegistry.recover``).
-
-        What is stored of it stays. It ends as failed where it cannot be run here. Raises
-        ``StoreError`` or ``HistoryChangedError``: it is claimed still, and can be tried again.
-        """
-        if (lost := self.registry.get(response_id)) is not None:
-            # This process was taken for dead, and has claimed a turn of its own.
-            lost.stop(TurnTakenOverError("This server runs the turn anew."))
-            await lost.wait_for_end()
-        stored = await self._store.turn(tenant, response_id)
-        if stored is not None and may_be_queued(stored):
-            try:
-                await self._queued_turns.resume(tenant, stored)
-            except ServerBusyError:
-                await self._give_up(response_id)
-            return
-        try:
-            plan = await self._planner.plan_restart(tenant, response_id)
-        except NotFoundError:
-            # Erased meanwhile, or its parent.
-            await self.end_claimed(response_id, TurnInterruptedError(_NOT_RUN))
-            return
-        except (HistoryChangedError, StoreError):
-            raise
-        except AntiphonError as error:
-            await self.end_claimed(response_id, error)
-            return
-        except Exception:
-            log.exception("turn %s could not be gone on with", response_id)
-            await self.end_claimed(response_id, AntiphonError("The server failed at this turn."))
-            return
-        try:
-            turn, runner = await self._new_turn(plan)
-        except ServerBusyError:
-            await self._give_up(response_id)
-            return
-        self.registry.start(turn, runner.run())
-        if plan.request.conversation is not None:
-            self._conversation_locks.set_active_turn(tenant, plan.request.conversation, turn)
-
-    async def _give_up(self, response_id: str) -> None:
-        """Leave a claimed turn to another process: this one ends."""
-        self._handed_over.add(response_id)
-        await self._release_handed_over()
-
-    async def end_claimed(self, response_id: str, error: AntiphonError) -> None:
-        """End a claimed turn that does not run, as failed."""
-        end = End("failed", time.time(), error=TurnError(error.code, error.message))
-        await self._store.write(response_id, (), end)
-
     async def store_turn(
         self, request: TurnRequest, output: Sequence[Item] = (), *, completed: bool = True
     ) -> str:
@@ -284,8 +237,8 @@ class TurnService:
         Raises what ``start`` raises, and nothing is stored then.
         """
 
-        async def attempt(request: TurnRequest, conversation: ConversationRecord | None) -> str:
-            return await self._store_new_turn(request, output, completed, conversation)
+        async def attempt(one: _Attempt) -> str:
+            return await self._store_new_turn(one, output, completed)
 
         return await self._attempt(request, attempt)
 
@@ -293,19 +246,18 @@ class TurnService:
         self, request: TurnRequest, conversation: ConversationRecord
     ) -> str:
         """Store a new conversation, ``request.conversation``, and its first turn at once."""
-        return await self._store_new_turn(
-            request, (), True, conversation, creates_conversation=True
-        )
+        attempt = _Attempt(request, conversation)
+        return await self._store_new_turn(attempt, (), True, creates_conversation=True)
 
     async def _store_new_turn(
         self,
-        request: TurnRequest,
+        attempt: _Attempt,
         output: Sequence[Item],
         completed: bool,
-        conversation: ConversationRecord | None,
         *,
         creates_conversation: bool = False,
     ) -> str:
+        request = attempt.request
         name, _ = self.models.get(request.model)
         base = await resolve_history(request, self._history_cache, self.reader)
         paired = pair_tool_outputs(base.history.turns, request.input)
@@ -321,9 +273,10 @@ class TurnService:
             parent=base.head,
             is_awaited=False,
             blobs=blobs,
-            conversation=conversation,
+            conversation=attempt.conversation,
             creates_conversation=creates_conversation,
             reservation=request.reservation,
+            seen=attempt.seen,
         )
         end = End("completed" if completed else "incomplete", time.time())
         await store_whole_turn(self._store, turn, stored[given:], end)
@@ -464,29 +417,8 @@ class TurnService:
         self._queued_turns.recheck()
 
     async def interrupt(self) -> None:
-        """Stop what runs, and keep it as interrupted; give up what another process can go on with.
-
-        Where no other one is there, the next that serves this store does.
-        """
-        hands_over = self.stores is not None and self.stores.nodes.is_shared
-        # A server that stops may cancel this anywhere; what is left is done as the store closes.
-        what_ends = "server" if self.registry.is_draining else "program"
-        self._handed_over.update(self.registry.interrupt(what_ends, hands_over=hands_over))
-        await self.registry.wait_all()
-        await self._release_handed_over()
-
-    async def _release_handed_over(self) -> None:
-        """Have other processes go on with the turns that have stopped here for them."""
-        if self.stores is None or not self._handed_over:
-            return
-        released = tuple(self._handed_over)
-        try:
-            await self.stores.nodes.release(released)
-        except StoreError as error:
-            # Others find them once this process has gone.
-            log.warning("turns could not be handed over: %s", error.message)
-        else:
-            self._handed_over.difference_update(released)
+        """Stop what runs, and keep it as interrupted (``TurnHandover.interrupt``)."""
+        await self.handover.interrupt()
 
     async def close(self) -> None:
         """Interrupt what runs, keep it as that, and close the store."""

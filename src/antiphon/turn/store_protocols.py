@@ -57,6 +57,13 @@ class Head(msgspec.Struct, frozen=True):
     timestamp: float = 0.0
 
 
+class Continuations(msgspec.Struct, frozen=True):
+    """A response, and the ids of those that somebody has seen continue it."""
+
+    head: Head
+    response_ids: frozenset[str]
+
+
 class NewTurn(msgspec.Struct, frozen=True):
     """A turn about to run: ``input`` holds encoded items (``core.items``).
 
@@ -71,7 +78,9 @@ class NewTurn(msgspec.Struct, frozen=True):
     ``stored_at``: its age counts from then, and not from ``created_at``: it was imported.
     ``creates_conversation``: it is created with the turn. ``reservation``: its idempotency record
     is completed with the turn, by the id of the result, the new conversation or else the turn;
-    ``ConflictError`` where it cannot be.
+    ``ConflictError`` where it cannot be. ``seen`` are responses of its family, each with all that
+    continued it when the turn was made: ``begin`` fails with ``HistoryBranchedError`` where others
+    do by now. So of several who see the same, one begins.
     """
 
     response_id: str
@@ -87,6 +96,7 @@ class NewTurn(msgspec.Struct, frozen=True):
     conversation: ConversationRecord | None = None
     creates_conversation: bool = False
     reservation: IdempotencyReservation | None = None
+    seen: Sequence[Continuations] = ()
     stored_at: float | None = None
 
     @property

@@ -20,6 +20,7 @@ from antiphon.errors import (
     ModelTimeoutError,
     StoreError,
 )
+from antiphon.turn.compacted_input import count_items_to_replace
 from antiphon.turn.context_builder import ContextBuilder
 from antiphon.turn.exchanges import render_exchanges
 from antiphon.turn.history_cache import History, HistoryCache
@@ -146,6 +147,32 @@ def compaction_policy(threshold: int | None, model: Model) -> Summarize | None:
     if threshold == 0:
         threshold = (model.info.context_window or 0) * 4 // 5
     return Summarize(max_tokens=threshold, keep_turns=0) if threshold else None
+
+
+def due_compaction(
+    call: SummaryRequest, history: History, items: Sequence[Item], new: RenderedTurn
+) -> tuple[Summarize | None, int]:
+    """What is to be summed up at the turn's beginning, and by what policy; None: nothing is due.
+
+    Where no turn is before it: its own input, a whole history, of which so many items are replaced.
+    """
+    request, header, model = call.request, call.header, call.model
+    if request.compact_threshold is None:
+        # Between calls and the decision on them nothing may come: it would look like one.
+        policies = request.context_policies if request.is_decision else ()
+        summaries = (one for one in policies if isinstance(one, Summarize))
+        due = (one for one in summaries if needs_summary(one, history, new, header, model))
+        return next(due, None), 0
+    policy = compaction_policy(request.compact_threshold, model)
+    if policy is None:
+        return None, 0
+    if history.turns:
+        is_due = needs_summary(policy, history, new, header, model)
+        return (policy, 0) if is_due else (None, 0)
+    base = base_tokens(header, model.info.few_shot)
+    is_due = should_summarize((new,), policy, base)
+    count = count_items_to_replace(items, policy, base) if is_due else 0
+    return (policy, count) if count else (None, 0)
 
 
 async def compact_history(  # noqa: PLR0913

@@ -131,9 +131,17 @@ def tools_of_turn(own: ToolExecutor | None, toolset: McpToolset | None) -> ToolE
     return _CombinedTools(own, toolset)
 
 
-def require_servers(approved: Sequence[FunctionCall], toolset: McpToolset | None) -> None:
-    """Refuse the approval of a call whose server is not there to run it."""
+def require_tools(
+    approved: Sequence[FunctionCall], own: ToolExecutor | None, toolset: McpToolset | None
+) -> None:
+    """Refuse the approval of a call that nobody is there to run."""
     for call in approved:
+        if call.server is None and own is None:
+            raise InvalidRequestError(
+                f"There is nobody to run the approved call of '{call.name}'.",
+                code="tool_not_found",
+                param="tools",
+            )
         if call.server is not None and (toolset is None or toolset.server_of(call.name) is None):
             raise InvalidRequestError(
                 f"The approved call is of the MCP server '{call.server}', which is not among the"

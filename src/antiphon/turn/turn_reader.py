@@ -18,6 +18,7 @@ from antiphon.core.items import (
     Item,
     decode_item,
     item_kind,
+    replaces_turns,
 )
 from antiphon.core.reasoning_sidecar import strip_sidecars
 from antiphon.core.turns import End, Response, TurnError
@@ -227,6 +228,12 @@ def may_be_queued(turn: StoredTurn) -> bool:
     """Whether a turn waits for the one before it, or has just begun. Pure."""
     restart = turn.header.restart
     return restart is not None and restart.waits and turn.end is None and not turn.output
+
+
+def is_summary_turn(turn: StoredTurn) -> bool:
+    """Whether a turn is nothing but a summary of those before it. Pure."""
+    items = map(decode_item, turn.output)
+    return bool(turn.output) and not turn.input and all(map(replaces_turns, items))
 
 
 def holds_back(turn: StoredTurn | None) -> bool:

@@ -197,6 +197,19 @@ def test_of_several_who_decide_in_a_conversation_the_first_has_decided(tmp_path:
             assert (late.status, late.error["code"]) == (409, "approval_already_decided")
 
 
+def test_a_conversation_does_not_decide_again_what_was_decided_beside_it(tmp_path: Path) -> None:
+    model = ScriptedModel([adding(), "Three.", "Well."])
+    with serving(model, tmp_path / "a.db", mcp=[stdio_config("files")]) as server:
+        name = server.post("/v1/conversations").json["id"]
+        waiting = asked(server, conversation=name)
+        made = server.post("/v1/responses", **decision(waiting, approve=True)).json
+        inside = decision(waiting, approve=True) | {"conversation": name}
+        del inside["previous_response_id"]
+        late = server.post("/v1/responses", **inside)
+        assert (late.status, late.error["code"]) == (409, "approval_already_decided")
+        assert late.error["response_id"] == made["id"]
+
+
 def test_a_decision_that_failed_before_a_call_ran_is_made_again(tmp_path: Path) -> None:
     model = ScriptedModel([adding(), fail(ModelError("Away.")), say("Well.")])
     with serving(model, tmp_path / "a.db", mcp=[stdio_config("files")]) as server:

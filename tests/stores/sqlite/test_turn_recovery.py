@@ -105,7 +105,7 @@ async def resume(
             return super().generate(call)
 
     service = TurnService(store, ModelRegistry({"m": Model(["Done."])}, default="m"), store.stores)
-    await service.resume(DEFAULT_TENANT, response_id)
+    await service.handover.resume(DEFAULT_TENANT, response_id)
     turn = await service.subscribe(DEFAULT_TENANT, response_id)
     assert isinstance(turn, RunningTurn)
     response = await turn.result()
@@ -144,7 +144,7 @@ async def test_turn_that_cannot_be_run_here_fails_with_the_reason(tmp_path: Path
         die(first)
         await second.stores.nodes.recover()
         service = TurnService(second, ModelRegistry({"m": ScriptedModel()}), second.stores)
-        await service.resume(DEFAULT_TENANT, response_id)
+        await service.handover.resume(DEFAULT_TENANT, response_id)
         stored = await second.turn(DEFAULT_TENANT, response_id)
         assert stored is not None
         assert stored.end is not None

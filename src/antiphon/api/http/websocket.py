@@ -315,6 +315,7 @@ def error_event(error: AntiphonError) -> str:
             "code": error.code,
             "message": error.message,
             "param": error.param,
+            **({"response_id": error.response_id} if error.response_id else {}),
         },
     }
     return _encode(body).decode()

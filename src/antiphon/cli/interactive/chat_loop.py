@@ -136,6 +136,8 @@ class ChatLoop:
             else:
                 self.session.take_back()
             self.output.separate()
+            if error.code == "approval_already_decided" and error.response_id is not None:
+                await self.go_to(error.response_id)
             return None
         self.session.move_to(turn)
         await self.end_turn(response)
@@ -485,9 +487,8 @@ class ChatLoop:
 
 
 def _decision_text(call: FunctionCall, decision: FunctionCall | str) -> str:
-    if isinstance(decision, str):
-        return f"{call.name}: declined"
-    return f"{call.name if decision == call else call_text(decision)}: approved"
+    shown = call.name if isinstance(decision, str) or decision == call else call_text(decision)
+    return f"{shown}: {'declined' if isinstance(decision, str) else 'approved'}"
 
 
 def _cancel(work: asyncio.Future[None]) -> None:

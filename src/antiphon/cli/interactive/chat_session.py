@@ -117,7 +117,10 @@ class ChatSession:
             for call_id, one in decisions.items()
             if isinstance(one, str)
         )
-        return await self._start(declined, self.head, approved=approved)
+        request = msgspec.structs.replace(
+            self.request(declined, self.head), approved_calls=approved, on_decided="refuse"
+        )
+        return await self.service.start(request, self.toolbox)
 
     def choose_model(self, name: str) -> None:
         """Have it answer from now on, in other chats too. Raises ``ModelNotFoundError``."""
@@ -260,11 +263,9 @@ class ChatSession:
         *,
         sibling: str | None = None,
         model: str | None = None,
-        approved: tuple[FunctionCall, ...] = (),
     ) -> RunningTurn:
         request = msgspec.structs.replace(
             self.request(items, parent),
-            approved_calls=approved,
             model=model or self.model,
             sibling_of=sibling,
         )

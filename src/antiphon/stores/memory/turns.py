@@ -15,6 +15,7 @@ from antiphon.core.items import ERASED_SUMMARY_ITEM, is_summary
 from antiphon.core.retention import DAY_SECONDS, Expiry
 from antiphon.core.turns import End, Header, TurnStatus, Usage
 from antiphon.errors import HistoryChangedError, StoreError
+from antiphon.stores.conflict_errors import refuse_unseen
 from antiphon.stores.memory.changes import MemoryChangeLog
 from antiphon.turn.chat_protocols import UsageSum
 from antiphon.turn.feed_protocols import Change, ChangeType
@@ -377,6 +378,9 @@ class MemoryTurns:
             unchanged = self.epochs.get(head.tree, 0) == head.epoch
             if head.response_id not in self.records or not unchanged:
                 raise HistoryChangedError()
+        points = [self.records.get(one.head.response_id) for one in new.seen]
+        children = [child for point in points if point is not None for child in point.children]
+        refuse_unseen(new.seen, (one for one in children if self.records[one].turn is not None))
 
     def _new_record(self, new: NewTurn) -> TurnRecord:
         name, tenant, parent_head = new.response_id, new.tenant, new.parent

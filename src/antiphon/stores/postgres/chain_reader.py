@@ -10,6 +10,7 @@ import msgspec
 
 from antiphon.core.ids import response_id_of, response_key
 from antiphon.core.retention import Expiry
+from antiphon.stores.conflict_errors import refuse_unseen
 from antiphon.stores.postgres.chat_reader import CHAT_SQL, find_chat, read_summaries
 from antiphon.stores.postgres.reader import (
     has_expired,
@@ -28,7 +29,7 @@ from antiphon.turn.chat_protocols import (
     TurnBranch,
     TurnOrigin,
 )
-from antiphon.turn.store_protocols import Head, StoredTurn, unknown_cursor
+from antiphon.turn.store_protocols import Continuations, Head, StoredTurn, unknown_cursor
 
 if TYPE_CHECKING:
     from antiphon.stores.postgres.connection import Connection
@@ -263,6 +264,14 @@ async def read_branches(
         )
     running = [one for one in found if turns[one].status == "in_progress"]
     return branches, dead | await _dead_nodes(connection, running)
+
+
+async def check_continuations(connection: Connection, seen: Sequence[Continuations]) -> None:
+    """Raise ``HistoryBranchedError`` where a response is continued by one that was not seen."""
+    heads = [one.head for one in seen]
+    threads, depths = [head.thread for head in heads], [head.seq for head in heads]
+    rows = await connection.fetch(CHAT_SQL["children"], heads[0].tree, threads, depths)
+    refuse_unseen(seen, (response_id_of(row["key"]) for row in rows))
 
 
 async def _dead_nodes(connection: Connection, keys: Sequence[TurnKey]) -> set[int]:

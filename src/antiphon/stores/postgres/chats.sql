@@ -110,12 +110,12 @@ SELECT key FROM running WHERE tree = $1 AND tenant = $2
 -- name: children
 -- The turns of a tree that continue others, each with what it continues: in the same thread, and in
 -- threads of their own.
-SELECT p.thread AS parent_thread, p.seq AS parent_seq, l.thread, l.seq, l.created_at
+SELECT p.thread AS parent_thread, p.seq AS parent_seq, l.thread, l.seq, l.created_at, l.key
 FROM unnest($2::bigint[], $3::integer[]) AS p (thread, seq)
 JOIN log AS l ON l.tree = $1 AND l.thread = p.thread AND l.seq = p.seq + 1 AND l.part = 0
 WHERE l.header IS NOT NULL
 UNION ALL
-SELECT p.thread, p.seq, l.thread, l.seq, l.created_at
+SELECT p.thread, p.seq, l.thread, l.seq, l.created_at, l.key
 FROM unnest($2::bigint[], $3::integer[]) AS p (thread, seq)
 JOIN threads AS t ON t.tree = $1 AND t.parent_thread = p.thread AND t.parent_seq = p.seq
 JOIN log AS l ON l.tree = $1 AND l.thread = t.id AND l.seq = p.seq + 1 AND l.part = 0

@@ -108,6 +108,7 @@ def can_be_one_statement(turn: NewTurn) -> bool:
         and turn.conversation is None
         and turn.sibling is None
         and not turn.sources
+        and not turn.seen
         and not turn.blobs
     )
 

@@ -24,6 +24,7 @@ from antiphon.core.items import is_summary
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation
 from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
 from antiphon.stores.change_entries import ChangeEntries
+from antiphon.stores.postgres.chain_reader import check_continuations
 from antiphon.stores.postgres.chat_changes import settle_chats
 from antiphon.stores.postgres.conversation_reader import check_head_unchanged
 from antiphon.stores.postgres.idempotency import check_reservation, complete_reservation
@@ -190,8 +191,11 @@ class WriteTransaction:
         if len(turn.input) + len(turn.blobs) > MAX_ITEMS:
             raise StoreError(f"A turn holds at most {MAX_ITEMS} items.")
         if turn.reservation is not None:
-            await self.check_reservation(turn.tenant, turn.reservation)
+            await check_reservation(self, turn.tenant, turn.reservation)
         self._check_sources(turn)
+        if turn.seen:
+            await self.flush()
+            await check_continuations(self.connection, turn.seen)
         if turn.conversation is not None and not turn.creates_conversation:
             await self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
         if key in self._rows.responses:
@@ -338,10 +342,6 @@ class WriteTransaction:
         await self.flush()
         await check_head_unchanged(self.connection, tenant, seen, cutoff)
 
-    async def check_reservation(self, tenant: str, reservation: IdempotencyReservation) -> None:
-        """Raise ``ConflictError`` where another request has it now, or completed it."""
-        await check_reservation(self, tenant, reservation)
-
     async def create_conversation(
         self,
         tenant: str,
@@ -350,8 +350,8 @@ class WriteTransaction:
     ) -> None:
         """Insert a conversation, and complete its reservation."""
         if reservation is not None:
-            await self.check_reservation(tenant, reservation)
-            await self._complete_reservation(tenant, reservation.key, conversation.id)
+            await check_reservation(self, tenant, reservation)
+            await complete_reservation(self, tenant, reservation.key, conversation.id)
         await self.execute(
             _SQL["create_conversation"],
             tenant,
@@ -361,13 +361,10 @@ class WriteTransaction:
         )
         self.changes.add_conversation("conversation.created", tenant, conversation.id)
 
-    async def _complete_reservation(self, tenant: str, key: str, result_id: str) -> None:
-        await complete_reservation(self, tenant, key, result_id)
-
     async def _store_request(self, turn: NewTurn, key: bytes) -> None:
         """Complete a turn's reservation, and move its conversation on."""
         if turn.reservation is not None:
-            await self._complete_reservation(turn.tenant, turn.reservation.key, turn.result_id)
+            await complete_reservation(self, turn.tenant, turn.reservation.key, turn.result_id)
         if turn.conversation is None:
             return
         if turn.creates_conversation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import struct
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
@@ -15,6 +16,7 @@ from antiphon.core.ids import response_id_of, response_key
 from antiphon.core.images import Blob
 from antiphon.core.retention import Expiry
 from antiphon.core.turns import TurnStatus
+from antiphon.stores.conflict_errors import refuse_unseen
 from antiphon.stores.sqlite.reader import (
     blob_finder,
     chain_row_ranges,
@@ -46,7 +48,7 @@ from antiphon.turn.chat_protocols import (
     TurnBranch,
     TurnOrigin,
 )
-from antiphon.turn.store_protocols import Head, StoredTurn, unknown_cursor
+from antiphon.turn.store_protocols import Continuations, Head, StoredTurn, unknown_cursor
 
 _TIME: Final = struct.Struct(">d")
 
@@ -251,6 +253,14 @@ def read_branches(
                 rows = connection.execute(TURN_SQL["runner"], (key,)).fetchall()
                 owners |= {owner for (owner,) in rows}
         return branches, owners
+
+
+def check_continuations(connection: sqlite3.Connection, seen: Sequence[Continuations]) -> None:
+    """Raise ``HistoryBranchedError`` where a response is continued by one that was not seen."""
+    row_ids = [row_id_of(one.head.thread, one.head.seq) for one in seen]
+    query = CHAT_SQL["children"]
+    rows = [row for one in row_ids for row in connection.execute(query, {"row_id": one})]
+    refuse_unseen(seen, (response_id_of(key[:16]) for _, key in rows))
 
 
 def turn_branch(connection: sqlite3.Connection, row_id: int) -> TurnBranch:

@@ -23,12 +23,8 @@ from antiphon.core.images import Blob
 from antiphon.core.turns import ConversationRecord, End, IdempotencyReservation, with_metadata
 from antiphon.errors import HistoryChangedError, StoreError, TurnTakenOverError
 from antiphon.stores.change_entries import ChangeEntries
-from antiphon.stores.conflict_errors import (
-    conversation_moved,
-    conversation_not_found,
-    reservation_lost,
-)
-from antiphon.stores.idempotency_keys import hash_idempotency_key
+from antiphon.stores.conflict_errors import conversation_moved, conversation_not_found
+from antiphon.stores.sqlite.chain_reader import check_continuations
 from antiphon.stores.sqlite.change_log import write_changes
 from antiphon.stores.sqlite.chat_changes import ChatChanges
 from antiphon.stores.sqlite.deferred_changes import DEFERRED_COMMITS, apply_deferred
@@ -44,6 +40,7 @@ from antiphon.stores.sqlite.deletion import (
     tombstone,
     trees_of,
 )
+from antiphon.stores.sqlite.idempotency import check_reservation, complete_reservation
 from antiphon.stores.sqlite.log_rows import write_log_rows
 from antiphon.stores.sqlite.multi_row_insert import insert_rows
 from antiphon.stores.sqlite.reader import CONVERSATION_SQL, resolve_conversation
@@ -65,28 +62,11 @@ from antiphon.stores.sqlite.rows import (
     row_id_of,
 )
 from antiphon.stores.sqlite.search.removal import take_out_ranges
-from antiphon.stores.sqlite.sql_files import TURN_SQL, read_queries
+from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.turn.store_protocols import Head, NewTurn
 
-IDEMPOTENCY_SQL: Final = read_queries("idempotency.sql")
 #: A commit of more turns and chats writes what they change at once: enough of them share the pages.
 _MAX_DEFERRED: Final = 8
-
-
-def check_reservation(
-    connection: sqlite3.Connection, tenant: str, reservation: IdempotencyReservation, owner: int
-) -> None:
-    """Raise ``ConflictError`` where another request has the reservation now, or completed it."""
-    values = (tenant, hash_idempotency_key(reservation.key), reservation.fingerprint, owner)
-    if not connection.execute(IDEMPOTENCY_SQL["is_reserved"], values).fetchall():
-        raise reservation_lost()
-
-
-def complete_reservation(
-    connection: sqlite3.Connection, tenant: str, key: str, result_id: str
-) -> None:
-    """Store the id of the result with the reservation."""
-    connection.execute(IDEMPOTENCY_SQL["complete"], (result_id, tenant, hash_idempotency_key(key)))
 
 
 _encode = msgspec.json.Encoder().encode
@@ -165,6 +145,9 @@ class WriteTransaction:
         if turn.reservation is not None:
             check_reservation(self.connection, turn.tenant, turn.reservation, self.owner)
         is_next_taken = self._check_sources(turn)
+        if turn.seen:
+            self.write_rows()
+            check_continuations(self.connection, turn.seen)
         if turn.conversation is not None and not turn.creates_conversation:
             self.check_head_unchanged(turn.tenant, turn.conversation, cutoff)
         row_id, tree, is_new_thread = self._allocate_row_id(turn, is_next_taken)
