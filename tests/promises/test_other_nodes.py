@@ -7,11 +7,13 @@ processes on one store, behind a plain round-robin proxy.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from antiphon.turn.queued_turns import _RECHECK_INTERVAL
 from support.http_server import Address, Answer
 from support.node_cluster import NodeCluster, Stream, node_cluster, started
 from support.node_interfaces import INTERFACE_DEEDS, files_server
@@ -180,6 +182,24 @@ def delete_ancestor_elsewhere(nodes: NodeCluster, number: int) -> None:
     assert right.get(f"/v1/responses/{name}").status == 404
 
 
+def delete_before_queued_elsewhere(nodes: NodeCluster, number: int) -> None:
+    """What waits behind an erased turn begins at once, at whatever node it waits."""
+    right, wrong = nodes.pair(number)
+    question = f"hang held {number} of {len(nodes.nodes)}"
+    name = started(right, question)
+    wait_for_word(right, name)
+    fields = {"previous_response_id": name, "background": True, "on_busy": "queue"}
+    held = [node.respond("then", **fields).json["id"] for node in (right, wrong)]
+    began = time.monotonic()
+    if number % 2:
+        # It is kept, and what waits for it waits still.
+        assert wrong.post(f"/v1/responses/{name}/cancel").status == 200
+    assert wrong.request("DELETE", f"/v1/responses/{name}").status == 200
+    shown = [f"/v1/responses/{one}" for one in held]
+    nodes.wait_until(lambda: all(right.get(path).json["status"] == "completed" for path in shown))
+    assert time.monotonic() - began < _RECHECK_INTERVAL
+
+
 def repeat_elsewhere(nodes: NodeCluster, number: int) -> None:
     """A request with an Idempotency-Key that another node executes gets the result of that."""
     gate = f"repeat{number}{len(nodes.nodes)}"
@@ -223,6 +243,7 @@ DEEDS = [
     queue_behind_elsewhere,
     delete_elsewhere,
     delete_ancestor_elsewhere,
+    delete_before_queued_elsewhere,
     repeat_elsewhere,
     retry_elsewhere,
     *INTERFACE_DEEDS,

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.cli.interactive.chat_session import ChatSession
+from antiphon.core.ids import item_id
 from antiphon.core.items import FunctionCallOutput
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, Clock, RetentionPolicy
 from antiphon.core.turns import FunctionTool, Options, Response
@@ -34,6 +35,8 @@ from antiphon.transfer.chat_exporter import ChatExporter
 from antiphon.transfer.chat_file import ChatFile
 from antiphon.transfer.chat_importer import ChatImporter
 from antiphon.turn.chats import ChatService
+from antiphon.turn.conversations import ConversationService
+from antiphon.turn.queued_turns import _RECHECK_INTERVAL
 from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Stores
@@ -323,6 +326,27 @@ async def test_erased_chat_takes_its_queue_along(kind: str, tmp_path: Path) -> N
                 await service.reader.response("", turn.response_id)
         assert service.registry.all() == []
         assert len(steered.model.calls) == 1
+
+
+async def test_turn_begins_once_the_call_that_it_waits_for_is_erased(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path) as (service, steered):
+        conversations = ConversationService(
+            service, _stores(service).conversations, _stores(service).search
+        )
+        name = (await conversations.create("")).id
+        first = await service.start(turn_request("call…", conversation=name))
+        await steered.asked(first, "call…")
+        second = await queue(service, "two", first.response_id)
+        steered.open("call…")
+        call_at = len((await ended(first)).input)
+        await conversations.erase_item(
+            "", name, item_id(first.response_id, "function_call", call_at)
+        )
+        # Long before it would look again by itself.
+        answered = await asyncio.wait_for(second.result(), _RECHECK_INTERVAL / 2)
+        assert texts(answered) == ["two"]
 
 
 async def test_queue_is_erased_with_what_it_waits_for(kind: str, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from antiphon.core.ids import to_response_id
 from antiphon.core.turns import End, Response
@@ -13,12 +15,16 @@ from antiphon.errors import (
     ConflictError,
     InvalidRequestError,
     NodeUnreachableError,
+    StoreError,
 )
 from antiphon.turn.node_protocols import Node
 from antiphon.turn.other_nodes import POLL_INTERVAL, TIME_LIMIT, OtherNodes
 from antiphon.turn.running_turns import RunningTurn, TurnRegistry
 from antiphon.turn.store_protocols import Store
 from antiphon.turn.turn_reader import TurnReader, response_not_found
+
+#: Seconds for which whoever erases something waits for the nodes that are told.
+_TELLING_TIME: Final = 1.0
 
 
 class TurnCancellation:
@@ -35,6 +41,8 @@ class TurnCancellation:
         other_nodes: OtherNodes | None = None,
     ) -> None:
         self._other_nodes = other_nodes
+        #: Called where something was erased, by this process or another node.
+        self.on_erased: Callable[[], None] | None = None
         self._store = store
         self._registry = registry
         self._reader = reader
@@ -93,6 +101,21 @@ class TurnCancellation:
                 await turn.cancel()
         if cascade and self._other_nodes is not None:
             await self._other_nodes.stop_erased(tenant)
+        await self.tell_erased()
+
+    async def tell_erased(self) -> None:
+        """Something was erased: what is queued behind it may begin, at whatever node it waits."""
+        self.note_erased()
+        if self._other_nodes is not None:
+            # One that cannot be told sees for itself after a while.
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(_TELLING_TIME):
+                    await self._other_nodes.tell_erased()
+
+    def note_erased(self) -> None:
+        """The same for this process alone."""
+        if self.on_erased is not None:
+            self.on_erased()
 
     async def stop_erased(self, tenant: str) -> None:
         """Stop the turns of this process that another one has erased."""

@@ -296,6 +296,7 @@ class ChatService:
                 break
         if not await self._store.delete(tenant, chat.id):
             raise chat_not_found(chat_id)
+        await self._service.cancellation.tell_erased()
         return chat.id
 
 

@@ -167,6 +167,7 @@ class ConversationService:
                     f"Item '{item_name}' cannot be erased while its turn runs.",
                     code="response_in_progress",
                 )
+        await self._service.cancellation.tell_erased()
         return await self.get(tenant, conversation_id)
 
 

@@ -118,6 +118,7 @@ class TurnService:
         self._queued_turns = QueuedTurns(
             store, models, self.registry, self.reader, self._planner, self.cancellation, nodes
         )
+        self.cancellation.on_erased = self._queued_turns.recheck
         #: Gives turns to other processes, and goes on with theirs.
         self.handover = TurnHandover(
             store, self.registry, self._planner, self._queued_turns, self._start_planned, nodes
@@ -414,7 +415,6 @@ class TurnService:
     async def delete(self, tenant: str, response_id: str, *, cascade: bool = False) -> None:
         """Erase a response; its descendants go on without it. Raises ``NotFoundError``."""
         await self.cancellation.delete(tenant, response_id, cascade=cascade)
-        self._queued_turns.recheck()
 
     async def interrupt(self) -> None:
         """Stop what runs, and keep it as interrupted (``TurnHandover.interrupt``)."""

@@ -74,6 +74,9 @@ class NodeClient:
     async def stop_erased(self, tenant: str) -> None:
         await self.call_all("stop_erased", tenant=tenant)
 
+    async def tell_erased(self) -> None:
+        await self.call_all("note_erased")
+
     async def call_all(self, operation: str, **fields: Any) -> list[dict[str, Any]]:
         """The answers of all other nodes; those that cannot be reached give none."""
 

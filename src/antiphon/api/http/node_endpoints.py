@@ -53,6 +53,7 @@ class NodeEndpoints:
             "cancel": self._cancel,
             "wait": self._wait,
             "stop_erased": self._stop_erased,
+            "note_erased": self._note_erased,
             **operations,
         }
         #: Answers a request that has the header.
@@ -117,4 +118,8 @@ class NodeEndpoints:
 
     async def _stop_erased(self, fields: dict[str, Any]) -> dict[str, Any]:
         await self._service.cancellation.stop_erased(fields["tenant"])
+        return {}
+
+    async def _note_erased(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._service.cancellation.note_erased()
         return {}
