@@ -38,9 +38,16 @@ def test_a_spinner_is_not_written_to_a_file(capsys: pytest.CaptureFixture[str]) 
 def test_a_table_on_a_narrow_terminal_shows_whole_ids_and_crops_the_rest(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
     columns = (Column("id"), Column("text", is_cropped=True))
-    terminal_output.print_table(columns, [("resp_" + "0" * 32, "words \x1b[31m" * 9)])
+    rows = [("resp_" + "0" * 32, "words \x1b[31m" * 9)]
+    monkeypatch.setenv("COLUMNS", "50")
+    terminal_output.print_table(columns, rows)
     title, row = capsys.readouterr().out.splitlines()
     assert title.split() == ["id", "text"]
-    assert re.fullmatch(r"resp_0{32}  w\S*… *", row)
+    assert re.fullmatch(r"resp_0{32}  w.*… *", row)
+    # Without room for both beside each other.
+    monkeypatch.setenv("COLUMNS", "40")
+    terminal_output.print_table(columns, rows)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "resp_" + "0" * 32
+    assert re.fullmatch(r"  words .*…", second)
