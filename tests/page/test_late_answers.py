@@ -135,6 +135,21 @@ def test_a_day_that_is_found_late_moves_nothing_once_its_dialog_is_left(
     expect(page.get_by_text("You asked: number 23")).to_be_in_viewport()
 
 
+def test_who_types_while_a_turn_is_being_opened_goes_on_typing(
+    world: Watched, server: ThreadServer
+) -> None:
+    turn = server.respond("one", model="grok-4").json["id"]
+    page = world.open()
+    held = Held(page, f"**/v1/responses/{turn}/turns?*")
+    held.wait(lambda: page.goto(f"{world.origin}/r/{turn}"))
+    box = page.get_by_role("textbox", name="Message")
+    box.press_sequentially("two")
+    held.release()
+    expect(page.get_by_text("You asked: one")).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("You asked: two")).to_be_visible()
+
+
 def test_the_browsers_way_back_closes_what_was_open(world: Watched, server: ThreadServer) -> None:
     chat = _chat_of(server, "one")
     page = world.open()

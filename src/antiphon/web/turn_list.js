@@ -145,7 +145,8 @@ export class TurnList extends Component {
       (article.querySelector(`button[aria-label="${CSS.escape(focus)}"]:enabled`) ?? article).focus({ preventScroll: true });
     if (at === "center") {
       article.classList.add("found", "arrived");
-      article.focus({ preventScroll: true });
+      // Who has begun to type meanwhile goes on.
+      if (!document.activeElement?.matches("input, textarea") || !document.activeElement.value) article.focus({ preventScroll: true });
       // Nobody has pressed a key to come here: the mark of the focus is for those who do.
       article.addEventListener("keydown", () => article.classList.remove("arrived"), { once: true });
       article.addEventListener("blur", () => article.classList.remove("arrived"), { once: true });
