@@ -186,7 +186,7 @@ def test_message_that_the_server_took_before_a_reload_is_shown_and_sent_once(
     wait_until_handed_over(page)
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
-    expect(page.locator(".bubble")).to_have_text(["hold this", "then that", "and this"])
+    expect(page.locator(".question .bubble")).to_have_text(["hold this", "then that", "and this"])
     wait_for_statuses(server, *["completed"] * 3)
 
 

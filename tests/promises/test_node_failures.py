@@ -248,6 +248,14 @@ def test_draining_node_hands_its_background_turns_over(tmp_path: Path, store: st
         assert b"response.completed" in rest
 
 
+def begin_drain(server: ServerProcess) -> None:
+    """Send a server SIGTERM, and return once it drains: then the readers of its feed have gone."""
+    feed = Stream(server, "/v1/feed")
+    feed.read_until(b"feed.ready")
+    server.process.send_signal(signal.SIGTERM)
+    feed.read_rest()
+
+
 def assert_goes_on(
     upstream: SteeredUpstream, node: ServerProcess, response_id: str, question: str
 ) -> None:
@@ -304,10 +312,7 @@ def test_interrupt_ends_the_drain_that_another_sigterm_does_not_shorten(
         ]
         hanging.read_events(4)
         counting.read_events(4)
-        feed = Stream(first, "/v1/feed")
-        feed.read_until(b"feed.ready")
-        first.process.send_signal(signal.SIGTERM)
-        feed.read_rest()
+        begin_drain(first)
         first.process.send_signal(signal.SIGTERM)
         upstream.open("c")
         assert b"response.completed" in counting.read_rest()
@@ -326,11 +331,7 @@ def test_node_that_is_killed_while_it_drains_leaves_its_turns_to_others(
         question = "count to 2 gate:b"
         response_id = begin_in_background(first, question, upstream)
         hanging = started(first, "hang here")
-        feed = Stream(first, "/v1/feed")
-        feed.read_until(b"feed.ready")
-        first.process.send_signal(signal.SIGTERM)
-        # It drains once its readers are sent away.
-        feed.read_rest()
+        begin_drain(first)
         first.kill()
         assert_goes_on(upstream, second, response_id, question)
         ended = ended_at(second, hanging)
@@ -366,11 +367,7 @@ def test_draining_node_ends_what_still_runs_for_readers_of_every_interface(
                 body = {"input": "hang events", "stream": True}
                 events = Stream(server, "/v1/responses", body=body)
                 events.read_events(4)
-                feed = Stream(server, "/v1/feed")
-                feed.read_until(b"feed.ready")
-                server.process.send_signal(signal.SIGTERM)
-                # Its readers go on at the next server.
-                feed.read_rest()
+                begin_drain(server)
                 *_, last = read_to_close(socket)
                 assert json.loads(last)["type"] == "response.failed"
                 assert socket.close_code == CloseCode.SERVICE_RESTART

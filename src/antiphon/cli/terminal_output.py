@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 #: Every control character but newline and tab: they would steer the terminal.
 _CONTROL_CHARS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)])
-#: The least width of a column that is cropped, which less would not be worth.
-_MIN_CROPPED = 8
 del _CONTROL_CHARS[ord("\n")], _CONTROL_CHARS[ord("\t")]
+#: The least width of a column that gives way to the others.
+_MIN_CROPPED = 8
 
 
 class Column(msgspec.Struct, frozen=True):

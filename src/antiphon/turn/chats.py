@@ -199,12 +199,12 @@ class ChatService:
         """What a turn and its chain used, read by pages. Raises ``NotFoundError``."""
         part = await self.window(tenant, response_id, ChainWindow(_USAGE_PAGE), with_images=False)
         own = chain = _usage_of(part.turns[-1].turn)
-        uncounted = _is_uncounted(part.turns[-1].turn)
+        uncounted = int(_is_uncounted(part.turns[-1].turn))
         rest = part.turns[:-1]
         while True:
             for one in rest:
                 chain += _usage_of(one.turn)
-            uncounted += sum(_is_uncounted(one.turn) for one in rest)
+                uncounted += _is_uncounted(one.turn)
             if not part.has_more_before or not part.turns:
                 return ChainUsage(own, chain, uncounted)
             window = ChainWindow(_USAGE_PAGE, before=part.turns[0].turn.response_id)
@@ -311,8 +311,8 @@ def _require_chat(chat: ChatRecord | None, chat_id: str) -> ChatRecord:
     return chat
 
 
-def _is_uncounted(turn: StoredTurn) -> int:
-    return int(turn.end is not None and turn.end.usage is None)
+def _is_uncounted(turn: StoredTurn) -> bool:
+    return turn.end is not None and turn.end.usage is None
 
 
 def _usage_of(turn: StoredTurn) -> UsageSum:

@@ -21,7 +21,7 @@ ROLE_TYPES: Final = {
 #: What ShareGPT's data call the roles besides.
 _SENDERS: Final = {**ROLE_TYPES, "gpt": "assistant"}
 #: Other names of a message's content.
-_CONTENT_FIELDS: Final = ("parts", "blocks", "text", "value")
+CONTENT_FIELDS: Final = ("parts", "blocks", "text", "value")
 #: Other names of what a tool has returned.
 _OUTPUT_NAMES: Final = ("output", "result", "response", "content")
 #: Files in parts of their kind.
@@ -76,7 +76,7 @@ def normalize_foreign_message(message: Fields) -> Fields:
         clean["role"] = ROLE_TYPES[kind]
         del clean["type"]
     if clean.get("content") is None:
-        name = next((name for name in _CONTENT_FIELDS if clean.get(name)), None)
+        name = next((name for name in CONTENT_FIELDS if clean.get(name)), None)
         if name is not None:
             clean["content"] = clean.pop(name)
     images = clean.pop("images", None)

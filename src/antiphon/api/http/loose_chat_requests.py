@@ -13,6 +13,7 @@ import msgspec
 
 from antiphon.api.common.body import DECODE_ERRORS
 from antiphon.api.common.foreign_messages import (
+    CONTENT_FIELDS,
     arguments_of,
     has_foreign_shape,
     normalize_foreign_message,
@@ -34,8 +35,6 @@ from antiphon.api.common.item_shapes import (
 from antiphon.api.common.loose_values import decode_json_text
 
 _FORMATS: Final = frozenset({"text", "json_object"})
-#: Other names of a message's content.
-_CONTENT_NAMES: Final = ("parts", "blocks", "text")
 _FORMAT_NAMES: Final = {"json": "json_object"}
 
 
@@ -121,18 +120,23 @@ def _normalize_message(message: dict[str, Any], index: int) -> dict[str, Any]:
 
 def _repeated_words(message: dict[str, Any]) -> dict[str, None]:
     """What says the content once more, as the AI SDK has it in ``parts``, without its words."""
-    words = _words_of(message.get("content"))
-    names = [name for name in _CONTENT_NAMES if message.get(name) is not None]
-    return {name: None for name in names if _words_of(message[name]) in ("", words)}
+    words = words_of(message.get("content"))
+    names = [name for name in CONTENT_FIELDS if message.get(name) is not None]
+    return {name: None for name in names if words_of(message[name]) in ("", words)}
 
 
-def _words_of(content: Any) -> str:
-    """The text of a content, or of its parts."""
-    if isinstance(content, list):
-        return "".join(map(_words_of, content))
-    if isinstance(content, dict):
-        content = content.get("text")
-    return content if isinstance(content, str) else ""
+def words_of(value: Any) -> str:
+    """The text of a text, a part, a list of them, or a message with one of these."""
+    match value:
+        case str():
+            return value
+        case list() as parts:
+            return "".join(map(words_of, parts))
+        case {"text": str(text)}:
+            return text
+        case {"content": content}:
+            return words_of(content)
+    return ""
 
 
 def _item_as_message(message: dict[str, Any]) -> dict[str, Any]:

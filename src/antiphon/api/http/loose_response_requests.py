@@ -16,6 +16,7 @@ from antiphon.api.http.loose_chat_requests import (
     identifier_of,
     normalize_format,
     normalize_metadata,
+    words_of,
 )
 
 #: Lists, each with the type of its elements: one may stand alone.
@@ -46,9 +47,9 @@ def normalize_response_request(fields: dict[str, Any]) -> dict[str, Any]:
         clean[name] = identifier_of(clean.get(name))
     if isinstance(clean.get("instructions"), dict):
         # One without words stays, to be refused.
-        clean["instructions"] = _words_of(clean["instructions"]) or clean["instructions"]
+        clean["instructions"] = words_of(clean["instructions"]) or clean["instructions"]
     if isinstance(clean.get("instructions"), list):
-        clean["instructions"] = _GAP.join(filter(None, map(_words_of, clean["instructions"])))
+        clean["instructions"] = _GAP.join(filter(None, map(words_of, clean["instructions"])))
     clean |= _normalize_answer_fields(clean)
     clean["metadata"] = normalize_metadata(clean.get("metadata") or None)
     return {**clean, "truncation": clean.get("truncation") or None}
@@ -98,17 +99,3 @@ def normalize_response_format(given: Any) -> Any:
 
 def _is_schema(answer_format: Any) -> bool:
     return isinstance(answer_format, dict) and answer_format.get("type") == "json_schema"
-
-
-def _words_of(instruction: Any) -> str:
-    """The text of an instruction: a text, a part, or a message with one of them."""
-    match instruction:
-        case str():
-            return instruction
-        case {"text": str(text)}:
-            return text
-        case {"content": list() as parts}:
-            return "".join(map(_words_of, parts))
-        case {"content": content}:
-            return _words_of(content)
-    return ""

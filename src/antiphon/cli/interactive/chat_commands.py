@@ -20,7 +20,7 @@ from antiphon.cli.answer_schema import load_schema
 from antiphon.cli.chat_engine import find_response_id
 from antiphon.cli.code_blocks import code_blocks
 from antiphon.cli.interactive.answer_view import call_text
-from antiphon.cli.interactive.chat_loop import ChatLoop, Handler, clipboard_sequence
+from antiphon.cli.interactive.chat_loop import ChatLoop, Handler
 from antiphon.cli.interactive.chat_session import answer_text
 from antiphon.cli.interactive.slash_commands import COMMANDS
 from antiphon.cli.terminal_output import format_ago
@@ -130,7 +130,7 @@ async def copy(loop: ChatLoop, argument: str) -> None:
     if loop.output.terminal.is_plain:
         loop.output.text(text)
         return
-    loop.output.control(clipboard_sequence(text))
+    loop.output.copy(text)
     loop.output.note(f"copied {len(text)} characters, if the terminal allows it (OSC 52)")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import (
@@ -487,14 +486,10 @@ class ChatLoop:
 
 
 def _decision_text(call: FunctionCall, decision: FunctionCall | str) -> str:
-    shown = call.name if isinstance(decision, str) or decision == call else call_text(decision)
-    return f"{shown}: {'declined' if isinstance(decision, str) else 'approved'}"
+    if isinstance(decision, str):
+        return f"{call.name}: declined"
+    return f"{call.name if decision == call else call_text(decision)}: approved"
 
 
 def _cancel(work: asyncio.Future[None]) -> None:
     work.cancel()
-
-
-def clipboard_sequence(text: str) -> str:
-    """What makes a terminal copy a text, also over SSH: OSC 52."""
-    return f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x1b\\"

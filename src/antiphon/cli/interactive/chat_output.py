@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import sys
 from collections.abc import Sequence
@@ -177,6 +178,10 @@ class ChatOutput:
         """Send the terminal a sequence that shows nothing; not to a plain one."""
         if not self.terminal.is_plain:
             self.write(sequence)
+
+    def copy(self, text: str) -> None:
+        """Have the terminal copy a text, also over SSH: OSC 52."""
+        self.control(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x1b\\")
 
     @staticmethod
     def write(text: str) -> None:

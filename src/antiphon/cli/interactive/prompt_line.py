@@ -27,7 +27,7 @@ from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.first_prompt import BEGIN_MARKED_PASTES, PROMPT_MARK
 from antiphon.cli.interactive.lines_above_prompt import LinesAbovePrompt
 from antiphon.cli.interactive.slash_commands import SlashCompleter
-from antiphon.cli.markdown.styled_line import Line, Span, crop, line_text, make_safe, render_spans
+from antiphon.cli.markdown.styled_line import Line, crop_text, render_spans
 
 #: Seconds after which an Esc is one, and no beginning of another key or of Esc Esc.
 _ESCAPE_SECONDS = 0.05
@@ -36,7 +36,7 @@ _SECOND_KEY_SECONDS = 0.4
 LEAVE = "exit"
 #: How many of the questions that wait are shown, and how many columns of one.
 _MAX_SHOWN_QUEUE = 3
-_MAX_QUEUED = 78
+_MAX_QUEUED = 79
 _STYLE = Style.from_dict(
     {
         "mark": "bold ansigreen",
@@ -361,18 +361,14 @@ class PromptLine:
         if self._above.has_row:
             line = render_spans(self._above.unfinished, self._output.terminal.colors)
             shown += [*to_formatted_text(ANSI(line)), ("", "\n")]
+        # The last column stays free.
+        columns = min(_MAX_QUEUED, self._output.terminal.width - 1)
         for text in self.queue[:_MAX_SHOWN_QUEUE]:
-            shown.append(("class:faint", f"{self._on_one_row(f'queued: {text}')}\n"))
+            row = crop_text(" ".join(f"queued: {text}".split()), columns)
+            shown.append(("class:faint", f"{row}\n"))
         if more := len(self.queue[_MAX_SHOWN_QUEUE:]):
             shown.append(("class:faint", f"queued: {more} more, /queue lists them\n"))
         return [*shown, ("class:mark", self.mark)]
-
-    def _on_one_row(self, text: str) -> str:
-        """As much of a text as a row has room for."""
-        line: Line = (Span(" ".join(make_safe(text).split())),)
-        # Two columns stay free: of the ellipsis, and the last one.
-        cropped = crop(line, min(_MAX_QUEUED, self._output.terminal.width - 2))
-        return line_text(line) if cropped == line else f"{line_text(cropped)}…"
 
     def _status_text(self) -> str:
         if self._is_answering:

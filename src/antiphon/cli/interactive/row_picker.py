@@ -24,14 +24,7 @@ from prompt_toolkit.styles import Style
 
 from antiphon.cli.interactive.chat_output import ChatOutput
 from antiphon.cli.interactive.plain_prompt import PlainPrompt
-from antiphon.cli.markdown.styled_line import (
-    Line,
-    Span,
-    crop,
-    line_text,
-    line_width,
-    make_safe,
-)
+from antiphon.cli.markdown.styled_line import crop_text, make_safe
 from antiphon.errors import AntiphonError
 
 _STYLE = Style.from_dict({"chosen": "reverse", "faint": "dim", "error": "ansired"})
@@ -161,9 +154,11 @@ class _RowPicker:
         shown: StyleAndTextTuples = []
         rows = self._rows[self._top : self._top + height]
         self._load_words(rows)
+        columns = shutil.get_terminal_size().columns
         for index, row in enumerate(rows, self._top):
             style = "class:chosen" if index == self._at else ""
-            shown.append((style, f"{_on_one_row(self._loaded.get(row.id, row).label)}\n"))
+            label = self._loaded.get(row.id, row).label
+            shown.append((style, f"{crop_text(label, columns)}\n"))
         if self._error:
             return [("class:error", f"error: {make_safe(self._error)}")]
         has_searched = self._searching is not None and self._searching.done()
@@ -234,15 +229,6 @@ class _RowPicker:
             event.app.exit(result=None)
 
         return bindings
-
-
-def _on_one_row(text: str) -> str:
-    """As much of a text as a row has room for."""
-    line: Line = (Span(make_safe(text)),)
-    columns = shutil.get_terminal_size().columns
-    return (
-        line_text(line) if line_width(line) <= columns else f"{line_text(crop(line, columns - 1))}…"
-    )
 
 
 def _help_text() -> StyleAndTextTuples:

@@ -124,6 +124,14 @@ def crop(line: Iterable[Span], width: int) -> Line:
     return join_spans(cropped)
 
 
+def crop_text(text: str, width: int) -> str:
+    """A text made safe; one of more than ``width`` columns ends with an ellipsis there."""
+    line: Line = (Span(make_safe(text)),)
+    if line_width(line) <= width:
+        return line_text(line)
+    return f"{line_text(crop(line, width - 1))}…"
+
+
 def split_common(old: Line, new: Line) -> tuple[Line, Line, Line]:
     """What both lines begin with, what only ``old`` has after it, and what only ``new`` has."""
     shared: list[Span] = []

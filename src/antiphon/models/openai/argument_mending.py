@@ -66,10 +66,8 @@ def unwrap_arguments(arguments: str, name: str) -> str:
             inner = _decode_object(fields["function"])
             is_named = inner.pop("_name", None) is not None
             return msgspec.json.encode(inner).decode() if is_named else arguments
-        if fields.keys() in _CALLS and msgspec.json.decode(fields["name"]) == name:
-            del fields["name"]
-            (inner_arguments,) = fields.values()
-            return bytes(inner_arguments).decode() if is_object(inner_arguments) else arguments
+        if (named := _call_in(fields)) is not None and named[0] == name:
+            return named[1]
     except DECODE_ERRORS:
         pass
     return arguments
@@ -78,13 +76,16 @@ def unwrap_arguments(arguments: str, name: str) -> str:
 def named_call(arguments: str) -> tuple[str, str] | None:
     """A function's name and its arguments, where an object has both; None: it is no such."""
     try:
-        fields = _decode_object(arguments)
-        if fields.keys() not in _CALLS:
-            return None
-        name = msgspec.json.decode(fields.pop("name"))
-        (inner,) = (bytes(one).decode() for one in fields.values())
+        return _call_in(_decode_object(arguments))
     except DECODE_ERRORS:
         return None
+
+
+def _call_in(fields: dict[str, msgspec.Raw]) -> tuple[str, str] | None:
+    if fields.keys() not in _CALLS:
+        return None
+    name = msgspec.json.decode(fields["name"])
+    (inner,) = (bytes(value).decode() for key, value in fields.items() if key != "name")
     return (name, inner) if isinstance(name, str) and is_object(inner) else None
 
 
