@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -167,6 +168,43 @@ _LOSE_ANSWERS = """() => {
     return options?.method === "POST" ? new Promise(() => {}) : answer;
   };
 }"""
+
+
+def test_turn_that_is_read_twice_as_it_begins_is_shown_once(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    begin(page, server)
+    (first,) = responses(server)
+    held: list[Route] = []
+    is_released = False
+
+    def hold(route: Route) -> None:
+        """Hold what is read before the turn is in the queue, and all that is read when it begins."""
+        is_held = not is_released and (not held or model.resume.is_set())
+        if is_held and first["id"] not in route.request.url:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(re.compile(r"/turns\?(.*&)?limit=1(&|$)"), hold)
+    # Sender and feed both ask for it; the one that is answered reads the queue.
+    with page.expect_response(re.compile(r"/turns\?(.*&)?limit=20(&|$)")):
+        send_message(page, "then that")
+    expect(chips(page)).to_have_text(["then that"])
+    server.set(model.resume)
+    wait_for_statuses(server, "completed", "completed")
+    while len(held) < 2:
+        page.wait_for_timeout(10)
+    is_released = True
+    for route in held:
+        with page.expect_response(route.request.url):
+            route.continue_()
+        expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    # What is done after an answer is done before the next one is there.
+    page.evaluate("fetch('/v1/models').then((answer) => answer.text())")
+    assert questions(page) == ["hold this", "then that"]
+    expect(chips(page)).to_have_count(0)
 
 
 def test_message_that_the_server_took_before_a_reload_is_shown_and_sent_once(

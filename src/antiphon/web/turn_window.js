@@ -147,20 +147,25 @@ export async function showBegun(conversation) {
     }
     const current = state.conversation;
     if (current?.id !== conversation.id || turn && isQueued(turn)) return;
-    const queue = current.queue.filter((one) => one.response.id !== id);
     // Another call of this was faster.
-    if (queue.length === current.queue.length) continue;
-    change(conversation, { queue });
+    if (!current.queue.some(byId(id))) continue;
     if (turn) appendTurn(conversation, turn);
+    else dropFromQueue(conversation, id);
     if (turn && isRunning(turn.response.status)) return;
   }
 }
 
+/** Shows a turn that has begun behind all others, once: whoever reads it sees that, and it may be queued here yet. */
 function appendTurn(conversation, turn) {
   const { after, turns } = state.conversation;
-  change(conversation, { head: turn.response.id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
+  const { id } = turn.response;
+  dropFromQueue(conversation, id);
+  if (turns.some(byId(id))) return;
+  change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
   if (!after) followLast();
 }
+
+const dropFromQueue = (conversation, id) => change(conversation, { queue: state.conversation.queue.filter((one) => one.response.id !== id) });
 
 const joinLive = (turns) => turns.map((turn) => {
   const shown = state.conversation?.turns.find((one) => one.response.id === turn.response.id);
@@ -341,7 +346,8 @@ async function showChange(event) {
     change(conversation, { error: new ApiError("This chat was erased.", 404), turns: [] });
   } else if (event.type === "turn.erased") {
     if (shown || conversation.head === id) removeTurn(conversation, id);
-    else change(conversation, { queue: event.cascade ? [] : conversation.queue.filter((one) => one.response.id !== id) });
+    else if (event.cascade) change(conversation, { queue: [] });
+    else dropFromQueue(conversation, id);
     await showBegun(conversation);
   } else if (conversation.queue.some(byId(id))) {
     await showBegun(conversation);
