@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from support.browser import Watched, send_message, wait_until_handed_over
 from support.http_server import TIMEOUT, ThreadServer
@@ -94,7 +94,6 @@ def test_queue_is_edited_moved_and_removed_until_it_begins(
     expect(chips(page)).to_contain_text(["one", "two", "three"])
     page.get_by_role("button", name="Send before the one in front").last.click()
     expect(chips(page)).to_contain_text(["one", "three", "two"])
-    wait_for_statuses(server, "in_progress", "queued", "queued", "queued")
     chips(page).first.get_by_role("button", name="Remove from the queue").click()
     expect(chips(page)).to_contain_text(["three", "two"])
     chips(page).first.get_by_role("button", name="three").click()
@@ -158,6 +157,52 @@ def test_seconds_of_an_answer_are_counted_from_when_its_turn_began(
     expect(facts).to_contain_text("token")
     shown = [one for one in facts.locator("span").all_inner_texts() if one.endswith(" s")]
     assert shown == ([f"{seconds} s"] if seconds else [])
+
+
+def test_removed_message_stays_away_though_an_answer_that_was_on_its_way_has_it(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    begin(page, server, "one")
+    expect(chips(page)).to_have_text(["one"])
+    held: list[tuple[Route, APIResponse]] = []
+    end_of_the_branch = re.compile(r"/turns\?(.*&)?limit=20(&|$)")
+    page.route(end_of_the_branch, lambda route: held.append((route, route.fetch())))
+    send_message(page, "two")
+    while not held:
+        page.wait_for_timeout(10)
+    chips(page).first.get_by_role("button", name="Remove from the queue").click()
+    expect(chips(page)).to_have_text(["two"])
+    wait_for_statuses(server, "in_progress", "queued")
+    for route, answer in held:
+        with page.expect_response(route.request.url):
+            route.fulfill(response=answer)
+    wait_until_handed_over(page)
+    page.evaluate("fetch('/v1/models').then((answer) => answer.text())")
+    expect(chips(page)).to_have_text(["two"])
+
+
+def test_message_goes_behind_the_one_before_where_that_in_front_was_just_removed(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    world.allowed = ("400",)
+    page = world.open()
+    begin(page, server, "one")
+    expect(chips(page)).to_have_text(["one"])
+    removed = responses(server)[1]["id"]
+    held: list[Route] = []
+    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    send_message(page, "two")
+    while not held:
+        page.wait_for_timeout(10)
+    assert server.request("DELETE", f"/v1/responses/{removed}").status == 200
+    held[0].continue_()
+    wait_until_handed_over(page)
+    wait_for_statuses(server, "in_progress", "queued")
+    expect(chips(page)).to_have_text(["two"])
+    server.set(model.resume)
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert questions(page) == ["hold this", "two"]
 
 
 #: The server gets what is sent, and its answer never arrives.

@@ -3,7 +3,7 @@ import { api, ApiError, decisionKey, navigate, notify, query, request, set, sibl
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, giveBack, isInOutbox, isSent, queueMessage, removeQueued } from "./sending.js";
-import { addFromElsewhere, change, follow, isLastWish, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch } from "./turn_window.js";
+import { addFromElsewhere, change, follow, isLastWish, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, takeErasure } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -105,18 +105,35 @@ export { isInOutbox };
  * `onKept` is called once the outbox has it. */
 export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false, onKept }) {
   const { conversation } = state;
-  const images = hasPictures ? await picturesOf(replaces) : pictures;
-  const previous = conversation.queue.at(-1)?.response.id ?? conversation.head;
-  const body = { ...bodyOf([message(words, images)]), background: true, on_busy: "queue", previous_response_id: previous };
+  // As it is set now: another chat may be open when the pictures are there.
+  const body = { ...bodyOf([]), background: true, on_busy: "queue" };
+  body.input = [message(words, hasPictures ? await picturesOf(replaces) : pictures)];
   try {
-    const entry = await queueMessage(body, true, id, replaces);
-    onKept();
-    const { response, events } = await deliver(entry);
+    const { response, events } = await deliverBehindQueue(conversation, body, async () => {
+      const entry = await queueMessage(body, true, id, replaces);
+      onKept();
+      return entry;
+    });
     events.return();
     await addFromElsewhere(conversation, response.id);
   } catch (error) {
     if (!isSent(error)) throw error;
     await showBegun(conversation);
+  }
+}
+
+/** Sends behind the last of the queue; that may be erased meanwhile: then behind the one before it. */
+async function deliverBehindQueue(conversation, body, queueBody) {
+  for (;;) {
+    const { queue, head } = state.conversation?.id === conversation.id ? state.conversation : conversation;
+    const last = queue.at(-1)?.response.id;
+    body.previous_response_id = last ?? head;
+    try {
+      return await deliver(await queueBody());
+    } catch (error) {
+      if (error.code !== "previous_response_not_found" || !last || state.conversation?.id !== conversation.id) throw error;
+      takeErasure(conversation, last);
+    }
   }
 }
 
@@ -130,7 +147,7 @@ export async function picturesOf(id) {
 export async function removeLater(turn) {
   const { conversation } = state;
   const isRemoved = await removeQueued(turn.response.id);
-  if (isRemoved) change(conversation, { queue: state.conversation.queue.filter((one) => one !== turn) });
+  if (isRemoved) takeErasure(conversation, turn.response.id);
   await showBegun(conversation);
   return isRemoved;
 }

@@ -48,6 +48,7 @@ const blank = () => ({
 /** A conversation without turns, for a new chat. */
 export function newConversation(more = {}) {
   stopFollowing();
+  erased.clear();
   const conversation = { ...blank(), ...more };
   set({ conversation, chat: null });
   return conversation;
@@ -56,6 +57,7 @@ export function newConversation(more = {}) {
 /** Opens what an address names. `mark` are words to show where they stand. */
 export async function openRoute(route, { mark = null } = {}) {
   stopFollowing();
+  erased.clear();
   const conversation = { ...blank(), loading: true };
   set({ conversation, chat: state.chats.find((one) => one.id === route.id) ?? null });
   await readPatiently(conversation, () => readRoute(conversation, route, mark))
@@ -128,9 +130,9 @@ async function readEnd(head) {
 async function readQueue(conversation, id) {
   const page = await readPatiently(conversation, () => readUnlessRemoved(id, () => readEnd(id))).catch(() => null);
   const { head, queue: known } = state.conversation;
-  if (!page || state.conversation.id !== conversation.id || known.some(byId(id))) return;
+  if (!page || state.conversation.id !== conversation.id || known.some(byId(id)) || erased.has(id)) return;
   const { turns, queue } = split(page);
-  if (turns.at(-1)?.response.id === head) change(conversation, { queue });
+  if (turns.at(-1)?.response.id === head) change(conversation, { queue: withoutErased(queue) });
   // By now it may have begun.
   if (!queue.some(byId(id))) await addFromElsewhere(conversation, id);
 }
@@ -150,7 +152,7 @@ export async function showBegun(conversation) {
     // Another call of this was faster.
     if (!current.queue.some(byId(id))) continue;
     if (turn) appendTurn(conversation, turn);
-    else dropFromQueue(conversation, id);
+    else takeErasure(conversation, id);
     if (turn && isRunning(turn.response.status)) return;
   }
 }
@@ -160,12 +162,34 @@ function appendTurn(conversation, turn) {
   const { after, turns } = state.conversation;
   const { id } = turn.response;
   dropFromQueue(conversation, id);
-  if (turns.some(byId(id))) return;
+  if (turns.some(byId(id)) || erased.has(id)) return;
   change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
   if (!after) followLast();
 }
 
 const dropFromQueue = (conversation, id) => change(conversation, { queue: state.conversation.queue.filter((one) => one.response.id !== id) });
+
+/** What was erased of the chat that is open: id -> whether what followed it was too. An answer that was on its
+ * way then has it yet. */
+const erased = new Map();
+
+function withoutErased(turns) {
+  const end = turns.findIndex(({ response }) => erased.get(response.id));
+  return (end < 0 ? turns : turns.slice(0, end)).filter(({ response }) => !erased.has(response.id));
+}
+
+/** Takes a turn from view that the server has no longer; `cascade`: and what followed it. */
+export function takeErasure(conversation, id, cascade = false) {
+  const current = state.conversation;
+  if (current?.id !== conversation.id) return;
+  erased.set(id, cascade);
+  const { turns, queue, head, before } = current;
+  const isShown = turns.some(byId(id)) || head === id;
+  // Whether it is above what is in view, or on another branch, the server says.
+  const mayBeAbove = cascade && before && !queue.some(byId(id));
+  change(conversation, { queue: isShown && cascade ? [] : withoutErased(queue) });
+  if (isShown || mayBeAbove) removeTurn(conversation, id);
+}
 
 const joinLive = (turns) => turns.map((turn) => {
   const shown = state.conversation?.turns.find((one) => one.response.id === turn.response.id);
@@ -185,9 +209,9 @@ export async function readMore(direction) {
     if (state.conversation.id !== conversation.id) return;
     const { turns } = state.conversation;
     if (direction === "before") change(conversation, trim({
-      turns: [...page.data, ...turns], before: page.has_more_before, after: state.conversation.after }, "after"));
+      turns: [...withoutErased(page.data), ...turns], before: page.has_more_before, after: state.conversation.after }, "after"));
     else change(conversation, trim({
-      turns: [...turns, ...joinLive(page.data)], before: state.conversation.before, after: page.has_more_after }, "before"));
+      turns: [...turns, ...joinLive(withoutErased(page.data))], before: state.conversation.before, after: page.has_more_after }, "before"));
   } catch (error) {
     if (error instanceof ApiError && error.status === 404) await reload();
   } finally {
@@ -345,9 +369,7 @@ async function showChange(event) {
   if (event.type === "chat.erased") {
     change(conversation, { error: new ApiError("This chat was erased.", 404), turns: [] });
   } else if (event.type === "turn.erased") {
-    if (shown || conversation.head === id) removeTurn(conversation, id);
-    else if (event.cascade) change(conversation, { queue: [] });
-    else dropFromQueue(conversation, id);
+    takeErasure(conversation, id, event.cascade);
     await showBegun(conversation);
   } else if (conversation.queue.some(byId(id))) {
     await showBegun(conversation);
@@ -374,7 +396,7 @@ async function takeStored(conversation, id, live) {
 export async function addFromElsewhere(conversation, id) {
   const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
   const current = state.conversation;
-  if (!turn || current.id !== conversation.id || current.turns.some(byId(id))) return;
+  if (!turn || current.id !== conversation.id || current.turns.some(byId(id)) || erased.has(id)) return;
   if (isQueued(turn)) {
     await readQueue(conversation, id);
     return;
