@@ -225,7 +225,7 @@ def test_turn_that_is_read_twice_as_it_begins_is_shown_once(
     is_released = False
 
     def hold(route: Route) -> None:
-        """Hold what is read before the turn is in the queue, and all that is read when it begins."""
+        """Hold what is read before the turn is queued, and all that is read when it begins."""
         is_held = not is_released and (not held or model.resume.is_set())
         if is_held and first["id"] not in route.request.url:
             held.append(route)

@@ -235,7 +235,7 @@ export function Notices() {
   // Whatever lasts covers nothing that is used meanwhile.
   return html`<div class="notices top" role="status">${!online && html`<p class="notice offline">Not connected. What you send waits, and is sent once.</p>`}</div>
   <div class="notices" role="status">
-    ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.action && html`<button type="button" class="link" onClick=${() => { one.action.run(); dismiss(one.id); }}>${one.action.label}</button>`}</p>`)}
+    ${notices.map((one) => html`<p class="notice" key=${one.id}>${one.text}${one.actions.map(({ label, run }) => html`<button type="button" class="link" onClick=${() => { run(); dismiss(one.id); }}>${label}</button>`)}</p>`)}
   </div>`;
 }
 

@@ -195,17 +195,19 @@ function Composer({ conversation, chat }) {
   // While a turn runs the server gets what is next, and sends it though no page is open.
   const handOver = async (next) => {
     const place = queueName(state.conversation);
-    const setInOutbox = (isInOutbox) => setQueue((before) => before.map((one) => (one.id === next.id ? { ...one, isInOutbox } : one)));
+    const mark = (marks) => setQueue((before) => before.map((one) => (one.id === next.id ? { ...one, ...marks } : one)));
+    const onKept = () => { mark({ isInOutbox: true }); removeFrom(place, next.id); };
     try {
       const { sendLater } = await loadParts();
-      if (!(await isLeftBehind(next))) await sendLater({ ...next, onKept: () => { setInOutbox(true); removeFrom(place, next.id); } });
+      if (!(await isLeftBehind(next))) await sendLater({ ...next, onKept, onStored: (storedAs) => mark({ storedAs }) });
       remove(next.id, place);
     } catch (error) {
       // It is tried again as any other message is, when this answer has ended.
       posted.current = null;
       refused.current = next.id;
-      if (queueNow.current.some((one) => one.id === next.id)) setInOutbox(false);
+      if (queueNow.current.some((one) => one.id === next.id)) mark({ isInOutbox: false });
       else keepQueue(place, [...(load(place) ?? []), next]);
+      loadParts().then(({ forget }) => forget(next.id));
       notify(error.message);
     }
   };
@@ -293,7 +295,8 @@ function Composer({ conversation, chat }) {
   // Sent without words of its own: those that wait go.
   const canSend = text.trim() || pictures.length > 0 || isHeldBack;
   const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
-  const own = isServers ? queue : isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate);
+  const isShown = ({ storedAs }) => storedAs && [...later, ...(conversation?.turns ?? [])].some((turn) => turn.response.id === storedAs);
+  const own = (isServers ? queue : isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate)).filter((one) => !isShown(one));
   const waiting = [...later.map((turn) => ({ id: turn.response.id, words: wordsOf(turn), turn })), ...own];
   // Raises what keeps it in the queue.
   const takeOff = async ({ id, turn }) => {

@@ -64,9 +64,9 @@ export const whenSeen = (run) => requestAnimationFrame(() => requestAnimationFra
 /** Runs something when the page has nothing to do; not every browser says when that is. */
 export const whenIdle = (run) => (window.requestIdleCallback ?? setTimeout)(run);
 
-/** A notice at the bottom of the window; `action` is {label, run}. */
-export function notify(text, action = null, seconds = 6) {
-  const notice = { id: crypto.randomUUID?.() ?? String(Math.random()), text, action };
+/** A notice at the bottom of the window; `actions` are {label, run}, one or several. */
+export function notify(text, actions = [], seconds = 6) {
+  const notice = { id: crypto.randomUUID?.() ?? String(Math.random()), text, actions: [actions ?? []].flat() };
   set({ notices: [...state.notices.slice(-2), notice] });
   if (seconds) setTimeout(() => dismiss(notice.id), seconds * 1000);
   return notice.id;

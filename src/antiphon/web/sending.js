@@ -45,50 +45,90 @@ async function outbox(mode, act) {
  *
  * `replaces`: the queued turn in whose place it is, if that has not begun by then. */
 export async function queueMessage(body, keep = true, id = null, replaces = null) {
-  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now(), replaces };
+  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now(), replaces, isKept: keep };
   if (keep) {
     save("outbox", true);
     await outbox("readwrite", (store) => store.put(entry));
   }
+  release(entry.id);
   return entry;
 }
 
-const forget = (id) => outbox("readwrite", (store) => store.delete(id));
+/** What was refused and has not been taken back, by its id: a function that lets other pages have it. */
+const refused = new Map();
+
+/** Whether this page has a message that was refused, whose words nobody has taken back. */
+export const isRefused = (id) => refused.has(id);
+
+/** Lets go of a message that was refused: it is sent again. */
+export function release(id) {
+  refused.get(id)?.();
+  refused.delete(id);
+}
+
+/** Removes a message from the outbox: it is stored, or its words are somewhere else. */
+export function forget(id) {
+  const done = refused.get(id);
+  refused.delete(id);
+  const forgetting = outbox("readwrite", (store) => store.delete(id));
+  if (done) forgetting.then(done);
+  return forgetting;
+}
 
 /** Whether an earlier page has left a message behind: it is sent as it is then. */
 export const isInOutbox = async (id) => (await outbox("readonly", (store) => store.count(id))) > 0;
 
+const partsOf = (input) => input.flatMap((item) => (Array.isArray(item.content) ? item.content : [{ text: item.content ?? item.output }]));
+const wordsOf = (input) => partsOf(input).map((part) => part.text ?? "").join("");
+const picturesOf = (input) => partsOf(input).flatMap((part) => part.image_url ?? []);
+
+/** Puts the words and pictures of a message into the message box. */
+export const writeAgain = (input) =>
+  document.dispatchEvent(new CustomEvent("antiphon:write", { detail: { words: wordsOf(input), pictures: picturesOf(input) } }));
+
 /** Says that a message was refused which is not in view, and gives its words back to be changed.
  *
- * `then` is called once they are in the message box. */
-export function giveBack(input, error, then = () => {}) {
-  const parts = input.flatMap((item) => (Array.isArray(item.content) ? item.content : [{ text: item.content }]));
-  const words = parts.map((part) => part.text ?? "").join("");
-  const detail = { words, pictures: parts.flatMap((part) => part.image_url ?? []) };
-  const write = () => { document.dispatchEvent(new CustomEvent("antiphon:write", { detail })); then(); };
+ * `then` is called once they are in the message box, or nobody wants them. */
+export function giveBack(input, { message }, then = () => {}) {
+  const words = wordsOf(input);
   const name = words ? `“${words.slice(0, 60)}”` : "A message";
-  notify(`${name} could not be sent: ${error.message}`, { label: "Write it again", run: write }, 0);
+  const write = { label: "Write it again", run: () => { writeAgain(input); then(); } };
+  notify(`${name} could not be sent: ${message}`, [write, { label: "Discard", run: then }], 0);
 }
 
 /** Sends a message until it is stored; the response as it was created, and the stream it came by.
  *
- * Raises ApiError where the server refuses it. `onStalled` is called with true while it is not
- * reached. One tab at a time sends a message. */
+ * Raises ApiError where the server refuses it: its words stay in the outbox, for the next page, until
+ * `forget` is called. `onStalled` is called with true while the server is not reached. One tab at a
+ * time has a message. */
 export function deliver(entry, { onStalled = () => {} } = {}) {
   return new Promise((resolve, reject) => {
-    let forgetting;
-    const end = (settle) => (outcome) => {
-      forgetting = forget(entry.id);
-      settle(outcome);
-    };
-    const attempt = async () => {
-      await attemptUntilStored(entry, onStalled).then(end(resolve), end(reject));
+    withLock(entry, () => attemptUntilStored(entry, onStalled).then(async (begun) => {
+      const forgetting = forget(entry.id);
+      resolve(begun);
       // Nobody waits for this, but no other tab sends it meanwhile.
       await forgetting;
-    };
-    if (navigator.locks) navigator.locks.request(`antiphon.send.${entry.id}`, attempt);
-    else attempt();
+    }, async (error) => {
+      if (!hasUnsavedWords(entry, error)) {
+        reject(error);
+        return forget(entry.id);
+      }
+      await outbox("readwrite", (store) => store.put({ ...entry, refused: error.message }));
+      const taken = untilTaken(entry.id);
+      reject(error);
+      return taken;
+    }));
   });
+}
+
+const lockName = ({ id }) => `antiphon.send.${id}`;
+const withLock = (entry, run, options = {}) => (navigator.locks ? navigator.locks.request(lockName(entry), options, run) : run(true));
+const untilTaken = (id) => new Promise((done) => refused.set(id, done));
+
+/** Whether a refused message's words are nowhere but here. */
+function hasUnsavedWords({ isKept, body }, error) {
+  const { input } = JSON.parse(body);
+  return isKept && !isSent(error) && !error.responseId && Boolean(wordsOf(input) || picturesOf(input).length);
 }
 
 async function attemptUntilStored(entry, onStalled) {
@@ -160,19 +200,20 @@ function isFinal({ status, code, responseId }) {
   return status < 500 && status !== 429 && status !== 408;
 }
 
-/** Sends what an earlier page left behind; the feed tells every page of the turns. */
+/** Sends what an earlier page left behind, and gives back what was refused; the feed tells every page of the turns. */
 export async function deliverLeftovers() {
   const entries = (await outbox("readonly", (store) => store.getAll())) ?? [];
   if (!entries.length) save("outbox", null);
   const held = new Set(((await navigator.locks?.query())?.held ?? []).map((one) => one.name));
-  // One that is locked is being sent by another tab.
-  for (const entry of entries.filter((one) => !held.has(`antiphon.send.${one.id}`)))
-    deliver(entry).then(({ events }) => events.return(), (error) => keepRefused(entry, error));
-}
-
-/** Keeps what was refused until somebody has taken its words back, unless it has been sent. */
-async function keepRefused(entry, error) {
-  if (isSent(error)) return;
-  await outbox("readwrite", (store) => store.put(entry));
-  giveBack(JSON.parse(entry.body).input, error, () => forget(entry.id));
+  // One that is locked is another tab's: it is being sent there, or shown.
+  for (const entry of entries.filter((one) => !held.has(lockName(one)))) {
+    const giveEntryBack = (message) => giveBack(JSON.parse(entry.body).input, { message }, () => forget(entry.id));
+    if (entry.refused) withLock(entry, async (lock) => {
+      if (!lock || !(await isInOutbox(entry.id))) return;
+      const taken = untilTaken(entry.id);
+      giveEntryBack(entry.refused);
+      await taken;
+    }, { ifAvailable: true });
+    else deliver(entry).then(({ events }) => events.return(), (error) => isRefused(entry.id) && giveEntryBack(error.message));
+  }
 }

@@ -1,8 +1,8 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, decisionKey, navigate, notify, query, request, set, siblingsPath, state } from "./core.js";
+import { api, ApiError, decisionKey, navigate, newKey, notify, query, request, set, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
-import { deliver, giveBack, isInOutbox, isSent, queueMessage, removeQueued } from "./sending.js";
+import { deliver, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
 import { addFromElsewhere, change, follow, isLastWish, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, takeErasure } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
@@ -48,20 +48,21 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   };
   showPending(conversation, pending, siblingOf);
   const isMine = (turn) => turn.key === pending.key;
+  const key = id ?? newKey();
   try {
     await moveConversation(body, conversation);
-    const deliverOnce = async (key) => {
+    const deliverOnce = async () => {
       const entry = await queueMessage(body, !conversation.temporary, key, replaces);
       onKept();
       return deliver(entry, { onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })) });
     };
-    const { response, first, events } = await deliverOnce(id).catch((error) => {
+    const { response, first, events } = await deliverOnce().catch((error) => {
       // The chat went on with this model elsewhere, and nobody has chosen it here.
       if (error.code !== "model_not_found" || model || conversation.settings?.model) throw error;
       notify(`There is no model “${body.model}” here: the default one answers.`);
       delete body.model;
       change(conversation, { settings: { ...state.conversation.settings, model: null } });
-      return deliverOnce(null);
+      return deliverOnce();
     });
     showStarted(conversation, pending, response, first, events);
     return response;
@@ -80,10 +81,16 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
         return turn.response;
       }
     }
-    replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again: [input, { siblingOf, parent, model, tools }] }));
-    if (state.conversation?.id !== conversation.id && !conversation.temporary) giveBack(input, error);
+    const again = [input, { siblingOf, parent, model, tools, id: key }];
+    replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again }));
+    if (!conversation.temporary) giveBackUnlessShown({ ...pending, error, again });
     return null;
   }
+}
+
+/** Gives back what was refused, unless that is in view. */
+export function giveBackUnlessShown({ key, input, error, again: [, { id }] }) {
+  if (isRefused(id) && !state.conversation?.turns.some((turn) => turn.key === key)) giveBack(input, error, () => forget(id));
 }
 
 /** Begins a turn by a button: its second click may come before the first is drawn. */
@@ -99,11 +106,11 @@ function bodyOf(input, { model = null, tools = [] } = {}) {
   };
 }
 
-export { isInOutbox };
+export { forget, isInOutbox };
 
 /** Has the server send a message once what is before it has been answered, also when no page is open.
- * `onKept` is called once the outbox has it. */
-export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false, onKept }) {
+ * `onKept` is called once the outbox has it, `onStored` with the turn's id before that is in view. */
+export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false, onKept, onStored }) {
   const { conversation } = state;
   // As it is set now: another chat may be open when the pictures are there.
   const body = { ...bodyOf([]), background: true, on_busy: "queue" };
@@ -115,6 +122,7 @@ export async function sendLater({ id, words, pictures, replaces = null, hasPictu
       return entry;
     });
     events.return();
+    onStored(response.id);
     await addFromElsewhere(conversation, response.id);
   } catch (error) {
     if (!isSent(error)) throw error;
@@ -163,14 +171,16 @@ async function moveConversation(body, conversation) {
   const name = state.chat?.conversation;
   if (!name || !body.previous_response_id || state.chat.id !== conversation.chatId) return;
   if (state.chat.head !== body.previous_response_id)
-    await api(`/v1/conversations/${name}`, { method: "POST", body: { head: body.previous_response_id } });
+    await readPatiently(conversation, () => api(`/v1/conversations/${name}`, { method: "POST", body: { head: body.previous_response_id } }));
   delete body.previous_response_id;
   body.conversation = name;
 }
 
 function showPending(conversation, pending, siblingOf) {
   const { turns } = state.conversation;
-  const index = siblingOf ? turns.findIndex((turn) => turn === siblingOf || turn.response.id === siblingOf.response.id) : turns.length;
+  const found = siblingOf ? turns.findIndex((turn) => turn === siblingOf || turn.response.id === siblingOf.response.id) : -1;
+  // Tried again, the version before is out of view already.
+  const index = found < 0 ? turns.length : found;
   change(conversation, {
     turns: [...turns.slice(0, index), pending], after: false, editing: null, total: pending.position + 1,
     anchor: { at: "end" },
@@ -215,10 +225,27 @@ async function nameChat(conversation, response) {
 
 /** Sends a turn again that could not be sent. */
 export function retry(turn) {
-  const { conversation } = state;
-  if (!conversation.turns.some((one) => one.key === turn.key)) return null;
-  change(conversation, { turns: conversation.turns.filter((one) => one.key !== turn.key) });
+  const [, { id }] = turn.again;
+  if (!isRefusedInView(turn)) return null;
+  release(id);
+  removeRefused(turn);
   return start(...turn.again);
+}
+
+/** Takes the words of a turn that could not be sent back into the message box, to be changed. */
+export function rewrite(turn) {
+  const [input, { id }] = turn.again;
+  if (!isRefusedInView(turn)) return;
+  writeAgain(input);
+  forget(id);
+  removeRefused(turn);
+}
+
+const isRefusedInView = ({ key }) => state.conversation.turns.some((one) => one.key === key);
+
+function removeRefused({ key, position }) {
+  const { conversation } = state;
+  change(conversation, { turns: conversation.turns.filter((one) => one.key !== key), total: position });
 }
 
 export const isRunningHere = () => state.conversation?.turns.some((turn) => !turn.error

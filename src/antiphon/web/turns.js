@@ -285,9 +285,18 @@ function Approval({ item, turn, isLast }) {
   </div>`;
 }
 
+/** What the server has not taken: given back once it is no longer in view. */
+function Refusal({ turn }) {
+  useEffect(() => () => acts.giveBackUnlessShown(turn), []);
+  // What was to be another version of a turn goes nowhere else.
+  const isVersion = turn.again[1].siblingOf;
+  return html`<div class="failure" role="alert"><p>${turn.error.message}</p>
+    <button type="button" onClick=${() => acts.retry(turn)}>Try again</button>
+    ${!isVersion && html`<button type="button" onClick=${() => acts.rewrite(turn)}>Write it again</button>`}</div>`;
+}
+
 function Ending({ turn, response }) {
-  if (turn.error) return html`<div class="failure" role="alert"><p>${turn.error.message}</p>
-    <button type="button" onClick=${() => acts.retry(turn)}>Try again</button></div>`;
+  if (turn.error) return html`<${Refusal} turn=${turn} />`;
   if (turn.isLost) return html`<div class="failure" role="alert"><p><strong>Interrupted.</strong> The rest of this answer is lost, and what is above is not stored.</p></div>`;
   const interrupted = response.error?.code === "interrupted";
   if (response.status === "failed") return html`<div class="failure" role="alert">

@@ -1,0 +1,128 @@
+"""Messages that the server refuses: their words stay, whatever becomes of the page."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from support.browser import Watched, send_message, until
+from support.http_server import ThreadServer
+
+_REFUSAL = {"error": {"message": "Not with these words.", "code": "x"}}
+
+
+@pytest.fixture
+def page(world: Watched, server: ThreadServer) -> Page:
+    """A chat with a turn; what is sent next is refused once."""
+    world.allowed = ("400",)
+    page = world.open()
+    send_message(page, "First")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    page.wait_for_url("**/c/chat_*")
+    page.route("**/v1/responses", lambda route: route.fulfill(status=400, json=_REFUSAL), times=1)
+    return page
+
+
+def refuse(page: Page, words: str = "Second") -> None:
+    send_message(page, words)
+    expect(page.get_by_role("alert")).to_contain_text("Not with these words.")
+
+
+def questions(server: ThreadServer) -> list[str]:
+    """What was asked, oldest first."""
+    data = server.get("/v1/responses?order=asc").json["data"]
+    paths = [f"/v1/responses/{one['id']}/input_items?order=asc" for one in data]
+    return [server.get(path).json["data"][-1]["content"][0]["text"] for path in paths]
+
+
+def message_box(page: Page) -> str:
+    return page.get_by_role("textbox", name="Message").input_value()
+
+
+def wait_until_forgotten(page: Page) -> None:
+    """Wait until the outbox is empty."""
+    until(
+        page,
+        """() => new Promise((resolve, reject) => {
+          const opening = indexedDB.open("antiphon.outbox");
+          opening.onerror = reject;
+          opening.onsuccess = () => {
+            const store = opening.result.transaction("messages").objectStore("messages");
+            store.count().onsuccess = ({ target }) => {
+              opening.result.close();
+              resolve(target.result === 0);
+            };
+          };
+        })""",
+    )
+
+
+def test_refused_message_is_given_back_by_the_next_page_and_not_sent_by_itself(
+    page: Page, world: Watched, server: ThreadServer
+) -> None:
+    refuse(page)
+    # Another page leaves it to the one that shows it.
+    other = world.open()
+    expect(other.get_by_role("link", name="First")).to_be_visible()
+    other.wait_for_timeout(200)
+    expect(other.get_by_text("could not be sent")).to_have_count(0)
+    other.close()
+    page.reload()
+    expect(page.get_by_text("“Second” could not be sent: Not with these words.")).to_be_visible()
+    page.get_by_role("button", name="Write it again").click()
+    assert message_box(page) == "Second"
+    wait_until_forgotten(page)
+    assert questions(server) == ["First"]
+    page.reload()
+    expect(page.get_by_text("You asked: First")).to_be_visible()
+    expect(page.get_by_text("could not be sent")).to_have_count(0)
+    assert message_box(page) == "Second"
+
+
+def test_refused_message_is_given_back_when_another_chat_is_opened(
+    page: Page, server: ThreadServer
+) -> None:
+    refuse(page)
+    page.get_by_role("link", name="New chat").first.click()
+    expect(page.get_by_text("“Second” could not be sent: Not with these words.")).to_be_visible()
+    page.get_by_role("button", name="Discard").click()
+    expect(page.get_by_text("could not be sent")).to_have_count(0)
+    wait_until_forgotten(page)
+    assert message_box(page) == ""
+    assert questions(server) == ["First"]
+
+
+def test_refused_message_is_taken_back_and_changed(page: Page, server: ThreadServer) -> None:
+    refuse(page)
+    page.get_by_role("button", name="Write it again").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert message_box(page) == "Second"
+    wait_until_forgotten(page)
+    send_message(page, "Second, in other words")
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    assert questions(server) == ["First", "Second, in other words"]
+
+
+def test_refused_message_is_tried_again_in_its_place(page: Page, server: ThreadServer) -> None:
+    refuse(page)
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    expect(page.get_by_role("article", name="Turn 2")).to_be_visible()
+    wait_until_forgotten(page)
+    assert questions(server) == ["First", "Second"]
+
+
+def test_refused_version_is_tried_again_in_its_place(page: Page, server: ThreadServer) -> None:
+    page.unroute("**/v1/responses")
+    send_message(page, "Second")
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    page.route("**/v1/responses", lambda route: route.fulfill(status=400, json=_REFUSAL), times=1)
+    page.get_by_role("button", name="Edit and ask again").last.click()
+    page.get_by_label("Edit the question").fill("Second, changed")
+    page.get_by_role("button", name="Send", exact=True).first.click()
+    expect(page.get_by_role("alert")).to_contain_text("Not with these words.")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("You asked: Second, changed")).to_be_visible()
+    assert page.locator(".question .bubble").all_inner_texts() == ["First", "Second, changed"]
+    wait_until_forgotten(page)
+    assert questions(server) == ["First", "Second", "Second, changed"]
