@@ -1,7 +1,7 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, set, startFeed, state, useStore, whenIdle,
+  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, save, set, startFeed, state, useStore, whenIdle,
 } from "./core.js";
 import { Conversation, loadParts, startChat } from "./conversation.js";
 
@@ -208,7 +208,7 @@ function applyTheme(theme) {
 let themeNotice = null;
 export function nextTheme() {
   const theme = THEMES[(THEMES.indexOf(load("theme") ?? "system") + 1) % THEMES.length];
-  localStorage.setItem("antiphon.theme", JSON.stringify(theme));
+  save("theme", theme);
   applyTheme(theme);
   dismiss(themeNotice);
   themeNotice = notify(`Colours: ${theme === "system" ? "as the system" : theme}.`, null, 2);

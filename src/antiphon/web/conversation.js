@@ -122,7 +122,7 @@ function Composer({ conversation, chat }) {
   // What is in the outbox is sent from there, also by the next page.
   const keepQueue = (place, messages) => {
     const kept = messages.filter((one) => !one.isInOutbox);
-    save(place, kept.length ? kept : null);
+    save(place, kept.length ? kept : null, { rest: kept.map(withoutPictures) });
   };
   const setQueue = (changed) => {
     queueNow.current = changed(queueNow.current);
@@ -259,6 +259,12 @@ function Composer({ conversation, chat }) {
     if (running) released.current = false;
     if (!next || !isReady || posted.current === next.id) return;
     if (isServers ? refused.current === next.id : running || hasFailed && !released.current) return;
+    if (next.lacksPictures) {
+      remove(next.id);
+      document.dispatchEvent(new CustomEvent("antiphon:write", { detail: { words: next.words, pictures: [] } }));
+      notify("This message has not been sent. Its pictures were too large to keep: add them again.", [], 12);
+      return;
+    }
     posted.current = next.id;
     // Another tab may have sent it.
     if (isKept && !load(queueName(conversation))?.some((one) => one.id === next.id)) remove(next.id);
@@ -352,6 +358,9 @@ function Composer({ conversation, chat }) {
     </div>
   </form>`;
 }
+
+/** A queued message for which the browser has no room: another page gives its words back. */
+const withoutPictures = ({ pictures, ...one }) => ({ ...one, pictures: [], lacksPictures: pictures.length > 0 });
 
 const contentOf = (turn) => turn.input.flatMap((item) => (typeof item.content === "string" ? [{ text: item.content }] : item.content ?? []));
 const wordsOf = (turn) => contentOf(turn).map((part) => part.text ?? "").join("");

@@ -126,20 +126,60 @@ export const iconButton = (name, label, onClick, more = {}) =>
 
 const PREFIX = "antiphon.";
 
-export function load(name, storage = localStorage) {
+/** What the browser does not keep, as there is no room or it may not: this page has it until it is closed. */
+const unsaved = new Map();
+
+export function load(name, storage = "localStorage") {
+  if (unsaved.has(name)) return unsaved.get(name);
   try {
-    return JSON.parse(storage.getItem(PREFIX + name));
+    return JSON.parse(window[storage].getItem(PREFIX + name));
   } catch {
     return null;
   }
 }
 
-export function save(name, value, storage = localStorage) {
+/** Keeps a value for this page and the next; `rest` is what that gets if there is no room for all of it. */
+export function save(name, value, { storage = "localStorage", rest = null } = {}) {
+  unsaved.delete(name);
+  if (put(name, value, storage)) return;
+  unsaved.set(name, value);
+  // Nothing older stays in its place.
+  if (!put(name, rest, storage)) put(name, null, storage);
+}
+
+/** False: the browser has no room for it, or is forbidden to keep anything. */
+function put(name, value, storage) {
   try {
-    if (value === null || value === "") storage.removeItem(PREFIX + name);
-    else storage.setItem(PREFIX + name, JSON.stringify(value));
+    if (value === null || value === "") window[storage].removeItem(PREFIX + name);
+    else window[storage].setItem(PREFIX + name, JSON.stringify(value));
+    return true;
   } catch {
-    // Full, or forbidden: the page works without.
+    return false;
+  }
+}
+
+/** Runs something while no other tab holds the same lock; `options` as the browser has them. */
+export async function withLock(name, run, options = {}) {
+  let isBegun = false;
+  const begin = (lock) => {
+    isBegun = true;
+    return run(lock);
+  };
+  try {
+    await navigator.locks.request(name, options, begin);
+  } catch (error) {
+    if (isBegun) throw error;
+    // No browser of old has locks, and none that may keep nothing.
+    await run(true);
+  }
+}
+
+/** The names of the locks that are held, by any tab. */
+export async function heldLocks() {
+  try {
+    return (await navigator.locks.query()).held.map(({ name }) => name);
+  } catch {
+    return [];
   }
 }
 
@@ -176,8 +216,8 @@ export class ApiError extends Error {
 }
 
 export const key = {
-  get: () => load("key", sessionStorage),
-  set: (value) => save("key", value, sessionStorage),
+  get: () => load("key", "sessionStorage"),
+  set: (value) => save("key", value, { storage: "sessionStorage" }),
 };
 
 let keyRequest = null;
@@ -356,9 +396,18 @@ export async function openChannel() {
   const name = `${PREFIX}feed.${await digest(key.get() ?? "")}`;
   if (channel?.name === name) return false;
   channel?.close();
-  channel = new BroadcastChannel(name);
+  channel = connectTabs(name);
   channel.onmessage = ({ data }) => deliver(data);
   return true;
+}
+
+/** A channel to the other tabs; to none where the browser forbids it. */
+function connectTabs(name) {
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return { name, postMessage() {}, close() {} };
+  }
 }
 
 /** Starts the feed. A browser opens six connections to a server at most, for all of its tabs:
@@ -371,8 +420,7 @@ export async function startFeed() {
     channel.postMessage(message);
   });
   // Held until this tab closes; the next tab then goes on from the last event that it saw.
-  if (navigator.locks) navigator.locks.request(channel.name, read);
-  else read();
+  withLock(channel.name, read);
 }
 
 async function readFeed(deliver) {

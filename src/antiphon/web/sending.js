@@ -1,7 +1,7 @@
 /** Sending: every message has an idempotency key and waits in an outbox until it is stored.
  *
  * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
-import { api, ApiError, isDecided, newKey, notify, pause, readEvents, request, save } from "./core.js";
+import { api, ApiError, heldLocks, isDecided, newKey, notify, pause, readEvents, request, save, withLock } from "./core.js";
 
 const DATABASE = "antiphon.outbox";
 
@@ -103,7 +103,7 @@ export function giveBack(input, { message }, then = () => {}) {
  * time has a message. */
 export function deliver(entry, { onStalled = () => {} } = {}) {
   return new Promise((resolve, reject) => {
-    withLock(entry, () => attemptUntilStored(entry, onStalled).then(async (begun) => {
+    withLock(lockName(entry), () => attemptUntilStored(entry, onStalled).then(async (begun) => {
       const forgetting = forget(entry.id);
       resolve(begun);
       // Nobody waits for this, but no other tab sends it meanwhile.
@@ -122,7 +122,6 @@ export function deliver(entry, { onStalled = () => {} } = {}) {
 }
 
 const lockName = ({ id }) => `antiphon.send.${id}`;
-const withLock = (entry, run, options = {}) => (navigator.locks ? navigator.locks.request(lockName(entry), options, run) : run(true));
 const untilTaken = (id) => new Promise((done) => refused.set(id, done));
 
 /** Whether a refused message's words are nowhere but here. */
@@ -204,11 +203,11 @@ function isFinal({ status, code, responseId }) {
 export async function deliverLeftovers() {
   const entries = (await outbox("readonly", (store) => store.getAll())) ?? [];
   if (!entries.length) save("outbox", null);
-  const held = new Set(((await navigator.locks?.query())?.held ?? []).map((one) => one.name));
+  const held = new Set(await heldLocks());
   // One that is locked is another tab's: it is being sent there, or shown.
   for (const entry of entries.filter((one) => !held.has(lockName(one)))) {
     const giveEntryBack = (message) => giveBack(JSON.parse(entry.body).input, { message }, () => forget(entry.id));
-    if (entry.refused) withLock(entry, async (lock) => {
+    if (entry.refused) withLock(lockName(entry), async (lock) => {
       if (!lock || !(await isInOutbox(entry.id))) return;
       const taken = untilTaken(entry.id);
       giveEntryBack(entry.refused);
