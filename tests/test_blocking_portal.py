@@ -59,6 +59,21 @@ def test_errors_come_back_as_they_were_raised() -> None:
     assert caught.value is error
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_work_that_ends_the_program_leaves_the_loop_to_others(error: BaseException) -> None:
+    portal = BlockingPortal(nothing)
+
+    async def ends() -> None:
+        raise error
+
+    async def answer() -> int:
+        return 42
+
+    with pytest.raises(type(error)):
+        portal.run(ends)
+    assert portal.run(answer) == 42
+
+
 def test_many_threads_share_a_portal() -> None:
     """All wait for each other in the one loop: nobody blocks it."""
     portal, met = BlockingPortal(nothing), threading.Barrier(8)

@@ -85,7 +85,9 @@ class BlockingPortal:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 # A daemon, so that a program ends when its own code does.
-                threading.Thread(target=loop.run_forever, name="antiphon", daemon=True).start()
+                threading.Thread(
+                    target=_run_loop, args=(loop,), name="antiphon", daemon=True
+                ).start()
                 # Only now: Ctrl-C may come before any of these steps, and a loop that nothing runs
                 # would be waited for without end.
                 self._loop = loop
@@ -109,6 +111,20 @@ class BlockingPortal:
             closing.result(_CLOSE_TIMEOUT)
         except TimeoutError:
             closing.cancel()
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped.
+
+    What a callback raises to end a program comes out of the loop, which would then stand still
+    with all others' work. Whoever waits for the task that raised it gets it as its outcome.
+    """
+    while True:
+        try:
+            loop.run_forever()
+        except (KeyboardInterrupt, SystemExit):
+            continue
+        return
 
 
 class _Outcome(Generic[T]):

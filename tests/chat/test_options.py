@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from antiphon import (
+    AsyncConversation,
     ContextLengthExceededError,
     Conversation,
     InvalidRequestError,
     ModelError,
+    Settings,
     Summarize,
     TokenBudget,
     Window,
@@ -58,6 +60,10 @@ def test_sampling_options_are_sent(harness: ChatHarness) -> None:
         ("temperature", -0.1),
         ("temperature", 2.1),
         ("temperature", math.nan),
+        ("instructions", 5),
+        ("reasoning_effort", 3),
+        ("tool_choice", 3),
+        ("parallel_tool_calls", None),
         ("temperature", "hot"),
         ("temperature", True),
         ("top_p", 1.1),
@@ -82,6 +88,60 @@ def test_invalid_option_is_named_in_the_error(tmp_path: Path, name: str, value: 
     ):
         harness.new(**{name: value})
     assert caught.value.param == name
+
+
+def test_model_and_instructions_that_are_no_strings_are_refused(harness: ChatHarness) -> None:
+    """Before they are stored: what is no string there could not be read again."""
+    chat = harness.new()
+    for name, value in (("model", len), ("model", 5), ("instructions", ["Be brief."])):
+        with pytest.raises(InvalidRequestError, match=f"{name} is a string") as caught:
+            setattr(chat, name, value)
+        assert caught.value.param == name
+    with pytest.raises(InvalidRequestError, match="model is a string"):
+        harness.new(model=5)  # type: ignore[arg-type]
+    assert (chat.send("Hi.").text, chat.model, chat.instructions) == ("Hello.", None, None)
+
+
+class LazyText(str):
+    """A string of a library's own kind, as NumPy's and translated ones are."""
+
+    __slots__ = ()
+
+
+def test_strings_of_other_libraries_are_strings(harness: ChatHarness) -> None:
+    chat = harness.new(LazyText("m"), instructions=LazyText("Be brief."))
+    assert chat.send(LazyText("Hi.")).text == "Hello."
+    assert "".join(chat.stream(LazyText("And?"))) == "Hello."
+    later = harness.resume(LazyText(chat.response_id))
+    later.edit(later.response_id, LazyText("Or?"))
+    assert contents(harness.sent_messages()) == ["Be brief.", "Hi.", "Hello.", "Or?"]
+
+
+@pytest.mark.parametrize("kind", [Conversation, AsyncConversation])
+def test_attribute_that_would_have_no_effect_cannot_be_set(kind: Any, tmp_path: Path) -> None:
+    chat = kind(settings=Settings(store=f"sqlite:{tmp_path}/turns.db"))
+    for name in ("temperature", "tools", "timeout"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(chat, name, None)
+
+
+def test_what_is_no_response_id_is_refused(harness: ChatHarness) -> None:
+    chat = harness.new()
+    reply = chat.send("Hi.")
+    for use in (
+        harness.resume,
+        chat.branch,
+        chat.delete_response,
+        lambda one: chat.edit(one, "Or?"),
+    ):
+        with pytest.raises(
+            InvalidRequestError, match=r"is a string \(resp_…\), not Reply"
+        ) as caught:
+            use(reply)
+        assert caught.value.code == "invalid_type"
+        with pytest.raises(InvalidRequestError, match="id of a chat"):
+            use("chat_01a2282dd58546441248260734084479")
+    assert contents(chat.messages()) == ["Hi.", "Hello."]
 
 
 def test_invalid_tools_and_callbacks_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +330,72 @@ def test_cancelling_the_reading_task_cancels_the_turn(tmp_path: Path) -> None:
     with chat_harness("async", tmp_path) as harness:
         harness.run(main(harness))
         harness.wait_for_disconnect(0)
+
+
+def test_closing_ends_the_reading_of_another_task(tmp_path: Path) -> None:
+    """As a button does that stops an answer."""
+
+    async def main(harness: ChatHarness) -> None:
+        harness.upstream.plan_answers(hanging(chunk(content="One ")))
+        chat = AsyncConversation(settings=harness.settings)
+        talk = chat.stream("Count.")
+        begun = asyncio.Event()
+        read: list[str] = []
+
+        async def read_all() -> None:
+            async for delta in talk:
+                read.append(delta)
+                begun.set()
+
+        reading = asyncio.create_task(read_all())
+        await begun.wait()
+        await asyncio.sleep(0)  # the reader waits for more
+        await talk.close()
+        assert contents(await chat.context()) == ["Count.", "One "]
+        await reading
+        assert read == ["One "]
+        assert (await chat.send("And?")).text == "Hello."
+        await close_shared_engines()
+
+    with chat_harness("async", tmp_path) as harness:
+        harness.run(main(harness))
+        harness.wait_for_disconnect(0)
+
+
+def test_closing_ends_the_loop_of_another_thread(tmp_path: Path) -> None:
+    with chat_harness("blocking", tmp_path) as harness:
+        harness.upstream.plan_answers(hanging(chunk(content="One ")))
+        chat = harness.new()
+        talk = chat.stream("Count.")
+        begun = threading.Event()
+
+        def read_all() -> list[str]:
+            read = []
+            for delta in talk:
+                read.append(delta)
+                begun.set()
+            return read
+
+        with ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(read_all)
+            begun.wait()
+            talk.close()
+            assert reading.result() == ["One "]
+        assert chat.send("And?").text == "Hello."
+        assert contents(harness.sent_messages()) == ["Count.", "One ", "And?"]
+        with pytest.raises(InvalidRequestError, match="read to its end"):
+            _ = talk.reply
+
+
+def test_stream_closed_late_does_not_undo_what_was_said_since(harness: ChatHarness) -> None:
+    harness.upstream.plan_answers(hanging(chunk(content="One ")), ModelAnswer("Fine."))
+    chat = harness.new()
+    left = chat.stream("Count.")
+    assert next(left) == "One "
+    newer = chat.send("Never mind.").response_id
+    left.close()
+    assert chat.response_id == newer
+    assert contents(chat.messages()) == ["Never mind.", "Fine."]
 
 
 def test_garbage_collected_stream_is_cancelled(harness: ChatHarness) -> None:

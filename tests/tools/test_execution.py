@@ -8,6 +8,7 @@ import inspect
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,17 @@ def test_exception_in_a_coroutine_is_captured(error: BaseException) -> None:
     with pytest.raises(CapturedError) as raised:
         asyncio.run(capture_exceptions(work()))
     assert raised.value.error is error
+
+
+def test_keyboard_interrupt_of_a_loop_in_a_thread_is_captured() -> None:
+    """Ctrl-C comes to the main thread only, so this is the code's own: no reason to end a loop."""
+
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as thread, pytest.raises(CapturedError) as raised:
+        thread.submit(asyncio.run, capture_exceptions(work())).result()
+    assert isinstance(raised.value.error, KeyboardInterrupt)
 
 
 def test_keyboard_interrupt_is_not_captured() -> None:

@@ -54,6 +54,8 @@ class Conversation:
     thread of antiphon's own, so a running loop (a notebook's) does not matter.
     """
 
+    __slots__ = ("__weakref__", "_async_conversation")
+
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
         self._async_conversation = AsyncConversation(model, **options)
 

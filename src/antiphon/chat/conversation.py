@@ -13,7 +13,7 @@ as the command line's, so both use the same store.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 import msgspec
@@ -25,6 +25,8 @@ from antiphon.chat.options import (
     SendOptions,
     check_limit,
     check_option_names,
+    check_response_id,
+    check_string,
     resolve_settings,
 )
 from antiphon.chat.reply import (
@@ -75,6 +77,12 @@ class AsyncConversation:
     same response, as two branches.
     """
 
+    # No other attribute can be set: chat.temperature = 0 would look as if it had an effect.
+    __slots__ = (
+        *("_model", "_instructions", "_options", "_response_id", "_branched_at"),
+        "__weakref__",
+    )
+
     def __init__(self, model: str | None = None, **options: Unpack[ChatOptions]) -> None:
         self.model = model
         self.instructions = options.get("instructions")
@@ -91,6 +99,24 @@ class AsyncConversation:
         """The id of the newest turn, to go on from; None before the first."""
         return self._response_id
 
+    @property
+    def model(self) -> str | None:
+        """The model's name; None is the settings' default."""
+        return self._model
+
+    @model.setter
+    def model(self, name: str | None) -> None:
+        self._model = check_string("model", name)
+
+    @property
+    def instructions(self) -> str | None:
+        """The instructions: the system message of every turn."""
+        return self._instructions
+
+    @instructions.setter
+    def instructions(self, text: str | None) -> None:
+        self._instructions = check_string("instructions", text)
+
     @classmethod
     async def resume(
         cls, response_id: str | None, *, model: str | None = None, **options: Unpack[ChatOptions]
@@ -101,12 +127,7 @@ class AsyncConversation:
         policies are not stored and have to be given again. Raises ``NotFoundError``, and
         ``InvalidRequestError`` for None, the ``response_id`` of a conversation without turns.
         """
-        if response_id is None:
-            raise InvalidRequestError(
-                "There is no response to resume: a conversation without turns has no response_id.",
-                code="missing_required_parameter",
-                param="response_id",
-            )
+        response_id = check_response_id(response_id)
         chat = cls(model, **options)
         response = await (await chat._get_service()).reader.response(DEFAULT_TENANT, response_id)
         header = response.header
@@ -155,7 +176,9 @@ class AsyncConversation:
         """
         engine = await _open_engine(settings)
         chats = ChatService(engine.service, engine.stores)
-        return await chats.list_chats(DEFAULT_TENANT, check_limit(limit), after=after)
+        return await chats.list_chats(
+            DEFAULT_TENANT, check_limit(limit), after=check_string("after", after)
+        )
 
     @staticmethod
     async def search_chats(
@@ -167,7 +190,9 @@ class AsyncConversation:
         hit of the page before. Raises ``InvalidRequestError`` for an unknown one.
         """
         search = (await _open_engine(settings)).stores.search
-        return list(await search.search(DEFAULT_TENANT, query, check_limit(limit), after=after))
+        words = check_string("query", query) or ""
+        after = check_string("after", after)
+        return list(await search.search(DEFAULT_TENANT, words, check_limit(limit), after=after))
 
     @overload
     async def send(
@@ -304,6 +329,7 @@ class AsyncConversation:
         What continues it goes on without it. Where the newest turn was erased, the conversation
         goes on from the one before the erased one. Raises ``NotFoundError``.
         """
+        response_id = check_response_id(response_id)
         service = await self._get_service()
         before = await service.reader.previous(DEFAULT_TENANT, response_id)
         await service.delete(DEFAULT_TENANT, response_id, cascade=cascade)
@@ -319,6 +345,7 @@ class AsyncConversation:
         With the same model, instructions, tools and settings. Raises ``NotFoundError``.
         """
         if at is not None:
+            at = check_response_id(at, "at")
             await (await self._get_service()).reader.response(DEFAULT_TENANT, at)
         return self._fork(at or self._response_id)
 
@@ -354,6 +381,7 @@ class AsyncConversation:
 
         ``response_id`` is the turn's. Images of its message stay. Raises ``NotFoundError``.
         """
+        response_id = check_response_id(response_id)
         turn = await (await self._get_service()).reader.response(DEFAULT_TENANT, response_id)
         return await self._rerun_turn(turn, replace_user_text(turn.input, new_text), returns)
 
@@ -372,6 +400,20 @@ class AsyncConversation:
 
     def _set_response_id(self, response_id: str) -> None:
         self._response_id = response_id
+
+    def _keep_partial(self, response_id: str, started_at: str | None) -> None:
+        # A stream that was left open and is closed late must not undo what was said since.
+        if self._response_id == started_at:
+            self._response_id = response_id
+
+    def _execution(
+        self,
+        build_request: Callable[[], Awaitable[TurnRequest]],
+        schema: OutputSchema[Any] | None,
+    ) -> TurnExecution:
+        return TurnExecution(
+            self._start_turn, self._set_response_id, self._keep_partial, build_request, schema
+        )
 
     async def _get_engine(self) -> Engine:
         return await _open_engine(self._options.settings)
@@ -401,7 +443,7 @@ class AsyncConversation:
                 on_decided="retry" if is_first else None,
             )
 
-        return TurnExecution(self._start_turn, self._set_response_id, request, schema)
+        return self._execution(request, schema)
 
     def _build_request(
         self, items: tuple[Item, ...], schema: OutputSchema[Any] | None = None
@@ -430,7 +472,7 @@ class AsyncConversation:
                 self._build_request(items, schema), previous_response_id=None, sibling_of=turn.id
             )
 
-        return await TurnExecution(self._start_turn, self._set_response_id, request, schema).run()
+        return await self._execution(request, schema).run()
 
     async def _last_response(self) -> Response:
         if self._response_id is None:

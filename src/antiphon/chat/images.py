@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
+from antiphon.chat.options import plain_string
 from antiphon.core.images import MAX_IMAGE_BYTES, data_url, extract_blobs
 from antiphon.core.items import InputImage, Message
 from antiphon.errors import InvalidImageError, InvalidRequestError
@@ -55,7 +56,9 @@ async def load_image(source: ImageSource, detail: Detail = "auto") -> InputImage
             f"An image's detail is auto, low or high, not {detail!r}.", param="detail"
         )
     if isinstance(source, str) and (scheme := _SCHEME.match(source)):
-        return InputImage(await _check_url(source, (scheme[1] or scheme[2]).lower()), detail)
+        return InputImage(
+            await _check_url(plain_string(source), (scheme[1] or scheme[2]).lower()), detail
+        )
     if isinstance(source, str | Path):
         return InputImage(await asyncio.to_thread(_read_file, source), detail)
     if isinstance(source, bytes | bytearray | memoryview):

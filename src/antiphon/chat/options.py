@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
@@ -30,6 +30,8 @@ _INHERITED_OPTIONS = (
     "user",
 )
 _POLICIES = (Window, TokenBudget, Summarize)
+
+S = TypeVar("S", str, str | None)
 
 Decisions: TypeAlias = Mapping[str, bool | str]
 
@@ -90,7 +92,7 @@ class ConversationOptions:
         self.max_tool_rounds = _check_integer("max_tool_rounds", options.get("max_tool_rounds", 10))
         self.timeout = _check_timeout(options.get("timeout"))
         self._base_options = _merge_options(options, base_options or Options())
-        self._tool_choice = options.get("tool_choice", "auto")
+        self._tool_choice = check_string("tool_choice", options.get("tool_choice")) or "auto"
 
     def turn_options(self, text_format: dict[str, Any] | None = None) -> Options:
         """The options of one turn."""
@@ -131,9 +133,17 @@ def _merge_options(given: ChatOptions, base_options: Options) -> Options:
             lasting[name] = given[name]  # type: ignore[literal-required]
     _check_range("temperature", lasting["temperature"], 2)
     _check_range("top_p", lasting["top_p"], 1)
+    lasting["reasoning_effort"] = check_string("reasoning_effort", lasting["reasoning_effort"])
     if lasting["max_output_tokens"] is not None:
         _check_integer("max_output_tokens", lasting["max_output_tokens"], 1)
-    return Options(**lasting, parallel_tool_calls=given.get("parallel_tool_calls", True))
+    is_parallel = given.get("parallel_tool_calls", True)
+    if not isinstance(is_parallel, bool):
+        raise InvalidRequestError(
+            f"parallel_tool_calls is True or False, not {is_parallel!r:.100}.",
+            code="invalid_type",
+            param="parallel_tool_calls",
+        )
+    return Options(**lasting, parallel_tool_calls=is_parallel)
 
 
 def _policies(given: ContextPolicy | Iterable[ContextPolicy]) -> tuple[ContextPolicy, ...]:
@@ -176,6 +186,43 @@ def resolve_settings(settings: Settings | None) -> Settings:
             " load_settings({...}) takes single ones by their names."
         )
     return settings
+
+
+def check_string(name: str, value: str | None) -> str | None:
+    """A string, or None. Raises ``InvalidRequestError``: anything else could not be read again."""
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequestError(
+            f"{name} is a string, not {value!r:.100}.", code="invalid_type", param=name
+        )
+    return plain_string(value)
+
+
+def plain_string(value: S) -> S:
+    """The string itself of a ``str`` subclass, such as NumPy's: encoders know ``str`` alone."""
+    return str.__str__(value) if isinstance(value, str) else value
+
+
+def check_response_id(value: str | None, param: str = "response_id") -> str:
+    """A response's id. Raises ``InvalidRequestError`` for what cannot be one."""
+    if isinstance(value, str):
+        if value.startswith(("chat_", "conv_")):
+            raise InvalidRequestError(
+                f"'{value}' is the id of a chat: give that of a response (resp_…),"
+                " such as the head of the chat in list_chats().",
+                param=param,
+            )
+        return str.__str__(value)
+    if value is None:
+        raise InvalidRequestError(
+            "There is no response: a conversation without turns has no response_id.",
+            code="missing_required_parameter",
+            param=param,
+        )
+    raise InvalidRequestError(
+        f"{param} is a string (resp_…), not {type(value).__name__}.",
+        code="invalid_type",
+        param=param,
+    )
 
 
 def check_limit(limit: int) -> int:

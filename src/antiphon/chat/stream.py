@@ -12,7 +12,7 @@ from collections.abc import (
     Iterator,
 )
 from contextlib import aclosing
-from types import TracebackType
+from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from antiphon.blocking_portal import BlockingPortal
@@ -34,6 +34,8 @@ class EventSource(Protocol):
     reply: Reply[Any] | None
 
     def events(self) -> AsyncGenerator[Event, None]: ...
+
+    async def stop(self) -> None: ...
 
     def parse_partial(self, text: str) -> Any: ...
 
@@ -81,10 +83,16 @@ class AsyncStream(Generic[T]):
         return self._source.reply
 
     async def close(self) -> None:
-        """Stop the answer, if it is not over; one that was not read yet is never asked for."""
+        """Stop the answer, if it is not over; one that was not read yet is never asked for.
+
+        Where another task reads it, that one's reading ends there.
+        """
         self._closed = True
         if self._reader is not None:
-            await self._reader.aclose()
+            await self._source.stop()
+            # Python refuses to close a generator while somebody waits for its next value.
+            if not (isinstance(self._reader, AsyncGeneratorType) and self._reader.ag_running):
+                await self._reader.aclose()
 
     async def __aenter__(self) -> AsyncStream[T]:
         return self
@@ -198,7 +206,7 @@ class Stream(Generic[T]):
         return self._async_stream.reply
 
     def close(self) -> None:
-        """Stop the answer, if it is not over."""
+        """Stop the answer, if it is not over. Where another thread reads it, its loop ends."""
         # A stream that outlives the program's end was stopped with it, and one in a forked
         # process is its parent's. One that the loop's own thread finds forgotten is closed
         # by the loop, as all its generators are.

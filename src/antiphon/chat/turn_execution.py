@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from antiphon.chat.images import load_image
-from antiphon.chat.options import Decisions, SendOptions
+from antiphon.chat.options import Decisions, SendOptions, plain_string
 from antiphon.chat.reply import Reply, build_reply, format_call_names
 from antiphon.chat.structured_output import OutputSchema
 from antiphon.core.events import Event
@@ -33,21 +33,28 @@ class TurnExecution:
     """Runs one request as a turn. ``reply`` is set once it has ended well.
 
     ``start_turn`` starts a turn, ``set_response_id`` moves the conversation to a response.
+    ``keep_partial`` moves it to one that was stopped, and is told which it continued.
     """
 
     def __init__(
         self,
         start_turn: Callable[[TurnRequest], Awaitable[RunningTurn]],
         set_response_id: Callable[[str], None],
+        keep_partial: Callable[[str, str | None], None],
         build_request: Callable[[], Awaitable[TurnRequest]],
         schema: OutputSchema[Any] | None,
     ) -> None:
         self._start_turn = start_turn
         self._set_response_id = set_response_id
+        self._keep_partial = keep_partial
         self._build_request = build_request
         self._schema = schema
         self.reply: Reply[Any] | None = None
         self._repair_requested = False
+        #: The turn that is read, and the response that the conversation was at before it.
+        self._turn: RunningTurn | None = None
+        self._started_at: str | None = None
+        self._is_stopped = False
 
     async def run(self) -> Reply[Any]:
         """The reply, when it is complete."""
@@ -64,25 +71,41 @@ class TurnExecution:
         return self.reply
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """All events up to the reply."""
+        """All events up to the reply, or up to where ``stop`` was called."""
         request: TurnRequest | None = await self._build_request()
-        while request is not None:
+        self._started_at = request.previous_response_id if request is not None else None
+        while request is not None and not self._is_stopped:
             request = msgspec.structs.replace(request, stream=True)
-            turn = await self._start_turn(request)
+            self._turn = turn = await self._start_turn(request)
             try:
+                if self._is_stopped:
+                    await turn.cancel()
                 async for batch in turn.events():
                     for event in batch:
                         yield event
             except (GeneratorExit, asyncio.CancelledError):
                 # The reader closed the stream: the conversation continues from what has arrived.
-                await turn.cancel()
-                if turn.error is None:
-                    self._set_response_id(turn.response_id)
+                await self._stop_turn(turn)
                 raise
             finally:
                 if not turn.done():
                     await turn.cancel()
+            if self._is_stopped:
+                await self._stop_turn(turn)
+                return
             request = self._finish_turn(turn, await turn.result(), request)
+
+    async def stop(self) -> None:
+        """Stop what ``events`` reads; the conversation continues from what has arrived."""
+        if self.reply is None and not self._is_stopped:
+            self._is_stopped = True
+            if self._turn is not None and not self._turn.done():
+                await self._stop_turn(self._turn)
+
+    async def _stop_turn(self, turn: RunningTurn) -> None:
+        await turn.cancel()
+        if turn.error is None:
+            self._keep_partial(turn.response_id, self._started_at)
 
     def parse_partial(self, text: str) -> Any:
         """The object so far in a text that grows."""
@@ -208,7 +231,10 @@ async def user_message(
 ) -> tuple[Item, ...]:
     """A message of text and images; no item if there is neither."""
     if text is not None and not isinstance(text, str):
-        raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
+        raise InvalidRequestError(
+            f"A message is a string, not {type(text).__name__}.", code="invalid_type", param="text"
+        )
+    text = plain_string(text)
     given: Any = options.get("images")
     # The bytes of an empty file are false, too, and must not go unnoticed.
     if given is None:
@@ -219,7 +245,11 @@ async def user_message(
     images = [await load_image(one, options.get("detail", "auto")) for one in sources]
     if not images:
         if text is None and required:
-            raise InvalidRequestError("Send a string.", code="invalid_type", param="text")
+            raise InvalidRequestError(
+                "There is nothing to send: give a text, or images=.",
+                code="invalid_type",
+                param="text",
+            )
         return (Message("user", text),) if text or (text is not None and required) else ()
     words = (InputText(text),) if text else ()
     return (Message("user", (*words, *images)),)
@@ -238,7 +268,10 @@ def earlier_call_outputs(turn: Response) -> tuple[FunctionCallOutput, ...]:
 def replace_user_text(items: tuple[Item, ...], text: str) -> tuple[Item, ...]:
     """A turn's input with other words in its last message by the user; its images stay."""
     if not isinstance(text, str) or not text:
-        raise InvalidRequestError("Send a string.", code="invalid_type", param="new_text")
+        raise InvalidRequestError(
+            "The new text is a string that says something.", code="invalid_type", param="new_text"
+        )
+    text = plain_string(text)
     for index in range(len(items) - 1, -1, -1):
         item = items[index]
         if isinstance(item, Message) and item.role == "user":

@@ -28,7 +28,7 @@ async def capture_exceptions(work: Awaitable[T]) -> T:
 
     ``CancelledError`` comes out if, and only if, this task is being cancelled: code that
     swallows a cancellation does not hide it, code that raises one of its own does not
-    feign it. Ctrl-C goes through: it is not the code's.
+    feign it. Ctrl-C goes through: it is not the code's. It comes to the main thread only.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task else 0
@@ -38,15 +38,21 @@ async def capture_exceptions(work: Awaitable[T]) -> T:
 
     try:
         value = await work
-    except (KeyboardInterrupt, GeneratorExit, CapturedError):
+    except (GeneratorExit, CapturedError):
         raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and _is_main_thread():
+            raise
         if cancelled():
             raise asyncio.CancelledError from error
         raise CapturedError(error) from error
     if cancelled():
         raise asyncio.CancelledError
     return value
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class _Outcome(msgspec.Struct, Generic[T], frozen=True):
