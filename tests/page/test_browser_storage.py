@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ _FORBID = """
 
 
 @pytest.fixture
-def forgetful(browser: Browser, server: ThreadServer) -> Page:
+def forgetful(browser: Browser, server: ThreadServer) -> Iterator[Page]:
     with watched(browser, server.url) as watching:
         watching.context.add_init_script(_FORBID)
         yield watching.open()
