@@ -296,3 +296,33 @@ def test_message_that_cannot_be_queued_is_sent_when_the_answer_has_ended(
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     assert questions(page) == ["hold this", "then that"]
     assert len(refused) == 1
+
+
+def test_what_two_tabs_queue_at_once_is_sent_by_both(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    page = world.open()
+    begin(page, server)
+    other = world.open(page.url.removeprefix(world.origin))
+    expect(other.get_by_text("First half,")).to_be_visible()
+    # Neither gets an answer to its first message before both have a second one.
+    held: list[Route] = []
+    for tab in (page, other):
+        tab.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    for number in ("one", "two"):
+        for name, tab in (("this", page), ("that", other)):
+            send_message(tab, f"{name} {number}")
+    while len(held) < 2:
+        page.wait_for_timeout(10)
+    for route in held:
+        route.continue_()
+    for tab in (page, other):
+        wait_until_handed_over(tab)
+    server.set(model.resume)
+    wait_for_statuses(server, *["completed"] * 5)
+    asked = [
+        server.get(f"/v1/responses/{one['id']}/input_items?order=asc").json["data"][-1]
+        for one in responses(server)
+    ]
+    words = sorted(one["content"][0]["text"] for one in asked)
+    assert words == ["hold this", "that one", "that two", "this one", "this two"]

@@ -1,6 +1,6 @@
 /** Conversation: the main part of the page: its head, the list of turns, and the composer. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { api, follow, icon, iconButton, load, navigate, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
+import { api, follow, icon, iconButton, load, loadAll, navigate, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
 
 /** What is not needed to show an empty page: loaded when a chat is opened or a word is typed. */
 let parts = null;
@@ -85,8 +85,16 @@ const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 
 
 const chatName = (conversation) => conversation?.chatId ?? (state.route?.kind === "chat" ? state.route.id : "new");
 const draftName = (conversation) => `draft.${chatName(conversation)}`;
-const queueName = (conversation) => `queue.${chatName(conversation)}`;
+const queueName = (conversation) => `queue.${chatName(conversation)}.`;
 const LARGEST_PICTURE = 20 * 2 ** 20;
+
+// Messages to be sent are kept each by itself: tabs that show the same chat have their own side by side.
+const loadQueue = (place) => loadAll(place).sort((one, other) => one.at - other.at);
+const isQueuedAt = (place, id) => load(place + id) !== null;
+const removeFrom = (place, id) => save(place + id, null);
+// What is in the outbox is sent from there, also by the next page.
+const keepAt = (place, message) => save(place + message.id, message.isInOutbox ? null : message, { rest: withoutPictures(message) });
+
 const touch = matchMedia("(pointer: coarse)");
 
 /** The model of the next turn; null: the server's default. Imported chats may not name theirs. */
@@ -116,18 +124,19 @@ function Composer({ conversation, chat }) {
   const name = draftName(conversation);
   const [text, setText] = useState(load(name) ?? "");
   const [pictures, setPictures] = useState([]);
-  const [queue, showQueue] = useState(load(queueName(conversation)) ?? []);
+  const [queue, showQueue] = useState(() => loadQueue(queueName(conversation)));
   const isKept = conversation?.turns.length ? !conversation.temporary : state.route.kind !== "new" || !state.temporary;
   const queueNow = useRef(queue);
-  // What is in the outbox is sent from there, also by the next page.
-  const keepQueue = (place, messages) => {
-    const kept = messages.filter((one) => !one.isInOutbox);
-    save(place, kept.length ? kept : null, { rest: kept.map(withoutPictures) });
-  };
   const setQueue = (changed) => {
-    queueNow.current = changed(queueNow.current);
-    if (isKept) keepQueue(queueName(state.conversation), queueNow.current);
-    showQueue(queueNow.current);
+    const before = queueNow.current;
+    const after = changed(before);
+    const place = queueName(state.conversation);
+    queueNow.current = after;
+    if (isKept) {
+      after.filter((one) => !before.includes(one)).forEach((one) => keepAt(place, one));
+      before.filter(({ id }) => !after.some((one) => one.id === id)).forEach(({ id }) => removeFrom(place, id));
+    }
+    showQueue(after);
   };
   const running = isRunning(conversation);
   const last = conversation?.turns.at(-1);
@@ -141,14 +150,16 @@ function Composer({ conversation, chat }) {
     shown.current = name;
     if (becameChat) {
       save("draft.new", null);
-      save("queue.new", null);
       save(name, text);
-      setQueue((before) => before);
+      for (const one of queueNow.current) {
+        removeFrom("queue.new.", one.id);
+        if (isKept) keepAt(queueName(conversation), one);
+      }
       return;
     }
     setText(load(name) ?? "");
     setPictures([]);
-    queueNow.current = load(queueName(conversation)) ?? [];
+    queueNow.current = loadQueue(queueName(conversation));
     showQueue(queueNow.current);
   }, [name]);
   useLayoutEffect(() => {
@@ -167,15 +178,11 @@ function Composer({ conversation, chat }) {
   };
   // What was typed before the chat was made a temporary one is kept no longer.
   useEffect(() => { if (!isKept) save(name, null); }, [isKept]);
-  // A message stays in the queue until the outbox has it: its id is the key that it is sent with.
+  // A message stays in the queue until the outbox has it: its id is the key that it is sent with. `place`:
+  // where it was kept, as another chat may have been opened meanwhile, or a new one have got its name.
   const remove = (id, place = null) => {
     setQueue((before) => before.filter((one) => one.id !== id));
     if (place) removeFrom(place, id);
-  };
-  // Another chat may have been opened meanwhile, or a new one have got its name.
-  const removeFrom = (place, id) => {
-    const there = load(place);
-    if (there?.some((one) => one.id === id)) keepQueue(place, there.filter((one) => one.id !== id));
   };
   const refused = useRef(null); // what the server did not take while an answer ran
   const typed = useRef(new Set()); // ids of what was typed on this page
@@ -186,6 +193,12 @@ function Composer({ conversation, chat }) {
     const { newConversation, send } = await loadParts();
     if (await isLeftBehind(next)) {
       remove(id, place);
+      return;
+    }
+    // A turn of another tab or program has begun meanwhile: this message goes behind it.
+    if (isKept && isRunning(state.conversation)) {
+      posted.current = null;
+      setQueue((before) => [...before]);
       return;
     }
     if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
@@ -206,7 +219,7 @@ function Composer({ conversation, chat }) {
       posted.current = null;
       refused.current = next.id;
       if (queueNow.current.some((one) => one.id === next.id)) mark({ isInOutbox: false });
-      else keepQueue(place, [...(load(place) ?? []), next]);
+      else keepAt(place, next);
       loadParts().then(({ forget }) => forget(next.id));
       notify(error.message);
     }
@@ -215,7 +228,10 @@ function Composer({ conversation, chat }) {
   const takeBack = (turns) => {
     if (!turns.length) return;
     const items = turns.map((turn) => ({ id: `again-${turn.response.id}`, words: wordsOf(turn), pictures: [], replaces: turn.response.id, hasPictures: hasPicture(turn) }));
-    setQueue((before) => [...items, ...before]);
+    setQueue((before) => {
+      const first = before[0]?.at ?? Date.now();
+      return [...items.map((one, index) => ({ ...one, at: first - items.length + index })), ...before];
+    });
     set({ conversation: { ...state.conversation, queue: state.conversation.queue.filter((one) => !turns.includes(one)) } });
   };
   useDocumentEvent("antiphon:take-back", () => takeBack(state.conversation?.queue ?? []));
@@ -244,7 +260,7 @@ function Composer({ conversation, chat }) {
     setPictures([]);
     const id = newKey();
     typed.current.add(id);
-    setQueue((before) => [...before, { id, words, pictures }]);
+    setQueue((before) => [...before, { id, words, pictures, at: Math.max(Date.now(), (before.at(-1)?.at ?? 0) + 1) }]);
   };
   // After a failure the queue waits until something is sent.
   const posted = useRef(null);
@@ -267,7 +283,7 @@ function Composer({ conversation, chat }) {
     }
     posted.current = next.id;
     // Another tab may have sent it.
-    if (isKept && !load(queueName(conversation))?.some((one) => one.id === next.id)) remove(next.id);
+    if (isKept && !isQueuedAt(queueName(conversation), next.id)) remove(next.id);
     else if (isServers) handOver(next);
     else {
       // Seen in the queue only if its turn is not in view soon.

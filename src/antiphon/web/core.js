@@ -138,6 +138,17 @@ export function load(name, storage = "localStorage") {
   }
 }
 
+/** All values whose names begin with `prefix`. */
+export function loadAll(prefix) {
+  let names = [...unsaved.keys()];
+  try {
+    names = names.concat(Object.keys(localStorage).filter((one) => one.startsWith(PREFIX)).map((one) => one.slice(PREFIX.length)));
+  } catch {
+    // Nothing is kept here.
+  }
+  return [...new Set(names)].filter((one) => one.startsWith(prefix)).map((one) => load(one)).filter((one) => one !== null);
+}
+
 /** Keeps a value for this page and the next; `rest` is what that gets if there is no room for all of it. */
 export function save(name, value, { storage = "localStorage", rest = null } = {}) {
   unsaved.delete(name);

@@ -261,7 +261,9 @@ export async function stop() {
     replaceTurn(state.conversation, (one) => one === turn, (one) => ({ ...one, live: null, response: { ...one.live.response, status: "cancelled" } }));
     return;
   }
-  await request(`/v1/responses/${turn.response.id}/cancel`, { method: "POST" }).catch((error) => notify(error.message));
+  // What has ended by itself is seen to have.
+  await request(`/v1/responses/${turn.response.id}/cancel`, { method: "POST" })
+    .catch((error) => error.code === "response_not_cancellable" || notify(error.message));
 }
 
 // ---- versions and branches
