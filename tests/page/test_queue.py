@@ -298,7 +298,7 @@ def test_message_that_cannot_be_queued_is_sent_when_the_answer_has_ended(
     assert len(refused) == 1
 
 
-def test_what_two_tabs_queue_at_once_is_sent_by_both(
+def test_what_two_tabs_queue_at_once_is_sent_though_one_is_loaded_again(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
     page = world.open()
@@ -314,10 +314,13 @@ def test_what_two_tabs_queue_at_once_is_sent_by_both(
             send_message(tab, f"{name} {number}")
     while len(held) < 2:
         page.wait_for_timeout(10)
+    page.reload()
     for route in held:
-        route.continue_()
+        if route.request.frame.page == other:
+            route.continue_()
     for tab in (page, other):
         wait_until_handed_over(tab)
+    wait_for_statuses(server, "in_progress", *["queued"] * 4)
     server.set(model.resume)
     wait_for_statuses(server, *["completed"] * 5)
     asked = [
@@ -326,3 +329,37 @@ def test_what_two_tabs_queue_at_once_is_sent_by_both(
     ]
     words = sorted(one["content"][0]["text"] for one in asked)
     assert words == ["hold this", "that one", "that two", "this one", "this two"]
+
+
+def test_turn_of_another_tab_is_not_shown_behind_a_message_that_continues_the_same_turn(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    send_message(page, "First")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    page.wait_for_url("**/c/chat_*")
+    (first,) = responses(server)
+    held: list[tuple[Route, APIResponse]] = []
+    own: list[Route] = []
+
+    def hold_answer(route: Route) -> None:
+        held.append((route, route.fetch()))
+
+    def hold(route: Route) -> None:
+        own.append(route)
+
+    page.route(re.compile(r"/turns\?(.*&)?limit=1(&|$)"), hold_answer)
+    page.route("**/v1/responses", hold)
+    server.respond("From a program", model="grok-4", previous_response_id=first["id"])
+    while not held:
+        page.wait_for_timeout(10)
+    send_message(page, "From here")
+    while not own:
+        page.wait_for_timeout(10)
+    (route, answer), *_ = held
+    with page.expect_response(route.request.url):
+        route.fulfill(response=answer)
+    own[0].continue_()
+    expect(page.get_by_text("You asked: From here")).to_be_visible()
+    expect(page.locator(".answer[aria-busy=true]")).to_have_count(0)
+    expect(page.locator(".question .bubble")).to_have_text(["First", "From here"])

@@ -3,7 +3,7 @@ import { api, ApiError, decisionKey, navigate, newKey, notify, query, request, s
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
-import { addFromElsewhere, change, follow, isLastWish, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, takeErasure } from "./turn_window.js";
+import { addFromElsewhere, change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, takeErasure } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -94,8 +94,8 @@ export function giveBackUnlessShown({ key, input, error, again: [, { id }] }) {
 }
 
 /** Begins a turn by a button: its second click may come before the first is drawn. */
-const startOnce = (...turn) => (isSending() ? null : start(...turn));
-const isSending = () => state.conversation?.turns.some((turn) => !turn.response.id && !turn.error);
+const startOnce = (...turn) => (isSending(state.conversation) ? null : start(...turn));
+
 function bodyOf(input, { model = null, tools = [] } = {}) {
   const chosen = settings();
   return {
@@ -368,7 +368,7 @@ export function actOnTurn(turn, key) {
 
 /** Approves or refuses a call. Raises ApiError. */
 export async function decide(turn, item, approve, reason = "") {
-  if (isSending()) return;
+  if (isSending(state.conversation)) return;
   const input = [{ type: "mcp_approval_response", approval_request_id: item.id, approve, ...(reason ? { reason } : {}) }];
   // The tools of a request are its own: a server is named again, so that the call can run.
   const tools = turn.response.tools?.filter((one) => one.type === "mcp") ?? [];

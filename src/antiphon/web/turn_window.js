@@ -374,12 +374,12 @@ async function showChange(event) {
   } else if (conversation.queue.some(byId(id))) {
     await showBegun(conversation);
   } else if (event.type === "turn.started") {
-    if (!shown && !conversation.turns.some((turn) => !turn.response.id)) await addFromElsewhere(conversation, id);
+    if (!shown && !isSending(conversation)) await addFromElsewhere(conversation, id);
   } else if (["turn.ended", "turn.waiting"].includes(event.type)) {
     const turn = conversation.turns.find(byId(id));
     if (turn?.live) await takeStored(conversation, id, turn.live);
     else if (turn) await refreshTurn(conversation, id);
-    else if (!turn && !conversation.turns.some((one) => !one.response.id)) await addFromElsewhere(conversation, id);
+    else if (!turn && !isSending(conversation)) await addFromElsewhere(conversation, id);
     await showBegun(conversation);
   }
 }
@@ -392,6 +392,9 @@ async function takeStored(conversation, id, live) {
   await refreshTurn(conversation, id);
 }
 
+/** Whether a turn is in view that the server has not confirmed. */
+export const isSending = ({ turns }) => turns.some((turn) => !turn.response.id && !turn.error);
+
 /** A turn that began elsewhere: shown if it continues what is shown, counted if it is a version. */
 export async function addFromElsewhere(conversation, id) {
   const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
@@ -403,6 +406,8 @@ export async function addFromElsewhere(conversation, id) {
   }
   const parent = turn.response.previous_response_id ?? null;
   if (parent === current.head) {
+    // What is being sent from here continues the same turn: that is what is shown.
+    if (isSending(current)) return;
     appendTurn(conversation, turn);
     return;
   }
