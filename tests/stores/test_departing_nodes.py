@@ -27,7 +27,7 @@ from antiphon.turn.running_turns import RunningTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import Head
 from support.http_server import TIMEOUT
-from support.postgres_database import empty_database
+from support.postgres_database import empty_database, end_lease
 from support.postgres_proxy import postgres_proxy
 from support.store_turns import DONE, assistant, complete_turn, head_of, new_turn
 
@@ -268,7 +268,8 @@ async def test_node_that_was_taken_for_dead_leaves_what_others_have(tmp_path: Pa
         service = service_of(first, model)
         turn = await service.start(TurnRequest((Message("user", "Hi."),), background=True))
         await asyncio.gather(begun.wait(), turn.wait_until_stored())
-        await execute(first, "UPDATE nodes SET lease_until = now() WHERE url = 'unix:/tmp/0'")
+        assert isinstance(first, PostgresStore)
+        await end_lease(first)
         claimed = await claimed_by(second)
         assert claimed == [OrphanedTurn(DEFAULT_TENANT, turn.response_id)]
         await service.close()

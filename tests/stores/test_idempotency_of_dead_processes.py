@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
-import asyncpg
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -19,7 +18,7 @@ from antiphon.errors import ConflictError, StoreError
 from antiphon.stores.idempotency_keys import RESERVATION_TIMEOUT
 from antiphon.stores.postgres.store import open_postgres
 from antiphon.turn.store_protocols import NewTurn
-from support.postgres_database import empty_database
+from support.postgres_database import empty_database, end_lease
 from support.side_stores import CHILD_PROGRAM
 from support.store_turns import ManualClock, StoreWithStores, new_turn, opener, run
 
@@ -69,12 +68,7 @@ async def test_process_whose_lease_is_over_has_lost_its_reservation(tmp_path: Pa
         idempotency = other.stores.idempotency
         assert await stalled.stores.idempotency.reserve("me", KEY, PRINT) is None
         assert await idempotency.reserve("me", KEY, PRINT) is not None
-        connection = await asyncpg.connect(uri)
-        await connection.execute(
-            "UPDATE nodes SET lease_until = now() - interval '1 second' WHERE id = $1",
-            stalled._database.lease.node,
-        )
-        await connection.close()
+        await end_lease(stalled)
         assert await idempotency.reserve("me", KEY, PRINT) is None
         # It is alive after all, and late: it neither stores its turn nor frees the other's key.
         await stalled._database.lease.renew()

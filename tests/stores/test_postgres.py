@@ -36,7 +36,7 @@ from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.turn.node_protocols import OrphanedTurn
 from antiphon.turn.service import TurnService
 from antiphon.turn.store_protocols import NewTurn, Window
-from support.postgres_database import empty_database
+from support.postgres_database import empty_database, end_lease
 from support.postgres_proxy import PostgresProxy, postgres_proxy
 from support.serve_process import running_server
 from support.store_turns import (
@@ -149,7 +149,7 @@ async def test_turns_of_a_dead_store_are_interrupted(tmp_path: Path) -> None:
         running = await begin_turn(dying)
         await dying.write(running.response_id, [assistant("Half")])
         assert (await head_of(other, running.response_id)).is_running
-        await end_lease(dying, uri)
+        await end_lease(dying)
         turn = await other.turn("", running.response_id)
         assert turn is not None
         assert turn.end is not None
@@ -164,15 +164,6 @@ async def test_turns_of_a_dead_store_are_interrupted(tmp_path: Path) -> None:
             await dying.begin(new_turn("Hi."))
         await dying._database.lease.renew()
         await complete_turn(dying)
-
-
-async def end_lease(store: PostgresStore, uri: str) -> None:
-    """Its process is dead, as far as others see."""
-    async with connected(uri) as connection:
-        await connection.execute(
-            "UPDATE nodes SET lease_until = now() - interval '1 second' WHERE id = $1",
-            store._database.lease.node,
-        )
 
 
 async def test_turn_of_a_dead_node_that_can_be_run_again_is_claimed_by_one_node(
@@ -190,7 +181,7 @@ async def test_turn_of_a_dead_node_that_can_be_run_again_is_claimed_by_one_node(
         assert node is not None
         assert (node.id, node.url) == (dying.stores.nodes.node_id, "unix:/run/0")
         assert not any([await one.stores.nodes.recover() for one in others])
-        await end_lease(dying, uri)
+        await end_lease(dying)
         # A reader leaves it to the nodes.
         turn = await others[0].turn("", first.response_id)
         assert turn is not None

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from antiphon.api.common.node_client import NodeClient
@@ -22,7 +21,7 @@ from antiphon.stores.postgres.store import PostgresStore, open_postgres
 from antiphon.stores.sqlite.store import SqliteStore, open_sqlite
 from antiphon.turn.handover import OrphanResumption
 from antiphon.turn.service import TurnService
-from support.postgres_database import empty_database
+from support.postgres_database import empty_database, end_lease
 from support.store_turns import new_turn
 
 BACKGROUND = Header("m", background=True, restart=RestartOptions())
@@ -56,11 +55,8 @@ class Processes:
         """Have the others take it for dead."""
         if isinstance(store, SqliteStore):
             store._database._process_locks.release()
-            return
-        connection = await asyncpg.connect(self._uri)
-        node = store._database.lease.node
-        await connection.execute("UPDATE nodes SET lease_until = now() WHERE id = $1", node)
-        await connection.close()
+        else:
+            await end_lease(store)
 
     async def end(self, store: SharedStore, way: str) -> None:
         """Have a server that runs something go, in one of two ways."""

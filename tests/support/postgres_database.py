@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from antiphon.stores.postgres.store import PostgresStore
 from support.postgres_server import NoPostgresError, shared_uri
 
 #: The tables that hold rows of a store, each with its partitions.
@@ -33,6 +34,14 @@ _deletions: dict[str, str] = {}
 #: The numbers of databases that are leased, and of all leases until now.
 _leased: set[int] = set()
 _lease_numbers = count()
+
+
+async def end_lease(store: PostgresStore) -> None:
+    """Have others take a store's process for dead, whose lease is over and renewed no more."""
+    lease = store._database.lease
+    await lease.stop()
+    query = "UPDATE nodes SET lease_until = now() - interval '1 second' WHERE id = $1"
+    await store._database.read(lambda connection: connection.execute(query, lease.node))
 
 
 def empty_database(folder: Path, name: str = "") -> str:

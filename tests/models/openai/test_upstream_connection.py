@@ -220,7 +220,8 @@ async def test_silence_counts_from_the_end_of_the_request() -> None:
 async def test_the_silence_of_a_stream_ends_it() -> None:
     async with MisbehavingUpstream() as upstream:
         upstream.then(stream(*events(chunk(content="a")), end=HANG))
-        model = model_of(upstream.base_url, read_timeout=0.3)
+        # Long enough for its first words on a busy machine.
+        model = model_of(upstream.base_url, read_timeout=1)
         deltas, _ = await expect_failure(model, ModelTimeoutError)
         assert deltas
         await asyncio.wait_for(upstream.requests[0].disconnected.wait(), 10)
