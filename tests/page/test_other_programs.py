@@ -42,6 +42,30 @@ def test_change_between_the_first_answer_and_the_feed_is_seen(
         expect(page.get_by_text("You asked: two")).to_be_visible()
 
 
+def test_change_before_the_files_that_show_it_are_there_is_seen(
+    world: Watched, server: ThreadServer
+) -> None:
+    first = server.respond("one", model="grok-4").json["id"]
+    second = server.respond("two", model="grok-4", previous_response_id=first).json["id"]
+    server.respond("three", model="grok-4", previous_response_id=second)
+    chat_id = server.get(f"/v1/chats/{first}").json["id"]
+    # This tab reads the feed, and tells the other one.
+    teller = world.open(f"/c/{chat_id}")
+    expect(teller.get_by_text("You asked: two")).to_be_visible()
+    page = world.context.new_page()
+    held: list[Route] = []
+    page.route("**/turn_window.js", lambda route: held.append(route))  # noqa: PLW0108
+    with page.expect_response(f"**/v1/chats/{chat_id}?*"):
+        page.goto(f"{world.origin}/c/{chat_id}")
+    while not held:
+        page.wait_for_timeout(10)
+    assert server.request("DELETE", f"/v1/responses/{second}").status == 200
+    expect(teller.get_by_text("You asked: two")).to_have_count(0)
+    held[0].continue_()
+    expect(page.get_by_text("You asked: three")).to_be_visible()
+    expect(page.get_by_text("You asked: two")).to_have_count(0)
+
+
 def test_tab_that_takes_over_the_feed_goes_on_where_the_other_ended(
     world: Watched, server: ThreadServer
 ) -> None:

@@ -290,7 +290,8 @@ export const turnsPath = (head, fields) => query(`/v1/responses/${head}/turns`, 
 const siblingsOf = (id) => [`/v1/responses/${id}/siblings`, { limit: 3, around: true }];
 export const siblingsPath = (id) => query(...siblingsOf(id));
 
-/** What the address of the page names, read while its files are still on their way; used once. */
+/** What the address of the page names, read while its files are still on their way; used once. `events` are
+ * what the feed has told since. */
 let early = null;
 
 /** Reads it; done once the first answer is there, which says where the feed begins. */
@@ -300,7 +301,7 @@ export function readEarly({ kind, id }) {
   const first = isTurn ? readFirst(...siblingsOf(id)) : readFirst(`/v1/chats/${id}`, { window: WINDOW });
   const chat = isTurn ? first.then(() => api(`/v1/chats/${id}`)) : first.then(({ window: _, ...chat }) => chat);
   const turns = first.then((one) => (isTurn ? api(turnsPath(leafOf(one, id), { around: id })) : one.window));
-  early = { id, chat, siblings: isTurn ? first : null, turns };
+  early = { id, chat, siblings: isTurn ? first : null, turns, events: [] };
   // Whoever shows it learns of a failure.
   for (const one of [chat, turns]) one.catch(() => {});
   return first.catch(() => {});
@@ -399,7 +400,9 @@ export function onFeed(listener) {
 function deliver(message) {
   if (message.cursor) cursor = message.cursor;
   if ("online" in message && message.online !== state.online) set({ online: message.online });
-  if (message.event) for (const listener of feedListeners) listener(message.event);
+  if (!message.event) return;
+  early?.events.push(message.event);
+  for (const listener of feedListeners) listener(message.event);
 }
 
 /** Listens to the tab that reads the feed: before anything is read. Whether it did not yet. */

@@ -67,6 +67,7 @@ export async function openRoute(route, { mark = null } = {}) {
 async function readRoute(conversation, route, mark) {
   const isChat = route.kind === "chat";
   const early = takeEarly(route.id);
+  if (early) delayed.unshift(...early.events.filter((event) => event.chat_id));
   const [chat, siblings] = await Promise.all([
     early?.chat ?? api(`/v1/chats/${route.id}`), isChat ? null : early?.siblings ?? api(siblingsPath(route.id))]);
   if (state.conversation?.id !== conversation.id) return;
