@@ -29,7 +29,7 @@ PYTHON_CLIENTS := agents kernel proxy
 # What may differ between Pythons: rules, tools, stores and the blocking interface. No model is
 # loaded, no server of another program is started.
 FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.py test_bootstrap.py \
-	test_errors.py test_logging_setup.py test_thread_priority.py) \
+	test_errors.py test_logging_setup.py test_threads.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
 .PHONY: help setup chat test bytecode test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots page-figures postgres clean

@@ -11,6 +11,8 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
+from antiphon.threads import LastingThreadPool
+
 T = TypeVar("T")
 
 #: Seconds that what still runs gets to end when the interpreter does.
@@ -18,6 +20,9 @@ _CLOSE_TIMEOUT = 5.0
 #: Seconds between two looks for a Ctrl-C while the main thread waits: one that comes just before
 #: the thread falls asleep does not wake it.
 _SIGNAL_SECONDS = 0.25
+
+#: Threads for what the loop must not wait for: files, host names.
+_HELPER_COUNT = 8
 
 _EXITING_MESSAGE = "The interpreter is ending: no turn can begin any more."
 _FORKED_MESSAGE = (
@@ -84,6 +89,7 @@ class BlockingPortal:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
+                loop.set_default_executor(LastingThreadPool(_HELPER_COUNT, "antiphon-helper"))
                 # A daemon, so that a program ends when its own code does.
                 threading.Thread(
                     target=_run_loop, args=(loop,), name="antiphon", daemon=True

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from antiphon.turn.service import TurnService
-from support.chat_harness import ChatHarness, ModelAnswer, chat_harness, contents, upstream_portal
+from support.chat_harness import (
+    ChatHarness,
+    ModelAnswer,
+    chat_harness,
+    contents,
+    png,
+    upstream_portal,
+)
 from support.misbehaving_upstream import HANG, chunk, events, stream
 from support.stored_responses import response_ids_of_service
 
@@ -189,3 +196,35 @@ def test_calls_at_interpreter_exit_are_refused(harness: ChatHarness) -> None:
     line = "process_over The interpreter is ending: no turn can begin any more.\n"
     assert run_script(CALLS_AT_EXIT, harness.settings.store) == (line * 3, "")
     assert len(harness.response_ids()) == 1
+
+
+AFTER_THE_MAIN_THREAD = """
+import sys, threading
+from antiphon import Conversation, Settings
+from antiphon.settings import ModelSettings
+
+settings = Settings(store=sys.argv[1], model="m", models={"m": ModelSettings(kind="scripted")})
+
+def work():
+    threading.main_thread().join()
+    chat = Conversation(settings=settings)
+    chat.send("Hi.")
+    chat = Conversation.resume(chat.response_id, settings=settings)
+    print(len(list(chat.stream("What is this?", images=[sys.argv[2]]))) > 1, len(chat.messages()))
+    print(Conversation.search_chats("this", settings=settings)[0].response_id == chat.response_id)
+
+if sys.argv[3] == "begun":
+    Conversation(settings=settings).send("Hi.")
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize("begun", ["begun", "not begun"])
+def test_threads_go_on_after_the_main_thread_has_ended(
+    harness: ChatHarness, tmp_path: Path, begun: str
+) -> None:
+    """As bots do that only start their threads: Python's own pools take no more work by then."""
+    picture = tmp_path / "red.png"
+    picture.write_bytes(png())
+    output = run_script(AFTER_THE_MAIN_THREAD, harness.settings.store, str(picture), begun)
+    assert output == ("True 4\nTrue\n", "")

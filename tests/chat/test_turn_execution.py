@@ -260,6 +260,12 @@ def test_unknown_argument_is_refused(harness: ChatHarness) -> None:
     """It must not be ignored: ``instruction=`` would drop the instructions."""
     wrong: list[tuple[Any, str]] = [
         (lambda: harness.new(instruction="Be brief."), "Did you mean 'instructions'?"),
+        (lambda: harness.new(system_prompt="Be brief."), "Did you mean 'instructions'?"),
+        (lambda: harness.new(base_url="http://x"), "a key is in the environment"),
+        (
+            lambda: harness.new().send("Hi.", response_format=dict),
+            "Did you mean 'returns', of send and stream?",
+        ),
         (lambda: harness.load([], tool=[]), "Did you mean 'tools'?"),
         (lambda: harness.new().send("Hi.", image=["a.png"]), "Did you mean 'images'?"),
         (lambda: harness.new().stream("Hi.", decision={}), "Did you mean 'decisions'?"),

@@ -16,6 +16,7 @@ from antiphon import (
     InvalidRequestError,
     ModelError,
 )
+from antiphon.chat.structured_output import OutputSchema
 from antiphon.core.items import Message
 from support.chat_harness import (
     Call,
@@ -185,3 +186,12 @@ def test_type_without_a_schema_is_refused(harness: ChatHarness) -> None:
             say("A city?", returns=threading.Lock)
         assert caught.value.param == "returns"
     assert harness.request_count == 0
+
+
+@pytest.mark.parametrize(
+    "returns", [City(name="Rome", people=3), {"type": "object"}, [City], 5], ids=repr
+)
+def test_value_in_place_of_a_type_is_refused_with_what_to_give(returns: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"takes a type, such as.*list\[int\]") as caught:
+        OutputSchema(returns)
+    assert "model_config" not in caught.value.message, "advice on Pydantic's settings"

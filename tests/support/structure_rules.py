@@ -56,21 +56,21 @@ API = (
     CORE
     | SERVICE
     | TRANSFER
-    | {"antiphon.logging_setup", "antiphon.thread_priority", "antiphon.api.common"}
+    | {"antiphon.logging_setup", "antiphon.threads", "antiphon.api.common"}
 )
 #: What each layer may import of ours, besides itself: modules, or packages with all they hold.
 #: The longest name that a module's begins with is its layer.
 MAY_IMPORT: dict[str, set[str]] = {
     "core": {"antiphon.errors"},
     "errors": set(),
-    "blocking_portal": set(),
+    "blocking_portal": {"antiphon.threads"},
     "logging_setup": set(),
-    "thread_priority": set(),
+    "threads": set(),
     "image_files": CORE,
     "protos": CORE,
     "settings": CORE,
     "turn": CORE,
-    "stores": CORE | PROTOCOLS | {"antiphon.thread_priority"},
+    "stores": CORE | PROTOCOLS | {"antiphon.threads"},
     "models": CORE | PROTOCOLS,
     "models.xai": CORE | PROTOCOLS | {"antiphon.models", "antiphon.protos"},
     "tools": CORE | PROTOCOLS,

@@ -143,6 +143,22 @@ def test_unbound_method_is_refused() -> None:
     assert Bot.borrowed.spec == lookup_order.spec
 
 
+def test_plain_method_without_its_object_is_refused() -> None:
+    """Its ``self`` would be shown to the model as an argument."""
+    with pytest.raises(ConfigError, match=r"'plain' is a method.*of Bot, such as bot\.plain"):
+        _ = as_tool(Bot.plain).spec
+
+    def outside(self: int) -> int:
+        return self
+
+    assert list(as_tool(outside).argument_spec.schema["properties"]) == ["self"]
+
+
+def test_schema_without_a_function_says_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match=r"schema alone.*Tool\.from_schema"):
+        as_tool({"type": "function", "function": {"name": "lookup", "parameters": {}}})
+
+
 def test_raw_schema_is_unchanged() -> None:
     parameters = {"type": "object", "properties": {"location": {"type": "string"}}}
     tool_object = Tool.from_schema("get_weather", "Weather.", parameters, lambda location: location)

@@ -88,6 +88,7 @@ def test_missing_arguments_are_named_once() -> None:
         ({"type": "objekt"}, '"type": "object"'),
         ({"type": "string"}, '"type": "object"'),
         ([1], "not a JSON object"),
+        ("object", "not a JSON object"),
         ({"properties": {"a": object()}}, "not a JSON object"),
         ({"properties": {"a": {"type": "strng"}}}, r"no JSON schema: properties\.a\.type"),
         ({"properties": {"a": {"$ref": "#/$defs/nowhere"}}}, "nowhere.*not there"),

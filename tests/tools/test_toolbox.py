@@ -161,7 +161,9 @@ def test_result_that_is_not_json_is_an_error_output(caplog: pytest.LogCaptureFix
         return object()
 
     toolbox = Toolbox([blocking, waiting])
-    assert error_of(toolbox, "blocking").startswith("blocking gave a result that is not JSON")
+    assert error_of(toolbox, "blocking") == (
+        "blocking gave a result that is not JSON: it has a number that is infinite or NaN"
+    )
     assert error_of(toolbox, "waiting").startswith("waiting gave a result that is not JSON")
     assert len(caplog.records) == 2
 

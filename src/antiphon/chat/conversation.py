@@ -243,7 +243,7 @@ class AsyncConversation:
         func: Callable[..., Any],
     ) -> None:
         """Let the model call ``func`` with arguments that fit ``parameters``, a JSON schema."""
-        self._options.toolbox.add(Tool.from_schema(name, description, dict(parameters), func))
+        self._options.toolbox.add(Tool.from_schema(name, description, parameters, func))
 
     async def messages(self) -> list[dict[str, Any]]:
         """The whole conversation as a messages array: every message in full, no summaries.

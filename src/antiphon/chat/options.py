@@ -33,6 +33,22 @@ _POLICIES = (Window, TokenBudget, Summarize)
 
 S = TypeVar("S", str, str | None)
 
+#: What other libraries call an argument, or have one for, and what to do here.
+_FOREIGN_NAMES = {
+    **dict.fromkeys(
+        ("system", "system_prompt", "system_message"), ". Did you mean 'instructions'?"
+    ),
+    **dict.fromkeys(
+        ("store", "base_url", "api_key", "api_key_env"),
+        ": it is a setting, as in settings=load_settings({'store': 'sqlite:PATH'}), and a key is"
+        " in the environment",
+    ),
+    **dict.fromkeys(
+        ("response_format", "response_model", "output_type", "result_type", "text_format"),
+        ". Did you mean 'returns', of send and stream?",
+    ),
+}
+
 Decisions: TypeAlias = Mapping[str, bool | str]
 
 
@@ -122,7 +138,7 @@ def check_option_names(given: Mapping[str, Any], known: Any) -> None:
             from difflib import get_close_matches  # loaded on first use
 
             similar = get_close_matches(name, known.__annotations__, 1)
-            hint = f". Did you mean '{similar[0]}'?" if similar else ""
+            hint = f". Did you mean '{similar[0]}'?" if similar else _FOREIGN_NAMES.get(name, "")
             raise TypeError(f"got an unexpected keyword argument '{name}'{hint}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_origin
 
 from antiphon.errors import InvalidOutputError, InvalidRequestError
 
@@ -79,9 +79,15 @@ class OutputSchema(Generic[T]):
             schema = self._adapter.json_schema(schema_generator=_generator())
         except Exception as error:
             # Most are Pydantic's own; for what is no type at all it may stumble.
-            why = str(error).split("\n", 1)[0].rstrip(".")
+            # What follows the first sentence is advice on Pydantic's own settings.
+            why = str(error).split("\n", 1)[0].split(". ", 1)[0].rstrip(".")
+            hint = (
+                ""
+                if _is_type(returns)
+                else " returns= takes a type, such as a model's class or list[int]."
+            )
             raise InvalidRequestError(
-                f"There is no schema for {_type_name(returns)}: {why}.", param="returns"
+                f"There is no schema for {_type_name(returns)}: {why}.{hint}", param="returns"
             ) from error
         self._type_name = _type_name(returns)
         self._definitions: dict[str, Any] = schema.pop("$defs", {})
@@ -351,6 +357,11 @@ def _type_name(returns: Any) -> str:
     """A type's name as people say it: ``list[Item]``, without the modules."""
     name = returns.__name__ if isinstance(returns, type) else repr(returns)
     return re.sub(r"(?:[A-Za-z_<][\w<>]*\.)+", "", _one_line(name))
+
+
+def _is_type(returns: Any) -> bool:
+    """Whether it is a class or made of some, as ``list[int]`` and ``int | None`` are."""
+    return isinstance(returns, type) or get_origin(returns) is not None
 
 
 def _inside_string(text: str) -> bool:

@@ -79,7 +79,7 @@ class Tool(Generic[P, R]):
         cls,
         name: str,
         description: str | None,
-        parameters: dict[str, Any] | None,
+        parameters: Mapping[str, Any] | None,
         func: Callable[..., S],
         *,
         timeout: Timeout = ...,
@@ -241,6 +241,11 @@ def as_tool(given: Any) -> Tool[..., Any]:
 
 
 def _check_name(function: Any, name: str | None) -> str:
+    if isinstance(function, Mapping):
+        raise ConfigError(
+            f"A tool is a function; this is a schema alone: {function!r:.100}. Give its function"
+            " too: Tool.from_schema(name, description, parameters, func)."
+        )
     if isinstance(function, type) or not callable(function):
         raise ConfigError(f"A tool is a function; this is none: {function!r:.100}")
     if isasyncgenfunction(function):

@@ -5,7 +5,7 @@ Loaded on first use, as jsonschema is slow to import.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from antiphon.tools.tool_outputs import format_path, invalid_arguments, parse_ar
 
 
 def schema_argument_spec(
-    function: Callable[..., Any], name: str, parameters: dict[str, Any] | None
+    function: Callable[..., Any], name: str, parameters: Mapping[str, Any] | None
 ) -> ArgumentSpec:
     """The ``ArgumentSpec`` of a schema; without ``$schema`` it is Draft 2020-12.
 
@@ -44,11 +44,13 @@ def schema_argument_spec(
     )
 
 
-def _check_schema(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def _check_schema(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A copy, so that what its owner does to the dict later changes nothing here."""
     try:
-        schema: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(parameters), type=dict)
-    except (msgspec.MsgspecError, TypeError, UnicodeEncodeError, RecursionError) as error:
+        schema: dict[str, Any] = msgspec.json.decode(
+            msgspec.json.encode(dict(parameters)), type=dict
+        )
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"Tool '{name}': its parameters are not a JSON object: {error}"
         ) from error

@@ -71,6 +71,11 @@ def read_signature(function: Callable[..., Any], name: str, names: Mapping[str, 
                 f"Tool '{name}': parameter '{one.name}' {_UNSUPPORTED_KINDS[one.kind]}, which a"
                 " model cannot do; name each parameter, or use Tool.from_schema."
             )
+    if _is_unbound_method(function, found):
+        owner = function.__qualname__.split(".")[-2]
+        raise ConfigError(
+            f"Tool '{name}' is a method: give that of an object of {owner}, such as bot.{name}."
+        )
     # What a partial function has been given already is not for the model to change.
     bound = function.keywords if isinstance(function, functools.partial) else {}
     contexts = [one.name for one in found.values() if is_tool_context(one.annotation)]
@@ -82,6 +87,20 @@ def read_signature(function: Callable[..., Any], name: str, names: Mapping[str, 
     return Signature(
         tuple(one for one in typed if one.name not in contexts),
         tuple(contexts),
+    )
+
+
+def _is_unbound_method(function: Callable[..., Any], parameters: Mapping[str, Parameter]) -> bool:
+    """Whether it is a method that was taken from its class: a model cannot give its ``self``."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    first = next(iter(parameters.values()), None)
+    return (
+        inspect.isfunction(function)
+        and bool(owner)
+        and not owner.endswith("<locals>")
+        and first is not None
+        and first.name == "self"
+        and first.annotation is first.default is Parameter.empty
     )
 
 

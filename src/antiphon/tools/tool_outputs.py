@@ -79,16 +79,25 @@ def encode_output(result: Any) -> str:
     """
     if isinstance(result, str):
         return replace_surrogates(str.__str__(result))
-    from pydantic_core import from_json, to_json  # loaded on first use
+    from pydantic_core import to_json  # loaded on first use
 
     try:
         encoded = to_json(result)
         if b"NaN" in encoded or b"Infinity" in encoded:
             # Perhaps in a text, perhaps as a number: of those JSON has none.
-            from_json(encoded, allow_inf_nan=False)
+            _check_numbers(encoded)
         return encoded.decode()
     except Exception as error:  # a result may run code of its own here
         raise ResultEncodingError(shorten(error)) from error
+
+
+def _check_numbers(encoded: bytes) -> None:
+    from pydantic_core import from_json  # loaded on first use
+
+    try:
+        from_json(encoded, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError("it has a number that is infinite or NaN") from error
 
 
 def replace_surrogates(text: str) -> str:

@@ -37,7 +37,7 @@ from antiphon.protos.xai import (
     models_pb2,
     tokenize_pb2,
 )
-from antiphon.thread_priority import background_priority
+from antiphon.threads import background_priority
 from antiphon.turn.service import TurnService
 
 _UnaryMethod: TypeAlias = Callable[[Principal, Any], Awaitable[Proto]]

@@ -9,7 +9,6 @@ import contextlib
 import math
 import sqlite3
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from antiphon.core.retention import Expiry
@@ -26,6 +25,7 @@ from antiphon.stores.sqlite.sql_files import TURN_SQL
 from antiphon.stores.sqlite.turn_recovery import NODE_SQL, end_orphans
 from antiphon.stores.sqlite.write_transaction import WriteTransaction
 from antiphon.stores.sqlite.writer import Writer
+from antiphon.threads import LastingThreadPool
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class SqliteDatabase:
         self._probe: asyncio.Future[None] | None = None
         self._inline_connection = connections.read_connection
         self._idle_connections: list[sqlite3.Connection] = []
-        self._pool = ThreadPoolExecutor(_READER_COUNT, thread_name_prefix="antiphon-reader")
+        self._pool = LastingThreadPool(_READER_COUNT, "antiphon-reader")
         self._close_task: asyncio.Task[None] | None = None
 
     def submit(
@@ -105,7 +105,7 @@ class SqliteDatabase:
         try:
             reading = loop.run_in_executor(self._pool, self._with_reader, read)
         except RuntimeError as over:
-            # At the end of the interpreter thread pools take no more work.
+            # At the end of the interpreter no thread can be started.
             raise StoreError("The store is closed.") from over
         try:
             return await reading

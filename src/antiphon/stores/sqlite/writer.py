@@ -35,7 +35,7 @@ from antiphon.stores.sqlite.inline_pause import InlinePause
 from antiphon.stores.sqlite.page_scrubbing import MAX_SCRUB_PASSES, find_dirty_pages, scrub_pages
 from antiphon.stores.sqlite.turn_recovery import end_own_turns
 from antiphon.stores.sqlite.write_transaction import OpenTurn, WriteTransaction
-from antiphon.thread_priority import background_priority
+from antiphon.threads import background_priority
 
 log = logging.getLogger("antiphon.store")
 
