@@ -1,3 +1,4 @@
+import math
 import struct
 from pathlib import Path
 
@@ -85,6 +86,9 @@ def test_a_chat_template_is_found_behind_the_merges(
         (gguf(text("k") + struct.pack("<I", 77)), "damaged"),
         (gguf(text("k") + struct.pack("<IIQ", 9, 8, 2**60)), "damaged"),
         (gguf(text("k") + struct.pack("<IIQ", 9, 0, 2**60), CONTEXT), "damaged"),
+        (gguf(text("k") + struct.pack("<IIQ", 9, 10, 2**63), CONTEXT), "damaged"),
+        (gguf(text("k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 9000), "damaged"),
+        (gguf(text("a.context_length") + struct.pack("<If", 6, math.inf)), "damaged"),
         (gguf(VOCABULARY, integers("tokenizer.ggml.token_type", [1]), CONTEXT), "damaged"),
         (gguf(VOCABULARY[:-3]), "damaged"),
     ],

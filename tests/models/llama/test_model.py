@@ -295,6 +295,27 @@ async def test_a_failed_load_is_an_error_for_every_waiting_call(tmp_path: Path) 
     await model.close()
 
 
+async def test_the_window_is_the_files_once_it_is_loaded(tmp_path: Path) -> None:
+    small = tmp_path / "small.gguf"
+    data = weights().read_bytes()
+    key = b"llama.context_length" + (4).to_bytes(4, "little")
+    assert data.count(key + (2048).to_bytes(4, "little")) == 1
+    small.write_bytes(
+        data.replace(key + (2048).to_bytes(4, "little"), key + (512).to_bytes(4, "little"))
+    )
+    model = LlamaModel(ModelInfo("small"), small, slots=1, context_window=1024)
+    assert model.info.context_window == 1024
+    await model.warm()
+    try:
+        assert model.info.context_window == 512
+        long = call([("user", "word " * 600)], Options())
+        with pytest.raises(ContextLengthExceededError) as caught:
+            await generate(model, long)
+        assert caught.value.limit == 512
+    finally:
+        await model.close()
+
+
 async def test_a_closed_model_stays_closed() -> None:
     model = LlamaModel(SMOLLM2, weights(), slots=1, context_window=256)
     loading = asyncio.create_task(model.warm())

@@ -120,6 +120,38 @@ def test_the_worker_ends_with_its_parent(how: str, tmp_path: Path) -> None:
             os.close(child)
 
 
+def is_loading(process: subprocess.Popen[bytes], folder: Path) -> int | None:
+    """The pid of a child that has llama.cpp and not yet its model; it is stopped there."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in map(int, children):
+        if "xllamacpp" in Path(f"/proc/{child}/maps").read_text():
+            os.kill(child, signal.SIGSTOP)
+            return None if list(folder.glob("*/door.sock")) else child
+    return None
+
+
+def test_a_worker_that_loads_ends_with_its_parent(tmp_path: Path) -> None:
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        with parent("wait", folder) as process:
+            child = None
+            while child is None and not list(folder.glob("*/door.sock")):
+                child = is_loading(process, folder)
+            if child is None:
+                process.kill()
+                continue
+            descriptor = os.pidfd_open(child)
+            try:
+                process.kill()
+                # Stopped, it could see the end of no pipe.
+                assert ends(descriptor)
+            finally:
+                os.close(descriptor)
+            return
+    pytest.fail("no load was slow enough to be seen")
+
+
 async def test_nothing_is_left_in_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,21 +172,35 @@ async def test_nothing_is_left_in_the_temporary_folder(
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_nothing_is_left_of_a_child_that_was_killed(
-    how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = LlamaModel(ModelInfo("mine"), weights(), slots=1, context_window=256)
     stream = model.generate(call([("user", "hi")], Options(max_output_tokens=200)))
     await anext(stream)
     assert model.pid is not None
-    os.kill(model.pid, how)
+    os.kill(model.pid, signal.SIGKILL)
     with pytest.raises(ModelUnavailableError):
         async for _ in stream:
             pass
     assert os.listdir(tmp_path) == []
     await model.close()
+
+
+def test_a_service_that_is_stopped_may_finish_its_answers() -> None:
+    # A service manager signals every process of the service: this one's parent still drains.
+    with open_model(slots=1, context=256) as (runner, model):
+
+        async def answer() -> str:
+            stream = model.generate(call([("user", "hi")], Options(max_output_tokens=50)))
+            first = await anext(stream)
+            assert model.pid is not None
+            os.kill(model.pid, signal.SIGTERM)
+            deltas = [*first, *[delta async for batch in stream for delta in batch]]
+            return type(deltas[-1]).__name__
+
+        assert runner.run(answer()) == "Finish"
 
 
 def test_what_llama_cpp_prints_does_not_reach_the_frames() -> None:
@@ -209,6 +255,24 @@ def test_too_little_memory_is_reported(tmp_path: Path, monkeypatch: pytest.Monke
     message = load_failure(weights(), slots=4)
     assert "could not be loaded: llama.cpp could not load" in message
     assert "failed to allocate" in message
+
+
+@pytest.mark.parametrize(
+    ("module", "content", "words"),
+    [
+        ("xllamacpp.py", "raise ImportError('libgomp.so.1: no such file')", "libgomp.so.1"),
+        ("xllamacpp.py", "import nothing_of_that_name", "'nothing_of_that_name'"),
+        ("msgspec.py", "raise RuntimeError('half an installation')", "half an installation"),
+    ],
+)
+def test_a_broken_installation_is_described(
+    module: str, content: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / module).write_text(content)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    message = load_failure(weights())
+    assert words in message
+    assert "is not installed" not in message
 
 
 def test_modules_in_the_working_folder_stay_out(

@@ -79,7 +79,7 @@ def read_metadata(path: Path) -> GgufMetadata:
         raise ConfigError(
             f"The model file {path} cannot be read: {error.strerror or error}."
         ) from error
-    except (struct.error, ValueError, KeyError) as error:
+    except (struct.error, ValueError, KeyError, OverflowError, RecursionError) as error:
         raise ConfigError(f"The model file {path} is damaged or cut short.") from error
 
 

@@ -27,7 +27,8 @@ class LlamaModel:
     """A GGUF file as a ``Model``.
 
     ``slots`` calls run at once and further ones wait in order; each sees ``context_window``
-    tokens, or as many as the model was trained on if that is less. ``cache_mib`` bounds
+    tokens, or as many as the model was trained on if that is less, which ``info`` says once the
+    file has been loaded. ``cache_mib`` bounds
     the prompt cache of earlier conversations, so that their next turn costs its new tokens
     only. ``defaults`` stand in for the temperature and top_p that a call leaves open, and
     for the limit of an answer in words.
@@ -157,7 +158,10 @@ class LlamaModel:
         if error := start_task.exception():
             # Each caller gets an error object of its own: handlers above modify it.
             raise ModelUnavailableError(str(error)) from error
-        return start_task.result()
+        process = start_task.result()
+        if process.window not in (None, self._info.context_window):
+            self._info = msgspec.structs.replace(self._info, context_window=process.window)
+        return process
 
 
 def _build_load_request(

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -82,10 +83,11 @@ def pull_file(spec: str, folder: Path, progress: ProgressCallback | None = None)
             f"The hub refused {spec}: HTTP status {error.response.status_code}."
         ) from error
     except Exception as error:
-        # Which HTTP library lies below, and so what it raises, depends on the hub's version.
+        # Which HTTP library lies below, and so what it raises, depends on the hub's version. What
+        # the disk refuses has words of its own.
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise ConfigError(
-            f"{spec} could not be fetched ({type(error).__name__}); "
-            "pulling again goes on where it stopped."
+            f"{spec} could not be fetched ({reason}); pulling again goes on where it stopped."
         ) from error
 
 
@@ -200,8 +202,14 @@ class LocalModel(msgspec.Struct, frozen=True):
 
 
 def models_dir() -> Path:
-    """The folder of pulled model files, in the user's data folder. It may not exist yet."""
-    return Path(platformdirs.user_data_dir("antiphon", appauthor=False)) / "models"
+    """The folder of pulled model files, in the user's data folder. It may not exist yet.
+
+    Raises ``ConfigError`` for a user without a home folder.
+    """
+    try:
+        return Path(platformdirs.user_data_dir("antiphon", appauthor=False)) / "models"
+    except RuntimeError:
+        raise ConfigError("this user has no home folder for models: set HOME") from None
 
 
 def local_models(folder: Path | None = None) -> list[LocalModel]:
@@ -210,7 +218,11 @@ def local_models(folder: Path | None = None) -> list[LocalModel]:
     A file is called by its name without ``.gguf``; where two share it, by the way to it
     from the folder, e.g. ``owner/repo/model``. The embedded model has a name of its own.
     """
-    folder, embedded = folder or models_dir(), embedded_weights()
+    try:
+        folder = folder or models_dir()
+    except ConfigError:
+        return []
+    embedded = embedded_weights()
     files = (path for path in folder.rglob("*.gguf") if path.is_file())
     paths = sorted(path for path in files if path != embedded)
     stems = [path.stem for path in paths]
@@ -236,7 +248,9 @@ def embedded_weights() -> Path | None:
     except metadata.PackageNotFoundError:
         files = []
     installed = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
-    pulled = sorted((models_dir() / _FOLDER).glob("*.gguf"))
+    pulled: list[Path] = []
+    with suppress(ConfigError):
+        pulled = sorted((models_dir() / _FOLDER).glob("*.gguf"))
     return next((path for path in [*installed, *pulled] if path.is_file()), None)
 
 

@@ -2,17 +2,22 @@
 
 It loads one GGUF into llama.cpp and answers the frames of ``frame_protocol`` from its
 standard input. It lives as long as that pipe: when the parent dies in whatever way, the pipe
-ends, and the process exits at once after removing its folder.
+ends, and the process exits at once after removing its folder. No signal but SIGKILL ends it: the
+parent decides what stops when a terminal or a service manager signals all processes at once.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
+import select
 import shutil
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +46,8 @@ from antiphon.models.llama.tokenizer_client import TokenizerClient
 
 #: Small batches, so that a call can be stopped between them during prefill.
 _BATCH_SIZE = 256
+#: Linux: which signal a process gets when the thread that started it ends (``prctl(2)``).
+_PR_SET_PDEATHSIG = 1
 
 
 class _FrameWriter:
@@ -112,15 +119,10 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
         window = min(
             load_request.context_window, metadata.context_length or load_request.context_window
         )
-        server, tokenizer = _load(load_request, window, metadata)
-    except AntiphonError as error:
-        writer.write(LoadFailed(error.message))
-        return
-    except ImportError:
-        writer.write(LoadFailed("llama.cpp is not installed: `pip install 'antiphon[llama]'`"))
-        return
-    except RuntimeError:
-        writer.write(LoadFailed(f"llama.cpp could not load {path.name}."))
+        with _dying_with_parent():
+            server, tokenizer = _load(load_request, window, metadata)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent reports it
+        writer.write(LoadFailed(_load_failure(error, path)))
         return
     config = GenerationConfig(
         ControlTokenEscaper(metadata.control_tokens),
@@ -138,6 +140,43 @@ def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
             runner.handle(decode_to_worker(body))
 
 
+def _load_failure(error: Exception, path: Path) -> str:
+    """Why a model could not be loaded."""
+    match error:
+        case AntiphonError():
+            return error.message
+        case ModuleNotFoundError(name="xllamacpp"):
+            return "llama.cpp is not installed: `pip install 'antiphon[llama]'`"
+        case ImportError():
+            return f"llama.cpp cannot be used here: {error}."
+        case RuntimeError():
+            # Its own words are on standard error.
+            return f"llama.cpp could not load {path.name}."
+    return f"{path.name}: {type(error).__name__}: {error}."
+
+
+@contextmanager
+def _dying_with_parent() -> Iterator[None]:
+    """Have the system end this process with its parent, on Linux.
+
+    For what holds Python's lock for seconds, so that no thread could see the end of the pipe.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    pipe = select.poll()
+    # Its end is seen without being asked for.
+    pipe.register(0, 0)
+    if pipe.poll(0):
+        raise BrokenPipeError("The parent has ended.")
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_PDEATHSIG, 0)
+
+
 def _exit(folder: str) -> None:
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,11 +186,9 @@ def _exit(folder: str) -> None:
 
 def main() -> None:
     """Serve until standard input ends. The argument is a ``LoadRequest`` as JSON."""
-    # Ctrl-C in a terminal is handled by the parent, which decides what stops.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     load_request = msgspec.json.decode(sys.argv[1], type=LoadRequest)
-    # SIGTERM ends the process as its pipe's end does.
-    signal.signal(signal.SIGTERM, lambda *_: _exit(load_request.folder))
     _serve(load_request, _FrameWriter(load_request.folder))
     _exit(load_request.folder)
 

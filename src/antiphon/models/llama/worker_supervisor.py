@@ -60,6 +60,8 @@ log = logging.getLogger("antiphon.models")
 #: Seconds that the worker gets to end by itself.
 _GRACE_SECONDS = 2.0
 _STDERR_TAIL_BYTES = 4096
+#: The exit status of a Python program that an exception has ended.
+_EXCEPTION_STATUS = 1
 _MAX_REASON_LENGTH = 300
 #: The lines of llama.cpp's stderr that hold an error, and their prefixes.
 _ERROR_LINE = re.compile(r"error loading model: |GGML_ASSERT|GGML_ABORT|allocate|bad_alloc")
@@ -102,6 +104,8 @@ class LlamaProcess:
     def __init__(self, name: str, folder: str, process: asyncio.subprocess.Process) -> None:
         self.is_alive = True
         self.pid = process.pid
+        #: The context window of a call, in tokens; known once the model is loaded.
+        self.window: int | None = None
         self._name = name
         self._folder = folder
         self._process = process
@@ -249,6 +253,7 @@ class LlamaProcess:
     def _handle_frame(self, frame: FromWorker) -> None:
         match frame:
             case Ready():
+                self.window = frame.window
                 if frame.warning:
                     log.warning("The model '%s' %s", self._name, frame.warning)
                 if not self._ready.done():
@@ -316,6 +321,9 @@ class LlamaProcess:
     def _failure_reason(self) -> str:
         lines = self._stderr_tail.decode(errors="replace").splitlines()
         error_lines = [line for line in lines if _ERROR_LINE.search(line)]
+        if not error_lines and self._process.returncode == _EXCEPTION_STATUS:
+            # The end of Python's traceback.
+            error_lines = [line for line in lines if line.strip()]
         reason = (
             f" ({_ERROR_LINE_PREFIX.sub('', error_lines[-1])[:_MAX_REASON_LENGTH]})"
             if error_lines
