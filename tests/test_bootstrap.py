@@ -11,9 +11,12 @@ import pytest
 from antiphon import AsyncConversation
 from antiphon.bootstrap import open_engine, shared_engine
 from antiphon.errors import ConfigError, ModelNotFoundError
+from antiphon.models.fallback import FallbackModel
+from antiphon.models.llama.model import LlamaModel
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.settings import EMBEDDED, ModelSettings, Settings
+from support.embedded_model import needs_model, weights
 
 ECHO = {"echo": ModelSettings(kind="scripted")}
 
@@ -55,6 +58,18 @@ async def test_an_upstream_is_spoken_to_in_its_own_dialect() -> None:
     async with open_engine(given) as engine:
         kinds = [type(engine.service.models.get(name)[1]) for name in models]
         assert kinds == [ChatCompletionsModel, ResponsesModel]
+
+
+@needs_model
+async def test_a_model_with_a_fallback_is_loaded_ahead() -> None:
+    models = {"mine": ModelSettings(kind="llama", path=weights(), fallback=("echo",)), **ECHO}
+    given = Settings(store="memory:", model="mine", models=models)
+    async with open_engine(given) as engine:
+        await engine.warm()
+        model = engine.service.models.get("mine")[1]
+        assert isinstance(model, FallbackModel)
+        assert isinstance(model.first, LlamaModel)
+        assert model.first.state == "ready"
 
 
 async def test_models_are_found_by_their_names() -> None:

@@ -20,6 +20,7 @@ from antiphon.core.erase_report import EraseReport
 from antiphon.core.retention import DAY_SECONDS, RETAIN_FOREVER, RetentionPolicy
 from antiphon.core.token_prices import PriceLookup
 from antiphon.errors import ConfigError, ModelNotFoundError, StoreError
+from antiphon.models.fallback import FallbackModel
 from antiphon.models.llama.model import LlamaModel
 from antiphon.models.model_registry import ModelRegistry
 from antiphon.models.openai.upstream_model import (
@@ -79,6 +80,8 @@ class Engine:
     async def warm(self, name: str | None = None) -> None:
         """Load a local model, or what calls an upstream, before it is asked anything."""
         _, model = self._model_registry.get(name)
+        if isinstance(model, FallbackModel):
+            model = model.first
         if isinstance(model, LlamaModel | UpstreamModel):
             await model.warm()
 
@@ -159,6 +162,8 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
 
 async def _build(settings: Settings) -> Engine:
     models = build_model_registry(settings)
+    if settings.title_model is not None:
+        _check_title_model(models, settings.title_model)
     mcp_servers = McpServerManager(settings.mcp, settings.mcp_allowed_urls)
     retention = RetentionPolicy(
         _days_to_seconds(settings.retention_days),
@@ -169,8 +174,12 @@ async def _build(settings: Settings) -> Engine:
     )
     store = await _open_store(settings.store, retention)
     if not isinstance(store, MemoryStore):
-        # From now on it is in use, if it was a copy.
-        await store.copies.end_copy()
+        try:
+            # From now on it is in use, if it was a copy.
+            await store.copies.end_copy()
+        except BaseException:
+            await store.close()
+            raise
     prices = _price_lookup(settings)
     nodes = NodeClient(store.stores.nodes) if store.stores.nodes.is_shared else None
     service = TurnService(store, models, store.stores, mcp_servers, retention, prices, nodes)
@@ -179,12 +188,15 @@ async def _build(settings: Settings) -> Engine:
     return Engine(settings, service, store.stores, models, mcp_servers, nodes)
 
 
-def _write_titles(service: TurnService, stores: Stores, model: str) -> None:
-    """Have a model write the titles of chats. Raises ``ConfigError``."""
+def _check_title_model(models: ModelRegistry, name: str) -> None:
     try:
-        service.models.get(model)
+        models.get(name)
     except ModelNotFoundError as error:
         raise ConfigError(f"title_model: {error.message}") from error
+
+
+def _write_titles(service: TurnService, stores: Stores, model: str) -> None:
+    """Have a model write the titles of chats."""
     titler = ChatTitler(model, service.models, service.reader, stores.chats)
     service.registry.add_observer(titler)
     service.on_close.append(titler.close)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from antiphon.models.fallback import FallbackModel
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.models.openai.responses import ResponsesModel
 from antiphon.models.retry import RetryPolicy
-from antiphon.turn.protocols import Model, ModelInfo
+from antiphon.models.scripted import ScriptedModel
+from antiphon.turn.protocols import Model, ModelInfo, Token
 from support.misbehaving_upstream import CUT, Behaviour, Request
 from support.scenario import DONE, body_of, chunk, end, scenario, stream_of, text, whole
 from support.strict_upstreams import answer_hello
@@ -153,6 +154,19 @@ def test_no_fallback_after_the_first_word() -> None:
         world.upstream_answers(failing(stream_of(text("Hel"), CUT), "up-m"))
         outcome = world.respond(model="m").expect("failed", "Hel")
         assert (outcome.body["model"], len(world.requests)) == ("m", 1)
+
+
+class _Spelling(ScriptedModel):
+    """A model whose tokens are bytes."""
+
+    async def tokenize(self, model: str, text: str) -> Sequence[Token]:
+        return [Token(byte, bytes([byte])) for byte in text.encode()]
+
+
+async def test_tokens_are_those_of_the_first_model() -> None:
+    first = FallbackModel([("m", _Spelling()), ("b", ScriptedModel())])
+    assert await first.tokenize("m", "h") == [Token(104, b"h")]
+    assert await FallbackModel([("m", ScriptedModel()), ("b", first)]).tokenize("m", "h") is None
 
 
 def test_where_all_fail_the_last_failure_is_shown() -> None:

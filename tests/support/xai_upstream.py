@@ -130,7 +130,7 @@ def send_script(*messages: Any) -> Script:
 
 
 def abort_script(
-    status: grpc.StatusCode, details: str = "", *first: Any, **trailers: str
+    status: grpc.StatusCode, details: str = "", *first: Any, **trailers: str | bytes
 ) -> Script:
     """Sends the ``first`` messages, then ends with a status."""
 

@@ -16,7 +16,7 @@ from antiphon.errors import (
     ModelUnavailableError,
     UpstreamRateLimitError,
 )
-from antiphon.turn.protocols import Model, ModelCall, ModelInfo
+from antiphon.turn.protocols import Model, ModelCall, ModelInfo, Token, Tokenizer
 
 log = logging.getLogger("antiphon")
 
@@ -42,11 +42,12 @@ class FallbackModel:
 
     def __init__(self, models: Sequence[tuple[str, Model]]) -> None:
         self._models = tuple(models)
-        self._first_name, self._first = models[0]
+        #: The model that is asked first.
+        self.first = models[0][1]
 
     @property
     def info(self) -> ModelInfo:
-        return self._first.info
+        return self.first.info
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
         """The answer of the first model that gives one; whose it is comes before its words."""
@@ -71,8 +72,12 @@ class FallbackModel:
 
     async def count_tokens(self, call: ModelCall) -> int | None:
         """By the first model's tokenizer."""
-        return await self._first.count_tokens(call)
+        return await self.first.count_tokens(call)
+
+    async def tokenize(self, model: str, text: str) -> Sequence[Token] | None:
+        """The first model's tokens."""
+        return await self.first.tokenize(model, text) if isinstance(self.first, Tokenizer) else None
 
     async def close(self) -> None:
         """Close the first model."""
-        await self._first.close()
+        await self.first.close()

@@ -75,6 +75,23 @@ def test_calls_come_whole_or_in_pieces() -> None:
     ]
 
 
+def test_calls_without_ids_are_told_apart_by_their_names() -> None:
+    assert read(
+        chunk(tool_calls=tool_calls(("a", "f", '{"x":'))),
+        chunk(tool_calls=tool_calls(("", "", "1}"))),
+        chunk(tool_calls=tool_calls(("", "g", "{"), ("", "", "}"))),
+        chunk(tool_calls=tool_calls(("", "g", "{}"))),
+        chunk(finish=STOP),
+    ) == [
+        ToolCallDelta(0, "a", "f", '{"x":'),
+        ToolCallDelta(0, arguments="1}"),
+        ToolCallDelta(1, None, "g", "{"),
+        ToolCallDelta(1, arguments="}"),
+        ToolCallDelta(2, None, "g", "{}"),
+        Finish("tool_calls"),
+    ]
+
+
 def test_what_tools_upstream_do_is_no_answer() -> None:
     search = tool_calls(("a", "web_search", "{}"))
     search[0].type = chat_pb2.TOOL_CALL_TYPE_WEB_SEARCH_TOOL
@@ -103,6 +120,8 @@ def test_what_tools_upstream_do_is_no_answer() -> None:
         (sample_pb2.REASON_MAX_CONTEXT, "length"),
         (sample_pb2.REASON_TIME_LIMIT, "length"),
         (sample_pb2.REASON_TOOL_CALLS, "tool_calls"),
+        # One that xAI has added since.
+        (max(sample_pb2.FinishReason.values()) + 4, "stop"),
     ],
 )
 def test_reasons_to_stop(reason: int, finish: Any) -> None:

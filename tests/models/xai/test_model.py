@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from xai_sdk.proto import chat_pb2, sample_pb2  # type: ignore[import-untyped]
 
 from antiphon.core.deltas import (
@@ -236,6 +237,12 @@ def test_closing_the_model_fails_its_calls() -> None:
             BodyTooLargeError,
             "body_too_large",
         ),
+        (
+            STATUS.RESOURCE_EXHAUSTED,
+            "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+            ContextLengthExceededError,
+            "context_length_exceeded",
+        ),
         (STATUS.DEADLINE_EXCEEDED, "Late", ModelTimeoutError, "upstream_timeout"),
         (STATUS.UNAVAILABLE, "Down", ModelUnavailableError, "model_unavailable"),
         (STATUS.CANCELLED, "Stopped", ModelError, "upstream_error"),
@@ -314,6 +321,44 @@ async def test_a_server_that_wants_no_second_try_gets_none(trailers: dict[str, s
         await model.close()
 
 
+@pytest.mark.parametrize(("seconds", "attempts"), [(7, 2), (90, 1)])
+async def test_a_delay_in_the_details_of_an_error_is_kept(seconds: int, attempts: int) -> None:
+    details = status_pb2.Status(code=8, message="Slow")
+    details.details.add().Pack(error_details_pb2.QuotaFailure())
+    details.details.add().Pack(error_details_pb2.RetryInfo(retry_delay={"seconds": seconds}))
+    slow = abort_script(
+        STATUS.RESOURCE_EXHAUSTED, "Slow", grpc_status_details_bin=details.SerializeToString()
+    )
+    clock = ManualClock()
+    async with RawXai(slow, HELLO) as raw:
+        model = model_at(raw.port, clock)
+        if attempts == 1:
+            await failing(model, UpstreamRateLimitError)
+        else:
+            assert await collect_deltas(model) == [OutputTextDelta("Hello."), Finish("stop")]
+        assert len(raw.requests) == attempts
+        assert clock.waits == [seconds] * (attempts - 1)
+        await model.close()
+
+
+async def test_details_of_an_error_may_be_anything() -> None:
+    odd = abort_script(STATUS.RESOURCE_EXHAUSTED, "Slow", grpc_status_details_bin=b"\xff\xff")
+    async with RawXai(odd, HELLO) as raw:
+        model = model_at(raw.port)
+        assert await collect_deltas(model) == [OutputTextDelta("Hello."), Finish("stop")]
+        await model.close()
+
+
+async def test_a_header_with_a_key_is_not_quoted() -> None:
+    secret = "gateway-0123456789"
+    async with RawXai(abort_script(STATUS.INVALID_ARGUMENT, f"Odd: {secret}")) as raw:
+        model = model_at(raw.port, headers={"X-Gateway-Key": secret})
+        error = await failing(model, InvalidRequestError)
+        assert error.message.startswith("Odd: ")
+        assert secret not in error.message
+        await model.close()
+
+
 async def test_a_model_without_reasoning_gets_requests_without_it() -> None:
     no = abort_script(STATUS.INVALID_ARGUMENT, "use_encrypted_content is not supported")
     async with RawXai(no, HELLO) as raw:
@@ -387,6 +432,10 @@ async def test_an_unreachable_server() -> None:
         {"url": "https://api.x.ai/v1"},
         {"url": "https://api.x.ai?a=b"},
         {"api_key": "xai \n"},
+        {"headers": {"X-Odd!": "a"}},
+        {"headers": {"X-Trace-Bin": "a"}},
+        {"headers": {"Grpc-Timeout": "1S"}},
+        {"headers": {"User-Agent": "mine"}},
     ],
 )
 def test_unusable_settings_are_config_errors(options: dict[str, Any]) -> None:
@@ -424,6 +473,8 @@ def test_tokens_are_the_servers() -> None:
         finally:
             for one in (model, silent, unknown):
                 await one.close()
+        with pytest.raises(ModelUnavailableError):
+            await model.tokenize("m", "h")
 
     with grpc_serving({"spelling": _Spelling(), "silent": ScriptedModel()}) as server:
         run(main(server.port))

@@ -99,7 +99,7 @@ class UpstreamModel(ABC):
             api_key,
             proxy,
             proxy_may_answer=in_the_clear,
-            other_secrets=[value for value in headers.values() if len(value) >= _SECRET_LENGTH],
+            other_secrets=header_secrets(headers),
         )
         self._extra = extra
         self._connections: UpstreamConnectionPool | None = None
@@ -209,6 +209,8 @@ class UpstreamModel(ABC):
             connections = await self._open_connections()
             response = await connections.send("POST", self._tokenize_url, request)
             body = await read_start(response, _LONGEST_LIST)
+        except AttemptError as closed:
+            raise closed.error from None
         except client_errors() as raised:
             raise self._errors.from_exception(raised).error from None
         if response.status in MISSING_STATUSES:
@@ -291,6 +293,11 @@ def _endpoint_url(base_url: str, path: str) -> URL:
 
 #: The length from which a header's value may be a key: shorter ones are words like any others.
 _SECRET_LENGTH: Final = 12
+
+
+def header_secrets(headers: Mapping[str, str]) -> list[str]:
+    """The values that no message may show."""
+    return [value for value in headers.values() if len(value) >= _SECRET_LENGTH]
 
 
 def _headers(api_key: str | None, others: Mapping[str, str]) -> dict[str, str]:

@@ -29,8 +29,8 @@ from antiphon.protos.xai import (
     sample_pb2,
 )
 
+#: The reasons to stop that are not "stop"; so is one that is not known here.
 _FINISH_REASONS: dict[int, FinishReason] = {
-    sample_pb2.REASON_STOP: "stop",
     sample_pb2.REASON_MAX_LEN: "length",
     sample_pb2.REASON_MAX_CONTEXT: "length",
     sample_pb2.REASON_TIME_LIMIT: "length",
@@ -62,7 +62,7 @@ class XaiParser:
 
     @property
     def has_finish_reason(self) -> bool:
-        return self._finish_reason in _FINISH_REASONS
+        return self._finish_reason != 0
 
     def feed(self, answer: Proto) -> list[Delta]:
         """The deltas of a ``GetChatCompletionChunk`` or a ``GetChatCompletionResponse``."""
@@ -89,7 +89,7 @@ class XaiParser:
         self._flush_reasoning(out)
         if self._usage is not None:
             out.append(UsageUpdate(_to_usage(self._usage)))
-        reason = _FINISH_REASONS[self._finish_reason]
+        reason = _FINISH_REASONS.get(self._finish_reason, "stop")
         out.append(Finish("tool_calls" if reason == "stop" and self._calls else reason))
         return out
 
@@ -125,8 +125,10 @@ class XaiParser:
                 out.append(AnnotationDelta(annotation))
 
     def _tool_call_delta(self, call: Proto) -> ToolCallDelta:
-        """A call, or more of one: a later piece has the first one's id."""
+        """A call, or more of one: a later piece has the first one's id, or neither id nor name."""
         key = call.id or f"#{len(self._calls)}"
+        if self._calls and not call.id and not call.function.name:
+            key = next(reversed(self._calls))
         arguments = call.function.arguments
         if key in self._calls:
             return ToolCallDelta(self._calls[key], arguments=arguments)

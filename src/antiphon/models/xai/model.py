@@ -8,6 +8,7 @@ each chunk.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -24,8 +25,17 @@ from antiphon.errors import (
     ModelTimeoutError,
     ModelUnavailableError,
 )
-from antiphon.models.openai.upstream_errors import ErrorMapper, incomplete_stream
-from antiphon.models.openai.upstream_model import authorization_header, parse_http_url
+from antiphon.models.openai.upstream_errors import (
+    ENDPOINT_MISSING,
+    ErrorMapper,
+    incomplete_stream,
+)
+from antiphon.models.openai.upstream_model import (
+    READ_TIMEOUT,
+    authorization_header,
+    header_secrets,
+    parse_http_url,
+)
 from antiphon.models.retry import AttemptError, RetryAttempts, RetryPolicy, retry_after
 from antiphon.models.unpassed_fields import UnpassedFields
 from antiphon.models.xai.answer_parsing import XaiParser
@@ -53,9 +63,16 @@ _HTTP_STATUSES = {
     _Status.UNAVAILABLE: 503,
     _Status.DEADLINE_EXCEEDED: 504,
 }
-_MESSAGE_TOO_LARGE = "message larger than max"
+#: gRPC has no status for a message that is too big: what its servers in C, Go, Java and Rust say.
+_MESSAGE_TOO_LARGE = re.compile(
+    r"message (?:larger than max|exceeds maximum size|length too large)", re.IGNORECASE
+)
 #: gRPC's own retry delay, in milliseconds; below 0: do not retry.
 _PUSHBACK = "grpc-retry-pushback-ms"
+#: Details of an error in protobuf, a ``google.rpc.Status``.
+_DETAILS = "grpc-status-details-bin"
+#: What the name of a header consists of, and those that gRPC writes itself.
+_METADATA_NAME = re.compile(r"(?!grpc-|user-agent$)[0-9a-z_.-]+(?<!-bin)")
 
 
 def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float) -> AttemptError:
@@ -64,11 +81,11 @@ def from_rpc_error(raised: grpc.aio.AioRpcError, errors: ErrorMapper, now: float
     trailers = _text_metadata(raised.trailing_metadata())
     delay = retry_after(trailers, now)
     pushback = _pushback_seconds(trailers)
-    if pushback is not None and pushback >= 0:
-        delay = max(delay or 0.0, pushback)
+    for requested in (pushback, _retry_info_seconds(raised.trailing_metadata())):
+        if requested is not None and requested >= 0:
+            delay = max(delay or 0.0, requested)
     details = raised.details() or ""
-    # gRPC has no other status for a message that is too big.
-    code = 413 if _MESSAGE_TOO_LARGE in details else _HTTP_STATUSES.get(status, 500)
+    code = 413 if _MESSAGE_TOO_LARGE.search(details) else _HTTP_STATUSES.get(status, 500)
     failure = errors.from_status(
         code,
         f"answered {status.name}",
@@ -97,6 +114,28 @@ def _pushback_seconds(trailers: Mapping[str, str]) -> float | None:
         return int(trailers[_PUSHBACK]) / 1000
     except (KeyError, ValueError):
         return None
+
+
+def _retry_info_seconds(metadata: grpc.aio.Metadata | None) -> float | None:
+    """The delay in the details of an error, in seconds; None: there is none."""
+    data = next((value for name, value in metadata or () if name == _DETAILS), None)
+    if not isinstance(data, bytes):
+        return None
+    from google.protobuf.message import DecodeError  # loaded on first use
+    from google.rpc import (  # type: ignore[import-untyped]  # loaded on first use
+        error_details_pb2,
+        status_pb2,
+    )
+
+    info = error_details_pb2.RetryInfo()
+    try:
+        for detail in status_pb2.Status.FromString(data).details:
+            if detail.Unpack(info):
+                return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    except DecodeError:
+        # Further details are not needed, and may be anything.
+        pass
+    return None
 
 
 #: Its stub would encode the requests, which are bytes already.
@@ -139,7 +178,7 @@ class XaiGrpcModel:
         api_key: str | None = None,
         *,
         upstream_name: str | None = None,
-        read_timeout: float = 600.0,
+        read_timeout: float = READ_TIMEOUT,
         headers: Mapping[str, str] = {},
         extra: Mapping[str, Any] = {},
         retry: RetryPolicy | None = None,
@@ -151,7 +190,13 @@ class XaiGrpcModel:
         self._url = _host_url(base_url)
         self._upstream_name = upstream_name
         proxy = find_proxy(str(self._url))
-        self._errors = ErrorMapper(self._url.authority, api_key, proxy, proxy_may_answer=True)
+        self._errors = ErrorMapper(
+            self._url.authority,
+            api_key,
+            proxy,
+            proxy_may_answer=True,
+            other_secrets=header_secrets(headers),
+        )
         self._options = (*_CHANNEL_OPTIONS, _proxy_option(proxy))
         self._metadata = _metadata(api_key, headers)
         self._extra = extra
@@ -187,7 +232,8 @@ class XaiGrpcModel:
                 response = self._send(request, stream=call.stream)
                 while (message := await response.read()) is not None:
                     if batch := reader.feed(message):
-                        has_output = True
+                        # Nothing is sent again.
+                        has_output, request = True, b""
                         yield batch
                 if not reader.has_finish_reason:
                     raise incomplete_stream()
@@ -223,17 +269,17 @@ class XaiGrpcModel:
 
     async def tokenize(self, model: str, text: str) -> tuple[Token, ...] | None:
         """A text's tokens, without retries. None: the server does not show them."""
-        stub = tokenize_pb2_grpc.TokenizeStub(self._get_channel())
         name = self._upstream_name or model
         request = tokenize_pb2.TokenizeTextRequest(text=text, model=name)
         try:
-            answer = await stub.TokenizeText(
-                request, metadata=self._metadata, timeout=self._read_timeout
-            )
-        except grpc.aio.AioRpcError as raised:
-            if raised.code() is _Status.UNIMPLEMENTED:
+            stub = tokenize_pb2_grpc.TokenizeStub(self._get_channel())
+            rpc = stub.TokenizeText(request, metadata=self._metadata)
+            response = _XaiResponse(rpc, self._errors, stream=False, timeout=self._read_timeout)
+            answer: Any = await response.read()
+        except AttemptError as failure:
+            if failure.error.code == ENDPOINT_MISSING:
                 return None
-            raise from_rpc_error(raised, self._errors, time.time()).error from None
+            raise failure.error from None
         return tuple(Token(one.token_id, one.token_bytes) for one in answer.tokens)
 
     async def close(self) -> None:
@@ -349,7 +395,10 @@ def _proxy_option(proxy: Proxy | None) -> tuple[str, str | int]:
 
 
 def _metadata(api_key: str | None, headers: Mapping[str, str] = {}) -> tuple[tuple[str, str], ...]:
-    """The key and other headers; gRPC wants their names in lower case."""
+    """The key and other headers; gRPC wants their names in lower case. Raises ``ConfigError``."""
+    for name in headers:
+        if not _METADATA_NAME.fullmatch(name.lower()):
+            raise ConfigError(f"The header {name} cannot be sent by gRPC: leave it out.")
     metadata = {"authorization": authorization_header(api_key)} if api_key else {}
     metadata |= {name.lower(): value for name, value in headers.items()}
     return tuple(metadata.items())
