@@ -7,6 +7,8 @@ import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -36,7 +38,7 @@ def respond(host: str, port: int, text: str) -> str:
     return str(answer["output"][0]["content"][0]["text"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_server_serves_and_shuts_down_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     with running_server(tmp_path) as (process, host, port):
         assert respond(host, port, "hello").startswith("You said: hello")
@@ -48,6 +50,29 @@ def test_server_serves_and_shuts_down_on_a_signal(tmp_path: Path, number: signal
         assert process.wait() == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_server_under_nohup_outlives_its_terminal(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
+    given = ["serve", "--config", "c.toml", "--port", "0", "--workers", workers]
+    with subprocess.Popen(
+        ["nohup", sys.executable, "-m", "antiphon", *given],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+        cwd=tmp_path,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.send_signal(signal.SIGHUP)
+            host, port = line.rpartition("/")[2].strip().split(":")
+            assert respond(host, int(port), "hello").startswith("You said: hello")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
 def test_server_listens_on_localhost(tmp_path: Path) -> None:
     with running_server(tmp_path, "--host", "localhost") as (_, host, port):
         assert host == "127.0.0.1"
@@ -55,12 +80,15 @@ def test_server_listens_on_localhost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_open_shows_the_page_in_the_browser(tmp_path: Path, workers: int) -> None:
+def test_open_shows_the_page_in_the_browser(
+    antiphon: Command, tmp_path: Path, workers: int
+) -> None:
     browser = tmp_path / "browser"
     browser.write_text('#!/bin/sh\necho "$1" >address && mv address opened\n')
     browser.chmod(0o700)
     (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
-    flags = ("--port", "0", "--open", "--workers", str(workers))
+    antiphon("key", "create", "--local")
+    flags = ("--host", "0.0.0.0", "--port", "0", "--open", "--workers", str(workers))
     environment_with_browser = {**environment(tmp_path), "BROWSER": str(browser)}
     with ProgramProcess(
         [PROGRAM, "serve", "--config", "c.toml", *flags], environment_with_browser, tmp_path
@@ -71,7 +99,8 @@ def test_open_shows_the_page_in_the_browser(tmp_path: Path, workers: int) -> Non
             assert time.monotonic() < end
             time.sleep(0.01)
         address = (tmp_path / "opened").read_text().strip()
-        assert line == f"antiphon is listening on {address.removesuffix('/')}\n"
+        shown = address.removesuffix("/").replace("localhost", "0.0.0.0")
+        assert line == f"antiphon is listening on {shown}\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
 
@@ -88,7 +117,25 @@ def test_port_in_use_is_a_one_line_error(antiphon: Command) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ran = antiphon("serve", "--port", str(taken.getsockname()[1]))
     assert ran.code == 1
-    assert "in use" in ran.err
+    assert "address already in use: name another port" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--host", "a..b"),
+        ("--host", "a..b", "--workers", "2"),
+        ("--node-url", "http://a..b:9000", "--workers", "2"),
+    ],
+)
+def test_a_host_that_is_no_name_is_a_one_line_error(
+    antiphon: Command, flags: tuple[str, ...]
+) -> None:
+    antiphon("key", "create", "--local")
+    ran = antiphon("serve", "--port", "0", *flags)
+    assert (ran.code, ran.out) == (1, "")
+    assert "cannot listen on a..b port" in ran.err
     assert ran.err.count("\n") == 1
 
 

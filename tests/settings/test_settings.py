@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import msgspec
@@ -304,6 +308,7 @@ def test_a_gguf_file_does_not_take_a_configured_name(cwd: Path) -> None:
         ("cors_origins = ['https://u:p@a.example']", ["cors_origins"]),
         ("cors_origins = ['https://a.example:x']", ["cors_origins"]),
         (f"[models.a]\napi_key = '{KEY}'", ["antiphon.toml", "api_key_env"]),
+        ("[tenants.'a b']\nretention_days = 3", ["antiphon.toml", "[tenants.a b]"]),
     ],
 )
 def test_error_in_the_file_is_named(cwd: Path, toml: str, words: list[str]) -> None:
@@ -318,6 +323,9 @@ def test_error_in_the_file_is_named(cwd: Path, toml: str, words: list[str]) -> N
         ({"grpc_port": -5}, ["--grpc-port"]),
         ({"store": "sqlite:"}, ["--store"]),
         ({"store": "/tmp/x.db"}, ["--store", "sqlite:PATH"]),
+        ({"store": "sqlite::memory:"}, ["--store", "memory:"]),
+        ({"store": "sqlite:~nobody-here/x.db"}, ["--store", "home folder"]),
+        ({"config": "~nobody-here/x.toml"}, ["--config", "home folder"]),
         ({"base_url": "example.com/v1"}, ["--base-url", "https://"]),
         ({"base_url": "ftp://example.com"}, ["--base-url"]),
         ({"base_url": "http://[1/v1"}, ["--base-url"]),
@@ -342,6 +350,63 @@ def test_a_wrong_variable_is_named(cwd: Path) -> None:
     assert "ANTIPHON_PORT" in config_error(cwd, env={"ANTIPHON_PORT": "http"})
     assert "ANTIPHON_PORT" in config_error(cwd, env={"ANTIPHON_PORT": "٣"})
     assert "XAI_API_KEY" in config_error(cwd, env={"XAI_API_KEY": f"{KEY}\nX-Header: 1"})
+
+
+def test_files_of_windows_editors_are_read(cwd: Path) -> None:
+    (cwd / "antiphon.toml").write_bytes(b"\xef\xbb\xbfport = 1234\r\nmodel = 'grok-4'\r\n")
+    (cwd / ".env").write_bytes(b"\xef\xbb\xbfXAI_API_KEY=xai-1\r\n")
+    settings = load(cwd, config="antiphon.toml")
+    assert settings.port == 1234
+    assert settings.upstream is not None
+    assert settings.upstream.api_key == Secret("xai-1")
+    (cwd / "antiphon.toml").write_text("port = 1234", "utf-16")
+    assert config_error(cwd, config="antiphon.toml").endswith("it is not UTF-8")
+
+
+def test_space_around_a_variable_is_no_part_of_it(cwd: Path) -> None:
+    env = {
+        "ANTIPHON_PORT": "1234\r",
+        "ANTIPHON_BASE_URL": " https://e.com/v1/ ",
+        "ANTIPHON_MODEL": "m ",
+        "ANTIPHON_HOST": " ",
+    }
+    settings = load(cwd, env=env)
+    assert (settings.port, settings.model, settings.host) == (1234, "m", "127.0.0.1")
+    assert settings.upstream is not None
+    assert settings.upstream.base_url == "https://e.com/v1"
+
+
+def test_an_ipv6_host_may_be_in_brackets(cwd: Path) -> None:
+    assert load(cwd, host="[::1]").host == "::1"
+    assert "--host" in config_error(cwd, host="[]")
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() != 0, reason="needs to become another user"
+)
+def test_a_user_without_a_home_is_asked_for_a_store(cwd: Path) -> None:
+    program = """
+        import os, sys
+        from pathlib import Path
+        from antiphon.errors import ConfigError
+        from antiphon.settings import load_settings
+        import platformdirs.unix
+        from antiphon.configured_models import build_model_registry
+        os.chdir("/")
+        os.setuid(54321)
+        for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+            os.environ.pop(name, None)
+        settings = load_settings({"store": "memory:"}, {}, Path("/"))
+        assert build_model_registry(settings).default == "smollm2"
+        try:
+            load_settings({}, {}, Path("/"))
+        except ConfigError as error:
+            print(error.message)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+    )
+    assert "--store" in done.stdout
 
 
 def test_multi_user_server_settings(cwd: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -23,6 +24,17 @@ from antiphon.errors import ConfigError
 
 _PREFIX: Final = "antiphon-node-"
 _SOCKET: Final = "node.sock"
+
+
+def listen_error(host: str, port: int, error: Exception) -> ConfigError:
+    """The error for an address that cannot be listened on; a host's name may be none (IDNA)."""
+    reason = "it is not a host's name"
+    if isinstance(error, OSError):
+        # The address again, in the library's words.
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]
+        if error.errno == errno.EADDRINUSE:
+            reason = "address already in use: name another port"
+    return ConfigError(f"cannot listen on {host} port {port}: {reason}")
 
 
 def _remove_leftovers() -> None:
@@ -82,10 +94,10 @@ class NodeListener:
             self._server = await asyncio.get_running_loop().create_server(
                 accept, host, port, ssl=certificate if is_encrypted else None
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"--node-url: cannot listen on {host} port {port}: {error.strerror}; with --workers"
-                " each has a port of its own there, besides --port"
+                f"--node-url: {listen_error(host, port, error).message}; with --workers each has a"
+                " port of its own there, besides --port"
             ) from error
         shown = f"[{host}]" if ":" in host else host
         return f"{parts.scheme}://{shown}:{port}"

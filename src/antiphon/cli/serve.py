@@ -98,7 +98,8 @@ def serve(
     These are the Responses and chat completions APIs, and gRPC for the xai-sdk. Without --base-url
     and without XAI_API_KEY the embedded model answers. Once there are keys (`antiphon key create`)
     every request needs one; until then only this machine is served. Ctrl-C or SIGTERM stops the
-    server when the answers under way are out, at most --drain-seconds later.
+    server when the answers under way are out, at most --drain-seconds later; so does the end of its
+    terminal, unless under nohup.
     """
     from antiphon.cli import server  # loaded on first use
 

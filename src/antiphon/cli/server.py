@@ -10,7 +10,6 @@ import socket
 import ssl
 import sys
 import threading
-import webbrowser
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import FrameType
 from typing import Any, Protocol
@@ -22,7 +21,7 @@ from antiphon import __version__
 from antiphon.bootstrap import Engine, grpc_server, http_app, http_protocols, open_engine
 from antiphon.cli import terminal_output, workers
 from antiphon.cli.engine_runner import warm_default_model
-from antiphon.cli.node_listener import NodeListener
+from antiphon.cli.node_listener import NodeListener, listen_error
 from antiphon.core.connection_limits import ConnectionLimits
 from antiphon.core.http_proxies import is_loopback
 from antiphon.core.secrets import uri_without_password
@@ -45,7 +44,7 @@ _MAX_PORT = 65535
 
 
 def run_server(flags: Mapping[str, str | int | float | None], *, open_page: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ``ConfigError`` if it cannot listen.
+    """Serve until a signal (``stop_signals``). Raises ``ConfigError`` if it cannot listen.
 
     ``open_page``: open the chat page in the browser.
     """
@@ -85,8 +84,8 @@ def listen(host: str, port: int, *, has_keys: bool, shares_port: bool = False) -
             dualstack_ipv6=both,
             reuse_port=shares_port,
         )
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise listen_error(host, port, error) from error
     # A name is what the resolver makes of it: the address decides.
     if not has_keys and not is_loopback(sock.getsockname()[0]):
         sock.close()
@@ -115,17 +114,14 @@ async def _run_engine(
         with contextlib.closing(listener) as sock:
             if open_page:
                 # The socket listens already: a browser that is quicker than the server waits.
-                threading.Thread(target=_open_page, args=(settings, sock), daemon=True).start()
+                address = _address(sock, is_encrypted=settings.tls is not None)
+                threading.Thread(target=workers.open_page, args=(address,), daemon=True).start()
             await _serve(engine, sock, worker, has_keys=has_keys, has_model_names=has_model_names)
 
 
-def _open_page(settings: Settings, sock: socket.socket) -> None:
+def _address(sock: socket.socket, *, is_encrypted: bool) -> str:
     host, port = sock.getsockname()[:2]
-    # An address that stands for all of this machine's is none to go to.
-    name = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host  # noqa: S104
-    scheme = "http" if settings.tls is None else "https"
-    if not webbrowser.open(f"{scheme}://{name}:{port}/"):
-        terminal_output.print_note("no browser could be opened")
+    return f"{'https' if is_encrypted else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def _serve(
@@ -365,17 +361,16 @@ class _Server(uvicorn.Server):
 
     def _address_lines(self, sock: socket.socket) -> list[str]:
         """What is printed once it listens: the line for programs, and notes for people."""
-        host, port = sock.getsockname()[:2]
-        address = f"[{host}]" if ":" in host else host
+        address = _address(sock, is_encrypted=self.config.is_ssl)
         model = self._engine.default_model() or "whichever is named"
-        scheme = "https" if self.config.is_ssl else "http"
-        lines = [f"antiphon is listening on {scheme}://{address}:{port}"]
+        lines = [f"antiphon is listening on {address}"]
         if self._grpc_listener.address:
             lines.append(f"gRPC, for the xai-sdk: {self._grpc_listener.address}")
         store = self._settings.store
         if store.startswith("postgres"):
             store = uri_without_password(store)
         lines.append(f"model: {model}; store: {store}")
+        host = sock.getsockname()[0]
         lines.append(_access_note(host, has_keys=self._has_keys, encrypted=self.config.is_ssl))
         return lines
 
@@ -407,7 +402,7 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         # uvicorn's own would send the signal again afterwards and kill the process
         # before the engine is closed.
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = workers.stop_signals()
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
             yield

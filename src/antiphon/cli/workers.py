@@ -23,17 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
 from antiphon.cli import terminal_output
+from antiphon.cli.node_listener import listen_error
 from antiphon.errors import AntiphonError, ConfigError
 from antiphon.settings import Settings
 
 #: A worker that lived for less than this, in seconds, is started again only after as long.
 _MIN_LIFE: Final = 1.0
 _MAX_PORT: Final = 65535
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class WorkerPipe:
@@ -71,6 +72,14 @@ class WorkerPipe:
             os.write(self._reports, json.dumps(report).encode() + b"\n")
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that stop a server: that its terminal was closed is one, unless under nohup."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        return numbers
+    return (*numbers, signal.SIGHUP)
+
+
 class ServeProcess(Protocol):
     """Serves in the process that it is called in, until a signal."""
 
@@ -82,6 +91,16 @@ def print_address(lines: Sequence[str]) -> None:
     terminal_output.print_output(f"{lines[0]}\n")
     for line in lines[1:]:
         terminal_output.print_note(line)
+
+
+def open_page(address: str) -> None:
+    """Open the chat page of the server at ``scheme://host:port`` in the browser."""
+    parts = urlsplit(address)
+    # An address that stands for all of this machine's is none to go to.
+    if parts.hostname in {"0.0.0.0", "::"}:  # noqa: S104
+        address = f"{parts.scheme}://localhost:{parts.port}"
+    if not webbrowser.open(f"{address}/"):
+        terminal_output.print_note("no browser could be opened")
 
 
 def run_workers(settings: Settings, serve: ServeProcess, *, open_page: bool) -> None:
@@ -121,8 +140,8 @@ def _reserve(host: str, port: int, stack: contextlib.ExitStack) -> int:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind((host, port))
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise listen_error(host, port, error) from error
     return port
 
 
@@ -143,6 +162,7 @@ class _WorkerSupervisor:
         self._open_page = open_page
         self._workers: dict[int, _Worker] = {}
         self._server = secrets.token_hex(16)
+        self._stop_signals = stop_signals()
         #: Closes with this process, however it ends; workers hold the other end.
         self._alive = os.pipe()
         self._is_stopping = False
@@ -150,7 +170,7 @@ class _WorkerSupervisor:
         self._failure: str | None = None
 
     def run(self) -> None:
-        before = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        before = {number: signal.signal(number, self._pass_on) for number in self._stop_signals}
         # Wakes ``select``, which a signal alone would not: Python calls it again.
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
@@ -184,12 +204,12 @@ class _WorkerSupervisor:
     def _start_worker(self, number: int) -> None:
         # A stop signal in between would reach a worker that is not known yet, or one that still has
         # this process's handlers: nothing would ever stop that one.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._stop_signals)
         try:
             if not self._is_stopping:
                 self._fork(number)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._stop_signals)
 
     def _fork(self, number: int) -> None:
         reports_read, reports_write = os.pipe()
@@ -201,7 +221,7 @@ class _WorkerSupervisor:
             os.close(reports_read)
             os.close(self._alive[1])
             pipe = WorkerPipe(reports_write, self._alive[0], number, self._server)
-            _run_worker(self._settings, self._serve, pipe)
+            _run_worker(self._settings, self._serve, pipe, self._stop_signals)
         os.close(reports_write)
         self._workers[pid] = _Worker(number, pid, time.monotonic(), reports_read)
 
@@ -223,7 +243,7 @@ class _WorkerSupervisor:
             print_address(report["lines"])
             terminal_output.print_note(f"workers: {len(self._workers)}")
             if self._open_page:
-                webbrowser.open(report["lines"][0].rpartition(" ")[2] + "/")
+                open_page(report["lines"][0].rpartition(" ")[2])
 
     def _collect_dead(self) -> None:
         while self._workers:
@@ -255,14 +275,16 @@ class _WorkerSupervisor:
                 os.kill(pid, number)
 
 
-def _run_worker(settings: Settings, serve: ServeProcess, pipe: WorkerPipe) -> None:
+def _run_worker(
+    settings: Settings, serve: ServeProcess, pipe: WorkerPipe, stops: Sequence[signal.Signals]
+) -> None:
     """Serve in a process that was just forked, and end it."""
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        for number in (*_SIGNALS, signal.SIGCHLD):
+        for number in (*stops, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         # Ctrl-C at a terminal reaches the parent alone, which passes it on.
         os.setpgid(0, 0)
         serve(settings, pipe)

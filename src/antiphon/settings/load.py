@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import dotenv
 import platformdirs
 
+from antiphon.core.api_keys import is_tenant_name
 from antiphon.core.mcp_servers import McpServerConfig
 from antiphon.core.secrets import Secret
+from antiphon.core.turns import DEFAULT_TENANT
 from antiphon.errors import ConfigError
 from antiphon.settings.toml_file import (
     LimitTable,
@@ -160,33 +162,44 @@ class _SettingsLoader:
         )
 
     def _read_file(self) -> tuple[Path, SettingsFile]:
-        value = self._flags.get("config") or self._environ.get("ANTIPHON_CONFIG")
-        if value:
-            path = (self._cwd / Path(str(value)).expanduser()).absolute()
+        found = self._find_outside_file("config")
+        if found is not None and found.value:
+            path = parse_path(found, str(found.value))
         else:
-            path = platformdirs.user_config_path("antiphon", appauthor=False) / "config.toml"
+            path = _default_config()
             if not path.is_file():
                 return path, SettingsFile()
         return path, read_file(path)
 
     def _find(self, name: str) -> SettingValue | None:
         """A top-level setting from the source of highest precedence that has it."""
-        flag = self._flags.get(name)
-        if flag is not None:
-            return SettingValue(flag, "--" + name.replace("_", "-"), self._cwd)
-        variable = "ANTIPHON_" + name.upper()
-        if self._environ.get(variable):
-            return SettingValue(self._environ[variable], variable, self._cwd)
+        if found := self._find_outside_file(name):
+            return found
         value = getattr(self._file, name)
         if value is not None:
             return SettingValue(value, f"{self._path}: {name}", self._path.parent)
         return None
 
+    def _find_outside_file(self, name: str) -> SettingValue | None:
+        flag = self._flags.get(name)
+        if flag is not None:
+            return SettingValue(flag, "--" + name.replace("_", "-"), self._cwd)
+        variable = "ANTIPHON_" + name.upper()
+        # A file of variables may have spaces, or a carriage return, behind its values.
+        value = self._environ.get(variable, "").strip()
+        return SettingValue(value, variable, self._cwd) if value else None
+
     def _host(self) -> str:
         found = self._find("host")
-        if found and not str(found.value).strip():
+        if found is None:
+            return "127.0.0.1"
+        host = str(found.value).strip()
+        if host.startswith("[") and host.endswith("]"):
+            # An IPv6 address as a URL has it.
+            host = host[1:-1]
+        if not host:
             raise ConfigError(f"{found.source}: the host is empty")
-        return str(found.value).strip() if found else "127.0.0.1"
+        return host
 
     def _port(self, name: str) -> int | None:
         found = self._find(name)
@@ -216,6 +229,8 @@ class _SettingsLoader:
         )
 
     def _tenant(self, name: str, table: TenantTable, default: TenantSettings) -> TenantSettings:
+        if name != DEFAULT_TENANT and not is_tenant_name(name):
+            raise ConfigError(f"{self._path}: [tenants.{name}]: no tenant can have that name")
         days = default.retention_days
         if table.retention_days is not None:
             source = f"{self._path}: [tenants.{name}] retention_days"
@@ -366,15 +381,29 @@ def store_name(text: str, folder: Path) -> str:
 
 
 def data_folder() -> Path:
-    """The default folder of the database and of models."""
-    return platformdirs.user_data_path("antiphon", appauthor=False)
+    """The default folder of the database and of models. Raises ``ConfigError``."""
+    try:
+        return platformdirs.user_data_path("antiphon", appauthor=False)
+    except RuntimeError:
+        # A container may run as a user that its system does not know.
+        raise ConfigError(
+            "this user has no home folder: name a store by --store, or set HOME"
+        ) from None
+
+
+def _default_config() -> Path:
+    try:
+        return platformdirs.user_config_path("antiphon", appauthor=False) / "config.toml"
+    except RuntimeError:
+        # Without a home folder there is none.
+        return Path(os.devnull)
 
 
 def _read_dotenv(path: Path) -> dict[str, str | None]:
     if not path.is_file():
         return {}
     try:
-        return dict(dotenv.dotenv_values(path, interpolate=False))
+        return dict(dotenv.dotenv_values(path, interpolate=False, encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error_reason(error)}") from error
 

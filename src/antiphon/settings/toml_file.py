@@ -53,7 +53,11 @@ class SettingValue(msgspec.Struct, frozen=True):
 
 def parse_path(at: SettingValue, text: str) -> Path:
     """An absolute path; a relative one begins where its setting was found."""
-    return Path(os.path.normpath(at.folder / Path(text).expanduser()))
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{at.source}: there is no home folder for {text!r}") from None
+    return Path(os.path.normpath(at.folder / path))
 
 
 def parse_store(found: SettingValue) -> str:
@@ -64,6 +68,8 @@ def parse_store(found: SettingValue) -> str:
         return text
     if text == "memory:":
         return text
+    if text == "sqlite::memory:":
+        raise ConfigError(f"{found.source}: a store in memory is memory:, without sqlite:")
     if scheme != "sqlite" or not colon or not path:
         # Of a URI the scheme alone: there may be a password in it.
         shown = f"{scheme}:…" if "://" in text else text
@@ -268,7 +274,8 @@ class SettingsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def read_file(path: Path) -> SettingsFile:
     """The file's content. Raises ``ConfigError`` naming the file and the field."""
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        # Editors of Windows may put a mark before the text.
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error_reason(error)}") from error
     except tomllib.TOMLDecodeError as error:
@@ -298,6 +305,8 @@ def _tables(value: object) -> list[dict[str, Any]]:
 
 def error_reason(error: Exception) -> str:
     """Why a file could not be read, in the system's words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
     return getattr(error, "strerror", None) or str(error)
 
 
