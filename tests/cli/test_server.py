@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,28 @@ def test_server_under_nohup_outlives_its_terminal(tmp_path: Path, workers: str) 
             process.send_signal(signal.SIGHUP)
             host, port = line.rpartition("/")[2].strip().split(":")
             assert respond(host, int(port), "hello").startswith("You said: hello")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def test_server_starts_and_ends_without_standard_streams(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(SCRIPTED_CONFIG)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = ["serve", "--config", "c.toml", "--port", str(port), "--grpc-port", "0"]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-m", "antiphon", *given]
+    with subprocess.Popen(closed, env=environment(tmp_path), cwd=tmp_path) as process:
+        try:
+            end = time.monotonic() + 30
+            while True:
+                with suppress(OSError):
+                    assert respond("127.0.0.1", port, "hello").startswith("You said: hello")
+                    break
+                assert time.monotonic() < end
+                assert process.poll() is None
+                time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
         finally:

@@ -83,6 +83,7 @@ def main() -> None:
 
     typer handles Ctrl-C and a closed pipe: both end the program without a traceback.
     """
+    _open_closed_streams()
     gc.set_threshold(*_GC_THRESHOLDS)
     for stream in (sys.stdout, sys.stderr):
         # A character that the terminal's encoding lacks is written as a question mark.
@@ -99,6 +100,19 @@ def main() -> None:
 
         drop_unwritten_output()
         sys.exit(_print_failure(_describe(error)))
+
+
+def _open_closed_streams() -> None:
+    """Have those standard streams lead nowhere that the program was started without.
+
+    Otherwise the first files and sockets would get their numbers, and what is written to a stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It gets the lowest number that is free: the stream's own.
+            stream = open(os.devnull, mode)  # noqa: SIM115 - for as long as the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _describe(error: Exception) -> str:

@@ -222,6 +222,13 @@ def test_a_text_is_cut_into_its_tokens(bench: Bench, text: str) -> None:
     assert all(len(token.data) < 8 for token in tokens)
 
 
+def test_a_text_that_would_hold_up_all_others_is_not_cut(bench: Bench) -> None:
+    runner, model = bench
+    with pytest.raises(ContextLengthExceededError) as caught:
+        runner.run(model.tokenize("smollm2", "word " * 1_000_000))
+    assert caught.value.message.startswith("The text is far longer than the ")
+
+
 def test_images_are_refused(bench: Bench) -> None:
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
     assert isinstance(failure(bench, [("user", image)], GREEDY), ImageInputUnsupportedError)

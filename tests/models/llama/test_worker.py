@@ -275,6 +275,21 @@ def test_a_broken_installation_is_described(
     assert "is not installed" not in message
 
 
+def test_a_path_that_is_not_text_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.gguf")
+    path.symlink_to(weights())
+    assert "not UTF-8" in load_failure(path)
+
+
+def test_a_missing_temporary_folder_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    message = load_failure(weights())
+    assert message.startswith("No process could be started for the model 'mine': ")
+    assert message.endswith(": No such file or directory.")
+
+
 def test_modules_in_the_working_folder_stay_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -243,14 +243,20 @@ def escape_messages(
     prompt_messages: Sequence[PromptMessage], *, escaper: ControlTokenEscaper, window: int
 ) -> list[PromptMessage]:
     """Messages with control tokens escaped. Raises ``ContextLengthExceededError`` if too long."""
-    if sum(len(message.content) for message in prompt_messages) > window * _CHARACTERS_PER_TOKEN:
-        raise ContextLengthExceededError(
-            f"The conversation is far longer than the {window} tokens that this model can see.",
-            limit=window,
-        )
+    check_length(
+        "The conversation", sum(len(message.content) for message in prompt_messages), window
+    )
     return [
         PromptMessage(message.role, escaper.escape(message.content)) for message in prompt_messages
     ]
+
+
+def check_length(what: str, characters: int, window: int) -> None:
+    """Raise ``ContextLengthExceededError`` for so many characters that counting tokens is waste."""
+    if characters > window * _CHARACTERS_PER_TOKEN:
+        raise ContextLengthExceededError(
+            f"{what} is far longer than the {window} tokens that this model can see.", limit=window
+        )
 
 
 def parse_prompt(messages: bytes, few_shot: bytes = b"") -> Prompt:

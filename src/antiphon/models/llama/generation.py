@@ -18,6 +18,7 @@ from antiphon.models.llama.chat_template import (
     SYSTEM_ROLES,
     PromptMessage,
     SystemRole,
+    check_length,
     fit_roles,
     parse_prompt,
     prompt_body,
@@ -395,6 +396,8 @@ class GenerationRunner:
 
     def _tokenize(self, split: TokenizeRequest) -> None:
         try:
+            # One long text would have all others, and all contexts, wait to be counted.
+            check_length("The text", len(split.text), self._config.window)
             self._send(
                 TokenizeResult(
                     split.request_id,

@@ -122,11 +122,16 @@ class LlamaProcess:
     @classmethod
     async def start(cls, name: str, load_request: LoadRequest) -> LlamaProcess:
         """Start a worker and wait until its model is loaded, or raise ``ModelUnavailableError``."""
-        folder = tempfile.mkdtemp(prefix="antiphon-")
+        folder = ""
         try:
-            process = await _spawn(name, msgspec.structs.replace(load_request, folder=folder))
-        except BaseException:
+            folder = tempfile.mkdtemp(prefix="antiphon-")
+            process = await _spawn(msgspec.structs.replace(load_request, folder=folder))
+        except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError | UnicodeEncodeError):
+                raise ModelUnavailableError(
+                    f"No process could be started for the model '{name}': {_start_failure(error)}."
+                ) from error
             raise
         worker = cls(name, folder, process)
         try:
@@ -332,23 +337,24 @@ class LlamaProcess:
         return f"{self._exit_reason.rstrip('.')}{reason}."
 
 
-async def _spawn(name: str, load_request: LoadRequest) -> asyncio.subprocess.Process:
+def _start_failure(error: OSError | UnicodeEncodeError) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "the path of its file is not UTF-8, so rename that"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+
+
+async def _spawn(load_request: LoadRequest) -> asyncio.subprocess.Process:
     # A session of its own keeps a terminal's Ctrl-C from the worker, and -P keeps the modules
     # in the working folder out of it.
     command = (sys.executable, "-P", "-m", "antiphon.models.llama.worker")
-    try:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            msgspec.json.encode(load_request).decode(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ModelUnavailableError(
-            f"No process could be started for the model '{name}': {error.strerror}."
-        ) from error
+    return await asyncio.create_subprocess_exec(
+        *command,
+        msgspec.json.encode(load_request).decode(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def _deltas(chunk: TextChunk) -> list[Delta]:
