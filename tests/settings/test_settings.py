@@ -363,17 +363,22 @@ def test_files_of_windows_editors_are_read(cwd: Path) -> None:
     assert config_error(cwd, config="antiphon.toml").endswith("it is not UTF-8")
 
 
-def test_space_around_a_variable_is_no_part_of_it(cwd: Path) -> None:
+def test_quotes_and_space_around_a_variable_are_no_part_of_it(cwd: Path) -> None:
     env = {
         "ANTIPHON_PORT": "1234\r",
         "ANTIPHON_BASE_URL": " https://e.com/v1/ ",
-        "ANTIPHON_MODEL": "m ",
-        "ANTIPHON_HOST": " ",
+        "ANTIPHON_MODEL": "'m'",
+        "ANTIPHON_HOST": '" "',
+        "ANTIPHON_FUN_PROMPT": 'It\'s "fun"',
+        "ANTIPHON_API_KEY_ENV": "E_KEY",
+        "E_KEY": '"e-1"\r',
     }
     settings = load(cwd, env=env)
     assert (settings.port, settings.model, settings.host) == (1234, "m", "127.0.0.1")
     assert settings.upstream is not None
     assert settings.upstream.base_url == "https://e.com/v1"
+    assert settings.upstream.api_key == Secret("e-1")
+    assert settings.fun_prompt == 'It\'s "fun"'
 
 
 def test_an_ipv6_host_may_be_in_brackets(cwd: Path) -> None:

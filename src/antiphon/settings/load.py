@@ -185,8 +185,7 @@ class _SettingsLoader:
         if flag is not None:
             return SettingValue(flag, "--" + name.replace("_", "-"), self._cwd)
         variable = "ANTIPHON_" + name.upper()
-        # A file of variables may have spaces, or a carriage return, behind its values.
-        value = self._environ.get(variable, "").strip()
+        value = _plain(self._environ.get(variable))
         return SettingValue(value, variable, self._cwd) if value else None
 
     def _host(self) -> str:
@@ -364,7 +363,7 @@ class _SettingsLoader:
         return self._find_secret(name) if name and self._resolve_keys else None
 
     def _find_secret(self, name: str) -> Secret | None:
-        value = (self._environ.get(name) or self._dotenv.get(name) or "").strip()
+        value = _plain(self._environ.get(name)) or _plain(self._dotenv.get(name))
         if not value:
             return None
         if not (value.isascii() and value.isprintable()):
@@ -406,6 +405,17 @@ def _read_dotenv(path: Path) -> dict[str, str | None]:
         return dict(dotenv.dotenv_values(path, interpolate=False, encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error_reason(error)}") from error
+
+
+def _plain(value: str | None) -> str:
+    """A variable's value; empty: it is not set.
+
+    Who reads a file of variables and is no shell, as containers do, leaves quotes around it, spaces
+    and carriage returns.
+    """
+    text = (value or "").strip()
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1].strip() if is_quoted else text
 
 
 def _limits(table: LimitTable | TenantTable, default: Limits) -> Limits:

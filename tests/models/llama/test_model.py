@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -305,11 +306,11 @@ async def test_a_failed_load_is_an_error_for_every_waiting_call(tmp_path: Path) 
 async def test_the_window_is_the_files_once_it_is_loaded(tmp_path: Path) -> None:
     small = tmp_path / "small.gguf"
     data = weights().read_bytes()
-    key = b"llama.context_length" + (4).to_bytes(4, "little")
-    assert data.count(key + (2048).to_bytes(4, "little")) == 1
-    small.write_bytes(
-        data.replace(key + (2048).to_bytes(4, "little"), key + (512).to_bytes(4, "little"))
+    trained, shorter = (
+        b"llama.context_length" + struct.pack("<II", 4, size) for size in (8192, 512)
     )
+    assert data.count(trained) == 1
+    small.write_bytes(data.replace(trained, shorter))
     model = LlamaModel(ModelInfo("small"), small, slots=1, context_window=1024)
     assert model.info.context_window == 1024
     await model.warm()
