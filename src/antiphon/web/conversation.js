@@ -83,7 +83,7 @@ const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 
 
 // ---- composer
 
-const chatName = (conversation) => conversation?.chatId ?? (state.route?.kind === "chat" ? state.route.id : "new");
+const chatName = (conversation) => conversation?.chatId ?? state.route?.id ?? "new";
 const draftName = (conversation) => `draft.${chatName(conversation)}`;
 const queueName = (conversation) => `queue.${chatName(conversation)}.`;
 const LARGEST_PICTURE = 20 * 2 ** 20;
@@ -142,24 +142,25 @@ function Composer({ conversation, chat }) {
   const last = conversation?.turns.at(-1);
   const later = (conversation?.queue ?? []).filter((turn) => !queue.some((one) => one.replaces === turn.response.id));
 
-  // The draft of the chat that is open; one that has just become a chat keeps what is typed.
+  // The draft of the chat that is open; what is typed stays while its name becomes known.
   const shown = useRef(name);
   useLayoutEffect(() => {
-    if (shown.current === name) return;
-    const becameChat = shown.current === "draft.new" && conversation?.turns.length === 1;
+    const before = shown.current;
+    if (before === name) return;
     shown.current = name;
-    if (becameChat) {
-      save("draft.new", null);
-      save(name, text);
-      for (const one of queueNow.current) {
-        removeFrom("queue.new.", one.id);
-        if (isKept) keepAt(queueName(conversation), one);
-      }
-      return;
+    const isSame = before === "draft.new" ? conversation?.turns.length === 1 : state.route.kind === "turn" && before === `draft.${state.route.id}`;
+    const place = queueName(conversation);
+    const queued = isSame ? queueNow.current : [];
+    const kept = loadQueue(place);
+    if (isSame && text) save(name, text);
+    else setText(load(name) ?? "");
+    if (isSame) save(before, null);
+    else setPictures([]);
+    for (const one of queued) {
+      removeFrom(before.replace("draft.", "queue.") + ".", one.id);
+      if (isKept) keepAt(place, one);
     }
-    setText(load(name) ?? "");
-    setPictures([]);
-    queueNow.current = loadQueue(queueName(conversation));
+    queueNow.current = [...kept, ...queued];
     showQueue(queueNow.current);
   }, [name]);
   useLayoutEffect(() => {
@@ -187,23 +188,40 @@ function Composer({ conversation, chat }) {
   const refused = useRef(null); // what the server did not take while an answer ran
   const typed = useRef(new Set()); // ids of what was typed on this page
   const isLeftBehind = async ({ id }) => isKept && !typed.current.has(id) && (await loadParts()).isInOutbox(id);
+  /** What sends a message, and its pictures; null: another chat was opened meanwhile, and it waits for its own. */
+  const prepare = async (next, place) => {
+    const found = await loadParts();
+    const isLeft = await isLeftBehind(next);
+    const images = next.hasPictures && !isLeft ? await found.picturesOf(next.replaces) : next.pictures;
+    if (queueName(state.conversation) === place) return { ...found, isLeft, images };
+    lookAgain();
+    return null;
+  };
+  const lookAgain = () => {
+    posted.current = null;
+    setQueue((before) => [...before]);
+  };
   const post = async (next) => {
-    const { id, words, pictures: images, replaces, hasPictures } = next;
+    const { id, words, replaces } = next;
     const place = queueName(state.conversation);
-    const { newConversation, send } = await loadParts();
-    if (await isLeftBehind(next)) {
-      remove(id, place);
-      return;
+    try {
+      const found = await prepare(next, place);
+      if (!found) return;
+      if (found.isLeft) {
+        remove(id, place);
+        return;
+      }
+      // A turn of another tab or program has begun meanwhile: this message goes behind it.
+      if (isKept && isRunning(state.conversation)) {
+        lookAgain();
+        return;
+      }
+      if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
+        found.newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
+      await found.send(words, found.images, { id, replaces, onKept: () => remove(id, place) });
+    } catch (error) {
+      notify(error.message);
     }
-    // A turn of another tab or program has begun meanwhile: this message goes behind it.
-    if (isKept && isRunning(state.conversation)) {
-      posted.current = null;
-      setQueue((before) => [...before]);
-      return;
-    }
-    if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
-      newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
-    await send(words, images, { id, replaces, hasPictures, onKept: () => remove(id, place) }).catch((error) => notify(error.message));
   };
   // While a turn runs the server gets what is next, and sends it though no page is open.
   const handOver = async (next) => {
@@ -211,8 +229,9 @@ function Composer({ conversation, chat }) {
     const mark = (marks) => setQueue((before) => before.map((one) => (one.id === next.id ? { ...one, ...marks } : one)));
     const onKept = () => { mark({ isInOutbox: true }); removeFrom(place, next.id); };
     try {
-      const { sendLater } = await loadParts();
-      if (!(await isLeftBehind(next))) await sendLater({ ...next, onKept, onStored: (storedAs) => mark({ storedAs }) });
+      const found = await prepare(next, place);
+      if (!found) return;
+      if (!found.isLeft) await found.sendLater({ ...next, pictures: found.images, onKept, onStored: (storedAs) => mark({ storedAs }) });
       remove(next.id, place);
     } catch (error) {
       // It is tried again as any other message is, when this answer has ended.
@@ -291,7 +310,7 @@ function Composer({ conversation, chat }) {
       setTimeout(() => setLate(queueNow.current.some((one) => one.id === next.id)), 400);
       post(next);
     }
-  }, [running, queue, isReady, isServers]);
+  }, [running, queue, isReady, isServers, hasFailed]);
 
   const stopTurn = () => loadParts().then(({ stop }) => stop());
   const onKeyDown = (event) => {

@@ -3,7 +3,7 @@ import { api, ApiError, decisionKey, navigate, newKey, notify, query, request, s
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
-import { addFromElsewhere, change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, takeErasure } from "./turn_window.js";
+import { addFromElsewhere, change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, stopFollowing, takeErasure } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -21,10 +21,8 @@ export function settings() {
   };
 }
 
-/** Sends a message that goes on from the end of the branch. */
-export async function send(text, images = [], { hasPictures = false, ...more } = {}) {
-  return start([message(text, hasPictures ? await picturesOf(more.replaces) : images)], more);
-}
+/** Sends a message that goes on from the end of the branch, as `start` does. */
+export const send = (text, images, more) => start([message(text, images)], more);
 
 /** Begins a turn in the open conversation, and shows it before the server has it.
  *
@@ -61,7 +59,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       if (error.code !== "model_not_found" || model || conversation.settings?.model) throw error;
       notify(`There is no model “${body.model}” here: the default one answers.`);
       delete body.model;
-      change(conversation, { settings: { ...state.conversation.settings, model: null } });
+      change(conversation, { settings: { ...state.conversation?.settings, model: null } });
       return deliverOnce();
     });
     showStarted(conversation, pending, response, first, events);
@@ -76,8 +74,8 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
     if (error instanceof ApiError && error.responseId) {
       const turn = await readTurn(error.responseId).catch(() => null);
       if (turn) {
+        if (isInView(pending)) change(conversation, { head: error.responseId, total: turn.position + 1 });
         replaceTurn(conversation, isMine, () => ({ ...turn, key: pending.key }));
-        change(conversation, { head: error.responseId, total: turn.position + 1 });
         return turn.response;
       }
     }
@@ -90,7 +88,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
 
 /** Gives back what was refused, unless that is in view. */
 export function giveBackUnlessShown({ key, input, error, again: [, { id }] }) {
-  if (isRefused(id) && !state.conversation?.turns.some((turn) => turn.key === key)) giveBack(input, error, () => forget(id));
+  if (isRefused(id) && !isInView({ key })) giveBack(input, error, () => forget(id));
 }
 
 /** Begins a turn by a button: its second click may come before the first is drawn. */
@@ -110,11 +108,9 @@ export { forget, isInOutbox };
 
 /** Has the server send a message once what is before it has been answered, also when no page is open.
  * `onKept` is called once the outbox has it, `onStored` with the turn's id before that is in view. */
-export async function sendLater({ id, words, pictures, replaces = null, hasPictures = false, onKept, onStored }) {
+export async function sendLater({ id, words, pictures, replaces = null, onKept, onStored }) {
   const { conversation } = state;
-  // As it is set now: another chat may be open when the pictures are there.
-  const body = { ...bodyOf([]), background: true, on_busy: "queue" };
-  body.input = [message(words, hasPictures ? await picturesOf(replaces) : pictures)];
+  const body = { ...bodyOf([message(words, pictures)]), background: true, on_busy: "queue" };
   try {
     const { response, events } = await deliverBehindQueue(conversation, body, async () => {
       const entry = await queueMessage(body, true, id, replaces);
@@ -188,6 +184,13 @@ function showPending(conversation, pending, siblingOf) {
 }
 
 function showStarted(conversation, pending, response, first, events) {
+  if (!conversation.temporary) nameChat(conversation, response);
+  if (!isInView(pending)) {
+    // Another part of the chat is, or another version: it is shown there only if it belongs there.
+    events.return();
+    addFromElsewhere(conversation, response.id);
+    return;
+  }
   const live = new LiveTurn(response);
   live.apply(first);
   replaceTurn(conversation, (turn) => turn.key === pending.key, (turn) => ({ ...turn, response, live, stalled: false }));
@@ -196,8 +199,9 @@ function showStarted(conversation, pending, response, first, events) {
   if (state.route.kind === "new" && !conversation.temporary) history.replaceState(null, "", `/r/${response.id}`);
   document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
   follow(conversation, response.id, live, eventsAsAnswer(events, live));
-  if (!conversation.temporary) nameChat(conversation, response);
 }
+
+const isInView = ({ key }) => Boolean(state.conversation?.turns.some((turn) => turn.key === key));
 
 /** The rest of a stream whose first event has been read, for `followTurn`. */
 function eventsAsAnswer(events) {
@@ -226,7 +230,7 @@ async function nameChat(conversation, response) {
 /** Sends a turn again that could not be sent. */
 export function retry(turn) {
   const [, { id }] = turn.again;
-  if (!isRefusedInView(turn)) return null;
+  if (!isInView(turn)) return null;
   release(id);
   removeRefused(turn);
   return start(...turn.again);
@@ -235,13 +239,11 @@ export function retry(turn) {
 /** Takes the words of a turn that could not be sent back into the message box, to be changed. */
 export function rewrite(turn) {
   const [input, { id }] = turn.again;
-  if (!isRefusedInView(turn)) return;
+  if (!isInView(turn)) return;
   writeAgain(input);
   forget(id);
   removeRefused(turn);
 }
-
-const isRefusedInView = ({ key }) => state.conversation.turns.some((one) => one.key === key);
 
 function removeRefused({ key, position }) {
   const { conversation } = state;
@@ -256,7 +258,6 @@ export async function stop() {
   if (!turn?.response.id) return;
   if (state.conversation.temporary) {
     // Nobody else reads it: it ends with its reader.
-    const { stopFollowing } = await import("./turn_window.js");
     stopFollowing();
     replaceTurn(state.conversation, (one) => one === turn, (one) => ({ ...one, live: null, response: { ...one.live.response, status: "cancelled" } }));
     return;

@@ -159,7 +159,7 @@ export class TurnList extends Component {
 
   /** At the end the view follows what grows there, unless the reader has just gone up: the event that says so comes later. */
   stay() {
-    if (!this.atEnd || state.conversation.after) return;
+    if (!this.atEnd || state.conversation?.after) return;
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     if (scrollTop < this.stayedAt && scrollHeight - scrollTop - clientHeight >= AT_END) return;
     this.scroller.scrollTop = scrollHeight;
@@ -171,7 +171,7 @@ export class TurnList extends Component {
     const below = scrollHeight - scrollTop - clientHeight;
     // What has grown since the view was last moved is no step of the reader's.
     const isLeft = below >= AT_END && (!this.atEnd || scrollTop < this.stayedAt);
-    const atEnd = !isLeft && !state.conversation.after;
+    const atEnd = !isLeft && !state.conversation?.after;
     // What has become smaller, as a formula does once it is typeset, has moved the view, too.
     if (below < AT_END) this.stayedAt = scrollTop;
     this.setAtEnd(atEnd);
@@ -184,7 +184,7 @@ export class TurnList extends Component {
   showPosition() {
     if (!this.counter) return;
     const article = this.atEnd ? this.list.lastElementChild : this.articleInTheMiddle();
-    if (article) this.counter.textContent = `${Number(article.dataset.position) + 1} / ${state.conversation.total}`;
+    if (article) this.counter.textContent = `${Number(article.dataset.position) + 1} / ${state.conversation?.total}`;
   }
 
   articleInTheMiddle() {

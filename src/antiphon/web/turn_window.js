@@ -82,8 +82,11 @@ let lastWish = null;
 export const isLastWish = (wish) => wish === lastWish;
 export const newWish = () => (lastWish = {});
 
-/** Shows the branch that ends with `head`, at its end or around a turn. */
-export async function showBranch(conversation, head, { around, position, anchor, reading = null, wish = newWish() }) {
+/** Shows the branch that ends with `head`, at its end or around a turn; `keepsSending`: and what is being sent to it. */
+export async function showBranch(conversation, head, { around, position, anchor, reading = null, wish = null, keepsSending = false }) {
+  // Another chat that is being opened meanwhile is what is wished.
+  if (state.conversation?.id !== conversation.id) return;
+  wish ??= newWish();
   if (!isLastWish(wish)) return;
   change(conversation, { loading: true, error: null });
   // What is queued at the end is no part of what is in view in the middle.
@@ -102,7 +105,7 @@ export async function showBranch(conversation, head, { around, position, anchor,
   const { turns: begun, queue } = split(end);
   const last = begun.at(-1)?.response.id ?? head;
   const changed = change(conversation, {
-    head: last, turns: joinLive(turns), queue, before: page.has_more_before,
+    head: last, turns: keepsSending ? withSending(joinLive(turns)) : joinLive(turns), queue, before: page.has_more_before,
     after: page.has_more_after && turns.at(-1)?.response.id !== last,
     total: page.total - queue.length, loading: false, chatId: state.chat?.id ?? null,
     anchor: anchor && { ...anchor, id: anchor.id ?? page.data.find((one) => one.position === position)?.response.id },
@@ -130,10 +133,10 @@ async function readEnd(head) {
 /** Takes up what another tab or program has queued behind what is shown. */
 async function readQueue(conversation, id) {
   const page = await readPatiently(conversation, () => readUnlessRemoved(id, () => readEnd(id))).catch(() => null);
-  const { head, queue: known } = state.conversation;
-  if (!page || state.conversation.id !== conversation.id || known.some(byId(id)) || erased.has(id)) return;
+  const current = state.conversation;
+  if (!page || current?.id !== conversation.id || current.queue.some(byId(id)) || erased.has(id)) return;
   const { turns, queue } = split(page);
-  if (turns.at(-1)?.response.id === head) change(conversation, { queue: withoutErased(queue) });
+  if (turns.at(-1)?.response.id === current.head) change(conversation, { queue: withoutErased(queue) });
   // By now it may have begun.
   if (!queue.some(byId(id))) await addFromElsewhere(conversation, id);
 }
@@ -197,6 +200,12 @@ const joinLive = (turns) => turns.map((turn) => {
   return shown?.live && isRunning(turn.response.status) ? { ...turn, live: shown.live } : turn;
 });
 
+/** Turns as they are stored, and in their place what the server has not confirmed. */
+function withSending(turns) {
+  const sending = state.conversation.turns.filter((turn) => !turn.response.id);
+  return sending.length ? [...turns.filter((turn) => turn.position < sending[0].position), ...sending] : turns;
+}
+
 let reading = false;
 
 /** Reads on in one direction, and drops what is far away in the other. */
@@ -207,7 +216,7 @@ export async function readMore(direction) {
   reading = true;
   try {
     const page = await api(turnsPath(conversation.head, { [direction]: edge.response.id }));
-    if (state.conversation.id !== conversation.id) return;
+    if (state.conversation?.id !== conversation.id) return;
     const { turns } = state.conversation;
     if (direction === "before") change(conversation, trim({
       turns: [...withoutErased(page.data), ...turns], before: page.has_more_before, after: state.conversation.after }, "after"));
@@ -257,7 +266,7 @@ export async function reload() {
   if (!conversation?.head) return;
   const middle = conversation.turns.at(-1)?.response.id;
   const wish = newWish();
-  const show = (head) => readPatiently(conversation, () => showBranch(conversation, head, { wish, ...(conversation.after && middle ? { around: middle } : {}) }));
+  const show = (head) => readPatiently(conversation, () => showBranch(conversation, head, { wish, keepsSending: !conversation.after, ...(conversation.after && middle ? { around: middle } : {}) }));
   const unlessGone = (error) => {
     if (error.status !== 404 || !conversation.queue.length) throw error;
     return show(conversation.head);
@@ -314,6 +323,7 @@ const settleOthers = (conversation, id) => state.conversation.turns
 
 /** Follows one turn; `answer` is its stream where that is open already. */
 export async function follow(conversation, id, live, answer = null) {
+  if (state.conversation?.id !== conversation.id) return answer?.body.cancel();
   stopFollowing();
   settleOthers(conversation, id);
   const control = new AbortController();
@@ -400,7 +410,7 @@ export const isSending = ({ turns }) => turns.some((turn) => !turn.response.id &
 export async function addFromElsewhere(conversation, id) {
   const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
   const current = state.conversation;
-  if (!turn || current.id !== conversation.id || current.turns.some(byId(id)) || erased.has(id)) return;
+  if (!turn || current?.id !== conversation.id || current.turns.some(byId(id)) || erased.has(id)) return;
   if (isQueued(turn)) {
     await readQueue(conversation, id);
     return;
