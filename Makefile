@@ -90,7 +90,7 @@ test-slow: setup
 
 # What runs on a store in memory otherwise.
 test-stores: setup
-	@for store in sqlite postgres; do ANTIPHON_TEST_STORE=$$store $(BIN)/pytest $(WORKERS) \
+	@for store in sqlite postgres; do ANTIPHON_TEST_STORE=$$store $(BIN)/pytest $(WORKERS) $(LONG) \
 		-m "not soak and not clients" -k "not memory" tests/clients tests/promises \
 		tests/api/http/test_response_replay.py --ignore tests/clients/agents $(ARGS) || exit; done
 
