@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from antiphon import (
     AntiphonError,
     AsyncConversation,
+    AsyncStream,
+    Conversation,
     InvalidOutputError,
     InvalidRequestError,
     events,
@@ -396,6 +398,49 @@ def test_stream_closed_late_does_not_undo_what_was_said_since(harness: ChatHarne
     left.close()
     assert chat.response_id == newer
     assert contents(chat.messages()) == ["Never mind.", "Fine."]
+
+
+def test_stream_left_by_break_is_stopped_at_once(harness: ChatHarness) -> None:
+    """Not when the garbage collector comes: no part of a stream may keep the others."""
+    harness.upstream.plan_answers(hanging(chunk(content="One ")))
+    chat = harness.new()
+    gc.collect()
+    gc.disable()
+    try:
+        for delta in chat.stream("Count."):
+            assert delta == "One "
+            break
+        if isinstance(chat, Conversation):
+            assert contents(chat.messages()) == ["Count.", "One "]
+        harness.run(asyncio.to_thread(harness.wait_for_disconnect))
+    finally:
+        gc.enable()
+    assert chat.send("And?").text == "Hello."
+    assert contents(harness.sent_messages()) == ["Count.", "One ", "And?"]
+
+
+def test_forgotten_streams_leave_no_error_behind(tmp_path: Path) -> None:
+    """All generators of a stream in a cycle are finalized at once, each by a task of its own."""
+
+    async def main(harness: ChatHarness) -> None:
+        errors: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
+        chat = AsyncConversation(settings=harness.settings)
+        for read in (aiter, AsyncStream.events, AsyncStream.objects):
+            harness.upstream.plan_answers(hanging(chunk(content="[1, ")))
+            talk = chat.stream("Count.", returns=list[int])
+            forgotten: list[Any] = [talk, read(talk)]
+            await anext(forgotten[1])
+            forgotten.append(forgotten)
+            del talk, forgotten
+            gc.collect()
+            await asyncio.to_thread(harness.wait_for_disconnect)
+        await close_shared_engines()
+        gc.collect()
+        assert errors == []
+
+    with chat_harness("async", tmp_path) as harness:
+        harness.run(main(harness))
 
 
 def test_garbage_collected_stream_is_cancelled(harness: ChatHarness) -> None:

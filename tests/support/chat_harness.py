@@ -18,7 +18,7 @@ import inspect
 import io
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,6 @@ from PIL import Image
 from antiphon import AsyncConversation, Conversation, Settings, bootstrap, configured_models
 from antiphon.blocking_portal import BlockingPortal
 from antiphon.chat.blocking import portal
-from antiphon.chat.stream import AsyncStream
 from antiphon.core.turns import DEFAULT_TENANT, Response
 from antiphon.models.openai.chat_completions import ChatCompletionsModel
 from antiphon.settings import ModelSettings
@@ -353,7 +352,7 @@ class BlockingAdapter:
                 return await value
 
             value = self._run(wait())
-        if isinstance(value, AsyncConversation | AsyncStream) or inspect.isasyncgen(value):
+        if isinstance(value, AsyncConversation | AsyncIterator):
             return BlockingAdapter(value, self._run)
         return value
 

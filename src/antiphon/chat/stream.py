@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
     Coroutine,
     Generator,
+    Iterable,
     Iterator,
 )
-from contextlib import aclosing
 from types import AsyncGeneratorType, TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -52,8 +53,8 @@ class AsyncStream(Generic[T]):
 
     def __init__(self, source: EventSource) -> None:
         self._source = source
-        self._reader: AsyncGenerator[Any, None] | None = None
-        self._text_iterator: AsyncGenerator[str, None] | None = None
+        self._events: AsyncGenerator[Event, None] | None = None
+        self._text_iterator: AsyncIterator[str] | None = None
         self._closed = False
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -61,16 +62,17 @@ class AsyncStream(Generic[T]):
 
     async def __anext__(self) -> str:
         if self._text_iterator is None:
-            self._text_iterator = self._start_reading(self._text)
+            self._text_iterator = _ConvertedEvents(self._start_reading(), _TextConverter())
         return await anext(self._text_iterator)
 
     def events(self) -> AsyncIterator[Event]:
         """All typed events: text, calls and their arguments, tool outputs."""
-        return self._start_reading(self._source.events)
+        return self._start_reading()
 
     def objects(self) -> AsyncIterator[Any]:
         """The partial object, each time that it grows."""
-        return self._start_reading(self._objects)
+        converter = _ObjectConverter(self._source.parse_partial)
+        return _ConvertedEvents(self._start_reading(), converter)
 
     @property
     def reply(self) -> Reply[T]:
@@ -88,11 +90,11 @@ class AsyncStream(Generic[T]):
         Where another task reads it, that one's reading ends there.
         """
         self._closed = True
-        if self._reader is not None:
+        if self._events is not None:
             await self._source.stop()
             # Python refuses to close a generator while somebody waits for its next value.
-            if not (isinstance(self._reader, AsyncGeneratorType) and self._reader.ag_running):
-                await self._reader.aclose()
+            if not (isinstance(self._events, AsyncGeneratorType) and self._events.ag_running):
+                await self._events.aclose()
 
     async def __aenter__(self) -> AsyncStream[T]:
         return self
@@ -105,41 +107,74 @@ class AsyncStream(Generic[T]):
     ) -> None:
         await self.close()
 
-    def _start_reading(
-        self, reader_factory: Callable[[], AsyncGenerator[U, None]]
-    ) -> AsyncGenerator[U, None]:
-        if self._reader is not None:
+    def _start_reading(self) -> AsyncGenerator[Event, None]:
+        if self._events is not None:
             raise InvalidRequestError("A stream can be read once.", code="stream_read_twice")
         if self._closed:
             raise InvalidRequestError("The stream has been closed.", code="stream_closed")
-        self._reader = reader = reader_factory()
-        return reader
+        self._events = self._source.events()
+        return self._events
 
-    async def _text(self) -> AsyncGenerator[str, None]:
-        message: tuple[int, int] | None = None
-        turns = 0
-        async with aclosing(self._source.events()) as events:
-            async for event in events:
-                if isinstance(event, Created):
-                    turns += 1
-                elif isinstance(event, TextDelta | RefusalDelta):
-                    if message not in (None, (turns, event.index)):
-                        yield _PARAGRAPH
-                    message = (turns, event.index)
-                    yield event.text
 
-    async def _objects(self) -> AsyncGenerator[Any, None]:
-        text, last = "", None
-        async with aclosing(self._source.events()) as events:
-            async for event in events:
-                if isinstance(event, ItemAdded) and isinstance(event.item, Message):
-                    text = ""
-                elif isinstance(event, TextDelta):
-                    text += event.text
-                    data = self._source.parse_partial(text)
-                    if data is not None and data != last:
-                        last = data
-                        yield data
+class _ConvertedEvents(Generic[U]):
+    """What is made of events, as they come.
+
+    Not a generator: one that was forgotten together with the events' own would be closed at the
+    same time as that, which Python refuses. It does not know its stream either: a stream that
+    nobody holds any more is stopped at once, and not when the garbage collector comes.
+    """
+
+    def __init__(
+        self, events: AsyncGenerator[Event, None], convert: Callable[[Event], Iterable[U]]
+    ) -> None:
+        self._events = events
+        self._convert = convert
+        self._ready: deque[U] = deque()
+
+    def __aiter__(self) -> AsyncIterator[U]:
+        return self
+
+    async def __anext__(self) -> U:
+        while not self._ready:
+            self._ready.extend(self._convert(await anext(self._events)))
+        return self._ready.popleft()
+
+
+class _TextConverter:
+    """Events to text, with an empty line between two messages."""
+
+    def __init__(self) -> None:
+        self._turn_count = 0
+        self._message: tuple[int, int] | None = None
+
+    def __call__(self, event: Event) -> tuple[str, ...]:
+        if isinstance(event, Created):
+            self._turn_count += 1
+        if not isinstance(event, TextDelta | RefusalDelta):
+            return ()
+        before, self._message = self._message, (self._turn_count, event.index)
+        return (event.text,) if before in (None, self._message) else (_PARAGRAPH, event.text)
+
+
+class _ObjectConverter:
+    """Events to the partial object, each time that it grows."""
+
+    def __init__(self, parse_partial: Callable[[str], Any]) -> None:
+        self._parse_partial = parse_partial
+        self._text = ""
+        self._last: Any = None
+
+    def __call__(self, event: Event) -> tuple[Any, ...]:
+        if isinstance(event, ItemAdded) and isinstance(event.item, Message):
+            self._text = ""
+        if not isinstance(event, TextDelta):
+            return ()
+        self._text += event.text
+        data = self._parse_partial(self._text)
+        if data is None or data == self._last:
+            return ()
+        self._last = data
+        return (data,)
 
 
 class LoopPortal(BlockingPortal):
@@ -189,16 +224,18 @@ class Stream(Generic[T]):
 
     def __next__(self) -> str:
         if self._text_iterator is None:
-            self._text_iterator = self._iterate(aiter(self._async_stream))
+            self._text_iterator = _iterate(
+                self._portal, self._async_stream, aiter(self._async_stream)
+            )
         return next(self._text_iterator)
 
     def events(self) -> Iterator[Event]:
         """All typed events: text, calls and their arguments, tool outputs."""
-        return self._iterate(self._async_stream.events())
+        return _iterate(self._portal, self._async_stream, self._async_stream.events())
 
     def objects(self) -> Iterator[Any]:
         """The partial object, each time that it grows."""
-        return self._iterate(self._async_stream.objects())
+        return _iterate(self._portal, self._async_stream, self._async_stream.objects())
 
     @property
     def reply(self) -> Reply[T]:
@@ -207,11 +244,7 @@ class Stream(Generic[T]):
 
     def close(self) -> None:
         """Stop the answer, if it is not over. Where another thread reads it, its loop ends."""
-        # A stream that outlives the program's end was stopped with it, and one in a forked
-        # process is its parent's. One that the loop's own thread finds forgotten is closed
-        # by the loop, as all its generators are.
-        if not self._portal.closed_reason and not self._portal.is_loop_thread:
-            self._portal.run(self._async_stream.close)
+        _close(self._portal, self._async_stream)
 
     def __enter__(self) -> Stream[T]:
         return self
@@ -224,14 +257,26 @@ class Stream(Generic[T]):
     ) -> None:
         self.close()
 
-    def _iterate(self, reader: AsyncIterator[U]) -> Generator[U, None, None]:
-        over = object()
 
-        async def step() -> Any:
-            return await anext(reader, over)
+def _iterate(
+    portal: LoopPortal, stream: AsyncStream[Any], reader: AsyncIterator[U]
+) -> Generator[U, None, None]:
+    # Not a method: a generator that knew its ``Stream`` would be kept by it, and keep it.
+    over = object()
 
-        try:
-            while (value := self._portal.run(step)) is not over:
-                yield value
-        finally:
-            self.close()
+    async def step() -> Any:
+        return await anext(reader, over)
+
+    try:
+        while (value := portal.run(step)) is not over:
+            yield value
+    finally:
+        _close(portal, stream)
+
+
+def _close(portal: LoopPortal, stream: AsyncStream[Any]) -> None:
+    # A stream that outlives the program's end was stopped with it, and one in a forked
+    # process is its parent's. One that the loop's own thread finds forgotten is closed
+    # by the loop, as all its generators are.
+    if not portal.closed_reason and not portal.is_loop_thread:
+        portal.run(stream.close)
