@@ -130,7 +130,7 @@ def import_messages(messages: Sequence[Mapping[str, Any]]) -> ImportedConversati
 
 
 class _TurnBuilder:
-    """A turn that is being read. ``open`` are its calls that wait, by id, with their names."""
+    """A turn that is being read. ``open_calls`` wait for outputs: their names by their ids."""
 
     def __init__(self) -> None:
         self.input: list[Item] = []

@@ -184,7 +184,7 @@ class OutputSchema(Generic[T]):
     ) -> Any:
         """Data without the nulls that stand for defaults.
 
-        ``chosen``: the schema is one of several. Then the default itself is put there,
+        ``is_branch``: the schema is one of several. Then the default itself is put there,
         since Pydantic tells the members of a union by the fields that are given.
         """
         schema = self._resolve(schema)

@@ -53,13 +53,13 @@ class StatelessResponse(msgspec.Struct, frozen=True):
 class Client:
     """Makes conversations. ``model`` None is the default one.
 
-    ``api_host`` None: the turns are taken in this process. ``settings`` None: from file and
-    environment, as on the command line. ``fun_prompt`` is the system prompt of fun mode, None:
-    that of the settings.
+    ``api_host`` None: the turns are taken in this process. Then ``settings`` None are those of file
+    and environment, as on the command line, and ``fun_prompt`` is the system prompt of fun mode,
+    None: that of the settings.
 
-    Else it is where antiphon listens for gRPC, as ``host:port``, and ``api_key`` a key of it,
-    which no variable stands in for: nothing is sent that was not meant for that host. The
-    host is asked by TLS unless it is this machine or ``use_insecure_channel`` says otherwise.
+    Otherwise ``api_host`` is where antiphon listens for gRPC, as ``host:port``, and ``api_key`` a
+    key of it, which no variable stands in for: nothing is sent that was not meant for that host.
+    The host is asked by TLS unless it is this machine or ``use_insecure_channel`` says otherwise.
     Raises ``ConfigError``.
     """
 

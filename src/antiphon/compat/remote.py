@@ -65,7 +65,7 @@ class SdkMessage(Protocol):
 class ServerAddress:
     """A server: where it is, and the key for it.
 
-    ``plain``: without TLS, as always on this machine. Raises ``ConfigError``.
+    ``insecure``: without TLS, as always on this machine. Raises ``ConfigError``.
     """
 
     def __init__(self, address: str, key: Secret | None, *, insecure: bool) -> None:

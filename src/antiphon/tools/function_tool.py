@@ -172,7 +172,7 @@ class Tool(Generic[P, R]):
         if {"__module__", "__qualname__"} <= names.keys():
             # The body of a class: a method has a parameter that is filled in by binding.
             return
-        # A type may be defined further down: ``form`` looks again.
+        # A type may be defined further down: ``argument_spec`` looks again.
         with suppress(NameError):
             self._argument_spec = self._build_argument_spec(names)
 

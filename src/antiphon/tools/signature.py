@@ -44,8 +44,8 @@ class ArgumentSpec(msgspec.Struct, frozen=True):
 class Signature(msgspec.Struct, frozen=True):
     """``parameters`` are those for the model, their annotations resolved.
 
-    A parameter without an annotation takes anything. ``contexts`` are the names of those
-    that take a ``ToolContext``.
+    A parameter without an annotation takes anything. ``context_parameters`` are the names of
+    those that take a ``ToolContext``.
     """
 
     parameters: tuple[Parameter, ...]
