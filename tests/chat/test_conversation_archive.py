@@ -167,4 +167,4 @@ def test_repr_shows_what_it_goes_on_from(harness: ChatHarness) -> None:
 
 def repr_of(chat: object) -> str:
     """The representation of a conversation, which may be wrapped."""
-    return repr(vars(chat).get("_twin", chat))
+    return repr(getattr(chat, "__dict__", {}).get("_twin", chat))

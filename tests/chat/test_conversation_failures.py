@@ -158,7 +158,13 @@ def test_api_key_is_in_no_error_log_or_file(
                 exposed_texts += [str(error), repr(error), repr(vars(error))]
                 exposed_texts += traceback.format_exception(error)
     assert harness.upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
-    exposed_texts += [repr(chat), repr(settings), repr(vars(chat)), str(settings), caplog.text]
+    exposed_texts += [
+        repr(chat),
+        repr(settings),
+        repr(getattr(chat, "__dict__", {})),
+        str(settings),
+        caplog.text,
+    ]
     exposed_texts += [str(record.__dict__) for record in caplog.records]
     exposed_texts += [chat.export(), repr(chat.items()), *capfd.readouterr()]
     assert exposed_texts
