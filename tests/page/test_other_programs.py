@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,36 @@ def test_change_before_the_files_that_show_it_are_there_is_seen(
     held[0].continue_()
     expect(page.get_by_text("You asked: three")).to_be_visible()
     expect(page.get_by_text("You asked: two")).to_have_count(0)
+
+
+def test_turn_that_is_read_before_the_one_it_continues_is_shown_behind_it(
+    world: Watched, server: ThreadServer
+) -> None:
+    first = server.respond("one", model="grok-4").json["id"]
+    chat_id = server.get(f"/v1/chats/{first}").json["id"]
+    page = world.open(f"/c/{chat_id}")
+    expect(page.get_by_text("You asked: one")).to_be_visible()
+    begun: list[str] = []
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        """Hold what is read of the second turn until it is let go."""
+        if begun and begun[0] in route.request.url and len(begun) == 1:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(re.compile(r"/turns\?(.*&)?limit=1(&|$)"), hold)
+    begun.append(server.respond("two", model="grok-4", previous_response_id=first).json["id"])
+    while not held:
+        page.wait_for_timeout(10)
+    with page.expect_response(re.compile(r"/turns\?(.*&)?limit=1(&|$)")):
+        server.respond("three", model="grok-4", previous_response_id=begun[0])
+    expect(page.get_by_text("You asked: two")).to_have_count(0)
+    begun.append("")
+    for route in held:
+        route.continue_()
+    expect(page.locator(".bubble")).to_have_text(["one", "two", "three"])
 
 
 def test_tab_that_takes_over_the_feed_goes_on_where_the_other_ended(

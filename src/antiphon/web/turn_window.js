@@ -48,7 +48,7 @@ const blank = () => ({
 /** A conversation without turns, for a new chat. */
 export function newConversation(more = {}) {
   stopFollowing();
-  erased.clear();
+  forgetChanges();
   const conversation = { ...blank(), ...more };
   set({ conversation, chat: null });
   return conversation;
@@ -57,7 +57,7 @@ export function newConversation(more = {}) {
 /** Opens what an address names. `mark` are words to show where they stand. */
 export async function openRoute(route, { mark = null } = {}) {
   stopFollowing();
-  erased.clear();
+  forgetChanges();
   const conversation = { ...blank(), loading: true };
   set({ conversation, chat: state.chats.find((one) => one.id === route.id) ?? null });
   await readPatiently(conversation, () => readRoute(conversation, route, mark))
@@ -169,6 +169,8 @@ function appendTurn(conversation, turn) {
   if (turns.some(byId(id)) || erased.has(id)) return;
   change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
   if (!after) followLast();
+  const next = ahead.get(id);
+  if (next) addFromElsewhere(conversation, next);
 }
 
 const dropFromQueue = (conversation, id) => change(conversation, { queue: state.conversation.queue.filter((one) => one.response.id !== id) });
@@ -176,6 +178,15 @@ const dropFromQueue = (conversation, id) => change(conversation, { queue: state.
 /** What was erased of the chat that is open: id -> whether what followed it was too. An answer that was on its
  * way then has it yet. */
 const erased = new Map();
+
+/** Turns that were read before the one they continue was in view: its id -> theirs. */
+const ahead = new Map();
+
+/** Another chat is opened: what is known of changes is of the one before. */
+function forgetChanges() {
+  erased.clear();
+  ahead.clear();
+}
 
 function withoutErased(turns) {
   const end = turns.findIndex(({ response }) => erased.get(response.id));
@@ -422,6 +433,7 @@ export async function addFromElsewhere(conversation, id) {
     appendTurn(conversation, turn);
     return;
   }
+  if (parent && !current.turns.some(byId(parent))) ahead.set(parent, id);
   replaceTurn(conversation, (one) => (one.response.previous_response_id ?? null) === parent && one.position === turn.position,
     (one) => ({ ...one, siblings: { ...one.siblings, count: turn.siblings.count } }));
 }
