@@ -1,7 +1,7 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, save, set, startFeed, state, useStore, whenIdle,
+  api, dismiss, follow, icon, iconButton, keepWords, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, save, set, startFeed, state, typedWords, useStore, whenIdle,
 } from "./core.js";
 import { Conversation, loadParts, startChat } from "./conversation.js";
 
@@ -84,13 +84,35 @@ onFeed((event) => {
   if (event.type === "chat.erased") {
     erased.add(event.chat_id);
     removeChat(event.chat_id);
+    forgetWordsOf(event.chat_id);
   } else if (event.chat_id) {
     erased.delete(event.chat_id);
     changed.add(event.chat_id);
+    if (event.type === "turn.erased") forgetEdits(event);
   }
   isWaitingChanged ||= event.type === "turn.waiting" || state.waiting > 0;
   timer ||= setTimeout(readChanged, 60);
 });
+
+/** Nothing that was typed in a chat outlives it, but a message that is being typed here: that is for a new chat. */
+function forgetWordsOf(id) {
+  const queued = load(`queue.${id}`) ?? [];
+  if (state.conversation?.chatId === id) {
+    const words = [load("draft.new"), ...queued.map((one) => one.words), document.querySelector("#composer")?.value];
+    save("draft.new", words.filter(Boolean).join("\n\n"));
+  }
+  for (const name of ["draft", "queue"]) save(`${name}.${id}`, null);
+  for (const name of Object.keys(typedWords(id))) keepWords(id, name, null);
+}
+
+/** What was typed to take the place of a question contains it: it goes with it. */
+function forgetEdits({ chat_id: chat, response_id: id, cascade }) {
+  const { conversation } = state;
+  const shown = conversation?.chatId === chat ? conversation.turns.map(({ response }) => response.id) : [];
+  const stay = shown.slice(0, Math.max(0, shown.indexOf(id)));
+  const isGone = (name) => name === `edit.${id}` || cascade && name.startsWith("edit.") && !stay.includes(name.slice(5));
+  for (const name of Object.keys(typedWords(chat)).filter(isGone)) keepWords(chat, name, null);
+}
 
 /** One reading after another, so that an older answer never comes in the place of a newer one. */
 async function readChanged() {

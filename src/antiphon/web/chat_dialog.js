@@ -1,6 +1,6 @@
 /** Chat dialog: name, pin, what it holds and costs, and its end. */
-import { html, useState } from "./vendor/preact.js";
-import { api, notify, openDialog, set, state } from "./core.js";
+import { html } from "./vendor/preact.js";
+import { api, keepWords, notify, openDialog, set, state, useWords } from "./core.js";
 import { eraseChat } from "./app.js";
 import { closeAfterWork, closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
@@ -33,11 +33,12 @@ function actionsOf(chat, title) {
 }
 
 export default function ChatDialog({ chat }) {
-  const [title, setTitle] = useState(chat.title ?? "");
+  const [title, setTitle] = useWords(chat.id, "title", chat.title ?? "");
   const change = async (changes, words) => {
     const { dialog } = state;
     try {
       await changeChat(chat, changes);
+      if ("title" in changes) keepWords(chat.id, "title", null);
       notify(words, null, 2);
       closeAfterWork(dialog);
     } catch (error) {
@@ -58,7 +59,7 @@ export default function ChatDialog({ chat }) {
   return html`<${Dialog} title=${chat.title || "Untitled"}>
     <form class="row" onSubmit=${(event) => { event.preventDefault(); change({ title: title.trim() || null }, "Renamed."); }}>
       <label for="chat-title">Name</label>
-      <input id="chat-title" type="text" data-first maxlength="200" value=${title} onFocus=${(event) => event.target.select()} onInput=${(event) => setTitle(event.target.value)} />
+      <input id="chat-title" type="text" data-first maxlength="200" value=${title} onFocus=${(event) => event.target.select()} onInput=${({ target: { value } }) => setTitle(value === (chat.title ?? "") ? null : value)} />
       <button class="button primary">Rename</button>
     </form>
     <p class="row">

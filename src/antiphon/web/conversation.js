@@ -1,6 +1,6 @@
 /** Conversation: the main part of the page: its head, the list of turns, and the composer. */
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { api, follow, icon, iconButton, load, loadAll, navigate, newKey, notify, openDialog, pause, save, set, state, useStore } from "./core.js";
+import { api, follow, icon, iconButton, load, loadAll, navigate, newKey, notify, openDialog, pause, save, set, settingsOf, state, useStore } from "./core.js";
 
 /** What is not needed to show an empty page: loaded when a chat is opened or a word is typed. */
 let parts = null;
@@ -99,7 +99,7 @@ const touch = matchMedia("(pointer: coarse)");
 
 /** The model of the next turn; null: the server's default. Imported chats may not name theirs. */
 export function nextModel(conversation) {
-  const own = conversation?.settings;
+  const own = settingsOf(conversation);
   if (own && "model" in own) return own.model;
   const isNamed = ({ response }) => response.model && response.model !== "unknown";
   return conversation?.turns.findLast(isNamed)?.response.model ?? state.model ?? null;
@@ -217,7 +217,7 @@ function Composer({ conversation, chat }) {
         return;
       }
       if (!state.conversation || state.route.kind === "new" && !state.conversation.turns.length)
-        found.newConversation({ temporary: state.temporary, settings: state.conversation?.settings });
+        found.newConversation({ temporary: state.temporary, settings: settingsOf(state.conversation) });
       await found.send(words, found.images, { id, replaces, onKept: () => remove(id, place) });
     } catch (error) {
       notify(error.message);
@@ -384,7 +384,7 @@ function Composer({ conversation, chat }) {
         <input type="file" class="hidden" ref=${picker} accept="image/png,image/jpeg,image/gif,image/webp" multiple tabindex="-1" aria-label="Pictures" onChange=${(event) => { addFiles([...event.target.files]); event.target.value = ""; }} />
         ${iconButton("attach", "Add pictures", () => picker.current.click())}
         <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
-          <span>${nextModel(conversation) ?? "Default model"}</span>${(conversation?.settings?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}${icon("choose")}</button>
+          <span>${nextModel(conversation) ?? "Default model"}</span>${(settingsOf(conversation)?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}${icon("choose")}</button>
         <span class="space"></span>
         ${!running && isKept && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
         ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" disabled=${!last.response.id} onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}

@@ -1,5 +1,5 @@
 /** Core: state, addresses, API requests, event streams and the feed. */
-import { Component, h, html, useLayoutEffect, useReducer, useRef } from "./vendor/preact.js";
+import { Component, h, html, useLayoutEffect, useReducer, useRef, useState } from "./vendor/preact.js";
 
 // ---- state: one object, changed by `set` alone
 
@@ -193,6 +193,46 @@ export async function heldLocks() {
     return [];
   }
 }
+
+// ---- words that are typed into a box and not sent yet, by chat: there until they are sent or the chat is erased
+
+const typed = { string: new Map(), object: new WeakMap() }; // chat -> {name: text}; one that is not stored is an object
+
+/** The open chat as words are kept by it. */
+export function openChat() {
+  const { conversation, temporary } = state;
+  if (conversation?.chatId) return conversation.chatId;
+  if (conversation?.loading || conversation?.turns.length) return conversation.id;
+  return temporary ? {} : "new";
+}
+
+/** What is typed in a chat: {name: text}. Another tab may have other words. */
+export function typedWords(chat = openChat()) {
+  const all = typed[typeof chat];
+  if (!all.has(chat)) all.set(chat, (typeof chat === "string" && load(`words.${chat}`)) || {});
+  return all.get(chat);
+}
+
+/** Keeps words by a name; null: those are sent, or nobody wants them. */
+export function keepWords(chat, name, text) {
+  const change = ({ [name]: _, ...others }) => (text === null ? others : { ...others, [name]: text });
+  typed[typeof chat].set(chat, change(typedWords(chat)));
+  if (typeof chat !== "string") return;
+  const kept = change(load(`words.${chat}`) ?? {});
+  save(`words.${chat}`, Object.keys(kept).length ? kept : null);
+}
+
+/** The text of a box as `useState` has it: a reload, another chat or a closed dialog leaves it as it is. */
+export function useWords(chat, name, initial = "") {
+  const [text, setText] = useState(typedWords(chat)[name] ?? initial);
+  return [text, (words) => {
+    setText(words ?? initial);
+    keepWords(chat, name, words);
+  }];
+}
+
+/** Model and system prompt that were chosen for the next turn; null: as the last one had. */
+export const settingsOf = (conversation) => conversation?.settings ?? typedWords().settings ?? null;
 
 // ---- addresses
 

@@ -1,6 +1,6 @@
 /** Inbox: every call that waits for an approval, over all chats. */
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, decisionKey, follow, isDecided, notify, onFeed, request, set } from "./core.js";
+import { api, decisionKey, follow, isDecided, notify, onFeed, request, set, useWords } from "./core.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 
@@ -34,12 +34,14 @@ const actionsOf = (entries) => [
 ];
 
 function Entry({ entry, onDecided }) {
-  const [reason, setReason] = useState("");
+  // As in the chat: what was typed there is here too.
+  const [reason, setReason] = useWords(entry.chat_id, `remark.${entry.id}`);
   const [state, setState] = useState({});
   const act = async (approve) => {
     setState({ busy: true });
     try {
       await decide(entry, approve, reason);
+      setReason(null);
       onDecided(entry);
     } catch (error) {
       if (!isDecided(error)) {

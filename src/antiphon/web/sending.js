@@ -124,9 +124,9 @@ export function deliver(entry, { onStalled = () => {} } = {}) {
 const lockName = ({ id }) => `antiphon.send.${id}`;
 const untilTaken = (id) => new Promise((done) => refused.set(id, done));
 
-/** Whether a refused message's words are nowhere but here. */
+/** Whether a refused message's words are nowhere but here: those of a decision or a result stay in their box. */
 function hasUnsavedWords({ isKept, body }, error) {
-  const { input } = JSON.parse(body);
+  const input = JSON.parse(body).input.filter((item) => item.type === "message");
   return isKept && !isSent(error) && !error.responseId && Boolean(wordsOf(input) || picturesOf(input).length);
 }
 

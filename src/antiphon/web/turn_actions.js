@@ -1,5 +1,5 @@
 /** Turn actions: what can be done with a turn: answer it, edit, ask again, branch, stop, erase. */
-import { api, ApiError, decisionKey, navigate, newKey, notify, query, request, set, siblingsPath, state } from "./core.js";
+import { api, ApiError, decisionKey, keepWords, navigate, newKey, notify, query, request, set, settingsOf, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { deliver, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
@@ -14,7 +14,7 @@ const message = (text, images = []) => ({
 /** What is set for the next turn: model and system prompt, of the chat or of the new one. */
 export function settings() {
   const last = state.conversation?.turns.at(-1)?.response;
-  const own = state.conversation?.settings ?? {};
+  const own = settingsOf(state.conversation) ?? {};
   return {
     model: nextModel(state.conversation),
     instructions: own.instructions ?? last?.instructions ?? "",
@@ -56,10 +56,10 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
     };
     const { response, first, events } = await deliverOnce().catch((error) => {
       // The chat went on with this model elsewhere, and nobody has chosen it here.
-      if (error.code !== "model_not_found" || model || conversation.settings?.model) throw error;
+      if (error.code !== "model_not_found" || model || settingsOf(conversation)?.model) throw error;
       notify(`There is no model “${body.model}” here: the default one answers.`);
       delete body.model;
-      change(conversation, { settings: { ...state.conversation?.settings, model: null } });
+      change(conversation, { settings: { ...settingsOf(state.conversation), model: null } });
       return deliverOnce();
     });
     showStarted(conversation, pending, response, first, events);
@@ -197,6 +197,8 @@ function showStarted(conversation, pending, response, first, events) {
   change(conversation, { head: response.id });
   // Until the chat's own address is known: whoever loads the page again finds the turn.
   if (state.route.kind === "new" && !conversation.temporary) history.replaceState(null, "", `/r/${response.id}`);
+  // It has what was chosen for it.
+  if (!conversation.temporary) keepWords(state.conversation?.chatId ?? "new", "settings", null);
   document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
   follow(conversation, response.id, live, eventsAsAnswer(events, live));
 }
@@ -236,11 +238,12 @@ export function retry(turn) {
   return start(...turn.again);
 }
 
-/** Takes the words of a turn that could not be sent back into the message box, to be changed. */
+/** Takes the words of a turn that could not be sent back into the message box, to be changed. Those of a decision or
+ * a result are still in a box of their own. */
 export function rewrite(turn) {
   const [input, { id }] = turn.again;
   if (!isInView(turn)) return;
-  writeAgain(input);
+  if (input.some((item) => item.type === "message")) writeAgain(input);
   forget(id);
   removeRefused(turn);
 }
@@ -271,8 +274,8 @@ export async function stop() {
 
 export const edit = (turn) => change(state.conversation, { editing: turn?.response.id ?? null });
 
-/** The input of a turn with other words: pictures and results of calls stay. */
-export function sendEdited(turn, text) {
+/** Sends the input of a turn with other words: pictures and results of calls stay. `onKept`: as `start` has it. */
+export function sendEdited(turn, text, onKept) {
   if (!text.trim()) return null;
   let first = true;
   const input = turn.input.map((item) => {
@@ -282,7 +285,7 @@ export function sendEdited(turn, text) {
     first = false;
     return { type: "message", role: "user", content: [...words, ...others] };
   }).filter((item) => item.type !== "message" || item.content.length);
-  return startOnce(input, { siblingOf: turn });
+  return startOnce(input, { siblingOf: turn, onKept });
 }
 
 const bare = ({ id, status, ...item }) => item;

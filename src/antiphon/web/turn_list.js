@@ -1,7 +1,7 @@
 /** Turn list: the scrolling log of a conversation. The view moves by itself only at its end. */
 import { Component, html } from "./vendor/preact.js";
-import { icon, openDialog, state, whenSeen } from "./core.js";
-import { answerText, questionText, Turn } from "./turns.js";
+import { icon, openDialog, state, typedWords, whenSeen } from "./core.js";
+import { answerText, editName, questionText, Turn } from "./turns.js";
 import { isRunningHere } from "./turn_actions.js";
 import { change, goToEnd, jumpTo, readMore } from "./turn_window.js";
 import { markWords } from "./text_marks.js";
@@ -214,13 +214,14 @@ export class TurnList extends Component {
     const { turns, total, before, after, editing } = conversation;
     const [begin, end] = this.spanToDraw(conversation);
     const busy = isRunningHere();
+    const words = typedWords();
     const last = turns.length - 1;
     return html`
       <div class="scroller" ref=${(one) => { this.scroller = one; }} onScroll=${this.onScroll} tabindex="0" role="region" aria-label="Conversation">
         ${before && html`<p class="more-turns" aria-hidden="true">Earlier turns…</p>`}
         <div class="turns" role="log" aria-label="Turns" aria-busy=${Boolean(busy)} aria-live=${this.isQuiet ? "off" : undefined} ref=${(one) => { this.list = one; }}>
           ${turns.map((turn, index) => index >= begin && index < end && html`<${Turn} key=${keyOf(turn)} turn=${turn} live=${turn.live} answeredBefore=${turns[index - 1]?.response.completed_at ?? 0}
-            isLast=${index === last && !after} editing=${editing !== null && editing === turn.response.id} busy=${busy} />`)}
+            isLast=${index === last && !after} editing=${editing !== null && editing === turn.response.id} hasWords=${editName(turn) in words} busy=${busy} />`)}
         </div>
         ${after && html`<p class="more-turns" aria-hidden="true">Later turns…</p>`}
       </div>

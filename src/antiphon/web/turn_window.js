@@ -206,9 +206,11 @@ export function takeErasure(conversation, id, cascade = false) {
   if (isShown || mayBeAbove) removeTurn(conversation, id);
 }
 
+/** Turns that were read again, each in the place where it is shown: with its boxes and what is focused there. */
 const joinLive = (turns) => turns.map((turn) => {
   const shown = state.conversation?.turns.find((one) => one.response.id === turn.response.id);
-  return shown?.live && isRunning(turn.response.status) ? { ...turn, live: shown.live } : turn;
+  if (!shown) return turn;
+  return { ...turn, ...(shown.key && { key: shown.key }), ...(shown.live && isRunning(turn.response.status) && { live: shown.live }) };
 });
 
 /** Turns as they are stored, and in their place what the server has not confirmed. */

@@ -1,6 +1,6 @@
 /** Turns: what one turn of a conversation looks like: input, output, and what can be done with it. */
 import { Component, html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { icon, iconButton, memo, notify, openDialog, request, whenSeen } from "./core.js";
+import { icon, iconButton, keepWords, memo, notify, openChat, openDialog, request, useWords, whenSeen } from "./core.js";
 import { copyText } from "./code.js";
 import { MarkdownStream, renderMarkdown } from "./markdown.js";
 import { isRunning } from "./live_turn.js";
@@ -26,12 +26,16 @@ export const answerText = (turn) => (turn.live?.response ?? turn.response).outpu
 export const questionText = (turn) => turn.input
   .filter((item) => (item.type ?? "message") === "message" && item.role === "user").map(itemText).join("\n\n");
 
-/** One turn. `live` is there while it runs in view; `answeredBefore`: when the one before it was answered. */
-export const Turn = memo(({ turn, live, answeredBefore, isLast, editing, busy }) => {
+/** The name by which the words are kept that take a question's place. */
+export const editName = ({ response }) => `edit.${response.id}`;
+
+/** One turn. `live` is there while it runs in view; `answeredBefore`: when the one before it was answered. `editing`:
+ * its question is to be edited; `hasWords`: words for that were typed before. */
+export const Turn = memo(({ turn, live, answeredBefore, isLast, editing, hasWords, busy }) => {
   const { response } = turn;
   const label = turn.position === undefined ? "Turn" : `Turn ${turn.position + 1}`;
   return html`<article class="turn" data-turn=${response.id ?? turn.key} data-position=${turn.position} aria-label=${label} tabindex="-1">
-    ${editing ? html`<${Editor} turn=${turn} />` : html`<${Input} turn=${turn} busy=${busy} />`}
+    ${editing || hasWords ? html`<${Editor} turn=${turn} hasFocus=${editing} />` : html`<${Input} turn=${turn} busy=${busy} />`}
     <${Output} turn=${turn} live=${live} answeredBefore=${answeredBefore} isLast=${isLast} busy=${busy} />
   </article>`;
 });
@@ -256,20 +260,26 @@ function Call({ item, result, live, turn, isLast }) {
 
 /** A call that nobody here can run: its result may be written by hand. */
 function ToolOutput({ item, turn }) {
-  const [text, setText] = useState(null);
+  const chat = openChat();
+  const name = `result.${item.call_id}`;
+  const [text, setText] = useWords(chat, name, null);
   if (text === null) return html`<p class="inline-actions of-answer"><button type="button" onClick=${() => setText("")}>Write its result</button></p>`;
-  return html`<form class="inline-form" onSubmit=${(event) => { event.preventDefault(); acts.giveOutput(turn, item, text); }}>
+  const send = async () => { if (await acts.giveOutput(turn, item, text)) keepWords(chat, name, null); };
+  return html`<form class="inline-form" onSubmit=${(event) => { event.preventDefault(); send(); }}>
     <label>Result of <code>${item.name}</code><textarea rows="3" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
     <button class="primary">Send the result</button></form>`;
 }
 
+/** The name by which a remark on a call is kept, here and in the inbox. */
+const remarkName = ({ id }) => `remark.${id}`;
+
 function Approval({ item, turn, isLast }) {
-  const [reason, setReason] = useState("");
+  const [reason, setReason] = useWords(openChat(), remarkName(item));
   const [sent, setSent] = useState(false);
   const open = isLast && !sent && turn.response.id && !isRunning(turn.response.status);
   const decide = (approve) => {
     setSent(true);
-    acts.decide(turn, item, approve, reason).catch((error) => { setSent(false); notify(error.message); });
+    acts.decide(turn, item, approve, reason).then(() => setReason(null), (error) => { setSent(false); notify(error.message); });
   };
   const name = html`<code>${item.name}</code>${item.server_label && html` <span class="tag">${item.server_label}</span>`}`;
   const data = html`<pre class="data" tabindex="0">${pretty(item.arguments)}</pre>`;
@@ -357,24 +367,33 @@ const wordsOfUsage = ({ input_tokens, input_tokens_details: details, output_toke
 };
 
 /** Edits a question in place; sending it makes another version of the turn. */
-function Editor({ turn }) {
-  const [text, setText] = useState(questionText(turn));
+function Editor({ turn, hasFocus }) {
+  const [chat, name, before] = [openChat(), editName(turn), questionText(turn)];
+  const [text, setText] = useWords(chat, name, before);
   const area = useRef();
   useEffect(() => {
+    if (!hasFocus) return;
     area.current.focus();
     area.current.setSelectionRange(text.length, text.length);
-  }, []);
-  const send = () => acts.sendEdited(turn, text);
+  }, [hasFocus]);
+  const send = () => acts.sendEdited(turn, text, () => keepWords(chat, name, null));
+  const cancel = () => {
+    setText(null);
+    acts.edit(null);
+    if (text === before) return;
+    notify("The edit was discarded.", { label: "Undo", run: () => { keepWords(chat, name, text); acts.edit(turn); } }, 7);
+  };
+  const id = `edit-${turn.response.id}`;
   return html`<form class="editor" onSubmit=${(event) => { event.preventDefault(); send(); }}>
-    <label class="hidden" for="edit-question">Edit the question</label>
-    <textarea id="edit-question" ref=${area} dir="auto" rows=${Math.min(12, text.split("\n").length + 1)} value=${text}
-      onInput=${(event) => setText(event.target.value)}
+    <label class="hidden" for=${id}>Edit the question</label>
+    <textarea id=${id} ref=${area} dir="auto" rows=${Math.min(12, text.split("\n").length + 1)} value=${text}
+      onInput=${({ target: { value } }) => setText(value === before ? null : value)}
       onKeyDown=${(event) => {
-        if (event.key === "Escape") { event.stopPropagation(); acts.edit(null); }
+        if (event.key === "Escape") { event.stopPropagation(); cancel(); }
         if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
       }}></textarea>
     <p class="inline-actions"><span class="hint">${turn.response.store === false ? "Takes the place of this one." : "Makes a new version; this one stays."}</span>
-      <button type="button" onClick=${() => acts.edit(null)}>Cancel</button>
+      <button type="button" onClick=${cancel}>Cancel</button>
       <button class="primary" disabled=${!text.trim()}>Send</button></p>
   </form>`;
 }
