@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import Browser, expect
 
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
-from support.browser import Watched, click_often, watched
+from support.browser import Held, Watched, click_often, watched
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
 
@@ -119,3 +119,35 @@ def test_calls_that_wait_in_chats_that_are_not_listed_yet_are_counted(browser: B
             server.respond(f"Chat {number}")
         page = watching.open()
         expect(page.get_by_role("button", name="Approvals")).to_have_text("Approvals1")
+
+
+def test_a_call_that_is_decided_stays_away_and_a_failure_takes_no_call_from_view(
+    browser: Browser,
+) -> None:
+    config = stdio_config("meteo", require_approval="always")
+    with (
+        serving(ScriptedModel(_weather), mcp=[config]) as server,
+        watched(browser, server.url) as watching,
+    ):
+        watching.allowed = ("500",)
+        _waiting(server)
+        page = watching.open()
+        page.get_by_role("button", name="Approvals").click()
+        inbox = page.get_by_role("dialog", name="Approvals")
+        remark = inbox.get_by_label("Remark on weather")
+        remark.fill("Not today")
+        broken = {"error": {"message": "It broke here.", "code": "server_error"}}
+        approvals = "**/v1/approvals?*"
+        page.route(approvals, lambda route: route.fulfill(status=500, json=broken))
+        server.respond("Chat one")
+        expect(inbox.get_by_role("alert")).to_contain_text("It broke here.")
+        expect(remark).to_have_value("Not today")
+        page.unroute(approvals)
+        held = Held(page, approvals, times=1)
+        held.wait(lambda: server.respond("Chat two"))
+        inbox.get_by_role("button", name="Refuse").click()
+        expect(inbox.get_by_text("Nothing waits.")).to_be_visible()
+        held.release()
+        page.evaluate("fetch('/v1/models').then((answer) => answer.text())")
+        expect(inbox.get_by_text("Nothing waits.")).to_be_visible()
+        expect(inbox.get_by_role("alert")).to_have_count(0)

@@ -7,42 +7,13 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from playwright.sync_api import APIResponse, Locator, Page, Route, expect
+from playwright.sync_api import FilePayload, Locator, Page, Route, expect
 
-from support.browser import Watched, send_message
+from support.browser import Held, Watched, click_often, send_message
 from support.http_server import ThreadServer
 
 _BROKEN = json.dumps({"error": {"message": "It broke here.", "code": "server_error"}})
 _AWAY = "The server cannot be reached."
-
-
-class Held:
-    """Requests that are held back until a test lets them go, each with its answer of then."""
-
-    def __init__(self, page: Page, pattern: str, method: str = "GET") -> None:
-        self._page, self._method = page, method
-        self._routes: list[tuple[Route, APIResponse]] = []
-        self._is_open = False
-        page.route(pattern, self._hold)
-
-    def _hold(self, route: Route) -> None:
-        if route.request.method == self._method and not self._is_open:
-            self._routes.append((route, route.fetch()))
-        else:
-            route.fallback()
-
-    def wait(self, act: Callable[[], object]) -> None:
-        """Does something, and waits until the server has answered what it asks."""
-        act()
-        while not self._routes:
-            self._page.wait_for_timeout(10)
-
-    def release(self) -> None:
-        """Lets all of them go, and what is asked after them."""
-        self._is_open = True
-        for route, answer in self._routes:
-            with self._page.expect_response(route.request.url):
-                route.fulfill(response=answer)
 
 
 def _chat_of(server: ThreadServer, question: str) -> str:
@@ -326,3 +297,203 @@ _COVERED = """() => {
   const used = document.querySelectorAll(".head button, .composer :is(button, textarea)");
   return [...used].filter((one) => meets(one.getBoundingClientRect())).map((one) => one.outerHTML);
 }"""
+
+
+def _settle(page: Page) -> None:
+    """What is done after an answer is done before the next one is there."""
+    page.evaluate("fetch('/v1/models').then((answer) => answer.text())")
+
+
+def _open_with_more(page: Page, name: str) -> Locator:
+    page.get_by_role("button", name=f"More about {name}").click()
+    return page.get_by_role("dialog", name=name)
+
+
+def test_a_chat_that_is_erased_while_the_list_is_read_is_not_listed(
+    world: Watched, server: ThreadServer
+) -> None:
+    chat, open_chat = _chat_of(server, "zero"), _chat_of(server, "In view")
+    first = world.open()
+    expect(_link(first, "zero")).to_be_visible()
+    page = world.open(f"/c/{open_chat}")
+    expect(_link(page, "zero")).to_be_visible()
+    held = Held(page, "**/v1/chats?*")
+    held.wait(page.reload)
+    assert server.request("DELETE", f"/v1/chats/{chat}").status == 200
+    # The other tab has told it once it shows what came later.
+    head = _head_of(server, open_chat)
+    server.respond("Later", model="grok-4", previous_response_id=head)
+    expect(page.get_by_text("You asked: Later")).to_be_visible()
+    held.release()
+    expect(_link(page, "In view")).to_be_visible()
+    expect(_link(page, "zero")).to_have_count(0)
+
+
+def test_a_chat_that_goes_on_while_its_erasure_can_be_undone_is_listed_once_it_is(
+    world: Watched, server: ThreadServer
+) -> None:
+    chat, other = _chat_of(server, "zero"), _chat_of(server, "another")
+    page = world.open(f"/c/{chat}")
+    _open_with_more(page, "zero").get_by_role("button", name="Erase").click()
+    expect(_link(page, "zero")).to_have_count(0)
+    server.post(f"/v1/chats/{chat}", title="renamed")
+    server.post(f"/v1/chats/{other}", title="read after it")
+    expect(_link(page, "read after it")).to_be_visible()
+    _settle(page)
+    expect(_link(page, "renamed")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(_link(page, "renamed")).to_be_visible()
+    page.wait_for_url(f"**/c/{chat}")
+
+
+def test_an_erasure_that_fails_takes_nobody_away_from_another_chat(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("ERR_FAILED",)
+    chat, other = _chat_of(server, "To stay"), _chat_of(server, "another")
+    page = world.open(f"/c/{chat}")
+    _open_with_more(page, "To stay").get_by_role("button", name="Erase").click()
+    _link(page, "another").click()
+    page.wait_for_url(f"**/c/{other}")
+    page.route(f"**/v1/chats/{chat}", lambda route: route.abort())
+    page.evaluate("dispatchEvent(new Event('pagehide'))")
+    expect(page.get_by_text(_AWAY)).to_be_visible()
+    expect(_link(page, "To stay")).to_be_visible()
+    assert page.url.endswith(f"/c/{other}")
+
+
+def test_a_name_that_others_have_changed_since_is_the_one_that_is_shown(
+    world: Watched, server: ThreadServer
+) -> None:
+    chat = _chat_of(server, "zero")
+    page = world.open()
+    held = Held(page, f"**/v1/chats/{chat}", "POST")
+    _open_with_more(page, "zero").get_by_label("Name").fill("one")
+    held.wait(partial(page.keyboard.press, "Enter"))
+    server.post(f"/v1/chats/{chat}", title="two")
+    expect(page.get_by_role("navigation").get_by_text("two")).to_be_attached()
+    held.release()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(_link(page, "two")).to_be_visible()
+
+
+def test_many_clicks_make_one_link_and_a_revoked_one_stays_away(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open(f"/r/{server.respond('one', model='grok-4').json['id']}")
+    page.get_by_role("button", name="Share and export").click()
+    dialog = page.get_by_role("dialog", name="Share and export")
+    links = dialog.get_by_role("listitem")
+    make = dialog.get_by_role("button", name="Make a link")
+    click_often(make)
+    expect(dialog.get_by_label("The link")).to_be_visible()
+    expect(links).to_have_count(1)
+    assert len(server.get("/v1/shares").json["data"]) == 1
+    held = Held(page, "**/v1/shares?*", times=1)
+    held.wait(make.click)
+    links.get_by_role("button", name="Revoke").click()
+    # The second link was made before the first one was revoked.
+    expect(links).to_have_count(1)
+    held.release()
+    _settle(page)
+    expect(links).to_have_count(1)
+
+
+def test_a_dialog_that_cannot_be_loaded_closes_no_other(world: Watched) -> None:
+    world.allowed = ("ERR_FAILED",)
+    held: list[Route] = []
+    world.context.route("**/usage.js", lambda route: held.append(route))  # noqa: PLW0108
+    page = world.open()
+    page.get_by_role("button", name="Usage").click()
+    while not held:
+        page.wait_for_timeout(10)
+    page.keyboard.press("Control+k")
+    palette = page.get_by_role("dialog", name="Search and commands")
+    expect(palette).to_be_visible()
+    for route in held:
+        with page.expect_event("requestfailed"):
+            route.abort()
+    _settle(page)
+    expect(palette).to_be_visible()
+
+
+def test_usage_that_could_not_be_read_is_forgotten_once_other_is_there(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("500",)
+    server.respond("one", model="grok-4")
+    page = world.open()
+    page.get_by_role("button", name="Usage").click()
+    dialog = page.get_by_role("dialog", name="Usage")
+    expect(dialog.get_by_role("table")).to_be_visible()
+    page.route(
+        "**/v1/usage?*by=day%2Cmodel*", lambda route: route.fulfill(status=500, body=_BROKEN)
+    )
+    dialog.get_by_label("by", exact=True).select_option("model")
+    expect(dialog.get_by_role("alert")).to_contain_text("It broke here.")
+    dialog.get_by_label("by", exact=True).select_option("day")
+    expect(dialog.get_by_role("alert")).to_have_count(0)
+
+
+def _ask_two(page: Page) -> Callable[[], None]:
+    """Asks two models; begins the second answer when what it returns is called."""
+    page.get_by_role("textbox", name="Message").fill("one")
+    page.get_by_title("Ask several models, side by side").click()
+    for name in ("grok-4", "qwen3"):
+        page.get_by_label(f"One more of {name}").click()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if '"qwen3"' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/v1/responses", hold)
+    page.get_by_role("button", name="Ask 2").click()
+    while not held:
+        page.wait_for_timeout(10)
+    return held[0].continue_
+
+
+def test_what_is_typed_while_several_are_asked_stays(world: Watched, server: ThreadServer) -> None:
+    page = world.open()
+    begin_second = _ask_two(page)
+    page.keyboard.press("Escape")
+    box = page.get_by_role("textbox", name="Message")
+    box.fill("other words")
+    begin_second()
+    while len(server.get("/v1/responses").json["data"]) < 2:
+        page.wait_for_timeout(20)
+    _settle(page)
+    page.reload()
+    expect(box).to_have_value("other words")
+
+
+def test_a_file_that_did_not_arrive_is_sent_again(world: Watched) -> None:
+    world.allowed = ("ERR_FAILED",)
+    page = world.open()
+    page.get_by_role("button", name="Import and export").click()
+    page.route(
+        "**/v1/import",
+        lambda route: route.abort() if route.request.method == "POST" else route.continue_(),
+    )
+    messages = json.dumps([{"role": "user", "content": "A question"}]).encode()
+    file = FilePayload(name="messages.json", mimeType="application/json", buffer=messages)
+    page.get_by_label("File").set_input_files([file])
+    expect(page.get_by_role("alert")).to_contain_text(_AWAY)
+    page.unroute("**/v1/import")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("1 chat from a list of messages.")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_button_that_is_clicked_twice_says_in_the_end_what_it_does(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open(f"/r/{server.respond('one', model='grok-4').json['id']}")
+    button = page.get_by_role("button", name="Copy the answer")
+    button.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.get_by_role("button", name="Copied").click()
+    expect(button).to_be_visible()

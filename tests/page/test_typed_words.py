@@ -15,7 +15,7 @@ _REFUSAL = {"error": {"message": "Not with these words.", "code": "x"}}
 
 def _chat(server: ThreadServer, *questions: str) -> str:
     """A chat with some turns; the last one's id."""
-    head = None
+    head: str | None = None
     for question in questions:
         head = server.respond(question, model="grok-4", previous_response_id=head).json["id"]
     assert head

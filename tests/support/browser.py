@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +13,14 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import (
+    APIResponse,
     Browser,
     BrowserContext,
     Locator,
     Page,
     Playwright,
     Request,
+    Route,
     expect,
     sync_playwright,
 )
@@ -153,3 +155,34 @@ def wait_until_handed_over(page: Page) -> None:
 def click_often(button: Locator) -> None:
     """A hundred clicks before anything is drawn."""
     button.evaluate("(one) => { for (let n = 0; n < 100; n++) one.click() }")
+
+
+class Held:
+    """Requests that are held back until a test lets them go, each with its answer of then."""
+
+    def __init__(
+        self, page: Page, pattern: str, method: str = "GET", *, times: int | None = None
+    ) -> None:
+        self._page, self._method = page, method
+        self._routes: list[tuple[Route, APIResponse]] = []
+        self._is_open = False
+        page.route(pattern, self._hold, times=times)
+
+    def _hold(self, route: Route) -> None:
+        if route.request.method == self._method and not self._is_open:
+            self._routes.append((route, route.fetch()))
+        else:
+            route.fallback()
+
+    def wait(self, act: Callable[[], object]) -> None:
+        """Does something, and waits until the server has answered what it asks."""
+        act()
+        while not self._routes:
+            self._page.wait_for_timeout(10)
+
+    def release(self) -> None:
+        """Lets all of them go, and what is asked after them."""
+        self._is_open = True
+        for route, answer in self._routes:
+            with self._page.expect_response(route.request.url):
+                route.fulfill(response=answer)

@@ -1,7 +1,7 @@
 /** App: the frame of the page: list of chats, notices, dialogs and keys. */
 import { html, render, useEffect, useRef, useState } from "./vendor/preact.js";
 import {
-  api, dismiss, follow, icon, iconButton, keepWords, load, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, save, set, startFeed, state, typedWords, useStore, whenIdle,
+  api, dismiss, follow, icon, iconButton, keepWords, load, loadAll, navigate, notify, onFeed, openChannel, openDialog, parseRoute, query, readEarly, readFirst, request, save, set, startFeed, state, typedWords, useStore, whenIdle,
 } from "./core.js";
 import { Conversation, loadParts, startChat } from "./conversation.js";
 
@@ -48,29 +48,47 @@ export async function loadChats() {
 
 /** Adds those of some chats that are not listed yet, where their last turn places them. */
 function addChats(chats) {
-  const known = new Set(state.chats.map((one) => one.id));
+  const known = new Set([...state.chats.map((one) => one.id), ...erased, ...leaving]);
   set({ chats: [...state.chats, ...chats.filter((one) => !known.has(one.id))].sort(byLastTurn) });
 }
 
 const byLastTurn = (one, other) => other.updated_at - one.updated_at;
 
-const putChat = (chat) => set({
+const putChat = (chat) => leaving.has(chat.id) || set({
   chats: [chat, ...state.chats.filter((one) => one.id !== chat.id)].sort(byLastTurn),
   ...(state.chat?.id === chat.id ? { chat } : {}),
 });
 
 const removeChat = (id) => set({ chats: state.chats.filter((one) => one.id !== id) });
 
-/** How many calls wait for somebody: asked where one does, or may in a chat that is not listed yet. */
-async function countWaiting() {
-  const mayWait = state.moreChats || state.chats.some((one) => one.status === "waiting");
-  const found = mayWait ? await api("/v1/approvals?limit=100").catch(() => null) : { data: [] };
-  if (found) set({ waiting: found.data.length });
+let asked = 0; // how often the calls that wait have been read
+let answered = 0; // which of these readings is shown
+
+/** Reads the calls that wait for somebody. What an older reading brings comes too late. */
+export async function readApprovals() {
+  const order = ++asked;
+  const { data } = await api("/v1/approvals?limit=100");
+  if (order < answered) return;
+  answered = order;
+  set({ approvals: data });
+}
+
+/** Takes a call from those that wait: what was read before has it yet. */
+export function dropApproval(id) {
+  answered = ++asked;
+  set({ approvals: state.approvals.filter((one) => one.id !== id) });
+}
+
+/** Reads them where one does wait, or may in a chat that is not listed yet. */
+function countWaiting() {
+  const mayWait = state.moreChats || state.approvals?.length || state.chats.some((one) => one.status === "waiting");
+  if (mayWait) readApprovals().catch(() => {});
 }
 
 /** Reads the rows that the feed has named: once for any number of events. */
 const changed = new Set();
 const erased = new Set(); // what was read of these before is no news
+const leaving = new Set(); // those that will be erased, unless that is undone
 let isWaitingChanged = false;
 let timer = 0;
 onFeed((event) => {
@@ -90,18 +108,18 @@ onFeed((event) => {
     changed.add(event.chat_id);
     if (event.type === "turn.erased") forgetEdits(event);
   }
-  isWaitingChanged ||= event.type === "turn.waiting" || state.waiting > 0;
+  isWaitingChanged ||= event.type === "turn.waiting" || state.approvals?.length > 0;
   timer ||= setTimeout(readChanged, 60);
 });
 
 /** Nothing that was typed in a chat outlives it, but a message that is being typed here: that is for a new chat. */
 function forgetWordsOf(id) {
-  const queued = load(`queue.${id}`) ?? [];
+  const queued = loadAll(`queue.${id}.`);
   if (state.conversation?.chatId === id) {
     const words = [load("draft.new"), ...queued.map((one) => one.words), document.querySelector("#composer")?.value];
     save("draft.new", words.filter(Boolean).join("\n\n"));
   }
-  for (const name of ["draft", "queue"]) save(`${name}.${id}`, null);
+  for (const name of [`draft.${id}`, ...queued.map((one) => `queue.${id}.${one.id}`)]) save(name, null);
   for (const name of Object.keys(typedWords(id))) keepWords(id, name, null);
 }
 
@@ -114,12 +132,22 @@ function forgetEdits({ chat_id: chat, response_id: id, cascade }) {
   for (const name of Object.keys(typedWords(chat)).filter(isGone)) keepWords(chat, name, null);
 }
 
+/** Reads the row of a chat again. */
+export function refreshChat(id) {
+  changed.add(id);
+  timer ||= setTimeout(readChanged, 60);
+}
+
 /** One reading after another, so that an older answer never comes in the place of a newer one. */
 async function readChanged() {
   const ids = [...changed].filter((id) => !erased.has(id));
   changed.clear();
   await Promise.all(ids.map((id) => api(`/v1/chats/${id}`).then(
-    (chat) => erased.has(chat.id) || putChat(chat), (error) => error.status === 404 && removeChat(id))));
+    (chat) => erased.has(chat.id) || putChat(chat), (error) => {
+      if (error.status !== 404) return;
+      erased.add(id);
+      removeChat(id);
+    })));
   if (isWaitingChanged) countWaiting();
   isWaitingChanged = false;
   timer = changed.size ? setTimeout(readChanged, 60) : 0;
@@ -139,7 +167,7 @@ function groups(chats) {
 const openFromList = (name) => { set({ sidebar: false }); openDialog(name); };
 
 function Sidebar() {
-  const { chats, moreChats, isListed, chatsError, chat, sidebar, conversation, waiting } = useStore("chats", "moreChats", "isListed", "chatsError", "chat", "sidebar", "conversation", "waiting");
+  const { chats, moreChats, isListed, chatsError, chat, sidebar, conversation, approvals } = useStore("chats", "moreChats", "isListed", "chatsError", "chat", "sidebar", "conversation", "approvals");
   const onScroll = (event) => {
     const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
     if (moreChats && scrollHeight - scrollTop - clientHeight < 400) loadChatsOnce();
@@ -158,7 +186,7 @@ function Sidebar() {
       ${chatsError && chatsError.status !== 404 && html`<p class="none">${chatsError.message} <button type="button" class="link" onClick=${loadChats}>Try again</button></p>`}
     </div>
     <div class="side-foot">
-      <button type="button" class="side-row" onClick=${() => openFromList("inbox")}>${icon("inbox")}<span>Approvals</span>${waiting > 0 && html`<span class="count">${waiting}</span>`}</button>
+      <button type="button" class="side-row" onClick=${() => openFromList("inbox")}>${icon("inbox")}<span>Approvals</span>${approvals?.length > 0 && html`<span class="count">${approvals.length}</span>`}</button>
       <span class="foot-icons">
         ${iconButton("chart", "Usage", () => openFromList("usage"))}
         ${iconButton("share", "Import and export", () => openFromList("transfer"))}
@@ -192,32 +220,42 @@ function ChatRow({ chat, current }) {
 
 // ---- erasing with undo: the server is asked when the time is over
 
-/** Erases what a path names in seven seconds, or as soon as the page is left; `bringBack` shows it again. */
-export function eraseLater(path, words, bringBack) {
+/** Erases what a path names in seven seconds, or as soon as the page is left; `bringBack` lists it again, and
+ * `onUndo` is called where that was wished. */
+export function eraseLater(path, words, bringBack, onUndo = () => {}) {
   let undone = false;
   const id = notify(words, { label: "Undo", run: () => {
     undone = true;
     bringBack();
+    onUndo();
   } }, 7);
   const erase = () => {
     removeEventListener("pagehide", erase);
     clearTimeout(waiting);
     dismiss(id);
     // Goes on after the page is gone.
-    if (!undone) request(path, { method: "DELETE", keepalive: true }).catch((error) => { notify(error.message); bringBack(); });
+    if (!undone) request(path, { method: "DELETE", keepalive: true }).catch((error) => {
+      // Somebody else was faster.
+      if (error.status === 404) return;
+      notify(error.message);
+      bringBack();
+    });
   };
   const waiting = setTimeout(erase, 7000);
   addEventListener("pagehide", erase);
 }
 
 export function eraseChat(chat) {
+  leaving.add(chat.id);
   removeChat(chat.id);
   const wasOpen = state.chat?.id === chat.id;
   if (wasOpen) startChat();
   eraseLater(`/v1/chats/${chat.id}`, `“${chat.title || "Untitled"}” will be erased.`, () => {
+    leaving.delete(chat.id);
     putChat(chat);
-    if (wasOpen) navigate(`/c/${chat.id}`);
-  });
+    // It may have gone on meanwhile.
+    refreshChat(chat.id);
+  }, () => wasOpen && navigate(`/c/${chat.id}`));
 }
 
 // ---- theme
@@ -245,7 +283,7 @@ function Dialogs() {
     let left = false;
     setShown(null);
     if (dialog) loadDialog(dialog.name).then((View) => !left && setShown({ dialog, View }),
-      () => { notify(state.online ? "This part of the page could not be loaded." : "This needs the server, which is away: try again when it is back."); set({ dialog: null }); });
+      () => { if (left) return; notify(state.online ? "This part of the page could not be loaded." : "This needs the server, which is away: try again when it is back."); set({ dialog: null }); });
     return () => { left = true; };
   }, [dialog]);
   return shown && shown.dialog === dialog ? html`<${shown.View} ...${dialog} />` : null;

@@ -1,7 +1,7 @@
 /** Chat dialog: name, pin, what it holds and costs, and its end. */
 import { html } from "./vendor/preact.js";
 import { api, keepWords, notify, openDialog, set, state, useWords } from "./core.js";
-import { eraseChat } from "./app.js";
+import { eraseChat, refreshChat } from "./app.js";
 import { closeAfterWork, closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 
@@ -15,6 +15,8 @@ export async function changeChat(chat, changes) {
     chats: state.chats.map((one) => (one.id === chat.id ? changed : one)),
     ...(state.chat?.id === chat.id ? { chat: changed } : {}),
   });
+  // Another tab may have changed it since the server answered.
+  refreshChat(chat.id);
   return changed;
 }
 

@@ -41,16 +41,23 @@ export function codeBlock(text, info, { growing = false } = {}) {
   return block;
 }
 
-export async function copyText(text, button) {
-  const before = button.textContent;
+const labels = new WeakMap(); // button -> its own words, while it says what was done
+
+/** Copies a text, and says so on the button; `label`: where that has its words. */
+export async function copyText(text, button, label = button) {
+  const before = labels.get(button) ?? label.textContent;
+  labels.set(button, before);
   let words = "Copied";
   try {
     await navigator.clipboard.writeText(text);
   } catch {
     words = "Not allowed";
   }
-  button.textContent = words;
-  setTimeout(() => { button.textContent = before; }, 1500);
+  label.textContent = words;
+  setTimeout(() => {
+    label.textContent = before;
+    labels.delete(button);
+  }, 1500);
 }
 
 let highlighter = null; // once highlight.js is loaded

@@ -260,6 +260,13 @@ function Composer({ conversation, chat }) {
     setPictures((before) => [...before, ...images]);
     area.current.focus();
   });
+  // What was asked elsewhere: unless other words have been typed meanwhile, or another chat is open.
+  const clearSent = (place, words) => {
+    if (load(place) === words) save(place, null);
+    if (shown.current !== place || area.current.value !== words) return;
+    setText("");
+    setPictures([]);
+  };
   const released = useRef(false);
   const submit = (event) => {
     event?.preventDefault();
@@ -386,7 +393,7 @@ function Composer({ conversation, chat }) {
         <button type="button" class="quiet" title="Model and system prompt" aria-haspopup="dialog" onClick=${() => openDialog("model")}>
           <span>${nextModel(conversation) ?? "Default model"}</span>${(settingsOf(conversation)?.instructions ?? last?.response.instructions) && html`<span class="dot" title="With a system prompt"></span>`}${icon("choose")}</button>
         <span class="space"></span>
-        ${!running && isKept && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => { write(""); setPictures([]); } })}>${icon("compare")}</button>`}
+        ${!running && isKept && text.trim() && html`<button type="button" class="quiet" title="Ask several models, side by side" aria-label="Ask several models, side by side" aria-haspopup="dialog" onClick=${() => openDialog("compare", { text, images: pictures, done: () => clearSent(name, text) })}>${icon("compare")}</button>`}
         ${running && html`<button type="button" class="round" aria-label="Stop" title="Stop (Esc)" disabled=${!last.response.id} onClick=${stopTurn}><span class="stop">${icon("stop")}</span></button>`}
         ${(!running || text.trim()) && html`<button class="round primary" aria-label=${running ? "Send next" : "Send"} title=${running ? "Send when this answer is done" : isHeldBack && !text.trim() ? "Send what waits (Enter)" : "Send (Enter)"} disabled=${!canSend}>${icon("send")}</button>`}
       </div>

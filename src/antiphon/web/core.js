@@ -16,7 +16,7 @@ export const state = {
   notices: [],
   isAway: false, // whether something that is to be shown waits for the server
   online: true, // whether the feed is connected, or has never been tried
-  waiting: 0, // approvals
+  approvals: null, // calls that wait for somebody, once they have been read
   models: null,
   sidebar: false, // open on a narrow screen
   temporary: false, // the next new chat stores nothing

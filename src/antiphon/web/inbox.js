@@ -1,6 +1,7 @@
 /** Inbox: every call that waits for an approval, over all chats. */
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, decisionKey, follow, isDecided, notify, onFeed, request, set, useWords } from "./core.js";
+import { api, decisionKey, follow, isDecided, notify, onFeed, request, useStore, useWords } from "./core.js";
+import { dropApproval, readApprovals } from "./app.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
 
@@ -65,20 +66,17 @@ function Entry({ entry, onDecided }) {
 }
 
 export default function Inbox() {
-  const [entries, setEntries] = useState(null);
+  const { approvals: entries } = useStore("approvals");
   const [error, setError] = useState(null);
-  const read = () => api("/v1/approvals?limit=100").then(({ data }) => {
-    setEntries(data);
-    set({ waiting: data.length });
-  }, setError);
+  const read = () => readApprovals().then(() => setError(null), setError);
   useEffect(() => {
     read();
     return onFeed((event) => /^turn\.|erased/.test(event.type) && read());
   }, []);
   return html`<${Dialog} title="Approvals">
-    ${error ? html`<p class="failure">${error.message}</p>`
-      : entries === null ? html`<p class="hint">…</p>`
-      : entries.length ? html`<ul class="plain-list">${entries.map((entry) => html`<${Entry} key=${entry.id} entry=${entry} onDecided=${(one) => setEntries((all) => all.filter((other) => other.id !== one.id))} />`)}</ul>`
+    ${error && html`<p class="failure" role="alert">${error.message}</p>`}
+    ${entries === null ? !error && html`<p class="hint">…</p>`
+      : entries.length ? html`<ul class="plain-list">${entries.map((entry) => html`<${Entry} key=${entry.id} entry=${entry} onDecided=${({ id }) => dropApproval(id)} />`)}</ul>`
       : html`<p class="hint">Nothing waits. A call that needs an approval stays here until somebody decides, from this page or any program.</p>`}
     <${FoldedPrograms} actions=${actionsOf(entries)} />
   <//>`;

@@ -100,7 +100,7 @@ export default function Palette({ chat = null, typed = "", hasEnter = false }) {
   useEffect(() => {
     if (!isSearched || !isEntered.current) return;
     isEntered.current = false;
-    rows[0]?.run();
+    if (!found.error) rows[0]?.run();
   }, [isSearched]);
   useEffect(() => list.current?.children[current]?.scrollIntoView({ block: "nearest" }), [current]);
   const onKeyDown = (event) => {

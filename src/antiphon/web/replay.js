@@ -8,7 +8,11 @@ import { FoldedPrograms } from "./programs.js";
 const LONGEST = 5; // seconds without a word that are waited for
 const EVEN = 30; // pieces a second where nobody noted when they came
 
-const wait = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+/** Waits, or until `skip` is called. */
+const wait = (seconds, skipped) => new Promise((resolve) => {
+  setTimeout(resolve, seconds * 1000);
+  skipped.skip = resolve;
+});
 
 /** The pieces of an answer: {text, at}, each at how many seconds after the first of them. */
 async function readPieces(path) {
@@ -25,7 +29,7 @@ async function readPieces(path) {
 
 export default function Replay({ turn }) {
   const place = useRef();
-  const skipped = useRef(false);
+  const skipped = useRef({}); // {isSkipped, skip: ends what is waited for}
   const [round, setRound] = useState(0);
   const [done, setDone] = useState(false);
   const [error, setError] = useState(null);
@@ -34,7 +38,7 @@ export default function Replay({ turn }) {
     let left = false;
     setDone(false);
     setError(null);
-    skipped.current = false;
+    skipped.current = {};
     (async () => {
       const pieces = await readPieces(path);
       if (left) return;
@@ -43,13 +47,17 @@ export default function Replay({ turn }) {
       let text = "";
       for (const [index, piece] of pieces.entries()) {
         const passed = piece.at - (pieces[index - 1] ?? piece).at;
-        if (passed > 0 && !skipped.current) await wait(Math.min(passed, LONGEST));
+        if (passed > 0 && !skipped.current.isSkipped) await wait(Math.min(passed, LONGEST), skipped.current);
         if (left) return;
         stream.update(text += piece.text);
       }
       stream.finish(text);
       setDone(true);
-    })().catch((failure) => { setDone(true); setError(failure); });
+    })().catch((failure) => {
+      if (left) return;
+      setDone(true);
+      setError(failure);
+    });
     return () => { left = true; };
   }, [round]);
   return html`<${Dialog} title="Replay" wide=${true}>
@@ -57,7 +65,7 @@ export default function Replay({ turn }) {
     ${error && html`<p class="failure" role="alert">${error.message}</p>`}
     <p class="row">${done
       ? html`<button type="button" key="again" class="button" data-first onClick=${() => setRound(round + 1)}>Again</button>`
-      : html`<button type="button" key="skip" class="button" data-first onClick=${() => { skipped.current = true; }}>To the end</button>`}</p>
+      : html`<button type="button" key="skip" class="button" data-first onClick=${() => { skipped.current.isSkipped = true; skipped.current.skip?.(); }}>To the end</button>`}</p>
     <${FoldedPrograms} actions=${[{ name: "Its events", path: `${path}?stream=true`, streams: true }, { name: "When they came", path: `${path}/rhythm` }]} />
   <//>`;
 }

@@ -1,5 +1,5 @@
 /** Share and export: a link to a reading copy, which expires and can be revoked, and files. */
-import { html, useEffect, useState } from "./vendor/preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { api, follow, notify, query, request, state } from "./core.js";
 import { copyText } from "./code.js";
 import { closeDialog, Dialog } from "./dialog.js";
@@ -23,9 +23,16 @@ const fileName = (title, ending) => `${(title || "chat").replace(/[^\p{L}\p{N} _
 /** The links that have been made; each can be revoked. */
 export function Shares({ changed = null, onRevoke = () => {} }) {
   const [shares, setShares] = useState([]);
-  const read = () => api("/v1/shares?limit=100").then(({ data }) => setShares(data), () => {});
+  const newest = useRef(null); // what an older reading brings comes too late
+  const read = () => {
+    const reading = api("/v1/shares?limit=100");
+    newest.current = reading;
+    reading.then(({ data }) => reading === newest.current && setShares(data), () => {});
+  };
   useEffect(() => { read(); }, [changed]);
   const revoke = async (share) => {
+    newest.current = null;
+    setShares((all) => all.filter((one) => one !== share));
     await request(`/v1/shares/${share.id}`, { method: "DELETE" }).then(() => onRevoke(share), (error) => notify(error.message));
     read();
   };
@@ -42,13 +49,18 @@ export default function Share({ chat, upTo = null }) {
   const [error, setError] = useState(null);
   const head = upTo?.response.id ?? (state.conversation?.chatId === chat.id ? state.conversation.head : chat.head);
   const link = { response_id: head, ...(days ? { expires_in: Number(days) * DAY } : {}) };
+  const isAsked = useRef(false); // a second click may come before the first is answered
   const make = async (event) => {
     event.preventDefault();
+    if (isAsked.current) return;
+    isAsked.current = true;
     try {
       setShare(await api("/v1/shares", { method: "POST", body: link }));
       setError(null);
     } catch (failure) {
       setError(failure);
+    } finally {
+      isAsked.current = false;
     }
   };
   const save = (format, ending) => download(query(`/v1/chats/${chat.id}/export`, { format, ...(format === "json" ? {} : { head }) }), fileName(chat.title, ending)).catch((failure) => notify(failure.message));

@@ -93,6 +93,7 @@ export default function Transfer({ file = null }) {
   const [job, setJob] = useState(null);
   const [others, setOthers] = useState([]);
   const [error, setError] = useState(null);
+  const [sending, setSending] = useState(null); // the file that is on its way, or did not arrive
   // What another import says after one has been chosen is not shown.
   const chosenLast = useRef(null);
   const run = (begin) => {
@@ -101,12 +102,12 @@ export default function Transfer({ file = null }) {
     setError(null);
     const isWanted = () => chosenLast.current === mine;
     begin((progress) => {
-      if (isWanted()) setJob(progress);
+      if (isWanted()) { setJob(progress); setSending(null); }
       return isWanted();
     }).catch((failure) => isWanted() && setError(failure));
   };
-  const take = (chosen) => run((onProgress) => importFile(chosen, onProgress));
-  const show = ({ id }) => run(async (onProgress) => followImport(await readJob(id), onProgress));
+  const take = (chosen) => { setJob(null); setSending(chosen); run((onProgress) => importFile(chosen, onProgress)); };
+  const show = ({ id }) => { setSending(null); run(async (onProgress) => followImport(await readJob(id), onProgress)); };
   useEffect(() => {
     api("/v1/import").then(({ data }) => {
       setOthers(data);
@@ -125,10 +126,11 @@ export default function Transfer({ file = null }) {
     <section><h3>Bring chats along</h3>
       <p>From ChatGPT (the zip, or its conversations files), Claude, Open WebUI, LibreChat, llama.cpp, a list of messages, or antiphon: with all branches. What is here already is not doubled.</p>
       <div class="drop" onDragOver=${(event) => event.preventDefault()} onDrop=${(event) => { event.preventDefault(); if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); }}>
-        <input type="file" class="hidden" ref=${picker} tabindex="-1" aria-label="File" accept=".zip,.json,.ndjson,.jsonl" onChange=${(event) => event.target.files[0] && take(event.target.files[0])} />
-        <button type="button" class="button primary" data-first disabled=${job?.status === "running"} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint wide-only">or drop it here</span>
+        <input type="file" class="hidden" ref=${picker} tabindex="-1" aria-label="File" accept=".zip,.json,.ndjson,.jsonl" onChange=${({ target }) => { const [chosen] = target.files; target.value = ""; if (chosen) take(chosen); }} />
+        <button type="button" class="button primary" data-first disabled=${job?.status === "running" || sending && !error} onClick=${() => picker.current.click()}>Choose a file</button> <span class="hint wide-only">or drop it here</span>
       </div>
-      ${error && html`<p class="failure" role="alert">${error.message}</p>`}
+      ${sending && !error && html`<p role="status">Sending ${sending.name}…</p>`}
+      ${error && html`<div class="failure" role="alert"><p>${error.message}</p>${sending && html`<button type="button" onClick=${() => take(sending)}>Try again</button>`}</div>`}
       ${job && html`<${Report} job=${job} />`}
       <${Imports} jobs=${others.filter((one) => one.id !== job?.id)} onChoose=${show} />
     </section>

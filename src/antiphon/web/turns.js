@@ -425,5 +425,5 @@ function copyIcon(text, event) {
     button.classList.toggle("done", words === "Copied");
     button.setAttribute("aria-label", words);
   } };
-  copyText(text, label);
+  copyText(text, button, label);
 }

@@ -109,7 +109,11 @@ export default function Usage() {
   useEffect(() => {
     let left = false;
     const read = (grouping) => api(query("/v1/usage", { from, to: today + DAY, by: grouping })).then(({ data }) => data);
-    read(by === "day" ? "day" : `day,${by}`).then((rows) => !left && setFound({ by, rows }), setError);
+    read(by === "day" ? "day" : `day,${by}`).then((rows) => {
+      if (left) return;
+      setFound({ by, rows });
+      setError(null);
+    }, (failure) => !left && setError(failure));
     read("key").then((rows) => !left && setHasKeys(rows.length > 0), () => {});
     return () => { left = true; };
   }, [days, by]);
