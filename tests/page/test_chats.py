@@ -42,13 +42,13 @@ def test_a_message_is_answered_listed_and_there_after_a_reload(
     send_message(page, "Why is the sky blue?")
     expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
     expect(page.get_by_role("link", name="Why is the sky blue?")).to_be_visible()
-    assert "/c/chat_" in page.url
+    page.wait_for_url("**/c/chat_*")
     send_message(page, "And at night?")
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     page.reload()
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
-    assert page.locator("[data-turn]").count() == 2
-    assert page.title() == "Why is the sky blue? · antiphon"
+    expect(page.locator("[data-turn]")).to_have_count(2)
+    expect(page).to_have_title("Why is the sky blue? · antiphon")
     assert len(stored(server)) == 2
 
 
@@ -110,7 +110,7 @@ def test_stopping_keeps_what_came(world: Watched, server: ThreadServer) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_text("Stopped.")).to_be_visible()
     expect(page.get_by_text("Some words")).to_be_visible()
-    assert page.get_by_role("button", name="Stop").count() == 0
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
 
 
 def test_a_failure_shows_what_arrived_and_can_be_retried(world: Watched) -> None:

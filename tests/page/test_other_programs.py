@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from antiphon.core.retention import DAY_SECONDS, RetentionPolicy
 from antiphon.stores.memory.store import MemoryStore
@@ -17,8 +17,8 @@ from support.openai_client import client_of
 from support.page_model import PageModel
 
 
-def questions(page: Page) -> list[str]:
-    return page.locator(".bubble").all_inner_texts()
+def questions(page: Page) -> Locator:
+    return page.locator(".bubble")
 
 
 @pytest.mark.parametrize("path", ["/", "/c/{chat}", "/r/{turn}"])
@@ -132,7 +132,7 @@ def test_five_tabs_and_another_program_agree(
     server.respond("From a program", model="grok-4", previous_response_id=head)
     for tab in tabs:
         expect(tab.get_by_text("You asked: From a program")).to_be_visible()
-        assert tab.locator("[data-turn]").count() == 3
+        expect(tab.locator("[data-turn]")).to_have_count(3)
     server.request("POST", f"/v1/chats/{chat_id}", {"title": "Another name"})
     for tab in tabs:
         expect(tab.get_by_role("link", name="Another name")).to_be_visible()
@@ -174,7 +174,7 @@ def test_five_tabs_a_terminal_and_a_client_of_the_api_agree(
         asked = ["From a client", "From a tab", "From a terminal", "From a client again"]
         for tab in tabs:
             expect(tab.get_by_text("You asked: From a client again")).to_be_visible()
-            assert questions(tab) == asked
+            expect(questions(tab)).to_have_text(asked)
         with chat(home, "--model", "echo", "--from", last) as terminal:
             terminal.expect("> ")
             terminal.type("/context\n")

@@ -35,8 +35,8 @@ def wait_for_statuses(server: ThreadServer, *statuses: str) -> None:
     wait_until(lambda: [one["status"] for one in responses(server)] == list(statuses))
 
 
-def questions(page: Page) -> list[str]:
-    return page.locator(".question .bubble").all_inner_texts()
+def questions(page: Page) -> Locator:
+    return page.locator(".question .bubble")
 
 
 def begin(page: Page, server: ThreadServer, *later: str) -> None:
@@ -67,7 +67,7 @@ def test_queue_is_seen_in_every_tab_and_sent_though_none_is_open(
     wait_for_statuses(server, *["completed"] * 4)
     page = world.open(address)
     expect(page.get_by_text("Messages so far: 7.")).to_be_visible()
-    assert questions(page) == ["hold this", "then that", "and this", "and more"]
+    expect(questions(page)).to_have_text(["hold this", "then that", "and this", "and more"])
     expect(chips(page)).to_have_count(0)
 
 
@@ -82,7 +82,7 @@ def test_queue_goes_on_in_view_in_every_tab(
     for one in (page, other):
         expect(one.get_by_text("Messages so far: 5.")).to_be_visible()
         expect(chips(one)).to_have_count(0)
-        assert questions(one) == ["hold this", "then that", "and this"]
+        expect(questions(one)).to_have_text(["hold this", "then that", "and this"])
     assert len(responses(server)) == 3
 
 
@@ -107,7 +107,7 @@ def test_queue_is_edited_moved_and_removed_until_it_begins(
     expect(chips(page)).to_contain_text(["two", "three and a half"])
     server.set(model.resume)
     expect(page.get_by_text("You asked: three and a half")).to_be_visible()
-    assert questions(page) == ["hold this", "two", "three and a half"]
+    expect(questions(page)).to_have_text(["hold this", "two", "three and a half"])
 
 
 def test_queue_behind_a_stopped_answer_says_why_it_waits_and_is_sent_by_enter(
@@ -122,7 +122,7 @@ def test_queue_behind_a_stopped_answer_says_why_it_waits_and_is_sent_by_enter(
     wait_for_statuses(server, "cancelled", "queued", "queued")
     page.get_by_role("textbox", name="Message").press("Enter")
     expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
-    assert questions(page) == ["hold this", "then that", "and this"]
+    expect(questions(page)).to_have_text(["hold this", "then that", "and this"])
     wait_for_statuses(server, "cancelled", "completed", "completed")
 
 
@@ -202,7 +202,7 @@ def test_message_goes_behind_the_one_before_where_that_in_front_was_just_removed
     expect(chips(page)).to_have_text(["two"])
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
-    assert questions(page) == ["hold this", "two"]
+    expect(questions(page)).to_have_text(["hold this", "two"])
 
 
 #: The server gets what is sent, and its answer never arrives.
@@ -248,7 +248,7 @@ def test_turn_that_is_read_twice_as_it_begins_is_shown_once(
         expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     # What is done after an answer is done before the next one is there.
     page.evaluate("fetch('/v1/models').then((answer) => answer.text())")
-    assert questions(page) == ["hold this", "then that"]
+    expect(questions(page)).to_have_text(["hold this", "then that"])
     expect(chips(page)).to_have_count(0)
 
 
@@ -294,7 +294,7 @@ def test_message_that_cannot_be_queued_is_sent_when_the_answer_has_ended(
     expect(chips(page)).to_have_text(["then that"])
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
-    assert questions(page) == ["hold this", "then that"]
+    expect(questions(page)).to_have_text(["hold this", "then that"])
     assert len(refused) == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from antiphon.models.scripted import ScriptedModel, ScriptedReply, call, calls, say
-from support.browser import Watched, send_message, watched
+from support.browser import Watched, send_message, until, watched
 from support.http_server import ThreadServer, serving
 from support.mcp_toolsets import stdio_config
 
@@ -33,6 +33,10 @@ def _begin_edit(page: Page, words: str) -> None:
 
 def _stored(page: Page) -> str:
     return str(page.evaluate("JSON.stringify(localStorage)"))
+
+
+def _wait_until_forgotten(page: Page, words: str) -> None:
+    until(page, "(words) => !JSON.stringify(localStorage).includes(words)", words)
 
 
 def test_an_edited_question_is_there_after_a_reload_and_in_no_message(
@@ -124,7 +128,7 @@ def test_a_result_that_was_refused_is_in_its_box(world: Watched, server: ThreadS
     page.reload()
     page.get_by_role("button", name="Send the result").click()
     expect(page.get_by_text("The tool gave: Snow, and later sun")).to_be_visible()
-    assert "Snow" not in _stored(page)
+    _wait_until_forgotten(page, "Snow")
 
 
 def test_a_remark_is_kept_where_its_decision_is_refused_and_is_the_same_in_the_inbox(
@@ -160,7 +164,7 @@ def test_a_remark_is_kept_where_its_decision_is_refused_and_is_the_same_in_the_i
         expect(remark).to_have_value("Not today")
         page.get_by_role("button", name="Refuse").click()
         expect(page.get_by_text("Refused: Not today")).to_be_visible()
-        assert "Not today" not in _stored(page)
+        _wait_until_forgotten(page, "Not today")
 
 
 def test_a_system_prompt_is_kept_until_it_is_used_and_until_it_was_sent(
