@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from antiphon.errors import ModelError
 from antiphon.models.scripted import ScriptedModel, fail
 from support.browser import (
+    Held,
     Watched,
     click_often,
     send_message,
@@ -392,3 +393,45 @@ def test_message_that_is_sent_while_the_page_itself_is_not_loaded_waits_for_it(
     page.reload()
     expect(page.get_by_text("You asked: Sent too early")).to_be_visible()
     assert len(stored(server)) == 1
+
+
+def test_a_picture_that_is_not_sent_stays_with_its_chat(
+    world: Watched, server: ThreadServer, tmp_path: Path
+) -> None:
+    (tmp_path / "dot.png").write_bytes(PNG)
+    server.respond("First", model="grok-4")
+    page = world.open()
+    page.get_by_role("link", name="First").click()
+    expect(page.get_by_text("You asked: First")).to_be_visible()
+    page.get_by_label("Pictures", exact=True).set_input_files(tmp_path / "dot.png")
+    expect(page.get_by_alt_text("Picture 1")).to_be_visible()
+    page.get_by_role("link", name="New chat").first.click()
+    expect(page.get_by_role("heading", name="What is on your mind?")).to_be_visible()
+    expect(page.get_by_alt_text("Picture 1")).to_have_count(0)
+    page.get_by_role("link", name="First").click()
+    expect(page.get_by_alt_text("Picture 1")).to_be_visible()
+
+
+def test_a_queued_picture_that_is_edited_is_not_written_into_another_chat(
+    world: Watched, server: ThreadServer, model: PageModel, tmp_path: Path
+) -> None:
+    (tmp_path / "dot.png").write_bytes(PNG)
+    page = world.open()
+    send_message(page, "hold this")
+    expect(page.get_by_text("First half,")).to_be_visible()
+    page.get_by_label("Pictures", exact=True).set_input_files(tmp_path / "dot.png")
+    send_message(page, "What is this?")
+    wait_until_handed_over(page)
+    queued = page.get_by_role("list", name="Messages to be sent next").get_by_role("listitem")
+    expect(queued).to_have_text(["What is this?"])
+    pictures = Held(page, "**/input_items*")
+    pictures.wait(queued.get_by_role("button", name="What is this?").click)
+    page.get_by_role("link", name="New chat").first.click()
+    expect(page.get_by_role("heading", name="What is on your mind?")).to_be_visible()
+    pictures.release()
+    server.set(model.resume)
+    page.get_by_role("link", name="hold this").click()
+    expect(page.get_by_text("You asked: What is this?")).to_be_visible()
+    page.get_by_role("link", name="New chat").first.click()
+    expect(page.get_by_role("textbox", name="Message")).to_have_value("")
+    expect(page.get_by_alt_text("Picture 1")).to_have_count(0)

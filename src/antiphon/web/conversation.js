@@ -86,6 +86,8 @@ const Missing = ({ error }) => html`<div class="welcome"><h2>${error.status === 
 const chatName = (conversation) => conversation?.chatId ?? state.route?.id ?? "new";
 const draftName = (conversation) => `draft.${chatName(conversation)}`;
 const queueName = (conversation) => `queue.${chatName(conversation)}.`;
+/** The pictures of messages that are being written in other chats: the name of each draft -> data URLs. */
+const unsentPictures = new Map();
 const LARGEST_PICTURE = 20 * 2 ** 20;
 
 // Messages to be sent are kept each by itself: tabs that show the same chat have their own side by side.
@@ -155,7 +157,10 @@ function Composer({ conversation, chat }) {
     if (isSame && text) save(name, text);
     else setText(load(name) ?? "");
     if (isSame) save(before, null);
-    else setPictures([]);
+    else {
+      unsentPictures.set(before, pictures);
+      setPictures(unsentPictures.get(name) ?? []);
+    }
     for (const one of queued) {
       removeFrom(before.replace("draft.", "queue.") + ".", one.id);
       if (isKept) keepAt(place, one);
@@ -325,6 +330,7 @@ function Composer({ conversation, chat }) {
     else if (event.key === "Escape" && running) { event.preventDefault(); stopTurn(); }
     else if (event.key === "ArrowUp" && !text && waiting.length) editNext(waiting.at(-1));
   };
+  const isElsewhere = () => draftName(state.conversation) !== name;
   const addFiles = async (files) => {
     const added = [];
     for (const file of files) {
@@ -332,7 +338,8 @@ function Composer({ conversation, chat }) {
       else if (file.size > LARGEST_PICTURE) notify(`${file.name} is larger than 20 MB.`);
       else added.push(await readFile(file));
     }
-    setPictures((before) => [...before, ...added]);
+    if (isElsewhere()) unsentPictures.set(name, [...(unsentPictures.get(name) ?? []), ...added]);
+    else setPictures((before) => [...before, ...added]);
   };
   useDocumentEvent("antiphon:pictures", addFiles);
   const onPaste = (event) => {
@@ -356,6 +363,7 @@ function Composer({ conversation, chat }) {
     const { turn } = one;
     try {
       const images = turn ? (hasPicture(turn) ? await (await loadParts()).picturesOf(one.id) : []) : one.pictures ?? [];
+      if (isElsewhere()) return;
       // Written down before it is erased.
       write(one.words);
       setPictures(images);
