@@ -413,6 +413,9 @@ def test_stream_left_by_break_is_stopped_at_once(harness: ChatHarness) -> None:
         if isinstance(chat, Conversation):
             assert contents(chat.messages()) == ["Count.", "One "]
         harness.run(asyncio.to_thread(harness.wait_for_disconnect))
+        # Its end is stored, and the conversation has moved on.
+        while chat.response_id is None:
+            harness.run(asyncio.sleep(0))
     finally:
         gc.enable()
     assert chat.send("And?").text == "Hello."

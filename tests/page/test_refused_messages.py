@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from support.browser import Watched, send_message, until
+from support.browser import Watched, send_message, wait_until_handed_over
 from support.http_server import ThreadServer
 
 _REFUSAL = {"error": {"message": "Not with these words.", "code": "x"}}
@@ -39,24 +39,6 @@ def message_box(page: Page) -> Locator:
     return page.get_by_role("textbox", name="Message")
 
 
-def wait_until_forgotten(page: Page) -> None:
-    """Wait until the outbox is empty."""
-    until(
-        page,
-        """() => new Promise((resolve, reject) => {
-          const opening = indexedDB.open("antiphon.outbox");
-          opening.onerror = reject;
-          opening.onsuccess = () => {
-            const store = opening.result.transaction("messages").objectStore("messages");
-            store.count().onsuccess = ({ target }) => {
-              opening.result.close();
-              resolve(target.result === 0);
-            };
-          };
-        })""",
-    )
-
-
 def test_refused_message_is_given_back_by_the_next_page_and_not_sent_by_itself(
     page: Page, world: Watched, server: ThreadServer
 ) -> None:
@@ -71,7 +53,7 @@ def test_refused_message_is_given_back_by_the_next_page_and_not_sent_by_itself(
     expect(page.get_by_text("“Second” could not be sent: Not with these words.")).to_be_visible()
     page.get_by_role("button", name="Write it again").click()
     expect(message_box(page)).to_have_value("Second")
-    wait_until_forgotten(page)
+    wait_until_handed_over(page)
     assert questions(server) == ["First"]
     page.reload()
     expect(page.get_by_text("You asked: First")).to_be_visible()
@@ -87,7 +69,7 @@ def test_refused_message_is_given_back_when_another_chat_is_opened(
     expect(page.get_by_text("“Second” could not be sent: Not with these words.")).to_be_visible()
     page.get_by_role("button", name="Discard").click()
     expect(page.get_by_text("could not be sent")).to_have_count(0)
-    wait_until_forgotten(page)
+    wait_until_handed_over(page)
     expect(message_box(page)).to_have_value("")
     assert questions(server) == ["First"]
 
@@ -97,7 +79,7 @@ def test_refused_message_is_taken_back_and_changed(page: Page, server: ThreadSer
     page.get_by_role("button", name="Write it again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     expect(message_box(page)).to_have_value("Second")
-    wait_until_forgotten(page)
+    wait_until_handed_over(page)
     send_message(page, "Second, in other words")
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     assert questions(server) == ["First", "Second, in other words"]
@@ -108,7 +90,7 @@ def test_refused_message_is_tried_again_in_its_place(page: Page, server: ThreadS
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
     expect(page.get_by_role("article", name="Turn 2")).to_be_visible()
-    wait_until_forgotten(page)
+    wait_until_handed_over(page)
     assert questions(server) == ["First", "Second"]
 
 
@@ -124,5 +106,5 @@ def test_refused_version_is_tried_again_in_its_place(page: Page, server: ThreadS
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_text("You asked: Second, changed")).to_be_visible()
     expect(page.locator(".question .bubble")).to_have_text(["First", "Second, changed"])
-    wait_until_forgotten(page)
+    wait_until_handed_over(page)
     assert questions(server) == ["First", "Second", "Second, changed"]

@@ -149,7 +149,23 @@ def send_message(page: Page, text: str) -> None:
 
 def wait_until_handed_over(page: Page) -> None:
     """Wait until the page knows that the server has all messages: else it would send one again."""
-    until(page, "!Object.keys(localStorage).some((key) => key.includes('.queue.'))")
+    until(page, _IS_HANDED_OVER)
+
+
+#: Whether no message is queued in this browser, and none is in the outbox.
+_IS_HANDED_OVER = """() => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("antiphon.outbox", 1);
+  opening.onerror = reject;
+  opening.onupgradeneeded = () => opening.result.createObjectStore("messages", { keyPath: "id" });
+  opening.onsuccess = () => {
+    const messages = opening.result.transaction("messages").objectStore("messages");
+    messages.count().onsuccess = ({ target }) => {
+      opening.result.close();
+      const isQueued = Object.keys(localStorage).some((key) => key.includes(".queue."));
+      resolve(!isQueued && target.result === 0);
+    };
+  };
+})"""
 
 
 def click_often(button: Locator) -> None:
