@@ -15,7 +15,7 @@ from antiphon.models.scripted import ScriptedModel, ScriptedReply, say
 from support.browser import Watched, send_message, watched
 from support.http_server import ThreadServer, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 
 _STEPS = 25
 #: Seconds after which what is sent has been answered, and is shown.
