@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, ViewportSize, expect
 
 from antiphon.errors import ContextLengthExceededError
@@ -48,6 +49,7 @@ def test_with_keys_the_page_requests_one_and_sends_it_in_a_header_only(browser: 
         expect(page.get_by_text("There is nothing here.")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_price_in_the_settings_is_a_cost_over_http_and_on_the_page(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -192,6 +192,7 @@ def _check_erased(server: ThreadServer, texts: Texts) -> None:
             assert server.get(f"/v1/{kind}/{found}").status == 404, name
 
 
+@pytest.mark.slow
 def test_curl_does_what_the_page_does(world: Watched, server: ThreadServer, home: Path) -> None:
     page = world.open()
     texts = _walk(page, server, "curl")
@@ -205,6 +206,7 @@ def test_curl_does_what_the_page_does(world: Watched, server: ThreadServer, home
     page.close()
 
 
+@pytest.mark.slow
 def test_python_does_what_the_page_does(world: Watched, server: ThreadServer, home: Path) -> None:
     page = world.open()
     texts = _walk(page, server, "Python")
