@@ -270,7 +270,8 @@ def assert_goes_on(
 def test_request_that_waits_for_a_conversation_when_its_node_stops_is_done_by_another(
     tmp_path: Path, store: str
 ) -> None:
-    with draining_pair(tmp_path, store, "0.5") as (upstream, first, second):
+    # Long enough for a busy machine to read the request.
+    with draining_pair(tmp_path, store, "3") as (upstream, first, second):
         conversation = second.post("/v1/conversations").json["id"]
         started(first, "hang", conversation=conversation)
         fields = {"input": "second", "conversation": conversation, "on_busy": "queue"}
