@@ -231,6 +231,9 @@ export function useWords(chat, name, initial = "") {
   }];
 }
 
+/** The name by which a remark on a call is kept, in its chat and in the inbox. */
+export const remarkName = ({ id }) => `remark.${id}`;
+
 /** Model and system prompt that were chosen for the next turn; null: as the last one had. */
 export const settingsOf = (conversation) => conversation?.settings ?? typedWords().settings ?? null;
 

@@ -1,6 +1,6 @@
 /** Inbox: every call that waits for an approval, over all chats. */
 import { html, useEffect, useState } from "./vendor/preact.js";
-import { api, decisionKey, follow, isDecided, notify, onFeed, request, useStore, useWords } from "./core.js";
+import { api, decisionKey, follow, isDecided, notify, onFeed, remarkName, request, useStore, useWords } from "./core.js";
 import { dropApproval, readApprovals } from "./app.js";
 import { closeDialog, Dialog } from "./dialog.js";
 import { FoldedPrograms } from "./programs.js";
@@ -36,7 +36,7 @@ const actionsOf = (entries) => [
 
 function Entry({ entry, onDecided }) {
   // As in the chat: what was typed there is here too.
-  const [reason, setReason] = useWords(entry.chat_id, `remark.${entry.id}`);
+  const [reason, setReason] = useWords(entry.chat_id, remarkName(entry));
   const [state, setState] = useState({});
   const act = async (approve) => {
     setState({ busy: true });

@@ -1,6 +1,6 @@
 /** Turns: what one turn of a conversation looks like: input, output, and what can be done with it. */
 import { Component, html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
-import { icon, iconButton, keepWords, memo, notify, openChat, openDialog, request, useWords, whenSeen } from "./core.js";
+import { icon, iconButton, keepWords, memo, notify, openChat, openDialog, remarkName, request, useWords, whenSeen } from "./core.js";
 import { copyText } from "./code.js";
 import { MarkdownStream, renderMarkdown } from "./markdown.js";
 import { isRunning } from "./live_turn.js";
@@ -269,9 +269,6 @@ function ToolOutput({ item, turn }) {
     <label>Result of <code>${item.name}</code><textarea rows="3" value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
     <button class="primary">Send the result</button></form>`;
 }
-
-/** The name by which a remark on a call is kept, here and in the inbox. */
-const remarkName = ({ id }) => `remark.${id}`;
 
 function Approval({ item, turn, isLast }) {
   const [reason, setReason] = useWords(openChat(), remarkName(item));
