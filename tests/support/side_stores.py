@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from antiphon.stores.sqlite.deferred_changes import apply_deferred
@@ -25,6 +27,18 @@ def apply_deferred_in(path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         apply_deferred(connection)
         connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """While entered, no other connection can write to a file: what they write waits."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
     finally:
         connection.close()
 

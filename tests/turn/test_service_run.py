@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -151,25 +152,34 @@ async def test_stopped_turn_ends_and_leaves_its_caller_uncancelled(
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
-async def test_caller_of_a_stored_turn_leaves_it_running_once_it_is_stored(is_stored: bool) -> None:
-    """As long as it is not, nobody can find it again."""
+@pytest.mark.parametrize("continues", [True, False])
+@pytest.mark.parametrize("runs", [True, False])
+async def test_caller_who_got_a_stored_turn_leaves_it_running(
+    runs: bool, continues: bool, is_stored: bool
+) -> None:
+    """However long its beginning takes to be written."""
     store = GatedStore()
+    hangs = hang(reached := asyncio.Event())
+    service = service_with(model := ScriptedModel([*(["One"] * continues), hangs]), store)
+    after = (await run_turn(service, "Hi", stream=False)).id if continues else None
     if not is_stored:
         store.begins.close()
-    service = service_with(model := ScriptedModel([hang(reached := asyncio.Event())]), store)
     started: list[RunningTurn] = []
-    caller = asyncio.create_task(
-        service.run(turn_request("Hi", store=True, stream=False), started.append)
-    )
+    asked = turn_request("Go on.", after=after, store=True, stream=False)
+    if runs:
+        caller = asyncio.create_task(service.run(asked, started.append))
+    else:
+        caller = asyncio.create_task(service.start(asked, on_start=started.append))
     await reached.wait()
     if is_stored:
         await started[0].wait_until_stored()
     caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with contextlib.suppress(asyncio.CancelledError):
         await caller
     await run_ready_tasks()
-    assert model.cancelled.is_set() is not is_stored
+    assert not model.cancelled.is_set()
     store.begins.open()
+    await started[0].wait_until_stored()
     await service.close()
 
 

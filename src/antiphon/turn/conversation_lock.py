@@ -151,16 +151,19 @@ class TurnRetries:
             raise error
 
 
-async def wait_until_accepted(turn: RunningTurn) -> None:
-    """Wait until the store has taken a turn. Raises its error alone."""
+async def wait_until_accepted(turn: RunningTurn, *, is_held: bool = False) -> None:
+    """Wait until the store has taken a turn. Raises its error alone.
+
+    Where that is cancelled, a turn that nobody else holds is stopped.
+    """
     try:
         await turn.wait_until_stored()
     except AntiphonError:
         if turn.is_rejected:
             raise
     except asyncio.CancelledError:
-        # Nobody will ever hold it.
-        turn.stop(None)
+        if not is_held:
+            turn.stop(None)
         raise
 
 

@@ -124,7 +124,7 @@ class RunningTurn:
         while True:
             if self._is_published and seen < len(self._events):
                 if pause is not None and (seconds := pause()) > 0:
-                    await self._wait_for_end(time_limit=seconds)
+                    await self.wait_for_end(time_limit=seconds)
                 batch = self._events[seen:]
                 seen += len(batch)
                 yield batch
@@ -145,7 +145,7 @@ class RunningTurn:
 
     async def result(self) -> Response:
         """The turn's end, failed or not (see ``error``). Raises only what kept nothing."""
-        await self._wait_for_end()
+        await self.wait_for_end()
         return self._result()
 
     def done(self) -> bool:
@@ -160,16 +160,6 @@ class RunningTurn:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._event_waiters.append(waiter)
             await waiter
-
-    async def wait_for_end(self) -> None:
-        """Wait for the end, whatever it is. Who gives up before the turn is on disk stops it."""
-        try:
-            await self._wait_for_end()
-        except asyncio.CancelledError:
-            if not self._is_published:
-                # Nobody will ever hold it.
-                self.stop(None)
-            raise
 
     async def cancel(self) -> Response:
         """Stop the turn and keep what arrived. A turn that is over stays as it is."""
@@ -286,7 +276,7 @@ class RunningTurn:
             if self.task is not None and self._is_cancellable:
                 self.task.cancel()
 
-    async def _wait_for_end(self, time_limit: float | None = None) -> None:
+    async def wait_for_end(self, time_limit: float | None = None) -> None:
         """Wait for the end, but no longer than ``time_limit`` seconds."""
         if self._is_done:
             return

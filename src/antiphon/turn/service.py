@@ -129,6 +129,7 @@ class TurnService:
         request: TurnRequest,
         tools: ToolExecutor | None = None,
         unstored_history: UnstoredHistory | None = None,
+        on_start: Callable[[RunningTurn], None] | None = None,
     ) -> RunningTurn:
         """Validate a request and start its turn as a task.
 
@@ -137,7 +138,9 @@ class TurnService:
         before anything is stored. Summaries that are due are made first. Planning is retried
         when part of the history is erased meanwhile, or when another process takes the
         conversation of a request that queues. A background turn that queues behind a response
-        begins once that has been answered.
+        begins once that has been answered. A turn whose start is cancelled is stopped, but
+        for one that ``on_start`` has got: that gets it before the store has accepted it, and
+        another one where the start is retried.
         """
         if is_queueing(request):
             queued = await self._queued_turns.start(request)
@@ -148,7 +151,7 @@ class TurnService:
             plan = await self._planner.plan(one.request, tools, unstored_history, one.conversation)
             if one.seen:
                 plan = msgspec.structs.replace(plan, seen=one.seen)
-            return await self._start_accepted(plan)
+            return await self._start_accepted(plan, on_start)
 
         return await self._attempt(request, attempt)
 
@@ -158,7 +161,8 @@ class TurnService:
         """Run a turn to its end, by fewer steps than ``start`` and ``RunningTurn.result``.
 
         The turn is the same. ``on_start`` gets it before it begins. An unstored one runs in the
-        caller's own task: what cancels that stops the turn. Raises what ``start`` raises.
+        caller's own task: what cancels that stops the turn, and no stored one. Raises what
+        ``start`` raises.
         """
         retries = TurnRetries(request)
         while True:
@@ -200,12 +204,16 @@ class TurnService:
                 except (ConversationLockedError, HistoryChangedError) as error:
                     retries.raise_if_last(error)
 
-    async def _start_accepted(self, plan: TurnPlan) -> RunningTurn:
+    async def _start_accepted(
+        self, plan: TurnPlan, on_start: Callable[[RunningTurn], None] | None
+    ) -> RunningTurn:
         """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
         turn = await self._start_planned(plan)
+        if on_start is not None:
+            on_start(turn)
         if turn.is_stored and (plan.conversation or turn.is_continuation):
             # No latency for the reader, who gets no event before that in any case.
-            await wait_until_accepted(turn)
+            await wait_until_accepted(turn, is_held=on_start is not None)
         return turn
 
     async def _start_planned(self, plan: TurnPlan) -> RunningTurn:

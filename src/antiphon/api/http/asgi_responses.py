@@ -322,6 +322,10 @@ class DisconnectWatcher:
             raise ClientDisconnected
         return turn
 
+    def set_turn(self, turn: RunningTurn) -> None:
+        """The request's turn begins: it is known also where the client leaves before its start."""
+        self.turn = turn
+
     def _set_running_turn(self, turn: RunningTurn) -> None:
         self.turn, self._runs_turn = turn, not turn.is_stored
 

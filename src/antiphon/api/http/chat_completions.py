@@ -109,7 +109,7 @@ class ChatCompletionsEndpoint:
         try:
             if watch is not None and request.can_run and not request.store:
                 return await watch.run_turn(self._service, request)
-            return await self._start_once(request, scope, body)
+            return await self._start_once(request, scope, body, watch)
         except AntiphonError as error:
             if error.param == "input":
                 # What the input is called here.
@@ -117,14 +117,19 @@ class ChatCompletionsEndpoint:
             raise
 
     async def _start_once(
-        self, request: TurnRequest, scope: Scope, body: bytes
+        self,
+        request: TurnRequest,
+        scope: Scope,
+        body: bytes,
+        watch: DisconnectWatcher | None,
     ) -> RunningTurn | Replay:
+        on_start = watch.set_turn if watch is not None else None
         if not request.store:
             return await self._service.start(request)
 
         async def start(reservation: IdempotencyReservation | None) -> RunningTurn | Replay:
             if reservation is None:
-                return await self._service.start(request)
+                return await self._service.start(request, on_start=on_start)
             reserved = msgspec.structs.replace(request, reservation=reservation)
             turn = await self._service.start(reserved)
             await turn.wait_until_stored()

@@ -92,13 +92,15 @@ class ResponseEndpoints:
         try:
             if request.background and retried is None:
                 # It is not done for whoever waits, so it begins without them too.
-                watch.turn = await self._begun(request, idempotent_request)
+                watch.turn = await self._begun(request, idempotent_request, watch)
             with watch:
                 if retried is None and idempotent_request is None and request.can_run:
                     turn: RunningTurn | Replay = await watch.run_turn(self._service, request)
                 else:
                     turn = watch.turn = (
-                        retried or watch.turn or await self._begun(request, idempotent_request)
+                        retried
+                        or watch.turn
+                        or await self._begun(request, idempotent_request, watch)
                     )
                 await self._send_turn(request, turn, scope, send, watch)
         except ClientDisconnected:
@@ -109,10 +111,13 @@ class ResponseEndpoints:
             raise
 
     async def _begun(
-        self, request: TurnRequest, idempotent_request: IdempotentRequest | None
+        self,
+        request: TurnRequest,
+        idempotent_request: IdempotentRequest | None,
+        watch: DisconnectWatcher,
     ) -> RunningTurn | Replay:
         if idempotent_request is None:
-            return await self._service.start(request)
+            return await self._service.start(request, on_start=watch.set_turn)
         return await self._start_once(request, idempotent_request)
 
     async def _start_once(
