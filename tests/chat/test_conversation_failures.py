@@ -31,6 +31,7 @@ from support.chat_harness import (
     upstream_portal,
 )
 from support.misbehaving_upstream import CUT, HANG, answer, chunk, events, refuse, stream
+from support.side_stores import writing_to
 
 
 def test_failed_turn_is_not_in_later_requests(harness: ChatHarness) -> None:
@@ -184,6 +185,25 @@ def test_unknown_and_unreachable_models_are_errors(harness: ChatHarness) -> None
     unreachable = harness.new(settings=harness.make_settings(base_url="http://127.0.0.1:9/v1"))
     with pytest.raises(ModelUnavailableError):
         unreachable.send("Hi.")
+
+
+def test_cancelling_before_the_turn_is_written_cancels_it(tmp_path: Path) -> None:
+    async def main(harness: ChatHarness) -> None:
+        chat = AsyncConversation(settings=harness.settings)
+        first = await chat.send("Hello.")
+        harness.upstream.plan_answers([HANG])
+        with writing_to(harness.file):
+            sending = asyncio.ensure_future(chat.send("Go on."))
+            await asyncio.to_thread(upstream_portal.run, lambda: harness.upstream.request(1))
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+        await asyncio.to_thread(harness.wait_for_disconnect)
+        assert chat.response_id == first.response_id
+        await close_shared_engines()
+
+    with chat_harness("async", tmp_path) as harness:
+        harness.run(main(harness))
 
 
 def test_cancelling_the_sending_task_cancels_the_turn(tmp_path: Path) -> None:

@@ -178,6 +178,14 @@ class ThreadServer(Address):
         return len(self.run(response_ids(self.store)))
 
 
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is so, whoever makes it so."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 async def _with_timeout(work: Awaitable[T]) -> T:
     return await asyncio.wait_for(work, TIMEOUT)
 

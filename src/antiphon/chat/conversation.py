@@ -39,6 +39,7 @@ from antiphon.chat.reply import (
 from antiphon.chat.stream import AsyncStream
 from antiphon.chat.structured_output import OutputSchema
 from antiphon.chat.turn_execution import (
+    OnStart,
     TurnExecution,
     apply_decisions,
     check_tools,
@@ -394,9 +395,10 @@ class AsyncConversation:
                 return as_markdown(await self.messages())
         raise InvalidRequestError(f"The form is json or markdown, not {form!r}.", param="form")
 
-    async def _start_turn(self, request: TurnRequest) -> RunningTurn:
+    async def _start_turn(self, request: TurnRequest, on_start: OnStart) -> RunningTurn:
+        service, tools = await self._get_service(), self._options.toolbox
         # Also without tools: a model may call one that does not exist, and needs an error output.
-        return await (await self._get_service()).start(request, self._options.toolbox)
+        return await service.start(request, tools, on_start=on_start)
 
     def _set_response_id(self, response_id: str) -> None:
         self._response_id = response_id

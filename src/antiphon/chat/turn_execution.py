@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,9 @@ from antiphon.errors import InvalidOutputError, InvalidRequestError
 from antiphon.tools.tool_outputs import declined_output
 from antiphon.turn.running_turns import RunningTurn
 
+#: Gets a turn as it begins.
+OnStart: TypeAlias = Callable[[RunningTurn], None]
+
 
 class TurnExecution:
     """Runs one request as a turn. ``reply`` is set once it has ended well.
@@ -38,7 +41,7 @@ class TurnExecution:
 
     def __init__(
         self,
-        start_turn: Callable[[TurnRequest], Awaitable[RunningTurn]],
+        start_turn: Callable[[TurnRequest, Callable[[RunningTurn], None]], Awaitable[RunningTurn]],
         set_response_id: Callable[[str], None],
         keep_partial: Callable[[str, str | None], None],
         build_request: Callable[[], Awaitable[TurnRequest]],
@@ -61,7 +64,7 @@ class TurnExecution:
         request: TurnRequest | None = await self._build_request()
         while self.reply is None:
             assert request is not None
-            turn = await self._start_turn(request)
+            turn = await self._start(request)
             try:
                 response = await turn.result()
             finally:
@@ -70,13 +73,23 @@ class TurnExecution:
             request = self._finish_turn(turn, response, request)
         return self.reply
 
+    async def _start(self, request: TurnRequest) -> RunningTurn:
+        begun: list[RunningTurn] = []
+        try:
+            return await self._start_turn(request, begun.append)
+        except asyncio.CancelledError:
+            # Whoever has given it up will never hold it.
+            for turn in begun:
+                turn.stop(None)
+            raise
+
     async def events(self) -> AsyncGenerator[Event, None]:
         """All events up to the reply, or up to where ``stop`` was called."""
         request: TurnRequest | None = await self._build_request()
         self._started_at = request.previous_response_id if request is not None else None
         while request is not None and not self._is_stopped:
             request = msgspec.structs.replace(request, stream=True)
-            self._turn = turn = await self._start_turn(request)
+            self._turn = turn = await self._start(request)
             try:
                 if self._is_stopped:
                     await turn.cancel()

@@ -151,20 +151,13 @@ class TurnRetries:
             raise error
 
 
-async def wait_until_accepted(turn: RunningTurn, *, is_held: bool = False) -> None:
-    """Wait until the store has taken a turn. Raises its error alone.
-
-    Where that is cancelled, a turn that nobody else holds is stopped.
-    """
+async def wait_until_accepted(turn: RunningTurn) -> None:
+    """Wait until the store has taken a turn. Raises its error alone."""
     try:
         await turn.wait_until_stored()
     except AntiphonError:
         if turn.is_rejected:
             raise
-    except asyncio.CancelledError:
-        if not is_held:
-            turn.stop(None)
-        raise
 
 
 def _with_head(request: TurnRequest, conversation: ConversationRecord) -> TurnRequest:

@@ -138,9 +138,9 @@ class TurnService:
         before anything is stored. Summaries that are due are made first. Planning is retried
         when part of the history is erased meanwhile, or when another process takes the
         conversation of a request that queues. A background turn that queues behind a response
-        begins once that has been answered. A turn whose start is cancelled is stopped, but
-        for one that ``on_start`` has got: that gets it before the store has accepted it, and
-        another one where the start is retried.
+        begins once that has been answered. ``on_start`` gets the turn before the store has
+        accepted it, and another one where that is retried: a stored turn runs on where its
+        caller is cancelled meanwhile.
         """
         if is_queueing(request):
             queued = await self._queued_turns.start(request)
@@ -213,7 +213,7 @@ class TurnService:
             on_start(turn)
         if turn.is_stored and (plan.conversation or turn.is_continuation):
             # No latency for the reader, who gets no event before that in any case.
-            await wait_until_accepted(turn, is_held=on_start is not None)
+            await wait_until_accepted(turn)
         return turn
 
     async def _start_planned(self, plan: TurnPlan) -> RunningTurn:

@@ -78,7 +78,8 @@ export function forget(id) {
 /** Whether an earlier page has left a message behind: it is sent as it is then. */
 export const isInOutbox = async (id) => (await outbox("readonly", (store) => store.count(id))) > 0;
 
-const partsOf = (input) => input.flatMap((item) => (Array.isArray(item.content) ? item.content : [{ text: item.content ?? item.output }]));
+// Results and decisions stay in their own boxes.
+const partsOf = (input) => input.filter(({ type }) => type === "message").flatMap(({ content }) => content);
 const wordsOf = (input) => partsOf(input).map((part) => part.text ?? "").join("");
 const picturesOf = (input) => partsOf(input).flatMap((part) => part.image_url ?? []);
 
@@ -126,7 +127,7 @@ const untilTaken = (id) => new Promise((done) => refused.set(id, done));
 
 /** Whether a refused message's words are nowhere but here: those of a decision or a result stay in their box. */
 function hasUnsavedWords({ isKept, body }, error) {
-  const input = JSON.parse(body).input.filter((item) => item.type === "message");
+  const { input } = JSON.parse(body);
   return isKept && !isSent(error) && !error.responseId && Boolean(wordsOf(input) || picturesOf(input).length);
 }
 

@@ -49,17 +49,20 @@ async def start_choices(
     Either all run or none is left: what keeps one from starting stops the others.
     """
     others: list[RunningTurn] = []
+    begun: list[RunningTurn] = []
     # A turn takes the place that was entered last.
     async with AsyncExitStack() as slots:
         try:
             for _ in range(request.choices - 1):
                 await slots.enter_async_context(caller.concurrency_slot())
-                others.append(await service.start(request.turn))
+                others.append(await service.start(request.turn, on_start=begun.append))
             await slots.enter_async_context(caller.concurrency_slot())
-            first = await service.start(_with_choice_ids(request.turn, others))
+            turn = _with_choice_ids(request.turn, others)
+            first = await service.start(turn, on_start=begun.append)
         except BaseException:
-            for turn in others:
-                await _discard_turn(service, turn, caller.tenant)
+            # One that is alone runs on without its client, as any stored turn.
+            for one in [] if request.choices == 1 else begun:
+                await _discard_turn(service, one, caller.tenant)
             raise
     return [first, *others]
 
@@ -79,6 +82,8 @@ def _with_choice_ids(turn: TurnRequest, others: Sequence[RunningTurn]) -> TurnRe
 
 async def _discard_turn(service: TurnService, turn: RunningTurn, tenant: str) -> None:
     turn.stop(None)
+    if turn.is_rejected:
+        return
     try:
         await turn.result()
         if turn.is_stored:
