@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from antiphon.api.common.authorization import Principal
-from antiphon.api.common.pricing import list_price
 from antiphon.core.api_keys import ALL_ACLS, redact_api_key
-from antiphon.core.token_prices import PriceLookup, cached_price
+from antiphon.core.token_prices import PriceLookup, cached_price, list_price
 from antiphon.errors import ModelNotFoundError
 from antiphon.protos.xai import Proto, auth_pb2, models_pb2, tokenize_pb2
 from antiphon.turn.protocols import Model

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from antiphon.api.common.pricing import cost_in_ticks
 from antiphon.api.grpc.tool_codec import (
     McpCallEncoder,
     count_mcp_calls,
@@ -27,7 +26,7 @@ from antiphon.core.items import (
     Reasoning,
     text_and_refusals_of,
 )
-from antiphon.core.token_prices import PriceLookup
+from antiphon.core.token_prices import PriceLookup, cost_in_ticks
 from antiphon.core.turns import (
     INCLUDE_ENCRYPTED_REASONING,
     INCLUDE_LOGPROBS,

@@ -11,10 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from antiphon.api.common.authentication import ApiKeyAuthenticator, credential_of
 from antiphon.api.common.body import decode_body, read_body
-from antiphon.api.common.pricing import list_price
 from antiphon.api.http.asgi_responses import send_json
 from antiphon.core.api_keys import ALL_ACLS, redact_api_key
-from antiphon.core.token_prices import PriceLookup, cached_price
+from antiphon.core.token_prices import PriceLookup, cached_price, list_price
 from antiphon.turn.protocols import Model
 from antiphon.turn.service import TurnService
 

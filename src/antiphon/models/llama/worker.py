@@ -31,6 +31,7 @@ from antiphon.models.llama.chat_template import (
     system_role_of,
 )
 from antiphon.models.llama.control_tokens import ControlTokenEscaper
+from antiphon.models.llama.cpu_count import count_cpus
 from antiphon.models.llama.frame_protocol import (
     FrameSplitter,
     FromWorker,
@@ -81,7 +82,7 @@ def _load(
     params.n_ctx = load_request.slots * window
     params.kv_unified = False
     params.cache_ram_mib = load_request.cache_mib
-    threads = max(1, _cpu_count() - 1)
+    threads = max(1, count_cpus() - 1)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.n_batch = params.n_ubatch = _BATCH_SIZE
@@ -104,12 +105,6 @@ def _load(
     params.hostnames = [tokenizer.path]
     server: LlamaServer = xllamacpp.Server(params)
     return server, tokenizer
-
-
-def _cpu_count() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _serve(load_request: LoadRequest, writer: _FrameWriter) -> None:
