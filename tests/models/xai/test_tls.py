@@ -31,3 +31,23 @@ async def test_a_host_has_to_be_who_it_says(tmp_path: Path) -> None:
         assert OutputTextDelta("Hi.") in await collect_deltas(friend)
         await stranger.close()
         await friend.close()
+
+
+async def test_authorities_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company's proxy that reads along has an authority of its own."""
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    tls = self_signed_certificate(tmp_path)
+    with grpc_serving(ScriptedModel(["Hi."]), certificate=tls) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        for path in ("", str(tmp_path / "none.pem"), str(tmp_path)):
+            monkeypatch.setenv("SSL_CERT_FILE", path)
+            stranger = model_at(server.port, url=url, retry=NO_RETRIES)
+            with pytest.raises(ModelUnavailableError):
+                await collect_deltas(stranger)
+            await stranger.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.cert))
+        friend = model_at(server.port, url=url)
+        assert OutputTextDelta("Hi.") in await collect_deltas(friend)
+        await friend.close()

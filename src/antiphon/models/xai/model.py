@@ -8,10 +8,13 @@ each chunk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import grpc
 import msgspec
@@ -67,6 +70,8 @@ _HTTP_STATUSES = {
 _MESSAGE_TOO_LARGE = re.compile(
     r"message (?:larger than max|exceeds maximum size|length too large)", re.IGNORECASE
 )
+#: Where gRPC itself looks for the file of the authorities it trusts.
+_GRPC_ROOTS: Final = "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"
 #: gRPC's own retry delay, in milliseconds; below 0: do not retry.
 _PUSHBACK = "grpc-retry-pushback-ms"
 #: Details of an error in protobuf, a ``google.rpc.Status``.
@@ -315,9 +320,19 @@ class XaiGrpcModel:
             if self._url.scheme == "http":
                 self._channel = grpc.aio.insecure_channel(target, options=self._options)
             else:
-                credentials = self._credentials or grpc.ssl_channel_credentials()
+                credentials = self._credentials or _default_credentials()
                 self._channel = grpc.aio.secure_channel(target, credentials, options=self._options)
         return self._channel
+
+
+def _default_credentials() -> grpc.ChannelCredentials:
+    """Those of ``SSL_CERT_FILE``, as for other upstreams: gRPC reads a variable of its own."""
+    roots = None
+    if (path := os.environ.get("SSL_CERT_FILE")) and not os.environ.get(_GRPC_ROOTS):
+        # What cannot be read counts for nothing, as in OpenSSL.
+        with contextlib.suppress(OSError):
+            roots = Path(path).read_bytes()
+    return grpc.ssl_channel_credentials(roots or None)
 
 
 class _XaiResponse:
