@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -169,7 +170,43 @@ async def test_tokens_are_those_of_the_first_model() -> None:
     assert await FallbackModel([("m", ScriptedModel()), ("b", first)]).tokenize("m", "h") is None
 
 
-def test_where_all_fail_the_last_failure_is_shown() -> None:
+def saying(**messages: str) -> Callable[[Request], Behaviour]:
+    """Each model's refusal by its name; a 503, but for a wrong key."""
+
+    def behave(request: Request) -> Behaviour:
+        words = messages[request.json["model"].removeprefix("up-")]
+        return body_of({"error": {"message": words}}, 401 if "key" in words else 503)
+
+    return behave
+
+
+def message_of(error: dict[str, Any] | None) -> str:
+    assert error is not None
+    return str(error["message"])
+
+
+@pytest.mark.parametrize("last", ["Out of memory.", "No such key."])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_where_all_fail_the_last_failure_names_those_before(stream: bool, last: str) -> None:
+    with scenario(models=two_upstreams()) as world:
+        world.upstream_answers(saying(m="Loading.", b="Overloaded.", c=last))
+        error = world.respond(stream=stream, model="m").error
+        message = message_of(error)
+        assert all(
+            message.count(words) == 1 for words in ("Loading.", "Overloaded.", last, "'m'", "'b'")
+        )
+        assert message.index(last) < message.index("'m'") < message.index("'b'")
+
+
+def test_what_is_no_reason_to_fall_back_names_what_failed_before() -> None:
+    with scenario(models=two_upstreams()) as world:
+        world.upstream_answers(saying(m="Loading.", b="No such key.", c="Never asked."))
+        error = world.respond(stream=False, model="m").error
+        assert len(world.requests) == 2
+        assert re.search(r"No such key\..* Before that 'm' failed: .*Loading\.$", message_of(error))
+
+
+def test_where_all_fail_the_last_status_counts() -> None:
     with scenario(models=two_upstreams()) as world:
         world.upstream_answers(failing(FAILURES["over-its-limits"], "up-m", "up-b", "up-c"))
         outcome = world.respond(stream=False, model="m")

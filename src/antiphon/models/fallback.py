@@ -50,7 +50,11 @@ class FallbackModel:
         return self.first.info
 
     async def generate(self, call: ModelCall) -> AsyncGenerator[Sequence[Delta], None]:
-        """The answer of the first model that gives one; whose it is comes before its words."""
+        """The answer of the first model that gives one; whose it is comes before its words.
+
+        Where none does, the last failure is raised, and its message names those before it.
+        """
+        failures: list[str] = []
         for position, (name, model) in enumerate(self._models):
             is_last = position == len(self._models) - 1
             own = call if position == 0 else msgspec.structs.replace(call, model=name)
@@ -63,8 +67,13 @@ class FallbackModel:
                         has_output = True
                         yield batch
             except AntiphonError as error:
-                if has_output or is_last or not is_fallback_error(error):
+                if has_output:
                     raise
+                if is_last or not is_fallback_error(error):
+                    error.message = " ".join((error.message, *failures))
+                    error.args = (error.message,)
+                    raise
+                failures.append(f"Before that '{name}' failed: {error.message}")
                 other = self._models[position + 1][0]
                 log.warning("%s is asked in place of %s: %s", other, name, error.message)
             else:
