@@ -255,6 +255,20 @@ def test_scrolling_through_does_not_grow(browser: Browser, chat: LongChat) -> No
         assert held["JSHeapUsedSize"] <= _MAX_HEAP
 
 
+def test_a_chat_that_is_left_while_it_scrolls_is_gone(browser: Browser, chat: LongChat) -> None:
+    server, head, turns = chat
+    with watched(browser, server.url) as watching:
+        page = watching.open(f"/r/{head}")
+        expect(page.locator(f'[data-position="{turns - 1}"]')).to_be_in_viewport()
+        # The event of the scrolling comes with the next frame.
+        page.evaluate("""() => {
+          document.querySelector('.scroller').scrollTop -= 300;
+          document.querySelector('a[href="/"]').click();
+        }""")
+        expect(page.locator(".scroller")).to_have_count(0)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
+
 #: Goes up as soon as there is something to go up to: where that ends, and the most elements.
 _SCROLL_TO_THE_BEGINNING = """async () => {
   const scroller = document.querySelector('.scroller');

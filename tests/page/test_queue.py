@@ -300,6 +300,30 @@ def test_message_that_cannot_be_queued_is_sent_when_the_answer_has_ended(
     assert len(refused) == 1
 
 
+def test_message_that_is_refused_after_its_chat_was_left_and_opened_again_stays_in_the_queue(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    world.allowed = ("404",)
+    page = world.open()
+    begin(page, server)
+    held: list[Route] = []
+    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    send_message(page, "then that")
+    while not held:
+        page.wait_for_timeout(10)
+    page.get_by_role("link", name="New chat").first.click()
+    expect(page.get_by_text("First half,")).to_have_count(0)
+    page.locator(".chat-row a").first.click()
+    expect(page.get_by_text("First half,")).to_be_visible()
+    # As where the message before it in the queue has just been erased.
+    error = {"message": "It was erased.", "code": "previous_response_not_found"}
+    held[0].fulfill(status=404, json={"error": error})
+    expect(chips(page)).to_have_text(["then that"])
+    server.set(model.resume)
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    expect(questions(page)).to_have_text(["hold this", "then that"])
+
+
 def test_what_two_tabs_queue_at_once_is_sent_though_one_is_loaded_again(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:

@@ -91,7 +91,8 @@ const unsentPictures = new Map();
 const LARGEST_PICTURE = 20 * 2 ** 20;
 
 // Messages to be sent are kept each by itself: tabs that show the same chat have their own side by side.
-const loadQueue = (place) => loadAll(place).sort((one, other) => one.at - other.at);
+const inOrder = (one, other) => one.at - other.at;
+const loadQueue = (place) => loadAll(place).sort(inOrder);
 const isQueuedAt = (place, id) => load(place + id) !== null;
 const removeFrom = (place, id) => save(place + id, null);
 // What is in the outbox is sent from there, also by the next page.
@@ -243,6 +244,8 @@ function Composer({ conversation, chat }) {
       posted.current = null;
       refused.current = next.id;
       if (queueNow.current.some((one) => one.id === next.id)) mark({ isInOutbox: false });
+      // Its chat was left meanwhile, and may be open again.
+      else if (queueName(state.conversation) === place) setQueue((before) => [...before, next].sort(inOrder));
       else keepAt(place, next);
       loadParts().then(({ forget }) => forget(next.id));
       notify(error.message);

@@ -167,6 +167,8 @@ export class TurnList extends Component {
   }
 
   onScroll = () => {
+    // The event of a list that is gone by now comes all the same.
+    if (!this.scroller) return;
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const below = scrollHeight - scrollTop - clientHeight;
     // What has grown since the view was last moved is no step of the reader's.
