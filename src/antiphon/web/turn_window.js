@@ -163,10 +163,15 @@ export async function showBegun(conversation) {
 
 /** Shows a turn that has begun behind all others, once: whoever reads it sees that, and it may be queued here yet. */
 function appendTurn(conversation, turn) {
-  const { after, turns } = state.conversation;
-  const { id } = turn.response;
+  const { after, turns, head } = state.conversation;
+  const { id, previous_response_id: parent } = turn.response;
   dropFromQueue(conversation, id);
   if (turns.some(byId(id)) || erased.has(id)) return;
+  // Another tab's message was queued behind the same turn, and began first.
+  if (parent !== head && turns.some(byId(parent))) {
+    countVersion(conversation, turn);
+    return;
+  }
   change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
   if (!after) followLast();
   const next = ahead.get(id);
@@ -436,6 +441,12 @@ export async function addFromElsewhere(conversation, id) {
     return;
   }
   if (parent && !current.turns.some(byId(parent))) ahead.set(parent, id);
-  replaceTurn(conversation, (one) => (one.response.previous_response_id ?? null) === parent && one.position === turn.position,
-    (one) => ({ ...one, siblings: { ...one.siblings, count: turn.siblings.count } }));
+  countVersion(conversation, turn);
+}
+
+/** A turn that is not shown may be a version of one that is. */
+function countVersion(conversation, { response, position, siblings }) {
+  const parent = response.previous_response_id ?? null;
+  replaceTurn(conversation, (one) => (one.response.previous_response_id ?? null) === parent && one.position === position,
+    (one) => ({ ...one, siblings: { ...one.siblings, count: siblings.count } }));
 }
