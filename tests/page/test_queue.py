@@ -324,6 +324,57 @@ def test_message_that_is_refused_after_its_chat_was_left_and_opened_again_stays_
     expect(questions(page)).to_have_text(["hold this", "then that"])
 
 
+def test_message_that_waits_as_another_chat_is_opened_is_sent_in_its_own(
+    world: Watched, server: ThreadServer
+) -> None:
+    page = world.open()
+    send_message(page, "hello")
+    page.wait_for_url("**/c/chat_*")
+    held: list[Route] = []
+    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    send_message(page, "one")
+    while not held:
+        page.wait_for_timeout(10)
+    send_message(page, "two")
+    expect(chips(page)).to_have_text(["two"])
+    page.get_by_role("link", name="New chat").first.click()
+    expect(questions(page)).to_have_count(0)
+    page.locator(".chat-row a").first.click()
+    expect(questions(page)).to_have_text(["hello"])
+    held[0].continue_()
+    expect(questions(page)).to_have_text(["hello", "one", "two"])
+    expect(chips(page)).to_have_count(0)
+    wait_for_statuses(server, *["completed"] * 3)
+
+
+def test_messages_of_an_earlier_page_are_sent_in_their_order(
+    world: Watched, server: ThreadServer
+) -> None:
+    world.allowed = ("ERR_FAILED",)
+    page = world.open()
+    send_message(page, "hello")
+    page.wait_for_url("**/c/chat_*")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    address = page.url.removeprefix(world.origin)
+    # Also what a page sends as it is closed.
+    world.context.route("**/v1/responses", lambda route: route.abort())
+    send_message(page, "one")
+    expect(questions(page)).to_have_text(["hello", "one"])
+    send_message(page, "two")
+    expect(chips(page)).to_have_text(["two"])
+    page.close()
+    held: list[Route] = []
+    world.context.unroute("**/v1/responses")
+    world.context.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    page = world.open(address)
+    while not held:
+        page.wait_for_timeout(10)
+    expect(questions(page)).to_have_text(["hello"])
+    held[0].continue_()
+    expect(questions(page)).to_have_text(["hello", "one", "two"])
+    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
+
+
 def test_what_two_tabs_queue_at_once_is_sent_though_one_is_loaded_again(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:

@@ -38,6 +38,7 @@ _SHOWN = """() => [...document.querySelectorAll('[data-turn]')].map((one) => [
   one.dataset.turn,
   one.querySelector('.bubble')?.innerText ?? '',
   [...one.querySelectorAll('.prose')].map((part) => part.textContent.trim()).join('')])"""
+_QUESTION_OF = """(one) => one.closest('[data-turn]').querySelector('.bubble').innerText"""
 _IS_HELD_BACK = """() => Boolean(document.querySelector('.queue')
   && document.querySelector('[aria-label="Send"]:not(:disabled)'))"""
 
@@ -121,8 +122,10 @@ class User:
         page.get_by_role("button", name="Stop").click(timeout=500)
 
     def _ask_again(self, page: Page) -> None:
-        self.repeated.update(page.locator(".question .bubble").all_inner_texts())
-        page.get_by_role("button", name="Ask again", exact=True).last.click(timeout=600)
+        button = page.get_by_role("button", name="Ask again", exact=True).last
+        one = button.element_handle(timeout=600)
+        self.repeated.add(one.evaluate(_QUESTION_OF))
+        one.click(timeout=600)
 
     def _show_other_version(self, page: Page) -> None:
         page.get_by_role("button", name="Previous version").last.click(timeout=400)

@@ -362,7 +362,7 @@ async function start() {
   // A worker of another program that had this address would answer in this server's place.
   navigator.serviceWorker?.getRegistrations().then((all) => all.forEach((one) => one.unregister()), () => {});
   applyTheme(load("theme") ?? "system");
-  set({ route: parseRoute(location.pathname), model: load("model") });
+  set({ route: parseRoute(location.pathname), model: load("model"), hasLeftovers: Boolean(load("outbox")) });
   await openChannel();
   // Before the files that draw it: a browser has six connections.
   const first = readEarly(state.route);
@@ -375,7 +375,7 @@ async function start() {
   if (state.chatsError?.status !== 401) startFeed();
   if (!navigator.connection?.saveData) loadOthers();
   // What an earlier page could not send.
-  if (load("outbox")) import("./sending.js").then(({ deliverLeftovers }) => deliverLeftovers());
+  if (state.hasLeftovers) loadParts().then(({ sendLeftovers }) => sendLeftovers());
 }
 
 start();

@@ -21,7 +21,7 @@ async function begin(models, text, images, onBegun) {
   let first = null;
   for (const model of models) {
     const place = conversation?.head ? { previous_response_id: conversation.head } : first ? { sibling_of: first } : {};
-    const entry = await queueMessage({ model, input, background: true, stream: true, ...place }, false);
+    const entry = await queueMessage({ model, input, background: true, stream: true, ...place }, { keep: false });
     // Its events are read by the column, of few turns at a time.
     const { response, events } = await deliver(entry);
     events.return();

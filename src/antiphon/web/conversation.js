@@ -120,7 +120,7 @@ function useDocumentEvent(name, act) {
 }
 
 function Composer({ conversation, chat }) {
-  useStore("model", "temporary", "conversation");
+  useStore("model", "temporary", "conversation", "sending", "hasLeftovers");
   const area = useRef();
   const sent = useRef(null); // the pictures that were sent last
   const picker = useRef();
@@ -304,10 +304,14 @@ function Composer({ conversation, chat }) {
   const isHeldBack = queue.length + later.length > 0 && !running && isReady && hasFailed && !released.current;
   // A chat of a conversation goes on by the conversation's name, which nothing can be queued behind.
   const isServers = Boolean(isKept && last?.response.id && !chat?.conversation && (running || later.length) && !hasFailed);
+  // What is being sent to this chat and is not in view: from before it was left, or from an earlier page.
+  const isBehind = isKept && Boolean(conversation?.chatId) && (state.hasLeftovers || state.sending.includes(conversation.chatId));
   useEffect(() => {
+    // Another chat was opened, and its queue is drawn next.
+    if (queue !== queueNow.current) return;
     const [next] = queue;
     if (running) released.current = false;
-    if (!next || !isReady || posted.current === next.id) return;
+    if (!next || !isReady || isBehind || posted.current === next.id) return;
     if (isServers ? refused.current === next.id : running || hasFailed && !released.current) return;
     if (next.lacksPictures) {
       remove(next.id);
@@ -325,7 +329,7 @@ function Composer({ conversation, chat }) {
       setTimeout(() => setLate(queueNow.current.some((one) => one.id === next.id)), 400);
       post(next);
     }
-  }, [running, queue, isReady, isServers, hasFailed]);
+  }, [running, queue, isReady, isServers, hasFailed, isBehind]);
 
   const stopTurn = () => loadParts().then(({ stop }) => stop());
   const onKeyDown = (event) => {

@@ -14,6 +14,8 @@ export const state = {
   dialog: null, // {name, ...what the dialog needs}
   isModal: false, // whether one is open: what is behind it cannot be used
   notices: [],
+  sending: [], // the ids of the chats to which this page sends something, one for each message
+  hasLeftovers: false, // whether an earlier page's messages may be in the outbox, and are not sent yet
   isAway: false, // whether something that is to be shown waits for the server
   online: true, // whether the feed is connected, or has never been tried
   approvals: null, // calls that wait for somebody, once they have been read

@@ -1,7 +1,7 @@
 /** Sending: every message has an idempotency key and waits in an outbox until it is stored.
  *
  * So a second attempt after a broken connection, a reload or another tab's is the same turn. */
-import { api, ApiError, heldLocks, isDecided, newKey, notify, pause, readEvents, request, save, withLock } from "./core.js";
+import { api, ApiError, heldLocks, isDecided, newKey, notify, pause, readEvents, request, save, set, state, withLock } from "./core.js";
 
 const DATABASE = "antiphon.outbox";
 
@@ -43,9 +43,9 @@ async function outbox(mode, act) {
 
 /** A message as it is sent, with its key. `keep` false: it is never written down.
  *
- * `replaces`: the queued turn in whose place it is, if that has not begun by then. */
-export async function queueMessage(body, keep = true, id = null, replaces = null) {
-  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now(), replaces, isKept: keep };
+ * `replaces`: the queued turn in whose place it is, if that has not begun by then; `chat`: the id of its chat. */
+export async function queueMessage(body, { keep = true, id = null, replaces = null, chat = null } = {}) {
+  const entry = { id: id ?? newKey(), body: JSON.stringify(body), at: Date.now(), replaces, chat, isKept: keep };
   if (keep) {
     save("outbox", true);
     await outbox("readwrite", (store) => store.put(entry));
@@ -95,6 +95,16 @@ export function giveBack(input, { message }, then = () => {}) {
   const name = words ? `“${words.slice(0, 60)}”` : "A message";
   const write = { label: "Write it again", run: () => { writeAgain(input); then(); } };
   notify(`${name} could not be sent: ${message}`, [write, { label: "Discard", run: then }], 0);
+}
+
+/** Notes that something is being sent to a chat: what waits in its queue goes behind that. Call what it returns once. */
+export function beginSending(chat) {
+  if (!chat) return () => {};
+  set({ sending: [...state.sending, chat] });
+  return () => {
+    const index = state.sending.indexOf(chat);
+    set({ sending: state.sending.filter((_, place) => place !== index) });
+  };
 }
 
 /** Sends a message until it is stored; the response as it was created, and the stream it came by.
@@ -200,8 +210,10 @@ function isFinal({ status, code, responseId }) {
   return status < 500 && status !== 429 && status !== 408;
 }
 
-/** Sends what an earlier page left behind, and gives back what was refused; the feed tells every page of the turns. */
-export async function deliverLeftovers() {
+/** Sends what an earlier page left behind, and gives back what was refused; the feed tells every page of the turns.
+ *
+ * `show` is called with the chat, {chatId}, and the id of the turn that has been stored. */
+export async function deliverLeftovers(show) {
   const entries = (await outbox("readonly", (store) => store.getAll())) ?? [];
   if (!entries.length) save("outbox", null);
   const held = new Set(await heldLocks());
@@ -214,6 +226,13 @@ export async function deliverLeftovers() {
       giveEntryBack(entry.refused);
       await taken;
     }, { ifAvailable: true });
-    else deliver(entry).then(({ events }) => events.return(), (error) => isRefused(entry.id) && giveEntryBack(error.message));
+    else {
+      const done = beginSending(entry.chat);
+      deliver(entry).then(({ response, events }) => {
+        events.return();
+        return show({ chatId: entry.chat }, response.id);
+      }, (error) => isRefused(entry.id) && giveEntryBack(error.message)).finally(done);
+    }
   }
+  set({ hasLeftovers: false });
 }

@@ -2,8 +2,8 @@
 import { api, ApiError, decisionKey, keepWords, navigate, newKey, notify, query, request, set, settingsOf, siblingsPath, state } from "./core.js";
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
-import { deliver, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
-import { addFromElsewhere, change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, stopFollowing, takeErasure } from "./turn_window.js";
+import { beginSending, deliver, deliverLeftovers, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
+import { change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, showSent, stopFollowing, takeErasure } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -47,10 +47,11 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   showPending(conversation, pending, siblingOf);
   const isMine = (turn) => turn.key === pending.key;
   const key = id ?? newKey();
+  const done = beginSending(conversation.chatId);
   try {
     await moveConversation(body, conversation);
     const deliverOnce = async () => {
-      const entry = await queueMessage(body, !conversation.temporary, key, replaces);
+      const entry = await queueMessage(body, { keep: !conversation.temporary, id: key, replaces, chat: conversation.chatId });
       onKept();
       return deliver(entry, { onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })) });
     };
@@ -62,7 +63,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       change(conversation, { settings: { ...settingsOf(state.conversation), model: null } });
       return deliverOnce();
     });
-    showStarted(conversation, pending, response, first, events);
+    await showStarted(conversation, pending, response, first, events);
     return response;
   } catch (error) {
     if (id && isSent(error)) {
@@ -83,6 +84,8 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
     replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again }));
     if (!conversation.temporary) giveBackUnlessShown({ ...pending, error, again });
     return null;
+  } finally {
+    done();
   }
 }
 
@@ -111,20 +114,26 @@ export { forget, isInOutbox };
 export async function sendLater({ id, words, pictures, replaces = null, onKept, onStored }) {
   const { conversation } = state;
   const body = { ...bodyOf([message(words, pictures)]), background: true, on_busy: "queue" };
+  const done = beginSending(conversation.chatId);
   try {
     const { response, events } = await deliverBehindQueue(conversation, body, async () => {
-      const entry = await queueMessage(body, true, id, replaces);
+      const entry = await queueMessage(body, { id, replaces, chat: conversation.chatId });
       onKept();
       return entry;
     });
     events.return();
     onStored(response.id);
-    await addFromElsewhere(conversation, response.id);
+    await showSent(conversation, response.id);
   } catch (error) {
     if (!isSent(error)) throw error;
     await showBegun(conversation);
+  } finally {
+    done();
   }
 }
+
+/** Sends what an earlier page has left behind. */
+export const sendLeftovers = () => deliverLeftovers(showSent);
 
 /** Sends behind the last of the queue; that may be erased meanwhile: then behind the one before it. */
 async function deliverBehindQueue(conversation, body, queueBody) {
@@ -183,12 +192,12 @@ function showPending(conversation, pending, siblingOf) {
   });
 }
 
-function showStarted(conversation, pending, response, first, events) {
+async function showStarted(conversation, pending, response, first, events) {
   if (!conversation.temporary) nameChat(conversation, response);
   if (!isInView(pending)) {
     // Another part of the chat is, or another version: it is shown there only if it belongs there.
     events.return();
-    addFromElsewhere(conversation, response.id);
+    await showSent(conversation, response.id);
     return;
   }
   const live = new LiveTurn(response);

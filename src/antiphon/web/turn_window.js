@@ -425,7 +425,7 @@ async function takeStored(conversation, id, live) {
 export const isSending = ({ turns }) => turns.some((turn) => !turn.response.id && !turn.error);
 
 /** A turn that began elsewhere: shown if it continues what is shown, counted if it is a version. */
-export async function addFromElsewhere(conversation, id) {
+async function addFromElsewhere(conversation, id) {
   const turn = await readPatiently(conversation, () => readTurn(id)).catch(() => null);
   const current = state.conversation;
   if (!turn || current?.id !== conversation.id || current.turns.some(byId(id)) || erased.has(id)) return;
@@ -442,6 +442,14 @@ export async function addFromElsewhere(conversation, id) {
   }
   if (parent && !current.turns.some(byId(parent))) ahead.set(parent, id);
   countVersion(conversation, turn);
+}
+
+/** Shows a turn that was sent from here, where its chat is open: it may have been left and opened again meanwhile. */
+export async function showSent(conversation, id) {
+  while (state.conversation?.loading) await pause(20);
+  const current = state.conversation;
+  const isOpen = current && (current.id === conversation.id || conversation.chatId && current.chatId === conversation.chatId);
+  if (isOpen) await addFromElsewhere(current, id);
 }
 
 /** A turn that is not shown may be a version of one that is. */
