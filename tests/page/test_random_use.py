@@ -167,11 +167,29 @@ def question_of(server: ThreadServer, response_id: str) -> str:
     return content if isinstance(content, str) else content[0]["text"]
 
 
+def waiting_for_a_user(responses: list[dict[str, Any]]) -> set[str]:
+    """Turns that are queued behind one that was stopped: on a branch in view they are sent."""
+    ended = {one["id"]: one["status"] not in {"queued", "in_progress"} for one in responses}
+    completed = {one["id"] for one in responses if one["status"] == "completed"}
+    waiting: set[str] = set()
+    for one in responses:
+        before = one["previous_response_id"]
+        is_held = before in waiting or (ended.get(before, True) and before not in completed)
+        if one["status"] == "queued" and is_held:
+            waiting.add(one["id"])
+    return waiting
+
+
 def faults(user: User, server: ThreadServer) -> list[object]:
     """What is not as it should be once everything has been answered."""
     found: list[object] = []
     responses = stored(server)
-    found += [one["id"] for one in responses if one["status"] in {"queued", "in_progress"}]
+    waiting = waiting_for_a_user(responses)
+    found += [
+        one["id"]
+        for one in responses
+        if one["status"] in {"queued", "in_progress"} and one["id"] not in waiting
+    ]
     said = ""
     for page in user.tabs:
         if page.evaluate(_IS_HELD_BACK):
