@@ -102,9 +102,26 @@ def test_refused_version_is_tried_again_in_its_place(page: Page, server: ThreadS
     page.get_by_role("button", name="Edit and ask again").last.click()
     page.get_by_label("Edit the question").fill("Second, changed")
     page.get_by_role("button", name="Send", exact=True).first.click()
-    expect(page.get_by_role("alert")).to_contain_text("Not with these words.")
+    refusal = page.get_by_text("“Second, changed” could not be sent: Not with these words.")
+    expect(refusal).to_be_visible()
+    # Nothing can go on from it: what is in view is what is stored.
+    expect(page.locator(".question .bubble")).to_have_text(["First", "Second"])
     page.get_by_role("button", name="Try again").click()
+    expect(refusal).to_have_count(0)
     expect(page.get_by_text("You asked: Second, changed")).to_be_visible()
     expect(page.locator(".question .bubble")).to_have_text(["First", "Second, changed"])
     wait_until_handed_over(page)
     assert questions(server) == ["First", "Second", "Second, changed"]
+
+
+def test_message_after_a_refused_version_goes_on_from_what_is_in_view(
+    page: Page, server: ThreadServer
+) -> None:
+    page.get_by_role("button", name="Ask again", exact=True).click()
+    expect(page.get_by_text("“First” could not be sent: Not with these words.")).to_be_visible()
+    send_message(page, "Second")
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    expect(page.locator(".question .bubble")).to_have_text(["First", "Second"])
+    page.get_by_role("button", name="Discard").click()
+    wait_until_handed_over(page)
+    assert questions(server) == ["First", "Second"]

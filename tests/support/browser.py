@@ -185,10 +185,15 @@ class Held:
         page.route(pattern, self._hold, times=times)
 
     def _hold(self, route: Route) -> None:
-        if route.request.method == self._method and not self._is_open:
-            self._routes.append((route, route.fetch()))
-        else:
+        if route.request.method != self._method or self._is_open:
             route.fallback()
+            return
+        answer = route.fetch()
+        # Others may have been let go while this one was answered.
+        if self._is_open:
+            route.fulfill(response=answer)
+        else:
+            self._routes.append((route, answer))
 
     def wait(self, act: Callable[[], object]) -> None:
         """Does something, and waits until the server has answered what it asks."""

@@ -301,7 +301,8 @@ function Composer({ conversation, chat }) {
   const [isLate, setLate] = useState(false);
   const isReady = conversation ? !conversation.loading && !conversation.error : state.route.kind === "new";
   const hasFailed = Boolean(last?.error || ["failed", "cancelled"].includes(last?.response.status));
-  const isHeldBack = queue.length + later.length > 0 && !running && isReady && hasFailed && !released.current;
+  const isWaiting = later.length > 0 || queue.length > 0 && !released.current;
+  const isHeldBack = isWaiting && !running && isReady && hasFailed;
   // A chat of a conversation goes on by the conversation's name, which nothing can be queued behind.
   const isServers = Boolean(isKept && last?.response.id && !chat?.conversation && (running || later.length) && !hasFailed);
   // What is being sent to this chat and is not in view: from before it was left, or from an earlier page.

@@ -89,12 +89,13 @@ export const writeAgain = (input) =>
 
 /** Says that a message was refused which is not in view, and gives its words back to be changed.
  *
- * `then` is called once they are in the message box, or nobody wants them. */
-export function giveBack(input, { message }, then = () => {}) {
+ * `then` is called once they are in the message box, or nobody wants them; `tryAgain` sends it as it was. */
+export function giveBack(input, { message }, then = () => {}, tryAgain = null) {
   const words = wordsOf(input);
   const name = words ? `“${words.slice(0, 60)}”` : "A message";
   const write = { label: "Write it again", run: () => { writeAgain(input); then(); } };
-  notify(`${name} could not be sent: ${message}`, [write, { label: "Discard", run: then }], 0);
+  const again = tryAgain ? [{ label: "Try again", run: tryAgain }] : [];
+  notify(`${name} could not be sent: ${message}`, [...again, write, { label: "Discard", run: then }], 0);
 }
 
 /** Notes that something is being sent to a chat: what waits in its queue goes behind that. Call what it returns once. */

@@ -81,7 +81,13 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       }
     }
     const again = [input, { siblingOf, parent, model, tools, id: key }];
-    replaceTurn(conversation, isMine, (turn) => ({ ...turn, error, again }));
+    // Nothing goes on from a version that has never begun: the branch that was in view is in view again.
+    const isKeptInView = !siblingOf || conversation.temporary;
+    replaceTurn(conversation, isMine, (turn) => (isKeptInView ? { ...turn, error, again } : null));
+    if (!isKeptInView) {
+      if (state.conversation?.id === conversation.id) await reload();
+      if (!isRefused(key)) notify(error.message);
+    }
     if (!conversation.temporary) giveBackUnlessShown({ ...pending, error, again });
     return null;
   } finally {
@@ -90,8 +96,17 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
 }
 
 /** Gives back what was refused, unless that is in view. */
-export function giveBackUnlessShown({ key, input, error, again: [, { id }] }) {
-  if (isRefused(id) && !isInView({ key })) giveBack(input, error, () => forget(id));
+export function giveBackUnlessShown({ key, input, error, again }) {
+  const [, { id, siblingOf }] = again;
+  if (!isRefused(id) || isInView({ key })) return;
+  const { conversation } = state;
+  const isOpen = () => state.conversation?.id === conversation?.id;
+  const tryAgain = siblingOf && (() => {
+    if (!isOpen()) return giveBackUnlessShown({ key, input, error, again });
+    release(id);
+    return start(...again);
+  });
+  giveBack(input, error, () => forget(id), tryAgain);
 }
 
 /** Begins a turn by a button: its second click may come before the first is drawn. */
