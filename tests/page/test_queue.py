@@ -341,6 +341,7 @@ def test_message_that_waits_as_another_chat_is_opened_is_sent_in_its_own(
     expect(questions(page)).to_have_count(0)
     page.locator(".chat-row a").first.click()
     expect(questions(page)).to_have_text(["hello"])
+    expect(chips(page)).to_have_text(["two"])
     held[0].continue_()
     expect(questions(page)).to_have_text(["hello", "one", "two"])
     expect(chips(page)).to_have_count(0)
@@ -373,6 +374,7 @@ def test_messages_of_an_earlier_page_are_sent_in_their_order(
     while not held:
         page.wait_for_timeout(10)
     expect(questions(page)).to_have_text(["hello"])
+    expect(chips(page)).to_have_text(["two"])
     held[0].continue_()
     expect(questions(page)).to_have_text(["hello", "one", "two"])
     expect(page.get_by_text("Messages so far: 5.")).to_be_visible()

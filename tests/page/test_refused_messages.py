@@ -114,6 +114,21 @@ def test_refused_version_is_tried_again_in_its_place(page: Page, server: ThreadS
     assert questions(server) == ["First", "Second", "Second, changed"]
 
 
+def test_refused_version_whose_chat_was_left_gives_its_words_back(
+    page: Page, server: ThreadServer
+) -> None:
+    page.get_by_role("button", name="Ask again", exact=True).click()
+    refusal = page.get_by_text("“First” could not be sent: Not with these words.")
+    expect(refusal).to_be_visible()
+    page.get_by_role("link", name="New chat").first.click()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    expect(refusal).to_be_visible()
+    page.get_by_role("button", name="Write it again").click()
+    expect(message_box(page)).to_have_value("First")
+    assert questions(server) == ["First"]
+
+
 def test_message_after_a_refused_version_goes_on_from_what_is_in_view(
     page: Page, server: ThreadServer
 ) -> None:

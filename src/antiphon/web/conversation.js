@@ -357,7 +357,7 @@ function Composer({ conversation, chat }) {
 
   // Sent without words of its own: those that wait go.
   const canSend = text.trim() || pictures.length > 0 || isHeldBack;
-  const isGoing = !running && isReady && !isLate && (!hasFailed || released.current);
+  const isGoing = !running && isReady && !isBehind && !isLate && (!hasFailed || released.current);
   const isShown = ({ storedAs }) => storedAs && [...later, ...(conversation?.turns ?? [])].some((turn) => turn.response.id === storedAs);
   const own = (isServers ? queue : isGoing ? queue.slice(1) : queue.filter((one) => one.id !== posted.current || isLate)).filter((one) => !isShown(one));
   const waiting = [...later.map((turn) => ({ id: turn.response.id, words: wordsOf(turn), turn })), ...own];

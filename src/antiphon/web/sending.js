@@ -79,7 +79,8 @@ export function forget(id) {
 export const isInOutbox = async (id) => (await outbox("readonly", (store) => store.count(id))) > 0;
 
 // Results and decisions stay in their own boxes.
-const partsOf = (input) => input.filter(({ type }) => type === "message").flatMap(({ content }) => content);
+const partsOf = (input) => input.filter(({ type }) => type === "message")
+  .flatMap(({ content }) => (typeof content === "string" ? { type: "input_text", text: content } : content));
 const wordsOf = (input) => partsOf(input).map((part) => part.text ?? "").join("");
 const picturesOf = (input) => partsOf(input).flatMap((part) => part.image_url ?? []);
 

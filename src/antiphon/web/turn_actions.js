@@ -88,21 +88,20 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
       if (state.conversation?.id === conversation.id) await reload();
       if (!isRefused(key)) notify(error.message);
     }
-    if (!conversation.temporary) giveBackUnlessShown({ ...pending, error, again });
+    if (!conversation.temporary) giveBackUnlessShown({ ...pending, error, again }, siblingOf && conversation);
     return null;
   } finally {
     done();
   }
 }
 
-/** Gives back what was refused, unless that is in view. */
-export function giveBackUnlessShown({ key, input, error, again }) {
-  const [, { id, siblingOf }] = again;
+/** Gives back what was refused, unless that is in view; `conversation`: where it can be tried again as it was. */
+export function giveBackUnlessShown({ key, input, error, again }, conversation = null) {
+  const [, { id }] = again;
   if (!isRefused(id) || isInView({ key })) return;
-  const { conversation } = state;
-  const isOpen = () => state.conversation?.id === conversation?.id;
-  const tryAgain = siblingOf && (() => {
-    if (!isOpen()) return giveBackUnlessShown({ key, input, error, again });
+  const tryAgain = conversation && (() => {
+    // In another chat its words are all that there is.
+    if (state.conversation?.id !== conversation.id) return giveBackUnlessShown({ key, input, error, again });
     release(id);
     return start(...again);
   });
