@@ -32,7 +32,7 @@ FAST := $(addprefix tests/,core settings stores turn tools test_blocking_portal.
 	test_errors.py test_logging_setup.py test_threads.py) \
 	$(wildcard $(patsubst %,tests/chat/test_%.py,forks images structured_output turn_execution*))
 
-.PHONY: help setup chat test bytecode test-slow test-stores test-fast test-clients soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots page-figures postgres clean
+.PHONY: help setup chat test bytecode test-slow test-stores test-fast test-clients test-paused soak lint format docs transcript bench bench-scale lock lock-clients vendor screenshots page-figures postgres clean
 
 help:
 	@echo "make chat    talk to the embedded model (ARGS='--continue' passes options on)"
@@ -41,6 +41,7 @@ help:
 	@echo "make test-fast  the tests that may differ from Python to Python; a minute or two"
 	@echo "make test-stores  official clients, promises and replays on SQLite and PostgreSQL"
 	@echo "make test-clients  real agents and frameworks against a server; installs them in .make/clients"
+	@echo "make test-paused    tests while their processes are paused at random (ARGS=tests/page)"
 	@echo "make soak    all tests, with many more kills, seeds and examples; an hour"
 	@echo "make setup   build .venv with everything in it (PYTHON=python3.13: .venv-3.13)"
 	@echo "make bench   measure"
@@ -96,6 +97,10 @@ test-stores: setup
 
 test-fast: setup
 	$(BIN)/pytest $(WORKERS) -k "not kill" --ignore=tests/tools/mcp $(FAST) $(ARGS)
+
+# Also those with a shell that reports its stopped jobs, which fail then.
+test-paused: setup
+	PYTHONPATH=tests $(BIN)/python -m support.paused_tests $(WORKERS) $(LONG) $(ARGS)
 
 soak: setup
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest $(WORKERS) --timeout=0 -m "not clients" $(ARGS)
