@@ -445,3 +445,26 @@ def test_turn_of_another_tab_is_not_shown_behind_a_message_that_continues_the_sa
     expect(page.get_by_text("You asked: From here")).to_be_visible()
     expect(page.locator(".answer[aria-busy=true]")).to_have_count(0)
     expect(page.locator(".question .bubble")).to_have_text(["First", "From here"])
+
+
+def test_message_of_a_conversation_goes_behind_the_turn_of_another_program_that_just_began(
+    world: Watched, server: ThreadServer, model: PageModel
+) -> None:
+    conversation = server.post("/v1/conversations").json["id"]
+    ask = {"model": "grok-4", "conversation": conversation}
+    first = server.respond("hello", **ask).json["id"]
+    chat = server.get(f"/v1/chats/{first}").json["id"]
+    page = world.open(f"/c/{chat}")
+    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
+    held: list[Route] = []
+    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    send_message(page, "then that")
+    while not held:
+        page.wait_for_timeout(10)
+    server.respond("hold this", background=True, **ask)
+    held[0].continue_()
+    wait_for_statuses(server, "completed", "in_progress")
+    server.set(model.resume)
+    wait_for_statuses(server, *["completed"] * 3)
+    expect(questions(page)).to_have_text(["hello", "hold this", "then that"])
+    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()

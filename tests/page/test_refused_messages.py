@@ -140,3 +140,17 @@ def test_message_after_a_refused_version_goes_on_from_what_is_in_view(
     page.get_by_role("button", name="Discard").click()
     wait_until_handed_over(page)
     assert questions(server) == ["First", "Second"]
+
+
+def test_refused_message_leaves_the_view_as_another_program_goes_on(
+    page: Page, server: ThreadServer
+) -> None:
+    refuse(page)
+    (chat,) = server.get("/v1/chats").json["data"]
+    server.respond("Meanwhile", model="grok-4", previous_response_id=chat["head"])
+    expect(page.get_by_text("“Second” could not be sent: Not with these words.")).to_be_visible()
+    expect(page.locator(".question .bubble")).to_have_text(["First", "Meanwhile"])
+    page.get_by_role("button", name="Write it again").click()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
+    assert questions(server) == ["First", "Meanwhile", "Second"]

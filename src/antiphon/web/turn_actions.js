@@ -39,7 +39,7 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   else if (siblingOf) body.sibling_of = siblingOf.response.id;
   else if (previous) body.previous_response_id = previous;
   const pending = {
-    key: crypto.randomUUID?.() ?? String(Math.random()), input, response: { id: null, status: "queued", output: [] },
+    parent: previous, key: crypto.randomUUID?.() ?? String(Math.random()), input, response: { id: null, status: "queued", output: [] },
     position: siblingOf ? siblingOf.position : conversation.total,
     // Seen before the server has it. Of a chat that is not stored, the version before is gone.
     siblings: siblingOf && !conversation.temporary ? { index: siblingOf.siblings.count, count: siblingOf.siblings.count + 1 } : { index: 0, count: 1 },
@@ -192,7 +192,8 @@ async function moveConversation(body, conversation) {
   if (state.chat.head !== body.previous_response_id)
     await readPatiently(conversation, () => api(`/v1/conversations/${name}`, { method: "POST", body: { head: body.previous_response_id } }));
   delete body.previous_response_id;
-  body.conversation = name;
+  // Behind the turn of another program that has just begun.
+  Object.assign(body, { conversation: name, on_busy: "queue" });
 }
 
 function showPending(conversation, pending, siblingOf) {
@@ -223,6 +224,8 @@ async function showStarted(conversation, pending, response, first, events) {
   // It has what was chosen for it.
   if (!conversation.temporary) keepWords(state.conversation?.chatId ?? "new", "settings", null);
   document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
+  // Another program's turn has come in between: it is shown as well.
+  if (pending.parent && response.previous_response_id !== pending.parent) reload();
   follow(conversation, response.id, live, eventsAsAnswer(events, live));
 }
 

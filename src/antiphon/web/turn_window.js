@@ -172,7 +172,9 @@ function appendTurn(conversation, turn) {
     countVersion(conversation, turn);
     return;
   }
-  change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...turns, turn] }) });
+  // What was refused continued the turn before this one: its words are given back as it leaves the view.
+  const stored = turns.filter((one) => one.response.id || !one.error);
+  change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...stored, turn] }) });
   if (!after) followLast();
   const next = ahead.get(id);
   if (next) addFromElsewhere(conversation, next);
