@@ -324,62 +324,6 @@ def test_message_that_is_refused_after_its_chat_was_left_and_opened_again_stays_
     expect(questions(page)).to_have_text(["hold this", "then that"])
 
 
-def test_message_that_waits_as_another_chat_is_opened_is_sent_in_its_own(
-    world: Watched, server: ThreadServer
-) -> None:
-    page = world.open()
-    send_message(page, "hello")
-    page.wait_for_url("**/c/chat_*")
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    send_message(page, "one")
-    while not held:
-        page.wait_for_timeout(10)
-    send_message(page, "two")
-    expect(chips(page)).to_have_text(["two"])
-    page.get_by_role("link", name="New chat").first.click()
-    expect(questions(page)).to_have_count(0)
-    page.locator(".chat-row a").first.click()
-    expect(questions(page)).to_have_text(["hello"])
-    expect(chips(page)).to_have_text(["two"])
-    held[0].continue_()
-    expect(questions(page)).to_have_text(["hello", "one", "two"])
-    expect(chips(page)).to_have_count(0)
-    wait_for_statuses(server, *["completed"] * 3)
-
-
-#: Nothing can be sent from this page: a route would let through what is sent as the page goes.
-_LOSE_WHAT_IS_SENT = """() => {
-  const real = window.fetch;
-  window.fetch = (...request) =>
-    request[1]?.method === "POST" ? Promise.reject(new TypeError("lost")) : real(...request);
-}"""
-
-
-def test_messages_of_an_earlier_page_are_sent_in_their_order(
-    world: Watched, server: ThreadServer
-) -> None:
-    page = world.open()
-    send_message(page, "hello")
-    page.wait_for_url("**/c/chat_*")
-    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
-    page.evaluate(_LOSE_WHAT_IS_SENT)
-    send_message(page, "one")
-    expect(questions(page)).to_have_text(["hello", "one"])
-    send_message(page, "two")
-    expect(chips(page)).to_have_text(["two"])
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    page.reload()
-    while not held:
-        page.wait_for_timeout(10)
-    expect(questions(page)).to_have_text(["hello"])
-    expect(chips(page)).to_have_text(["two"])
-    held[0].continue_()
-    expect(questions(page)).to_have_text(["hello", "one", "two"])
-    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
-
-
 def test_what_two_tabs_queue_at_once_is_sent_though_one_is_loaded_again(
     world: Watched, server: ThreadServer, model: PageModel
 ) -> None:
@@ -445,26 +389,3 @@ def test_turn_of_another_tab_is_not_shown_behind_a_message_that_continues_the_sa
     expect(page.get_by_text("You asked: From here")).to_be_visible()
     expect(page.locator(".answer[aria-busy=true]")).to_have_count(0)
     expect(page.locator(".question .bubble")).to_have_text(["First", "From here"])
-
-
-def test_message_of_a_conversation_goes_behind_the_turn_of_another_program_that_just_began(
-    world: Watched, server: ThreadServer, model: PageModel
-) -> None:
-    conversation = server.post("/v1/conversations").json["id"]
-    ask = {"model": "grok-4", "conversation": conversation}
-    first = server.respond("hello", **ask).json["id"]
-    chat = server.get(f"/v1/chats/{first}").json["id"]
-    page = world.open(f"/c/{chat}")
-    expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    send_message(page, "then that")
-    while not held:
-        page.wait_for_timeout(10)
-    server.respond("hold this", background=True, **ask)
-    held[0].continue_()
-    wait_for_statuses(server, "completed", "in_progress")
-    server.set(model.resume)
-    wait_for_statuses(server, *["completed"] * 3)
-    expect(questions(page)).to_have_text(["hello", "hold this", "then that"])
-    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()

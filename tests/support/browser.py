@@ -152,8 +152,11 @@ def wait_until_handed_over(page: Page) -> None:
     until(page, _IS_HANDED_OVER)
 
 
-#: Whether no message is queued in this browser, and none is in the outbox.
-_IS_HANDED_OVER = """() => new Promise((resolve, reject) => {
+#: Whether no message is queued in this browser, none is in the outbox, and none is being sent.
+_IS_HANDED_OVER = """async () => {
+  const app = document.querySelector("script[type=module]").src;
+  const { state } = await import(app.replace(/app.js$/, "core.js"));
+  return state.sending.length === 0 && new Promise((resolve, reject) => {
   const opening = indexedDB.open("antiphon.outbox", 1);
   opening.onerror = reject;
   opening.onupgradeneeded = () => opening.result.createObjectStore("messages", { keyPath: "id" });
@@ -165,7 +168,8 @@ _IS_HANDED_OVER = """() => new Promise((resolve, reject) => {
       resolve(!isQueued && target.result === 0);
     };
   };
-})"""
+});
+}"""
 
 
 def click_often(button: Locator) -> None:
@@ -198,7 +202,9 @@ class Held:
     def wait(self, act: Callable[[], object]) -> None:
         """Does something, and waits until the server has answered what it asks."""
         act()
+        deadline = time.monotonic() + TIMEOUT / 1000
         while not self._routes:
+            assert time.monotonic() < deadline, "Nothing was asked."
             self._page.wait_for_timeout(10)
 
     def release(self) -> None:

@@ -308,8 +308,8 @@ function Composer({ conversation, chat }) {
   // What is being sent to this chat and is not in view: from before it was left, or from an earlier page.
   const isBehind = isKept && Boolean(conversation?.chatId) && (state.hasLeftovers || state.sending.includes(conversation.chatId));
   useEffect(() => {
-    // Another chat was opened, and its queue is drawn next.
-    if (queue !== queueNow.current) return;
+    // Another chat has been opened, and its queue is drawn next: this one is not sent there.
+    if (queue !== queueNow.current || draftName(state.conversation) !== name) return;
     const [next] = queue;
     if (running) released.current = false;
     if (!next || !isReady || isBehind || posted.current === next.id) return;
@@ -330,7 +330,7 @@ function Composer({ conversation, chat }) {
       setTimeout(() => setLate(queueNow.current.some((one) => one.id === next.id)), 400);
       post(next);
     }
-  }, [running, queue, isReady, isServers, hasFailed, isBehind]);
+  }, [running, queue, isReady, isServers, hasFailed, isBehind, name]);
 
   const stopTurn = () => loadParts().then(({ stop }) => stop());
   const onKeyDown = (event) => {

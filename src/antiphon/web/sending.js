@@ -112,11 +112,11 @@ export function beginSending(chat) {
 /** Sends a message until it is stored; the response as it was created, and the stream it came by.
  *
  * Raises ApiError where the server refuses it: its words stay in the outbox, for the next page, until
- * `forget` is called. `onStalled` is called with true while the server is not reached. One tab at a
- * time has a message. */
-export function deliver(entry, { onStalled = () => {} } = {}) {
+ * `forget` is called. `prepare` is done once before it, `onStalled` with true while the server is not
+ * reached. One tab at a time has a message. */
+export function deliver(entry, { prepare = async () => {}, onStalled = () => {} } = {}) {
   return new Promise((resolve, reject) => {
-    withLock(lockName(entry), () => attemptUntilStored(entry, onStalled).then(async (begun) => {
+    withLock(lockName(entry), () => attemptUntilStored(entry, prepare, onStalled).then(async (begun) => {
       const forgetting = forget(entry.id);
       resolve(begun);
       // Nobody waits for this, but no other tab sends it meanwhile.
@@ -143,9 +143,13 @@ function hasUnsavedWords({ isKept, body }, error) {
   return isKept && !isSent(error) && !error.responseId && Boolean(wordsOf(input) || picturesOf(input).length);
 }
 
-async function attemptUntilStored(entry, onStalled) {
+async function attemptUntilStored(entry, prepare, onStalled) {
+  let isPrepared = false;
   for (let failures = 0; ; failures++) {
     try {
+      // Once: the server may have taken the message although its answer was lost.
+      if (!isPrepared) await prepare();
+      isPrepared = true;
       if (entry.replaces && !(await removeQueued(entry.replaces)))
         throw new ApiError("This message has been sent already.", 409, "response_begun");
       const answer = await request("/v1/responses", {

@@ -49,11 +49,11 @@ export async function start(input, { siblingOf = null, parent = null, model = nu
   const key = id ?? newKey();
   const done = beginSending(conversation.chatId);
   try {
-    await moveConversation(body, conversation);
+    const prepare = continueConversation(body, conversation);
     const deliverOnce = async () => {
       const entry = await queueMessage(body, { keep: !conversation.temporary, id: key, replaces, chat: conversation.chatId });
       onKept();
-      return deliver(entry, { onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })) });
+      return deliver(entry, { prepare, onStalled: (stalled) => replaceTurn(conversation, isMine, (turn) => ({ ...turn, stalled })) });
     };
     const { response, first, events } = await deliverOnce().catch((error) => {
       // The chat went on with this model elsewhere, and nobody has chosen it here.
@@ -185,15 +185,19 @@ function itemsBefore({ turns }, turn) {
   return turns.slice(0, index < 0 ? turns.length : index).flatMap((one) => [...one.input, ...one.response.output]);
 }
 
-/** In a chat that a conversation names, a turn is the conversation's: other programs see it too. */
-async function moveConversation(body, conversation) {
-  const name = state.chat?.conversation;
-  if (!name || !body.previous_response_id || state.chat.id !== conversation.chatId) return;
-  if (state.chat.head !== body.previous_response_id)
-    await readPatiently(conversation, () => api(`/v1/conversations/${name}`, { method: "POST", body: { head: body.previous_response_id } }));
+/** In a chat that a conversation names, a turn is the conversation's: other programs see it too.
+ *
+ * What it returns moves the conversation to the turn that is to be continued, before the turn is sent. */
+function continueConversation(body, conversation) {
+  const { conversation: name, id, head: current } = state.chat ?? {};
+  const head = body.previous_response_id;
+  if (!name || !head || id !== conversation.chatId) return async () => {};
   delete body.previous_response_id;
   // Behind the turn of another program that has just begun.
   Object.assign(body, { conversation: name, on_busy: "queue" });
+  return async () => {
+    if (current !== head) await api(`/v1/conversations/${name}`, { method: "POST", body: { head } });
+  };
 }
 
 function showPending(conversation, pending, siblingOf) {
@@ -225,7 +229,7 @@ async function showStarted(conversation, pending, response, first, events) {
   if (!conversation.temporary) keepWords(state.conversation?.chatId ?? "new", "settings", null);
   document.dispatchEvent(new CustomEvent("antiphon:turn-started"));
   // Another program's turn has come in between: it is shown as well.
-  if (pending.parent && response.previous_response_id !== pending.parent) reload();
+  if (!conversation.temporary && pending.parent && response.previous_response_id !== pending.parent) reload();
   follow(conversation, response.id, live, eventsAsAnswer(events, live));
 }
 
