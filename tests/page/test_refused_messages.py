@@ -154,3 +154,17 @@ def test_refused_message_leaves_the_view_as_another_program_goes_on(
     page.keyboard.press("Enter")
     expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
     assert questions(server) == ["First", "Meanwhile", "Second"]
+
+
+def test_refused_message_leaves_the_view_as_another_one_is_sent(
+    page: Page, server: ThreadServer
+) -> None:
+    refuse(page)
+    send_message(page, "Third")
+    expect(page.get_by_text("“Second” could not be sent: Not with these words.")).to_be_visible()
+    expect(page.get_by_text("Messages so far: 3.")).to_be_visible()
+    expect(page.locator(".question .bubble")).to_have_text(["First", "Third"])
+    page.get_by_role("button", name="Write it again").click()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
+    assert questions(server) == ["First", "Third", "Second"]

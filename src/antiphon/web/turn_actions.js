@@ -206,7 +206,8 @@ function showPending(conversation, pending, siblingOf) {
   // Tried again, the version before is out of view already.
   const index = found < 0 ? turns.length : found;
   change(conversation, {
-    turns: [...turns.slice(0, index), pending], after: false, editing: null, total: pending.position + 1,
+    // What was refused before it is given back: nothing has gone on from that.
+    turns: [...turns.slice(0, index).filter((one) => one.response.id || !one.error || conversation.temporary), pending], after: false, editing: null, total: pending.position + 1,
     anchor: { at: "end" },
   });
 }
