@@ -368,7 +368,8 @@ function Editor({ turn, hasFocus }) {
   const [chat, name, before] = [openChat(), editName(turn), questionText(turn)];
   const [text, setText] = useWords(chat, name, before);
   const area = useRef();
-  useEffect(() => {
+  // At once, before anything can be typed or selected.
+  useLayoutEffect(() => {
     if (!hasFocus) return;
     area.current.focus();
     area.current.setSelectionRange(text.length, text.length);
