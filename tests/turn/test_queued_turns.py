@@ -374,11 +374,12 @@ async def test_queue_that_nobody_has_sent_expires_with_its_chat(kind: str, tmp_p
         with pytest.raises(NotFoundError):
             await service.reader.response("", second.response_id)
         index = _stores(service).response_index
-        assert await index.delete_expired() == 1
-        # A look at what it waits for ends it.
+        deleted = await index.delete_expired()
+        # A look at what it waits for ends it; a node of a database may have looked by now.
+        assert deleted in {1, 3}
         service._queued_turns.recheck()
         await service.registry.wait_all()
-        assert await index.delete_expired() == 2
+        assert deleted + await index.delete_expired() == 3
         assert len(steered.model.calls) == 2
 
 
