@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
-from support.browser import Watched, send_message, wait_until_handed_over
+from support.browser import Watched, hold_message, send_message, wait_until_handed_over
 from support.http_server import TIMEOUT, ThreadServer
 from support.page_model import PageModel
 
@@ -192,13 +192,9 @@ def test_message_goes_behind_the_one_before_where_that_in_front_was_just_removed
     begin(page, server, "one")
     expect(chips(page)).to_have_text(["one"])
     removed = responses(server)[1]["id"]
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    send_message(page, "two")
-    while not held:
-        page.wait_for_timeout(10)
+    held = hold_message(page, lambda: send_message(page, "two"))
     assert server.request("DELETE", f"/v1/responses/{removed}").status == 200
-    held[0].continue_()
+    held.continue_()
     wait_until_handed_over(page)
     wait_for_statuses(server, "in_progress", "queued")
     expect(chips(page)).to_have_text(["two"])
@@ -306,18 +302,14 @@ def test_message_that_is_refused_after_its_chat_was_left_and_opened_again_stays_
     world.allowed = ("404",)
     page = world.open()
     begin(page, server)
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    send_message(page, "then that")
-    while not held:
-        page.wait_for_timeout(10)
+    held = hold_message(page, lambda: send_message(page, "then that"))
     page.get_by_role("link", name="New chat").first.click()
     expect(page.get_by_text("First half,")).to_have_count(0)
     page.locator(".chat-row a").first.click()
     expect(page.get_by_text("First half,")).to_be_visible()
     # As where the message before it in the queue has just been erased.
     error = {"message": "It was erased.", "code": "previous_response_not_found"}
-    held[0].fulfill(status=404, json={"error": error})
+    held.fulfill(status=404, json={"error": error})
     expect(chips(page)).to_have_text(["then that"])
     server.set(model.resume)
     expect(page.get_by_text("Messages so far: 3.")).to_be_visible()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Route, expect
+from playwright.sync_api import expect
 
 from page.test_queue import chips, questions, wait_for_statuses
-from support.browser import Watched, send_message, wait_until_handed_over
+from support.browser import Watched, hold_message, send_message, wait_until_handed_over
 from support.http_server import ThreadServer
 from support.page_model import PageModel
 
@@ -16,11 +16,7 @@ def test_message_that_waits_as_another_chat_is_opened_is_sent_in_its_own(
     page = world.open()
     send_message(page, "hello")
     page.wait_for_url("**/c/chat_*")
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    send_message(page, "one")
-    while not held:
-        page.wait_for_timeout(10)
+    held = hold_message(page, lambda: send_message(page, "one"))
     send_message(page, "two")
     expect(chips(page)).to_have_text(["two"])
     page.get_by_role("link", name="New chat").first.click()
@@ -28,7 +24,7 @@ def test_message_that_waits_as_another_chat_is_opened_is_sent_in_its_own(
     page.locator(".chat-row a").first.click()
     expect(questions(page)).to_have_text(["hello"])
     expect(chips(page)).to_have_text(["two"])
-    held[0].continue_()
+    held.continue_()
     expect(questions(page)).to_have_text(["hello", "one", "two"])
     expect(chips(page)).to_have_count(0)
     wait_for_statuses(server, *["completed"] * 3)
@@ -54,14 +50,10 @@ def test_messages_of_an_earlier_page_are_sent_in_their_order(
     expect(questions(page)).to_have_text(["hello", "one"])
     send_message(page, "two")
     expect(chips(page)).to_have_text(["two"])
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    page.reload()
-    while not held:
-        page.wait_for_timeout(10)
+    held = hold_message(page, page.reload)
     expect(questions(page)).to_have_text(["hello"])
     expect(chips(page)).to_have_text(["two"])
-    held[0].continue_()
+    held.continue_()
     expect(questions(page)).to_have_text(["hello", "one", "two"])
     expect(page.get_by_text("Messages so far: 5.")).to_be_visible()
 
@@ -75,13 +67,9 @@ def test_message_of_a_conversation_goes_behind_the_turn_of_another_program_that_
     chat = server.get(f"/v1/chats/{first}").json["id"]
     page = world.open(f"/c/{chat}")
     expect(page.get_by_text("Messages so far: 1.")).to_be_visible()
-    held: list[Route] = []
-    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
-    send_message(page, "then that")
-    while not held:
-        page.wait_for_timeout(10)
+    held = hold_message(page, lambda: send_message(page, "then that"))
     server.respond("hold this", background=True, **ask)
-    held[0].continue_()
+    held.continue_()
     wait_for_statuses(server, "completed", "in_progress")
     server.set(model.resume)
     wait_for_statuses(server, *["completed"] * 3)

@@ -172,6 +172,18 @@ _IS_HANDED_OVER = """async () => {
 }"""
 
 
+def hold_message(page: Page, act: Callable[[], object]) -> Route:
+    """Does something, and holds back what the page then sends, until a test lets it go."""
+    held: list[Route] = []
+    page.route("**/v1/responses", lambda route: held.append(route), times=1)  # noqa: PLW0108
+    act()
+    deadline = time.monotonic() + TIMEOUT / 1000
+    while not held:
+        assert time.monotonic() < deadline, "Nothing was sent."
+        page.wait_for_timeout(10)
+    return held[0]
+
+
 def click_often(button: Locator) -> None:
     """A hundred clicks before anything is drawn."""
     button.evaluate("(one) => { for (let n = 0; n < 100; n++) one.click() }")

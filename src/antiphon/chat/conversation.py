@@ -39,7 +39,6 @@ from antiphon.chat.reply import (
 from antiphon.chat.stream import AsyncStream
 from antiphon.chat.structured_output import OutputSchema
 from antiphon.chat.turn_execution import (
-    OnStart,
     TurnExecution,
     apply_decisions,
     check_tools,
@@ -56,7 +55,7 @@ from antiphon.tools.function_tool import Tool
 from antiphon.transfer.messages_export import as_json, as_markdown
 from antiphon.turn.chat_protocols import ChatRecord
 from antiphon.turn.chats import ChatService
-from antiphon.turn.running_turns import RunningTurn
+from antiphon.turn.running_turns import OnStart, RunningTurn
 from antiphon.turn.search_protocols import SearchHit
 from antiphon.turn.service import TurnService
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -26,10 +26,7 @@ from antiphon.core.items import (
 from antiphon.core.turns import FunctionTool, Response, TurnRequest
 from antiphon.errors import InvalidOutputError, InvalidRequestError
 from antiphon.tools.tool_outputs import declined_output
-from antiphon.turn.running_turns import RunningTurn
-
-#: Gets a turn as it begins.
-OnStart: TypeAlias = Callable[[RunningTurn], None]
+from antiphon.turn.running_turns import OnStart, RunningTurn
 
 
 class TurnExecution:
@@ -41,7 +38,7 @@ class TurnExecution:
 
     def __init__(
         self,
-        start_turn: Callable[[TurnRequest, Callable[[RunningTurn], None]], Awaitable[RunningTurn]],
+        start_turn: Callable[[TurnRequest, OnStart], Awaitable[RunningTurn]],
         set_response_id: Callable[[str], None],
         keep_partial: Callable[[str, str | None], None],
         build_request: Callable[[], Awaitable[TurnRequest]],

@@ -26,6 +26,8 @@ from antiphon.errors import (
 
 #: Takes events at once, in the task of the turn; False: it cannot, and has taken nothing.
 Relay: TypeAlias = Callable[[Sequence[Event]], bool]
+#: Gets a turn as it begins.
+OnStart: TypeAlias = Callable[["RunningTurn"], None]
 
 
 class _RelayingReader:

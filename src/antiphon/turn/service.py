@@ -39,7 +39,7 @@ from antiphon.turn.queued_turns import QueuedTurns
 from antiphon.turn.references import ApprovalDecisions, resolve_history, resolve_references
 from antiphon.turn.replay import Replay
 from antiphon.turn.runner import TurnRunner
-from antiphon.turn.running_turns import RunningTurn, TurnRegistry
+from antiphon.turn.running_turns import OnStart, RunningTurn, TurnRegistry
 from antiphon.turn.store_protocols import Continuations, NewTurn, Store, Stores
 from antiphon.turn.summarization import (
     Summary,
@@ -129,7 +129,7 @@ class TurnService:
         request: TurnRequest,
         tools: ToolExecutor | None = None,
         unstored_history: UnstoredHistory | None = None,
-        on_start: Callable[[RunningTurn], None] | None = None,
+        on_start: OnStart | None = None,
     ) -> RunningTurn:
         """Validate a request and start its turn as a task.
 
@@ -155,9 +155,7 @@ class TurnService:
 
         return await self._attempt(request, attempt)
 
-    async def run(
-        self, request: TurnRequest, on_start: Callable[[RunningTurn], None]
-    ) -> RunningTurn:
+    async def run(self, request: TurnRequest, on_start: OnStart) -> RunningTurn:
         """Run a turn to its end, by fewer steps than ``start`` and ``RunningTurn.result``.
 
         The turn is the same. ``on_start`` gets it before it begins. An unstored one runs in the
@@ -204,9 +202,7 @@ class TurnService:
                 except (ConversationLockedError, HistoryChangedError) as error:
                     retries.raise_if_last(error)
 
-    async def _start_accepted(
-        self, plan: TurnPlan, on_start: Callable[[RunningTurn], None] | None
-    ) -> RunningTurn:
+    async def _start_accepted(self, plan: TurnPlan, on_start: OnStart | None) -> RunningTurn:
         """A turn that the store has accepted, or that failed otherwise. Raises its rejection."""
         turn = await self._start_planned(plan)
         if on_start is not None:

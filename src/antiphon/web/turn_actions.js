@@ -3,7 +3,7 @@ import { api, ApiError, decisionKey, keepWords, navigate, newKey, notify, query,
 import { nextModel } from "./conversation.js";
 import { LiveTurn } from "./live_turn.js";
 import { beginSending, deliver, deliverLeftovers, forget, giveBack, isInOutbox, isRefused, isSent, queueMessage, release, removeQueued, writeAgain } from "./sending.js";
-import { change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, showSent, stopFollowing, takeErasure } from "./turn_window.js";
+import { change, follow, isLastWish, isSending, moveTo, newWish, readPatiently, readTurn, reload, replaceTurn, showBegun, showBranch, showSent, stopFollowing, takeErasure, withoutRefused } from "./turn_window.js";
 import { answerText, questionText } from "./turns.js";
 
 const message = (text, images = []) => ({
@@ -205,10 +205,11 @@ function showPending(conversation, pending, siblingOf) {
   const found = siblingOf ? turns.findIndex((turn) => turn === siblingOf || turn.response.id === siblingOf.response.id) : -1;
   // Tried again, the version before is out of view already.
   const index = found < 0 ? turns.length : found;
+  const before = turns.slice(0, index);
   change(conversation, {
     // What was refused before it is given back: nothing has gone on from that.
-    turns: [...turns.slice(0, index).filter((one) => one.response.id || !one.error || conversation.temporary), pending], after: false, editing: null, total: pending.position + 1,
-    anchor: { at: "end" },
+    turns: [...(conversation.temporary ? before : withoutRefused(before)), pending],
+    after: false, editing: null, total: pending.position + 1, anchor: { at: "end" },
   });
 }
 

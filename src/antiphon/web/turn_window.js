@@ -173,8 +173,7 @@ function appendTurn(conversation, turn) {
     return;
   }
   // What was refused continued the turn before this one: its words are given back as it leaves the view.
-  const stored = turns.filter((one) => one.response.id || !one.error);
-  change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...stored, turn] }) });
+  change(conversation, { head: id, total: turn.position + 1, ...(after ? {} : { turns: [...withoutRefused(turns), turn] }) });
   if (!after) followLast();
   const next = ahead.get(id);
   if (next) addFromElsewhere(conversation, next);
@@ -425,6 +424,9 @@ async function takeStored(conversation, id, live) {
 
 /** Whether a turn is in view that the server has not confirmed. */
 export const isSending = ({ turns }) => turns.some((turn) => !turn.response.id && !turn.error);
+
+/** The turns of a view but for those that were refused. */
+export const withoutRefused = (turns) => turns.filter((turn) => turn.response.id || !turn.error);
 
 /** A turn that began elsewhere: shown if it continues what is shown, counted if it is a version. */
 async function addFromElsewhere(conversation, id) {
